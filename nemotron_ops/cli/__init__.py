@@ -1,0 +1,111 @@
+"""The command line. The only room, with `ui`, that prints; the one boundary where errors become words and exit codes.
+
+Commands are listed here with their one-line help and imported only when called, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from nemotron_ops import __version__
+from nemotron_ops.errors import NemotronOpsError
+
+# command -> (module in nemotron_ops.cli, function, one line for `--help`)
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "doctor": ("doctor", "doctor", "Check this machine for everything the main job needs."),
+    "build": ("build", "build", "Build llama.cpp for this machine."),
+    "builds": ("builds", "builds", "List, choose and remove builds."),
+    "fetch": ("fetch", "fetch", "Download a model and prove its bytes."),
+    "models": ("models", "models", "List, check and remove downloaded models."),
+    "plan": ("plan", "plan", "Show what fits this machine."),
+    "recipes": ("recipes", "recipes", "List, show, check and start recipes."),
+    "serve": ("serve", "serve", "Serve models behind one OpenAI-compatible endpoint."),
+    "chat": ("chat", "chat", "Talk to a model."),
+    "demo": ("demo", "demo", "Build, serve a tiny model, ask it a question, stop."),
+    "status": ("status", "status", "Show what is running."),
+    "logs": ("logs", "logs", "Show or follow an instance's log."),
+    "stop": ("stop", "stop", "Drain and stop."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands' names and help without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, function, _ = COMMANDS[cmd_name]
+        command = getattr(import_module(f"nemotron_ops.cli.{module}"), function)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, about) for name, (_, _, about) in COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as exc:
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], COMMANDS, n=1)
+            if near:
+                exc.message += f" Did you mean {near[0]!r}?"
+            raise
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="nemotron-ops")
+@click.option("--debug", is_flag=True, help="Show tracebacks of errors.")
+@click.pass_context
+def cli(ctx: click.Context, debug: bool) -> None:
+    """Run NVIDIA's Nemotron 3 models on your own machines with llama.cpp."""
+    ctx.meta["debug"] = debug
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The console script: run a command, turn what goes wrong into words and an exit code."""
+    debug = "--debug" in (sys.argv[1:] if argv is None else argv)
+    try:
+        code = cli.main(args=argv, prog_name="nemotron-ops", standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    except KeyboardInterrupt:
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    except click.ClickException as exc:
+        exc.show()
+        sys.exit(exc.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output went away; nothing is wrong
+        sys.exit(141)
+    except (NemotronOpsError, ExceptionGroup) as exc:
+        if debug:
+            raise
+        sys.exit(show(exc))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def show(exc: BaseException) -> int:
+    """Print a foreseen error, unwrapping exception groups; returns its exit code. Others are raised again."""
+    if isinstance(exc, BaseExceptionGroup):
+        codes = [show(e) for e in exc.exceptions]
+        return codes[0]
+    if not isinstance(exc, NemotronOpsError):
+        raise exc
+    click.echo(f"error: {exc.message}", err=True)
+    for line in exc.log_tail:
+        click.echo(f"  | {line}", err=True)
+    if exc.hint:
+        click.echo(f"hint: {exc.hint}", err=True)
+    return exc.exit_code

@@ -1,0 +1,70 @@
+"""What every command needs: this machine's layout, environment and ui, read once at the edge. Environment.
+
+A command module looks like this:
+
+    @click.command()
+    @json_option
+    def status(as_json: bool) -> None:
+        \"\"\"Show what is running.\"\"\"
+        with App() as app:
+            ...
+            app.ui.json(value) if as_json else app.ui.table(header, rows)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from nemotron_ops.paths import Layout, system_layout, user_layout
+from nemotron_ops.ui import Ui
+
+if TYPE_CHECKING:
+    from nemotron_ops.host import Facts
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+json_option: Callable[[F], F] = click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as JSON on stdout."
+)
+dry_run_option: Callable[[F], F] = click.option(
+    "--dry-run", is_flag=True, help="Say what would be done, and do nothing."
+)
+
+
+class App:
+    """One run of one command. `with App() as app:` closes progress bars at the end."""
+
+    def __init__(self, *, env: Mapping[str, str] | None = None, quiet: bool = False) -> None:
+        self.env: Mapping[str, str] = dict(os.environ) if env is None else env
+        self.ui = Ui(quiet=quiet)
+
+    def __enter__(self) -> App:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self.ui.end_bars()
+
+    @cached_property
+    def layout(self) -> Layout:
+        """The folders in use: a system service's if NEMOTRON_OPS_SYSTEM is set, else this user's."""
+        if self.env.get("NEMOTRON_OPS_SYSTEM"):
+            return system_layout()
+        return user_layout(self.env, uid=os.getuid())
+
+    @cached_property
+    def facts(self) -> Facts:
+        """What this machine is (probed on first use: some programs are run for it)."""
+        from nemotron_ops import host
+
+        return host.probe(self.env)
+
+    @cached_property
+    def here(self) -> Path:
+        return Path.cwd()

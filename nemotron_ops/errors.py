@@ -1,0 +1,104 @@
+"""The tree of errors and the exit code of each kind. Pure.
+
+    NemotronOpsError      1   anything we foresaw; the root of the tree
+    ├── UsageError        2   the command line or an argument is wrong
+    ├── RecipeError       3   a recipe or settings file is wrong
+    ├── HostError         4   this machine lacks something (compiler, driver, disk, memory)
+    ├── SourceError       5   llama.cpp's source cannot be had or does not match its hash
+    ├── BuildError        6   configuring, compiling or self-testing failed
+    ├── ModelError        7   a model cannot be found, fetched, read or proven
+    ├── FitError          8   the model does not fit this machine with these settings
+    ├── EngineError       9   llama-server did not start, died, or answered nonsense
+    ├── ControlError     10   no supervisor, another supervisor, or it refused
+    ├── GatewayError     11   the listening side cannot be set up (port taken, key missing)
+    ├── ServiceError     12   a service unit cannot be installed or did not come up
+    └── DeployError      13   a remote target cannot be reached, or a release failed there
+
+Every message reads `cannot <verb> <thing>: <cause>`, in lower case; `hint` says what to try, if we know.
+"""
+
+from __future__ import annotations
+
+
+class NemotronOpsError(Exception):
+    """An error with a message for people, an optional hint, and an exit code."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None, log_tail: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.log_tail = log_tail
+
+
+class UsageError(NemotronOpsError):
+    """The command line or an argument is wrong."""
+
+    exit_code = 2
+
+
+class RecipeError(NemotronOpsError):
+    """A recipe or settings file is wrong."""
+
+    exit_code = 3
+
+
+class HostError(NemotronOpsError):
+    """This machine lacks something: a compiler, a driver, disk, memory."""
+
+    exit_code = 4
+
+
+class SourceError(NemotronOpsError):
+    """llama.cpp's source cannot be had, or does not match its hash."""
+
+    exit_code = 5
+
+
+class BuildError(NemotronOpsError):
+    """Configuring, compiling or self-testing llama.cpp failed."""
+
+    exit_code = 6
+
+
+class ModelError(NemotronOpsError):
+    """A model cannot be found, fetched, read or proven."""
+
+    exit_code = 7
+
+
+class FitError(NemotronOpsError):
+    """The model does not fit this machine with these settings."""
+
+    exit_code = 8
+
+
+class EngineError(NemotronOpsError):
+    """llama-server did not start, died, or answered nonsense."""
+
+    exit_code = 9
+
+
+class ControlError(NemotronOpsError):
+    """No supervisor is running, another one is, or it refused."""
+
+    exit_code = 10
+
+
+class GatewayError(NemotronOpsError):
+    """The listening side cannot be set up: port taken, key missing."""
+
+    exit_code = 11
+
+
+class ServiceError(NemotronOpsError):
+    """A service unit cannot be installed or did not come up."""
+
+    exit_code = 12
+
+
+class DeployError(NemotronOpsError):
+    """A remote target cannot be reached, or a release failed there."""
+
+    exit_code = 13

@@ -1,0 +1,70 @@
+"""Our own small files: written whole or not at all, under a lock. Disk.
+
+A reader never sees half a file: content goes to a temporary file in the same folder, is flushed to disk and
+renamed over the old one; then the folder itself is flushed, so that a power cut leaves either the old file or
+the new one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from nemotron_ops.errors import NemotronOpsError
+
+
+def write_atomic(path: Path, content: bytes | str, *, mode: int = 0o644) -> None:
+    """Write `content` to `path` by temp-fsync-rename; parents are made. Raises OSError as the disk does."""
+    data = content.encode() if isinstance(content, str) else content
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(fd, "wb") as f:
+            os.fchmod(f.fileno(), mode)
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    sync_dir(path.parent)
+
+
+def write_json(path: Path, value: Any, *, mode: int = 0o644) -> None:
+    """`write_atomic` of `value` as indented JSON with a final newline."""
+    write_atomic(path, json.dumps(value, indent=2, sort_keys=False) + "\n", mode=mode)
+
+
+def read_json(path: Path) -> Any | None:
+    """The JSON in `path`, or None if there is no such file. Raises NemotronOpsError if it is not JSON."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as exc:
+        raise NemotronOpsError(f"cannot read {path}: not valid JSON ({exc})", hint="move the file away and try again") from exc
+
+
+def sync_dir(path: Path) -> None:
+    """Flush a folder's entries to disk (a rename is durable only after this)."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def locked(path: Path, *, timeout_s: float = -1) -> Iterator[None]:
+    """Hold an exclusive lock on `path` (made if needed); -1 waits for ever. Raises filelock.Timeout."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(path, timeout=timeout_s):
+        yield

@@ -1,0 +1,57 @@
+"""What this machine is: CPU, memory, GPUs, driver, compilers. psutil, /proc, NVML, subprocess.
+
+`probe` looks once and returns a frozen `Facts`; everything else decides from that, so every decision can be
+tested with the facts of a machine that is not here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from collections.abc import Mapping
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gpu:
+    """One device. `kind` is "cuda", "hip", "metal" or "vulkan"; `compute_capability` is (9, 0) for an H100."""
+
+    index: int
+    kind: str
+    name: str
+    memory_bytes: int = 0
+    free_bytes: int = 0
+    compute_capability: tuple[int, int] | None = None
+    arch: str = ""  # "gfx1100" for AMD
+    uuid: str = ""
+    unified: bool = False  # shares memory with the CPU (Apple, DGX Spark)
+    mig: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tool:
+    """A program that was found, and the version it says it is."""
+
+    path: str
+    version: tuple[int, ...] = ()
+    kind: str = ""  # "gcc", "clang", "apple-clang" for compilers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """A machine, as far as nemotron-ops cares. `tools` has keys cc, cxx, cmake, ninja, git, nvcc, hipcc, glslc, ccache, sccache."""
+
+    system: str  # "Linux", "Darwin"
+    machine: str  # "x86_64", "aarch64", "arm64"
+    distro: str = ""  # ID of os-release: "debian"
+    distro_like: tuple[str, ...] = ()
+    distro_version: str = ""
+    glibc: tuple[int, int] | None = None
+    cpu: str = ""
+    cpu_flags: frozenset[str] = frozenset()
+    cores: int = 1  # usable by this process (affinity and cgroup quota)
+    ram_bytes: int = 0
+    ram_available_bytes: int = 0  # what may still be used: cgroup limits counted
+    gpus: tuple[Gpu, ...] = ()
+    driver_version: str = ""  # NVIDIA's: "580.65.06"
+    driver_cuda: tuple[int, int] | None = None  # newest CUDA the driver runs: (13, 0)
+    tools: Mapping[str, Tool] = field(default_factory=dict)
+    systemd: bool = False

@@ -1,0 +1,75 @@
+"""What the supervisor is asked to run: one frozen spec per instance, complete and serialisable. Pure.
+
+The spec says everything; the supervisor resolves nothing. `cli` composes it from a Plan, a build and a model. Two
+specs with the same `fingerprint` run the same process, so a reload leaves it alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from nemotron_ops.policy import Health, Lifecycle, Restart, RestartPolicy
+from nemotron_ops.supervisor.snapshot import ModelView
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstanceSpec:
+    """One llama-server to keep running.
+
+    `argv` is the complete command line but for the places that the supervisor fills in for each process it
+    starts: the words `{socket}` and `{api_key_file}` stand for that process's own unix socket and key file.
+    `env` is added to a scrubbed environment. `model` names the ModelView it serves.
+    """
+
+    name: str  # "30b-0": model and replica number; file-name safe
+    model: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    slots: int = 1
+    ctx_tokens: int = 0
+    memory_bytes: Mapping[str, int] = field(default_factory=dict)  # device name -> bytes it will take
+    build: str = ""  # build id
+    files: tuple[str, ...] = ()  # model files it reads
+    restart: Restart = field(default_factory=Restart)
+    health: Health = field(default_factory=Health)
+    lifecycle: Lifecycle = field(default_factory=Lifecycle)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of what makes the process what it is: argv, env, build, files."""
+        what = [list(self.argv), dict(self.env), self.build, list(self.files)]
+        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything one supervisor runs."""
+
+    models: tuple[ModelView, ...]
+    instances: tuple[InstanceSpec, ...]
+    default_model: str = ""
+
+
+def to_json(spec: InstanceSpec) -> dict[str, Any]:
+    """`spec` as plain JSON values."""
+    return asdict(spec)
+
+
+def from_json(value: Mapping[str, Any]) -> InstanceSpec:
+    """The spec in `value`, as `to_json` made it."""
+    restart = {**value["restart"], "policy": RestartPolicy(value["restart"]["policy"])}
+    lifecycle = {**value["lifecycle"], "devices": tuple(value["lifecycle"]["devices"])}
+    return InstanceSpec(
+        **{
+            **value,
+            "argv": tuple(value["argv"]),
+            "files": tuple(value["files"]),
+            "restart": Restart(**restart),
+            "health": Health(**value["health"]),
+            "lifecycle": Lifecycle(**lifecycle),
+        }
+    )

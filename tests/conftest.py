@@ -1,0 +1,46 @@
+"""Fixtures that all rings share: a private installation, and the llama.cpp that this project built."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+import time
+
+import pytest
+
+from nemotron_ops.paths import Layout, user_layout
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A folder for NEMOTRON_OPS_HOME, empty."""
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def layout(home: Path) -> Layout:
+    """The layout of a private, empty installation."""
+    return user_layout({"NEMOTRON_OPS_HOME": str(home)}, uid=os.getuid())
+
+
+@pytest.fixture(scope="session")
+def llama_bin() -> Path:
+    """The folder with llama-server and its companions, built by this project (once per machine)."""
+    return Path("/tmp/w/b/bin")
+
+
+@pytest.fixture
+def eventually() -> Callable[..., None]:
+    """`eventually(check, within_s=10)`: waits until `check()` is true; fails with its last answer."""
+
+    def wait(check: Callable[[], object], *, within_s: float = 30.0) -> None:
+        deadline = time.monotonic() + within_s
+        while True:
+            answer = check()
+            if answer:
+                return
+            assert time.monotonic() < deadline, f"still {answer!r} after {within_s} s"
+            time.sleep(0.02)
+
+    return wait
