@@ -50,7 +50,9 @@ def read_json(path: Path) -> Any | None:
     except FileNotFoundError:
         return None
     except ValueError as exc:
-        raise NemotronOpsError(f"cannot read {path}: not valid JSON ({exc})", hint="move the file away and try again") from exc
+        raise NemotronOpsError(
+            f"cannot read {path}: not valid JSON ({exc})", hint="move the file away and try again"
+        ) from exc
 
 
 def sync_dir(path: Path) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from pathlib import Path
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 

@@ -1,0 +1,128 @@
+"""`recipes list|show|validate|new`: what is known about each model, and recipes of one's own. Disk."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nemotron_ops.cli.app import App, dry_run_option, json_option
+from nemotron_ops.errors import RecipeError
+
+
+@click.group()
+def recipes() -> None:
+    """List, show, check and start recipes.
+
+    A recipe is one TOML file per model. Your own, in the configuration folder, replace shipped ones of the same name.
+    """
+
+
+@recipes.command("list")
+@json_option
+def list_(as_json: bool) -> None:
+    """Every recipe, with its model and where it comes from."""
+    from nemotron_ops.recipes.load import read_recipe, recipe_files, shipped_dir
+
+    with App() as app:
+        rows = []
+        for name, path in recipe_files(app.layout).items():
+            recipe = read_recipe(path)
+            origin = "shipped" if path.is_relative_to(shipped_dir()) else str(path)
+            model = recipe.model.repo or recipe.model.path or f"made on the spot ({recipe.model.synthetic})"
+            rows.append({"name": name, "title": recipe.title, "model": model, "quant": recipe.model.quant,
+                         "profiles": list(recipe.profiles), "origin": origin})  # fmt: skip
+        if as_json:
+            app.ui.json(rows)
+        else:
+            table = [[r["name"], r["title"], r["model"], r["quant"] or "-", r["origin"]] for r in rows]
+            app.ui.table(["RECIPE", "TITLE", "MODEL", "QUANT", "FROM"], table)
+
+
+@recipes.command()
+@click.argument("name")
+@click.option("--resolved", is_flag=True, help="Show every value after all layers, and where it came from.")
+@click.option("--profile", default="", help="Resolve with this profile.")
+@json_option
+def show(name: str, resolved: bool, profile: str, as_json: bool) -> None:
+    """The recipe's file, or with --resolved what it comes to."""
+    from nemotron_ops.recipes.load import load_recipe, load_settings
+    from nemotron_ops.recipes.resolve import resolve
+
+    with App() as app:
+        recipe = load_recipe(name, app.layout)
+        if not resolved and not profile:
+            app.ui.json(asdict(recipe)) if as_json else app.ui.data(Path(recipe.origin).read_text().rstrip())
+            return
+        plan = resolve(recipe, profile=profile, settings=load_settings(app.layout), env=app.env)
+        if as_json:
+            values: dict[str, Any] = {k: asdict(s) for k, s in plan.settings.items()}
+            app.ui.json({"name": plan.name, "profile": plan.profile, "alias": plan.alias, "settings": values})
+        else:
+            rows = [[k, s.value, s.source] for k, s in sorted(plan.settings.items())]
+            app.ui.table(["SETTING", "VALUE", "FROM"], [["alias", plan.alias, "recipe"], *rows])
+
+
+@recipes.command()
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@json_option
+def validate(files: tuple[Path, ...], as_json: bool) -> None:
+    """Check recipe files (all known recipes if none are named)."""
+    from nemotron_ops.recipes.load import read_recipe, recipe_files
+
+    with App() as app:
+        wrong: dict[str, str] = {}
+        chosen = files or tuple(recipe_files(app.layout).values())
+        for path in chosen:
+            try:
+                read_recipe(path)
+            except RecipeError as exc:
+                wrong[str(path)] = exc.message
+        if as_json:
+            app.ui.json({"checked": [str(p) for p in chosen], "wrong": wrong})
+        else:
+            for path in chosen:
+                app.ui.data(f"{'wrong' if str(path) in wrong else 'ok   '}  {path}")
+        if wrong:
+            raise RecipeError("\n".join(wrong.values()))
+
+
+@recipes.command()
+@click.argument("name")
+@click.option("--from", "source", default="30b", show_default=True, help="Recipe to copy, comments and all.")
+@click.option("--repo", default="", help="Start from this Hugging Face repository (owner/name or owner/name:QUANT).")
+@dry_run_option
+@json_option
+def new(name: str, source: str, repo: str, dry_run: bool, as_json: bool) -> None:
+    """Start a recipe of your own, in the configuration folder."""
+    from nemotron_ops.files import write_atomic
+    from nemotron_ops.recipes.load import load_recipe, parse_recipe, recipe_for
+
+    with App() as app:
+        path = app.layout.user_recipes / f"{name}.toml"
+        if path.exists():
+            raise RecipeError(f"cannot make recipe {name}: {path} exists", hint="edit it, or choose another name")
+        text = (
+            _from_repo(recipe_for(repo, app.layout).model) if repo else _copied(load_recipe(source, app.layout).origin)
+        )
+        parse_recipe(text, name=name, origin=str(path))
+        if not dry_run:
+            write_atomic(path, text)
+        if as_json:
+            app.ui.json({"path": str(path), "written": not dry_run})
+        else:
+            app.ui.data(text.rstrip() if dry_run else str(path))
+
+
+def _copied(origin: str) -> str:
+    return Path(origin).read_text(encoding="utf-8")
+
+
+def _from_repo(model: Any) -> str:
+    import tomli_w
+
+    table = {"repo": model.repo, "quant": model.quant, "alias": model.alias}
+    body = tomli_w.dumps({"model": {k: v for k, v in table.items() if v}, "context": {"default_tokens": 16384}})
+    return f"# {model.repo}\n# Every key is explained in docs/reference/recipes.md.\n\n{body}"

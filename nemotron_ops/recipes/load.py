@@ -1,0 +1,134 @@
+"""Finds and reads recipe files: the user's own first, then the shipped ones. Disk.
+
+A user recipe in `config/recipes/NAME.toml` replaces the shipped one of that name whole. A model can also be named
+without a recipe: by repository (`owner/name:QUANT`) or by a GGUF file; that gives a recipe of defaults.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+
+from nemotron_ops.errors import RecipeError
+from nemotron_ops.paths import Layout
+from nemotron_ops.recipes.check import check
+from nemotron_ops.recipes.resolve import Settings
+from nemotron_ops.recipes.schema import Model, Recipe, Server
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
+PROFILE = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
+
+
+def shipped_dir() -> Path:
+    """The folder of shipped recipes: inside the installed package, or the repository's own."""
+    packed = Path(__file__).parent / "shipped"
+    return packed if packed.is_dir() else Path(__file__).parents[2] / "recipes"
+
+
+def recipe_files(layout: Layout) -> dict[str, Path]:
+    """Every recipe's file by name; a user's file hides the shipped one."""
+    files = {p.stem: p for p in sorted(shipped_dir().glob("*.toml"))}
+    files.update({p.stem: p for p in sorted(layout.user_recipes.glob("*.toml"))})
+    return files
+
+
+def load_recipe(name: str, layout: Layout) -> Recipe:
+    """The recipe called `name`. Raises RecipeError if there is none, or it is wrong."""
+    files = recipe_files(layout)
+    if name not in files:
+        near = get_close_matches(name, files, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known recipes: {', '.join(files)}"
+        raise RecipeError(f"cannot load recipe {name}: there is none of that name", hint=hint)
+    return read_recipe(files[name])
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe in `path`, checked. Raises RecipeError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as exc:
+        raise RecipeError(f"cannot read recipe {path}: {exc.strerror or exc}") from exc
+    except UnicodeDecodeError as exc:
+        raise RecipeError(f"cannot read recipe {path}: not UTF-8 text") from exc
+    return parse_recipe(text, name=path.stem, origin=str(path))
+
+
+def parse_recipe(text: str, *, name: str, origin: str) -> Recipe:
+    """The recipe in `text`. `name` is the file's stem, `origin` what errors call the file."""
+    try:
+        value = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as exc:
+        raise RecipeError(f"{origin}: not valid TOML: {exc}") from exc
+    if not NAME.fullmatch(name):
+        raise RecipeError(f"{origin}: a recipe's name has letters a-z, digits and . _ - (32 at most), not {name!r}")
+    recipe = check(Recipe, value, file=origin, name=name, origin=origin)
+    _check_sense(recipe)
+    return recipe
+
+
+def recipe_for(target: str, layout: Layout) -> Recipe:
+    """The recipe for what a user typed: a recipe's name, `owner/name[:QUANT]`, or a GGUF file.
+
+    Raises RecipeError if it is none of them.
+    """
+    if target.endswith(".gguf"):
+        path = Path(target).absolute()
+        if not path.is_file():
+            raise RecipeError(f"cannot serve {target}: there is no such file")
+        return Recipe(
+            name=slug(path.stem), model=Model(path=str(path), alias=path.stem), server=_usual(), origin=target
+        )
+    repo, _, quant = target.partition(":")
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+        alias = repo.removesuffix("-GGUF")
+        model = Model(repo=repo, quant=quant, alias=alias)
+        return Recipe(name=slug(alias.split("/")[1]), model=model, server=_usual(), origin=target)
+    recipe = load_recipe(repo, layout)
+    return replace(recipe, model=replace(recipe.model, quant=quant)) if quant else recipe
+
+
+def slug(text: str) -> str:
+    """`text` as a recipe name: lower case, safe characters, 32 at most."""
+    return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._")[:32] or "model"
+
+
+def _usual() -> Server:
+    """What every shipped recipe says too: four slots that share one context."""
+    return Server(parallel=4, kv_unified=True)
+
+
+def _check_sense(recipe: Recipe) -> None:
+    """What types cannot say. Raises RecipeError."""
+    model = recipe.model
+    sources = [k for k in ("repo", "path", "synthetic") if getattr(model, k)]
+    if len(sources) != 1:
+        found = " and ".join(sources) or "none of them"
+        raise RecipeError(f"{recipe.origin}: model: expected one of repo, path, synthetic, found {found}")
+    for name in recipe.profiles:
+        if not PROFILE.fullmatch(name):
+            raise RecipeError(f"{recipe.origin}: profiles.{name}: a profile's name has letters a-z, digits, _ and -")
+    if recipe.default_profile and recipe.default_profile not in recipe.profiles:
+        known = ", ".join(recipe.profiles) or "none"
+        raise RecipeError(f"{recipe.origin}: default_profile: no profile {recipe.default_profile!r} (known: {known})")
+    if recipe.context.default_tokens > recipe.context.max_tokens:
+        raise RecipeError(f"{recipe.origin}: context: default_tokens is more than max_tokens")
+    replicas = recipe.lifecycle.replicas
+    if replicas != "auto" and (isinstance(replicas, str) or replicas < 1):
+        raise RecipeError(
+            f'{recipe.origin}: lifecycle.replicas: expected a number from 1 or "auto", found {replicas!r}'
+        )
+
+
+def load_settings(layout: Layout) -> Settings:
+    """`config/settings.toml`, or its defaults if there is none. Raises RecipeError if it is wrong."""
+    path = layout.config / "settings.toml"
+    try:
+        value = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return Settings()
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
+        raise RecipeError(f"cannot read {path}: {exc}") from exc
+    return check(Settings, value, file=str(path))

@@ -1,0 +1,176 @@
+"""Recipe + profile + settings + environment + flags -> Plan: nothing left to default, every value's source known. Pure.
+
+Layers, later ones win:
+
+    built in  →  recipe [server]  →  profile  →  settings.toml  →  environment  →  flags
+
+A Plan is for one model. Where its port or host came from is in it too, although one endpoint serves all models:
+`cli` takes the endpoint of the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from nemotron_ops.errors import RecipeError
+from nemotron_ops.recipes.schema import Profile, Recipe, Server
+
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 8001  # the guide's
+SAMPLING = ("temp", "top_p", "top_k", "min_p")
+ENVIRONMENT = {"NEMOTRON_OPS_HOST": "host", "NEMOTRON_OPS_PORT": "port", "NEMOTRON_OPS_API_KEY_FILE": "api_key_file"}
+
+# Host memory that grows later is capped here: a checkpoint of the 30B costs 47.6 MiB, and llama-server's own
+# defaults (32 per slot, 8 GiB of prompt cache) could take 14 GiB.
+BUILT_IN: Mapping[str, Any] = {"ctx_checkpoints": 8, "cache_ram_mib": 2048, "parallel": 4, "kv_unified": True}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """A value and where it came from: `recipe 30b [server]`, `profile guide`, `--ctx-size`."""
+
+    value: Any
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """`config/settings.toml`: what holds for every model on this machine."""
+
+    host: str | None = None
+    port: int | None = None
+    api_key_file: str | None = None
+    allowed_hosts: tuple[str, ...] = ()
+    default_model: str = ""
+    server: Server = field(default_factory=Server)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How one model will be run. `settings` maps fields of `schema.Server` (and host, api_key_file) to Settings."""
+
+    recipe: Recipe
+    profile: str
+    alias: str
+    settings: Mapping[str, Setting]
+
+    @property
+    def name(self) -> str:
+        return self.recipe.name
+
+    def value(self, key: str) -> Any:
+        """The value of `key`, or None where llama-server's own default stands."""
+        found = self.settings.get(key)
+        return None if found is None else found.value
+
+    @property
+    def server(self) -> dict[str, Any]:
+        """The values that are flags of llama-server, by field name of `schema.Server`."""
+        return {f.name: self.value(f.name) for f in fields(Server) if f.name != "port" and f.name in self.settings}
+
+    def with_settings(self, extra: Mapping[str, Setting]) -> Plan:
+        """This plan with some settings replaced (the memory plan's, for one)."""
+        merged = {**self.settings, **extra}
+        return Plan(recipe=self.recipe, profile=self.profile, alias=self.alias, settings=merged)
+
+
+def resolve(
+    recipe: Recipe,
+    *,
+    profile: str = "",
+    settings: Settings | None = None,
+    env: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> Plan:
+    """The Plan for `recipe`. `flags` maps field names to what the command line gave (None: not given).
+
+    Raises RecipeError for an unknown profile or a context beyond the recipe's maximum.
+    """
+    name = profile or recipe.default_profile
+    chosen = _profile(recipe, name)
+    layers: dict[str, Setting] = {k: Setting(value=v, source="built in") for k, v in BUILT_IN.items()}
+    layers["ctx_size"] = Setting(value=recipe.context.default_tokens, source=f"recipe {recipe.name} [context]")
+    layers["host"] = Setting(value=DEFAULT_HOST, source="built in")
+    layers["port"] = Setting(value=DEFAULT_PORT, source="built in")
+    _lay(layers, _given(recipe.server), f"recipe {recipe.name} [server]")
+    if chosen:
+        sampling = {k: getattr(chosen, k) for k in SAMPLING if getattr(chosen, k) is not None}
+        _lay(layers, sampling | _given(chosen.server), f"profile {name}")
+    if settings:
+        _lay(layers, _given(settings.server), "settings.toml [server]")
+        machine = {
+            k: getattr(settings, k) for k in ("host", "port", "api_key_file") if getattr(settings, k) is not None
+        }
+        _lay(layers, machine, "settings.toml")
+    for variable, key in ENVIRONMENT.items():
+        if value := (env or {}).get(variable):
+            layers[key] = Setting(value=_port(variable, value) if key == "port" else value, source=variable)
+    for key, value in (flags or {}).items():
+        if value is not None and value != ():
+            layers[key] = Setting(value=value, source=f"--{key.replace('_', '-')}")
+    _check_context(recipe, layers["ctx_size"])
+    alias = layers.pop("alias", None)
+    return Plan(recipe=recipe, profile=name, alias=alias.value if alias else default_alias(recipe), settings=layers)
+
+
+def default_alias(recipe: Recipe) -> str:
+    """The public name of a recipe's model where none is given."""
+    return recipe.model.alias or recipe.model.repo.removesuffix("-GGUF") or recipe.name
+
+
+def public_names(plan: Plan) -> tuple[str, ...]:
+    """Every name that clients may use for this model; the alias, which the guide's clients use, comes first."""
+    names = [plan.alias, plan.recipe.name, default_alias(plan.recipe), plan.recipe.model.repo]
+    return tuple(dict.fromkeys(n for n in names if n))
+
+
+def request_fields(profile: Profile) -> dict[str, Any]:
+    """What a profile fills into a request that leaves these fields out, under OpenAI's and llama-server's names."""
+    named = {
+        "temperature": profile.temp,
+        "top_p": profile.top_p,
+        "top_k": profile.top_k,
+        "min_p": profile.min_p,
+        "max_tokens": profile.max_tokens,
+        "reasoning_budget_tokens": profile.reasoning_budget_tokens,
+    }
+    if profile.reasoning is not None:
+        named["chat_template_kwargs"] = {"enable_thinking": profile.reasoning}  # type: ignore[assignment]
+    return {k: v for k, v in named.items() if v is not None}
+
+
+def _profile(recipe: Recipe, name: str) -> Profile | None:
+    if not name:
+        return None
+    if name not in recipe.profiles:
+        known = ", ".join(recipe.profiles) or "none"
+        raise RecipeError(
+            f"cannot use profile {name}: recipe {recipe.name} has none of that name", hint=f"known: {known}"
+        )
+    return recipe.profiles[name]
+
+
+def _given(server: Server) -> dict[str, Any]:
+    """The fields of a `[server]` table that were set."""
+    return {f.name: v for f in fields(server) if (v := getattr(server, f.name)) is not None and v != ()}
+
+
+def _lay(layers: dict[str, Setting], values: Mapping[str, Any], source: str) -> None:
+    layers.update({k: Setting(value=v, source=source) for k, v in values.items()})
+
+
+def _port(variable: str, value: str) -> int:
+    if not value.isdigit() or not 0 < int(value) < 65536:
+        raise RecipeError(f"cannot use {variable}={value}: expected a port from 1 to 65535")
+    return int(value)
+
+
+def _check_context(recipe: Recipe, ctx: Setting) -> None:
+    if ctx.value > recipe.context.max_tokens:
+        raise RecipeError(
+            f"cannot use a context of {ctx.value:,} tokens ({ctx.source}): "
+            f"{recipe.name} goes to {recipe.context.max_tokens:,}",
+            hint=f"pass --ctx-size {recipe.context.max_tokens} or less",
+        )
