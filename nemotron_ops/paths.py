@@ -7,7 +7,8 @@
     logs/      one log per instance                   state/logs                     /var/log/nemotron-ops
     runtime/   sockets, gone after a reboot           XDG_RUNTIME_DIR/nemotron-ops   /run/nemotron-ops
 
-`NEMOTRON_OPS_HOME` puts all of it under one folder. A unix socket's path may have 107 bytes at most
+`NEMOTRON_OPS_HOME` puts all of it under one folder; `NEMOTRON_OPS_STATE` and `NEMOTRON_OPS_RUNTIME` move state (with
+logs) and runtime alone, so that a second supervisor can share builds and models with the first. A unix socket's path may have 107 bytes at most
 (sockaddr_un), so a runtime folder that would be too long moves to /tmp under a hash of the wanted one.
 """
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 SOCKET_NAME_BYTES = 40  # room for "/<instance>-<generation>.sock" below the runtime folder
@@ -60,29 +61,12 @@ class Layout:
 
 def user_layout(env: Mapping[str, str], *, uid: int) -> Layout:
     """The Layout of an ordinary user, from XDG variables or `NEMOTRON_OPS_HOME` in `env`."""
-    if home := env.get("NEMOTRON_OPS_HOME"):
-        root = Path(home).absolute()
-        runtime = Path(env.get("NEMOTRON_OPS_RUNTIME", root / "run"))
-        return Layout(
-            data=root / "data",
-            cache=root / "cache",
-            config=root / "config",
-            state=root / "state",
-            logs=root / "logs",
-            runtime=short_runtime(runtime, uid=uid),
-        )
-    home_dir = Path(env.get("HOME", "/"))
-    state = Path(env.get("XDG_STATE_HOME") or home_dir / ".local/state") / "nemotron-ops"
-    runtime_base = env.get("XDG_RUNTIME_DIR")
-    runtime = Path(runtime_base) / "nemotron-ops" if runtime_base else state / "run"
-    return Layout(
-        data=Path(env.get("XDG_DATA_HOME") or home_dir / ".local/share") / "nemotron-ops",
-        cache=Path(env.get("XDG_CACHE_HOME") or home_dir / ".cache") / "nemotron-ops",
-        config=Path(env.get("XDG_CONFIG_HOME") or home_dir / ".config") / "nemotron-ops",
-        state=state,
-        logs=state / "logs",
-        runtime=short_runtime(runtime, uid=uid),
-    )
+    wanted = _one_folder(Path(env["NEMOTRON_OPS_HOME"]).absolute()) if env.get("NEMOTRON_OPS_HOME") else _xdg(env)
+    if state := env.get("NEMOTRON_OPS_STATE"):
+        wanted = replace(wanted, state=Path(state).absolute(), logs=Path(state).absolute() / "logs")
+    if runtime := env.get("NEMOTRON_OPS_RUNTIME"):
+        wanted = replace(wanted, runtime=Path(runtime).absolute())
+    return replace(wanted, runtime=short_runtime(wanted.runtime, uid=uid))
 
 
 def system_layout() -> Layout:
@@ -95,6 +79,31 @@ def system_layout() -> Layout:
         state=lib / "state",
         logs=Path("/var/log/nemotron-ops"),
         runtime=Path("/run/nemotron-ops"),
+    )
+
+
+def _one_folder(root: Path) -> Layout:
+    return Layout(
+        data=root / "data",
+        cache=root / "cache",
+        config=root / "config",
+        state=root / "state",
+        logs=root / "state/logs",
+        runtime=root / "run",
+    )
+
+
+def _xdg(env: Mapping[str, str]) -> Layout:
+    home = Path(env.get("HOME", "/"))
+    state = Path(env.get("XDG_STATE_HOME") or home / ".local/state") / "nemotron-ops"
+    runtime = env.get("XDG_RUNTIME_DIR")
+    return Layout(
+        data=Path(env.get("XDG_DATA_HOME") or home / ".local/share") / "nemotron-ops",
+        cache=Path(env.get("XDG_CACHE_HOME") or home / ".cache") / "nemotron-ops",
+        config=Path(env.get("XDG_CONFIG_HOME") or home / ".config") / "nemotron-ops",
+        state=state,
+        logs=state / "logs",
+        runtime=Path(runtime) / "nemotron-ops" if runtime else state / "run",
     )
 
 
