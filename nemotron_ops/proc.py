@@ -5,29 +5,40 @@ Long-running children (llama-server, the gateway) are the supervisor's business,
 
 from __future__ import annotations
 
+import codecs
 import os
+import selectors
 import signal
 import subprocess
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 TAIL_LINES = 200
+CHUNK_BYTES = 65536
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """A command that has ended. `returncode` is negative for a signal (-4 is SIGILL)."""
+    """A command that has ended. `returncode` is negative for a signal (-4 is SIGILL).
+
+    `stalled` says that we killed it because nothing came for too long.
+    """
 
     argv: tuple[str, ...]
     returncode: int
     stdout: str
     stderr: str
+    stalled: bool = False
 
     @property
     def ok(self) -> bool:
         return self.returncode == 0
+
+
+class _Stalled(Exception):
+    """Nothing came from a command for longer than allowed."""
 
 
 def run(
@@ -48,10 +59,8 @@ def run(
             words, cwd=cwd, env=None if env is None else dict(env), timeout=timeout_s, input=stdin,
             stdin=subprocess.DEVNULL if stdin is None else None, capture_output=True, text=True, errors="replace",
         )  # fmt: skip
-    except FileNotFoundError as exc:
-        return Finished(argv=words, returncode=127, stdout="", stderr=str(exc))
-    except PermissionError as exc:
-        return Finished(argv=words, returncode=126, stdout="", stderr=str(exc))
+    except OSError as exc:
+        return _not_started(words, exc)
     except subprocess.TimeoutExpired as exc:
         return Finished(argv=words, returncode=124, stdout=_text(exc.stdout), stderr=_text(exc.stderr))
     return Finished(argv=words, returncode=done.returncode, stdout=done.stdout, stderr=done.stderr)
@@ -69,38 +78,41 @@ def run_lines(
     """Run `argv` with stdout and stderr as one stream of lines, each given to `on_line` as it comes.
 
     With `log`, every line is also appended to that file. The command gets a process group of its own, which is
-    killed whole when the caller is interrupted (Ctrl-C) or no line comes for `stall_s`. `stdout` of the result
-    holds the last lines.
+    killed whole when the caller is interrupted (Ctrl-C) or no output comes for `stall_s`. `stdout` of the result
+    holds the last lines. A program that cannot be started ends with 127 or 126, as in `run`.
     """
     words = tuple(str(a) for a in argv)
-    child = subprocess.Popen(
-        words, cwd=cwd, env=None if env is None else dict(env), stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", bufsize=1, process_group=0,
-    )  # fmt: skip
-    assert child.stdout is not None
-    tail: list[str] = []
-    sink = log.open("a", encoding="utf-8") if log else None
-    watch = _Watch(child.pid, stall_s)
     try:
-        for raw in child.stdout:
-            watch.touch()
-            line = raw.rstrip("\n")
+        child = subprocess.Popen(
+            words, cwd=cwd, env=None if env is None else dict(env), stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0, process_group=0,
+        )  # fmt: skip
+    except OSError as exc:
+        return _not_started(words, exc)
+    assert child.stdout is not None
+    tail: deque[str] = deque(maxlen=TAIL_LINES)
+    sink = log.open("a", encoding="utf-8") if log else None
+    stalled = False
+    try:
+        for line in _lines(child.stdout.fileno(), stall_s):
             if sink:
-                sink.write(raw)
+                sink.write(line + "\n")
+                sink.flush()  # another process may be following this log
             tail.append(line)
-            del tail[:-TAIL_LINES]
             on_line(line)
-        returncode = child.wait()
+    except _Stalled:
+        stalled = True
+        kill_group(child.pid)
     except BaseException:
         kill_group(child.pid)
         child.wait()
         raise
     finally:
-        watch.cancel()
         child.stdout.close()
         if sink:
             sink.close()
-    return Finished(argv=words, returncode=returncode, stdout="\n".join(tail), stderr="")
+    returncode = child.wait()
+    return Finished(argv=words, returncode=returncode, stdout="\n".join(tail), stderr="", stalled=stalled)
 
 
 def kill_group(pgid: int, sig: signal.Signals = signal.SIGKILL) -> None:
@@ -111,24 +123,27 @@ def kill_group(pgid: int, sig: signal.Signals = signal.SIGKILL) -> None:
         return
 
 
-class _Watch:
-    """Kills a process group that has been silent for `stall_s` seconds."""
+def _lines(fd: int, stall_s: float | None) -> Iterator[str]:
+    """Lines from `fd` until its end. Raises _Stalled if nothing comes for `stall_s`."""
+    decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
+    rest = ""
+    with selectors.DefaultSelector() as ready:
+        ready.register(fd, selectors.EVENT_READ)
+        while True:
+            if not ready.select(stall_s):
+                raise _Stalled
+            chunk = os.read(fd, CHUNK_BYTES)
+            *lines, rest = (rest + decode(chunk, final=not chunk)).split("\n")
+            yield from (line.rstrip("\r") for line in lines)
+            if not chunk:
+                break
+    if rest:
+        yield rest
 
-    def __init__(self, pgid: int, stall_s: float | None) -> None:
-        self._pgid, self._stall_s = pgid, stall_s
-        self._timer: threading.Timer | None = None
-        self.touch()
 
-    def touch(self) -> None:
-        self.cancel()
-        if self._stall_s is not None:
-            self._timer = threading.Timer(self._stall_s, kill_group, (self._pgid,))
-            self._timer.daemon = True
-            self._timer.start()
-
-    def cancel(self) -> None:
-        if self._timer:
-            self._timer.cancel()
+def _not_started(words: tuple[str, ...], exc: OSError) -> Finished:
+    code = 127 if isinstance(exc, FileNotFoundError) else 126
+    return Finished(argv=words, returncode=code, stdout="", stderr=str(exc))
 
 
 def _text(data: bytes | str | None) -> str:

@@ -1,13 +1,9 @@
-"""What this machine is: CPU, memory, GPUs, driver, compilers. psutil, /proc, NVML, subprocess.
-
-`probe` looks once and returns a frozen `Facts`; everything else decides from that, so every decision can be
-tested with the facts of a machine that is not here.
-"""
+"""What can be known about a machine, as plain values. Pure."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,12 +28,15 @@ class Tool:
 
     path: str
     version: tuple[int, ...] = ()
-    kind: str = ""  # "gcc", "clang", "apple-clang" for compilers
+    kind: str = ""  # "gcc", "clang", "apple-clang" for compilers; "wheel" for programs that came as one
 
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """A machine, as far as nemotron-ops cares. `tools` has keys cc, cxx, cmake, ninja, git, nvcc, hipcc, glslc, ccache, sccache."""
+    """A machine, as far as nemotron-ops cares.
+
+    `tools` has the keys cc, cxx, cmake, ninja, git, nvcc, hipcc, glslc, ccache, sccache, for what was found.
+    """
 
     system: str  # "Linux", "Darwin"
     machine: str  # "x86_64", "aarch64", "arm64"
@@ -53,5 +52,6 @@ class Facts:
     gpus: tuple[Gpu, ...] = ()
     driver_version: str = ""  # NVIDIA's: "580.65.06"
     driver_cuda: tuple[int, int] | None = None  # newest CUDA the driver runs: (13, 0)
+    cuda_lacks: tuple[str, ...] = ()  # what the CUDA toolkit of `nvcc` does not have: "cublas"
     tools: Mapping[str, Tool] = field(default_factory=dict)
     systemd: bool = False
