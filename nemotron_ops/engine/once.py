@@ -1,0 +1,123 @@
+"""One llama-server for as long as a `with` block lasts: for self-tests and measurements. Subprocess, httpx.
+
+The supervisor does not use this; it keeps processes that must outlive it.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from nemotron_ops.engine.args import server_argv
+from nemotron_ops.engine.client import Client
+from nemotron_ops.engine.deaths import explain
+from nemotron_ops.engine.env import child_env
+from nemotron_ops.engine.health import Health
+from nemotron_ops.errors import EngineError
+from nemotron_ops.proc import kill_group
+
+POLL_S = 0.02
+STOP_S = (3.0, 1.0)  # after SIGTERM, after the second SIGTERM; then SIGKILL
+
+
+@contextmanager
+def started(
+    *,
+    binary: Path,
+    model: Path,
+    workdir: Path,
+    settings: Mapping[str, Any] | None = None,
+    ready_timeout_s: float = 120,
+    alias: str = "selftest",
+    env: Mapping[str, str] | None = None,
+) -> Iterator[Client]:
+    """A ready llama-server with `settings`, and a Client to it; stopped at the end of the block.
+
+    Its log is `workdir/llama-server.log`. Raises EngineError with the cause of death and the last log lines if it
+    does not become ready, or has died by the end of the block.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    private = Path(tempfile.mkdtemp(prefix="nemotron-ops-"))  # mode 0700; short, for a socket's path has 107 bytes
+    log = workdir / "llama-server.log"
+    try:
+        socket, key = private / "s.sock", secrets.token_urlsafe(24)
+        (private / "key").touch(mode=0o600)
+        (private / "key").write_text(key + "\n")
+        argv = server_argv(
+            binary=binary,
+            model=model,
+            socket=socket,
+            api_key_file=private / "key",
+            alias=alias,
+            settings=settings or {},
+        )
+        child = _spawn(argv, log=log, env=child_env(os.environ if env is None else env, home=private))
+        try:
+            with Client(socket=socket, api_key=key) as client:
+                _wait_ready(child, client, log=log, timeout_s=ready_timeout_s)
+                yield client
+                if child.poll() is not None:
+                    raise _died(child.returncode, log)
+        finally:
+            _stop(child)
+    finally:
+        shutil.rmtree(private, ignore_errors=True)
+
+
+def _spawn(argv: tuple[str, ...], *, log: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    with log.open("wb") as out:
+        try:
+            return subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env=dict(env),
+                start_new_session=True,
+            )
+        except OSError as exc:
+            raise EngineError(f"cannot start {argv[0]}: {exc.strerror or exc}") from exc
+
+
+def _wait_ready(child: subprocess.Popen[bytes], client: Client, *, log: Path, timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while client.health() is not Health.OK:
+        if child.poll() is not None:
+            raise _died(child.returncode, log)
+        if time.monotonic() > deadline:
+            raise EngineError(
+                f"cannot start llama-server: not ready after {timeout_s:g} s", log_tail=tuple(_lines(log)[-20:])
+            )
+        time.sleep(POLL_S)
+
+
+def _died(returncode: int, log: Path) -> EngineError:
+    death = explain(returncode, _lines(log))
+    return EngineError(f"cannot run llama-server: {death.line}", hint=death.hint or None, log_tail=death.tail)
+
+
+def _lines(log: Path) -> list[str]:
+    return log.read_text(errors="replace").splitlines() if log.exists() else []
+
+
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    """SIGTERM, a second one, SIGKILL: the first is lost right after readiness and can deadlock with work in flight."""
+    for wait_s in STOP_S:
+        if child.poll() is not None:
+            break
+        child.send_signal(signal.SIGTERM)
+        try:
+            child.wait(wait_s)
+        except subprocess.TimeoutExpired:
+            continue
+    kill_group(child.pid)
+    child.wait()
