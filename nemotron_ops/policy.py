@@ -19,20 +19,20 @@ class RestartPolicy(StrEnum):
 class Restart:
     """`[restart]`: what happens after a death."""
 
-    policy: RestartPolicy = RestartPolicy.ALWAYS
-    max_restarts: int = 5
-    window_s: float = 600.0
-    backoff_initial_s: float = 1.0
-    backoff_max_s: float = 60.0
-    stable_s: float = 120.0
+    policy: RestartPolicy = RestartPolicy.ALWAYS  # after which deaths it is started again
+    max_restarts: int = 5  # more than this within window_s, and it is failed
+    window_s: float = 600.0  # time over which restarts are counted
+    backoff_initial_s: float = 1.0  # wait before the first restart; doubles each time
+    backoff_max_s: float = 60.0  # longest wait
+    stable_s: float = 120.0  # ready this long: restarts are forgotten
 
 
 @dataclass(frozen=True, kw_only=True)
 class Health:
     """`[health]`: when an instance counts as stuck."""
 
-    probe_period_s: float = 5.0
-    probe_timeout_s: float = 5.0
+    probe_period_s: float = 5.0  # between deep probes
+    probe_timeout_s: float = 5.0  # of one deep probe
     wedge_s: float = 120.0  # busy slots without a token or prompt progress
     load_stall_s: float = 300.0  # loading without any sign of progress
     drain_s: float = 30.0  # time that requests in flight get at a stop
@@ -48,4 +48,4 @@ class Lifecycle:
     pinned: bool = False  # never unloaded to make room
     on_demand: bool = False  # started by its first request
     ttl_s: float | None = None  # unloaded after this long without a request
-    start_order: int = 0
+    start_order: int = 0  # lower starts first and stops last

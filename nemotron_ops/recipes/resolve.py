@@ -39,11 +39,11 @@ class Setting:
 class Settings:
     """`config/settings.toml`: what holds for every model on this machine."""
 
-    host: str | None = None
-    port: int | None = None
-    api_key_file: str | None = None
-    allowed_hosts: tuple[str, ...] = ()
-    default_model: str = ""
+    host: str | None = None  # address to listen on; beyond loopback a key file is needed
+    port: int | None = None  # port to listen on
+    api_key_file: str | None = None  # keys that clients must show
+    allowed_hosts: tuple[str, ...] = ()  # further values of the Host header
+    default_model: str = ""  # model of requests that name none
     server: Server = field(default_factory=Server)
 
 

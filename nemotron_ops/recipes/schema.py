@@ -37,7 +37,7 @@ class Model:
     quant: str = ""  # default quant, as in the file names: "UD-Q4_K_XL"
     revision: str = "main"  # branch, tag or commit; a full commit pins
     path: str = ""  # a GGUF file on this machine instead of a repository
-    synthetic: Synthetic | None = None
+    synthetic: Synthetic | None = None  # a tiny model made on the spot
     alias: str = ""  # public model name; defaults to repo without "-GGUF"
     mmproj: bool = False  # also fetch the multimodal projector
     memory_gb: Mapping[str, float] = field(default_factory=dict)  # what the guide says: {"4-bit": 24}
@@ -48,8 +48,8 @@ class Model:
 class Context:
     """`[context]`: tokens of context."""
 
-    default_tokens: int = 16384
-    max_tokens: int = 1048576
+    default_tokens: int = 16384  # context where none is asked for
+    max_tokens: int = 1048576  # the most that may be asked for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,31 +57,31 @@ class Server:
     """`[server]` and `[profiles.NAME.server]`: flags of llama-server. None leaves llama-server's default."""
 
     ctx_size: int | None = None  # tokens over all slots; None: context.default_tokens
-    parallel: int | None = None  # slots
-    kv_unified: bool | None = None
+    parallel: int | None = None  # slots: requests that are worked on at once
+    kv_unified: bool | None = None  # slots share one context instead of splitting it
     n_gpu_layers: int | str | None = None  # number, "all" or "auto"
-    n_cpu_moe: int | None = None
+    n_cpu_moe: int | None = None  # layers whose experts stay in host memory
     flash_attn: str | None = None  # on | off | auto
-    cache_type_k: str | None = None
-    cache_type_v: str | None = None
-    batch_size: int | None = None
-    ubatch_size: int | None = None
-    threads: int | None = None
-    threads_batch: int | None = None
-    prio: int | None = None  # -1..3
+    cache_type_k: str | None = None  # f16, q8_0, q4_0 ...
+    cache_type_v: str | None = None  # f16, q8_0, q4_0 ...
+    batch_size: int | None = None  # tokens per logical batch
+    ubatch_size: int | None = None  # tokens per physical batch
+    threads: int | None = None  # CPU threads while generating
+    threads_batch: int | None = None  # CPU threads while reading prompts
+    prio: int | None = None  # scheduling priority, -1 to 3
     load_mode: str | None = None  # auto | none | mmap | mlock | mmap+mlock | dio
-    ctx_checkpoints: int | None = None
-    cache_ram_mib: int | None = None
+    ctx_checkpoints: int | None = None  # saved states per slot, in host memory
+    cache_ram_mib: int | None = None  # prompt cache in host memory
     split_mode: str | None = None  # none | layer | row
-    tensor_split: str | None = None
-    main_gpu: int | None = None
-    seed: int | None = None
-    temp: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    special: bool | None = None
-    spec_type: str | None = None
+    tensor_split: str | None = None  # shares per GPU, "3,1"
+    main_gpu: int | None = None  # GPU for what is not split
+    seed: int | None = None  # of sampling; -1 is random
+    temp: float | None = None  # temperature where a request names none
+    top_p: float | None = None  # nucleus sampling where a request names none
+    top_k: int | None = None  # the k likeliest tokens where a request names none
+    min_p: float | None = None  # least share of the likeliest token where a request names none
+    special: bool | None = None  # print special tokens; leaks the end token into answers
+    spec_type: str | None = None  # speculative decoding: draft-mtp, ngram-mod ...
     extra_args: tuple[str, ...] = ()  # further flags, checked against the allow-list
     port: int | None = None  # of the gateway; only where a profile is a whole command line ("guide")
 
@@ -94,15 +94,15 @@ class Profile:
     model name `recipe:NAME` they are filled into requests that leave these fields out.
     """
 
-    temp: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    max_tokens: int | None = None
-    reasoning: bool | None = None  # None: the model's default (on)
-    reasoning_budget_tokens: int | None = None
+    temp: float | None = None  # temperature
+    top_p: float | None = None  # nucleus sampling
+    top_k: int | None = None  # the k likeliest tokens
+    min_p: float | None = None  # least share of the likeliest token
+    max_tokens: int | None = None  # tokens that an answer may have
+    reasoning: bool | None = None  # thinking on or off; unset: the model's default (on)
+    reasoning_budget_tokens: int | None = None  # tokens that thinking may have
     server: Server = field(default_factory=Server)
-    about: str = ""
+    about: str = ""  # what the profile is for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,11 +118,13 @@ class Requests:
     """`[requests]`: what the gateway does with requests for this model."""
 
     max_tokens: int | None = None  # default where the client names none
-    queue_length: int = 256
-    queue_wait_s: float = 600.0
-    fixed: Mapping[str, float | int | str | bool] = field(default_factory=dict)
-    capped: Mapping[str, float | int] = field(default_factory=dict)
-    lost_in_thought: LostInThought = LostInThought.REPORT
+    queue_length: int = 256  # requests that may wait for a slot
+    queue_wait_s: float = 600.0  # longest wait for a slot
+    fixed: Mapping[str, float | int | str | bool] = field(
+        default_factory=dict
+    )  # request fields that clients cannot change
+    capped: Mapping[str, float | int] = field(default_factory=dict)  # request field -> largest value
+    lost_in_thought: LostInThought = LostInThought.REPORT  # when thinking ends and no content follows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,9 +132,9 @@ class Recipe:
     """One recipe file, checked. `origin` is where it came from (a path, or "shipped")."""
 
     name: str
-    title: str = ""
+    title: str = ""  # for people
     arch: str = ""  # general.architecture expected in the GGUF
-    default_profile: str = ""
+    default_profile: str = ""  # profile of `serve` where none is named
     model: Model
     context: Context = field(default_factory=Context)
     server: Server = field(default_factory=Server)
