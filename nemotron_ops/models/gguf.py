@@ -1,0 +1,335 @@
+"""Reads the header of a GGUF file, from anywhere, without trusting it. Pure.
+
+The header is all that planning needs: hyper-parameters, and name, size and type of every tensor. It is read through
+a callable `read(offset, n)`, so the same code reads a local file and a remote one by HTTP ranges. The format is
+ggml's `docs/gguf.md`: magic, version, two counts, key-value pairs, tensor infos, padding, data.
+
+Every count and length comes from a file that may be broken or hostile, so each is checked against a bound and
+against what is left of the file before anything is read or allocated for it. Arrays of strings (the vocabulary,
+megabytes of it) are stepped over and only counted.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from nemotron_ops.errors import ModelError
+from nemotron_ops.models.tensor_types import TYPES
+
+Read = Callable[[int, int], bytes]  # read(offset, n): at most n bytes from there, fewer only at the end
+
+MAX_HEADER_BYTES = 256 << 20
+MAX_PAIRS = 65_536
+MAX_TENSORS = 1 << 20
+MAX_STRINGS = 4 << 20  # in one array; the largest vocabularies and merge lists have half a million
+MAX_TEXT_BYTES = 16 << 20
+MAX_KEPT = 65_536  # elements of a number array that are kept; longer ones are only counted
+MAX_DIM = 1 << 40
+WINDOWS = (128 << 10, 2 << 20)  # first and largest piece that is asked for at once
+
+# value type -> struct code; 8 is a string, 9 an array
+SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+STRING, ARRAY = 8, 9
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Counted:
+    """An array that was stepped over: how many elements it has and how many bytes it takes in the file."""
+
+    count: int
+    n_bytes: int
+    next_key: str = ""
+
+
+Value = int | float | bool | str | tuple[int | float | bool, ...] | Counted
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tensor:
+    """One tensor's description. `dims` in ggml's order (the row length first), `offset` from the start of data."""
+
+    name: str
+    dims: tuple[int, ...]
+    type: str
+    offset: int
+    n_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a GGUF file says about itself; of a shard set, what all its files say together."""
+
+    version: int
+    values: Mapping[str, Value]
+    tensors: tuple[Tensor, ...]
+    data_offset: int
+    shards: int = 1
+
+    @property
+    def arch(self) -> str:
+        value = self.values.get("general.architecture", "")
+        return value if isinstance(value, str) else ""
+
+    @property
+    def n_vocab(self) -> int:
+        """Tokens in the vocabulary; 0 if the file does not say."""
+        tokens = self.values.get("tokenizer.ggml.tokens")
+        if isinstance(tokens, Counted):
+            return tokens.count
+        return self.number("vocab_size", 0)
+
+    @property
+    def weight_bytes(self) -> int:
+        return sum(t.n_bytes for t in self.tensors)
+
+    @property
+    def data_end(self) -> int:
+        """Size that the file must have at least."""
+        return self.data_offset + max((t.offset + t.n_bytes for t in self.tensors), default=0)
+
+    def number(self, key: str, default: int | None = None) -> int:
+        """A whole number of this architecture; the greatest of them if it goes by layer.
+
+        Raises ModelError if it is missing and there is no default, or is no whole number.
+        """
+        value = self.values.get(f"{self.arch}.{key}", default)
+        if isinstance(value, tuple) and value and all(isinstance(v, int) for v in value):
+            value = max(value)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ModelError(f"cannot read {self.arch}.{key} in the model's header: it is {value!r}")
+        return value
+
+    def by_layer(self, key: str, default: int | None = None) -> tuple[int, ...]:
+        """A whole number for every block; one that holds for all is repeated. Raises ModelError as `number` does."""
+        n = self.number("block_count")
+        if not 0 < n <= MAX_TENSORS:
+            raise ModelError(f"cannot read the model's header: it has {n} blocks")
+        value = self.values.get(f"{self.arch}.{key}", default)
+        if isinstance(value, tuple):
+            whole = tuple(int(v) for v in value)
+            if len(whole) < n or any(v < 0 for v in whole):
+                raise ModelError(
+                    f"cannot read {self.arch}.{key} in the model's header: {len(whole)} values, {n} blocks"
+                )
+            return whole[:n]
+        return (self.number(key, default),) * n
+
+
+def parse(read: Read, *, size: int | None = None, like: Header | None = None) -> Header:
+    """The header of the file behind `read`; `size` is the file's, if known.
+
+    `like` is the header of a sibling (another quant of the same model): an array of strings of the same key and
+    count is then stepped over without reading it, provided that the same key follows it.
+    Raises ModelError if it is no GGUF file, is cut off, or makes no sense.
+    """
+    try:
+        return _parse(_Cursor(read, size), like)
+    except (struct.error, UnicodeDecodeError) as exc:
+        raise ModelError(f"cannot read the GGUF header: {exc}") from exc
+
+
+def check_size(header: Header, size: int, name: str) -> None:
+    """Raise ModelError if a file of `size` bytes is too short for the tensors it claims."""
+    if size < header.data_end:
+        raise ModelError(f"cannot use {name}: it has {size:,} bytes where its header needs {header.data_end:,}")
+
+
+def combine(headers: Sequence[Header], names: Sequence[str]) -> Header:
+    """The header of a whole shard set, from those of its files in order.
+
+    Raises ModelError if a file is not the shard that its place says.
+    """
+    first = headers[0]
+    count = _split(first, "split.count", 1)
+    if count != len(headers):
+        raise ModelError(f"cannot use {names[0]}: it is one of {count} shards, not of {len(headers)}")
+    for i, (header, name) in enumerate(zip(headers, names, strict=True)):
+        if _split(header, "split.count", 1) != count or _split(header, "split.no", 0) != i:
+            raise ModelError(f"cannot use {name}: it is not shard {i + 1} of {count} (renamed, or from another set)")
+    tensors = tuple(t for header in headers for t in header.tensors)
+    claimed = _split(first, "split.tensors.count", len(tensors))
+    if claimed != len(tensors) or len({t.name for t in tensors}) != len(tensors):
+        raise ModelError(f"cannot use {names[0]}: its shards hold {len(tensors)} tensors where {claimed} belong")
+    return replace(first, tensors=tensors, shards=count)
+
+
+def _split(header: Header, key: str, default: int) -> int:
+    value = header.values.get(key, default)
+    return value if isinstance(value, int) else -1
+
+
+class _Cursor:
+    """A position in the header, with a window of bytes around it."""
+
+    def __init__(self, read: Read, size: int | None) -> None:
+        self._read = read
+        self.limit = MAX_HEADER_BYTES if size is None else min(size, MAX_HEADER_BYTES)
+        self.at = 0
+        self._window, self._start, self._next_bytes = b"", 0, WINDOWS[0]
+
+    def take(self, n: int) -> bytes:
+        """The next `n` bytes. Raises ModelError where the file has fewer."""
+        self.need(n)
+        if not (self._start <= self.at and self.at + n <= self._start + len(self._window)):
+            self._fill(n)
+        begin = self.at - self._start
+        self.at += n
+        return self._window[begin : begin + n]
+
+    def need(self, n: int) -> None:
+        """Raise ModelError unless `n` more bytes can be there."""
+        if n < 0 or self.at + n > self.limit:
+            raise ModelError(f"cannot read the GGUF header: it is cut off at {self.limit:,} bytes, or damaged")
+
+    def skip(self, n: int) -> None:
+        self.need(n)
+        self.at += n
+
+    def jump(self, at: int) -> None:
+        """Go to `at`; what is read next is a small piece again."""
+        self.at = at
+        self._next_bytes = WINDOWS[0]
+
+    def unpack(self, code: str) -> int | float | bool:
+        value: int | float | bool = struct.unpack("<" + code, self.take(struct.calcsize("<" + code)))[0]
+        return value
+
+    def whole(self, code: str) -> int:
+        return int(self.unpack(code))
+
+    def text(self, limit: int = MAX_TEXT_BYTES) -> str:
+        n = self.whole("Q")
+        if n > limit:
+            raise ModelError(f"cannot read the GGUF header: a text of {n:,} bytes in it, so it is damaged")
+        return self.take(n).decode("utf-8", errors="replace")
+
+    def _fill(self, n: int) -> None:
+        wanted = min(max(n, self._next_bytes), self.limit - self.at)
+        self._window, self._start = self._read(self.at, wanted), self.at
+        self._next_bytes = min(self._next_bytes * 2, WINDOWS[1])
+        if len(self._window) < n:
+            raise ModelError(f"cannot read the GGUF header: it is cut off at {self.at + len(self._window):,} bytes")
+
+
+def _parse(cursor: _Cursor, like: Header | None) -> Header:
+    if cursor.limit < 24:
+        raise ModelError(f"cannot read the GGUF header: the file has only {cursor.limit} bytes")
+    magic = cursor.take(4)
+    if magic != b"GGUF":
+        raise ModelError(f"cannot read the file as GGUF: it starts with {magic!r}", hint=_guess(magic))
+    version = cursor.whole("I")
+    if version not in (2, 3):
+        swapped = int.from_bytes(version.to_bytes(4, "little"), "big")
+        why = "it is big-endian" if swapped in (2, 3) else f"version {version} is not known"
+        raise ModelError(f"cannot read the GGUF header: {why}")
+    n_tensors, n_pairs = cursor.whole("Q"), cursor.whole("Q")
+    if n_tensors > MAX_TENSORS or n_pairs > MAX_PAIRS:
+        raise ModelError(f"cannot read the GGUF header: it claims {n_pairs:,} values and {n_tensors:,} tensors")
+    values = _pairs(cursor, n_pairs, like)
+    alignment = values.get("general.alignment", 32)
+    if not isinstance(alignment, int) or not 0 < alignment <= 1 << 20 or alignment & (alignment - 1):
+        raise ModelError(f"cannot read the GGUF header: general.alignment is {alignment!r}")
+    tensors = tuple(_tensor(cursor, alignment) for _ in range(n_tensors))
+    if len({t.name for t in tensors}) != len(tensors):
+        raise ModelError("cannot read the GGUF header: a tensor is in it twice")
+    offset = -(-cursor.at // alignment) * alignment
+    return Header(version=version, values=values, tensors=tensors, data_offset=offset)
+
+
+def _pairs(cursor: _Cursor, n: int, like: Header | None) -> dict[str, Value]:
+    values: dict[str, Value] = {}
+    last = ""
+    for _ in range(n):
+        key = cursor.text(65_535)
+        if key in values:
+            raise ModelError(f"cannot read the GGUF header: {key} is in it twice")
+        before = values.get(last)
+        if isinstance(before, Counted):
+            values[last] = replace(before, next_key=key)
+        kind = cursor.whole("I")
+        known = like.values.get(key) if like else None
+        values[key] = _array(cursor, known) if kind == ARRAY else _scalar(cursor, kind)
+        last = key
+    return values
+
+
+def _scalar(cursor: _Cursor, kind: int) -> int | float | bool | str:
+    if kind == STRING:
+        return cursor.text()
+    if kind not in SCALARS:
+        raise ModelError(f"cannot read the GGUF header: value type {kind} is not known")
+    return cursor.unpack(SCALARS[kind])
+
+
+def _array(cursor: _Cursor, known: Value | None) -> Value:
+    kind, count = cursor.whole("I"), cursor.whole("Q")
+    if kind == STRING:
+        return _strings(cursor, count, known if isinstance(known, Counted) else None)
+    if kind not in SCALARS:
+        raise ModelError(f"cannot read the GGUF header: an array of type {kind} is not known")
+    width = struct.calcsize("<" + SCALARS[kind])
+    cursor.need(count * width)
+    if count > MAX_KEPT:
+        cursor.skip(count * width)
+        return Counted(count=count, n_bytes=count * width)
+    return struct.unpack(f"<{count}{SCALARS[kind]}", cursor.take(count * width))
+
+
+def _strings(cursor: _Cursor, count: int, known: Counted | None) -> Counted:
+    cursor.need(count * 8)
+    if count > MAX_STRINGS:
+        raise ModelError(f"cannot read the GGUF header: an array of {count:,} texts in it, so it is damaged")
+    start = cursor.at
+    if known and known.count == count and _followed_by(cursor, start + known.n_bytes, known.next_key):
+        return Counted(count=count, n_bytes=known.n_bytes)
+    for _ in range(count):
+        cursor.skip(cursor.whole("Q"))
+    return Counted(count=count, n_bytes=cursor.at - start)
+
+
+def _followed_by(cursor: _Cursor, at: int, key: str) -> bool:
+    """Whether `key` stands at `at`; the cursor is there afterwards if so, and where it was if not."""
+    start = cursor.at
+    raw = key.encode()
+    if key and at + 8 + len(raw) <= cursor.limit:
+        cursor.jump(at)
+        found = cursor.take(8 + len(raw))
+        cursor.jump(at)
+        if found == struct.pack("<Q", len(raw)) + raw:
+            return True
+    cursor.jump(start)
+    return False
+
+
+def _tensor(cursor: _Cursor, alignment: int) -> Tensor:
+    name = cursor.text(1024)
+    n_dims = cursor.whole("I")
+    if not 1 <= n_dims <= 4:
+        raise ModelError(f"cannot read the GGUF header: tensor {name!r} has {n_dims} dimensions")
+    dims = tuple(cursor.whole("Q") for _ in range(n_dims))
+    kind, offset = cursor.whole("I"), cursor.whole("Q")
+    if kind not in TYPES:
+        raise ModelError(
+            f"cannot read the GGUF header: tensor {name!r} has type {kind}, which is not known",
+            hint="a newer nemotron-ops may know it",
+        )
+    type_name, block, block_bytes = TYPES[kind]
+    elements = 1
+    for dim in dims:
+        elements *= dim
+        if not 0 < dim <= MAX_DIM or elements > 1 << 50:
+            raise ModelError(f"cannot read the GGUF header: tensor {name!r} has dimensions {dims}")
+    if dims[0] % block or offset % alignment or offset > 1 << 60:
+        raise ModelError(f"cannot read the GGUF header: tensor {name!r} has rows of {dims[0]} at offset {offset}")
+    return Tensor(name=name, dims=dims, type=type_name, offset=offset, n_bytes=elements // block * block_bytes)
+
+
+def _guess(magic: bytes) -> str | None:
+    """What a file with this start may be instead."""
+    if magic[:1] == b"<" or magic[:2] == b"\n<":
+        return "this is a web page: the download went wrong or the address needs a login"
+    if magic == b"vers":
+        return "this is a git-lfs pointer, not the file itself"
+    return None
