@@ -1,4 +1,4 @@
-"""Writes docs/reference from the code: commands, recipe keys, exit codes. `make docs` runs it; a test checks it. Disk."""
+"""Writes docs/reference from the code: commands, recipe keys, exit codes (`make docs`; a test checks it). Disk."""
 
 from __future__ import annotations
 

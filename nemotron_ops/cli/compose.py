@@ -1,0 +1,253 @@
+"""From what a user typed to what the supervisor runs: recipe, build, model, memory, command lines. Disk, network.
+
+The order is the order in which things can fail cheaply: recipes and flags first, then the build, then the model's
+bytes, then memory. Nothing is started here. `reload` composes again from the same `Wish`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nemotron_ops.errors import BuildError, GatewayError, ModelError, UsageError
+from nemotron_ops.recipes.load import load_settings, recipe_for
+from nemotron_ops.recipes.resolve import Plan, Settings, public_names, request_fields, resolve
+from nemotron_ops.supervisor.snapshot import ModelView
+from nemotron_ops.supervisor.spec import Config, InstanceSpec
+
+if TYPE_CHECKING:
+    from nemotron_ops.build.store import Build
+    from nemotron_ops.cli.app import App
+    from nemotron_ops.engine.flags import Flags
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What `serve` was asked for. `flags` are fields of `schema.Server`, or host, port, api_key_file, alias."""
+
+    targets: tuple[str, ...]
+    profile: str = ""
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    extra: tuple[str, ...] = ()
+    may_build: bool = True
+    may_fetch: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """Where clients connect."""
+
+    host: str
+    port: int
+    api_key_file: str = ""
+    allowed_hosts: tuple[str, ...] = ()
+
+    @property
+    def url(self) -> str:
+        """The base URL that clients take, ending in /v1."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}/v1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Composed:
+    """Everything `serve` needs to start, and what `--dry-run` shows."""
+
+    endpoint: Endpoint
+    plans: tuple[Plan, ...]
+    config: Config
+    notes: tuple[str, ...] = ()
+
+
+def compose(wish: Wish, app: App, *, dry_run: bool = False) -> Composed:
+    """Make sure of build and models and plan memory; with `dry_run` nothing is built, fetched or made.
+
+    Raises the error of whatever is missing: RecipeError, BuildError, ModelError, FitError, GatewayError, UsageError.
+    """
+    settings = load_settings(app.layout)
+    plans = plans_for(wish, app, settings)
+    endpoint = endpoint_of(plans[0], settings)
+    build = build_for(wish, app, dry_run=dry_run)
+    flags = _flags(build)
+    placed, files, notes = [], [], []
+    taken: dict[str, int] = {}
+    for plan in plans:
+        model = model_file(plan, wish, app, dry_run=dry_run)
+        plan, memory, remarks = _place(plan, model, app, taken)
+        placed.append(plan)
+        files.append((model, memory))
+        notes += remarks
+    instances = [
+        spec
+        for plan, (model, memory) in zip(placed, files, strict=True)
+        for spec in _instances(plan, model, memory, build, flags, wish.extra, app)
+    ]
+    config = Config(
+        models=tuple(_view(p) for p in placed),
+        instances=tuple(instances),
+        default_model=settings.default_model or (placed[0].name if len(placed) == 1 else ""),
+    )
+    return Composed(endpoint=endpoint, plans=tuple(placed), config=config, notes=tuple(notes))
+
+
+def plans_for(wish: Wish, app: App, settings: Settings) -> tuple[Plan, ...]:
+    """One Plan per target. Raises UsageError where two would have the same name."""
+    if len(wish.targets) > 1 and wish.flags.get("alias"):
+        raise UsageError("cannot use --alias with several models: which one is meant is unclear")
+    plans = tuple(
+        resolve(recipe_for(target, app.layout), profile=wish.profile, settings=settings, env=app.env, flags=wish.flags)
+        for target in wish.targets
+    )
+    names = [p.name for p in plans]
+    if twice := {n for n in names if names.count(n) > 1}:
+        raise UsageError(f"cannot serve {sorted(twice)[0]} twice", hint="set lifecycle.replicas in a recipe instead")
+    return plans
+
+
+def endpoint_of(plan: Plan, settings: Settings) -> Endpoint:
+    """Where to listen. Raises GatewayError for an address beyond loopback without a key file."""
+    host, port, key_file = plan.value("host"), plan.value("port"), plan.value("api_key_file") or ""
+    if host not in LOOPBACK and not key_file:
+        raise GatewayError(
+            f"cannot listen on {host}: anybody who reaches this address could use the models",
+            hint="make a key with `nemotron-ops keys create` and pass --api-key-file, or listen on 127.0.0.1",
+        )
+    if key_file and not Path(key_file).is_file():
+        raise GatewayError(f"cannot read API keys from {key_file}: there is no such file")
+    return Endpoint(host=host, port=port, api_key_file=key_file, allowed_hosts=settings.allowed_hosts)
+
+
+def build_for(wish: Wish, app: App, *, dry_run: bool) -> Build | None:
+    """The current build, or a new one for this machine. None only in a dry run that would build."""
+    from nemotron_ops.build import store
+
+    build = store.current(app.layout)
+    if build or dry_run:
+        return build
+    if not wish.may_build:
+        raise BuildError("cannot serve: there is no build of llama.cpp", hint="run `nemotron-ops build` first")
+    from nemotron_ops.build.run import BuildRequest, ensure_build
+
+    app.ui.say("there is no build of llama.cpp yet: building one")
+    return ensure_build(BuildRequest(), layout=app.layout, facts=app.facts, env=app.env, report=app.ui.report)
+
+
+def _flags(build: Build | None) -> Flags | None:
+    from nemotron_ops import proc
+    from nemotron_ops.engine.flags import parse_help
+
+    if build is None:
+        return None
+    answer = proc.run([build.binary("llama-server"), "--help"], timeout_s=30)
+    return parse_help(answer.stdout)
+
+
+def model_file(plan: Plan, wish: Wish, app: App, *, dry_run: bool) -> Path:
+    """The model's first GGUF file, made, found or fetched."""
+    model = plan.recipe.model
+    if model.path:
+        return Path(model.path)
+    if model.synthetic:
+        from nemotron_ops.models import synthetic
+
+        directory = app.layout.models / "synthetic"
+        return synthetic.ensure(model.synthetic, directory, quant=model.quant or "Q8_0")
+    from nemotron_ops.models import store
+    from nemotron_ops.models.ref import Ref
+
+    ref = Ref(repo=model.repo, quant=model.quant)
+    found = store.find(app.layout, ref)
+    if found:
+        return found.path
+    if dry_run:
+        return app.layout.models / f"{model.repo}/{model.quant or 'model'}.gguf"
+    if not wish.may_fetch:
+        raise ModelError(
+            f"cannot serve {plan.name}: {ref} is not on this machine",
+            hint=f"run `nemotron-ops fetch {plan.name}` first",
+        )
+    from nemotron_ops.models.hub import fetch
+
+    return fetch(
+        ref, layout=app.layout, revision=model.revision, mmproj=model.mmproj, env=app.env, report=app.ui.report
+    ).path
+
+
+def _place(plan: Plan, model: Path, app: App, taken: dict[str, int]) -> tuple[Plan, Mapping[str, int], Sequence[str]]:
+    """The plan with what memory decides filled in, the bytes it takes per device, and remarks for the user."""
+    return plan, {}, ()
+
+
+def _instances(
+    plan: Plan, model: Path, memory: Mapping[str, int], build: Build | None, flags: Flags | None,
+    extra: Sequence[str], app: App,
+) -> list[InstanceSpec]:  # fmt: skip
+    """One spec per replica."""
+    from nemotron_ops.engine.args import server_argv
+
+    server = plan.server
+    own_extra = tuple(server.pop("extra_args", ()) or ())
+    parallel = server.get("parallel") or 1
+    ctx = server["ctx_size"]
+    devices = _devices(plan, app)
+    binary = build.binary("llama-server") if build else Path("llama-server")
+    specs = []
+    for i in range(_replicas(plan, app)):
+        argv = server_argv(
+            binary=binary, model=model, socket="{socket}", api_key_file="{api_key_file}", alias=plan.alias,
+            settings=server, extra=(*own_extra, *extra), flags=flags,
+            device=devices[i % len(devices)] if devices else "",
+        )  # fmt: skip
+        specs.append(
+            InstanceSpec(
+                name=f"{plan.name}-{i}",
+                model=plan.name,
+                argv=argv,
+                slots=parallel,
+                ctx_tokens=ctx if server.get("kv_unified") else ctx // parallel,
+                memory_bytes=memory,
+                build=build.id if build else "",
+                files=(str(model),),
+                restart=plan.recipe.restart,
+                health=plan.recipe.health,
+                lifecycle=plan.recipe.lifecycle,
+            )
+        )
+    return specs
+
+
+def _replicas(plan: Plan, app: App) -> int:
+    wanted = plan.recipe.lifecycle.replicas
+    if wanted == "auto":
+        return max(1, len(app.facts.gpus))
+    return int(wanted)
+
+
+def _devices(plan: Plan, app: App) -> tuple[str, ...]:
+    """llama-server device names, one per replica in turn; none where llama-server is to choose."""
+    lifecycle = plan.recipe.lifecycle
+    if lifecycle.devices or lifecycle.replicas != "auto" or len(app.facts.gpus) < 2:
+        return lifecycle.devices
+    prefix = {"cuda": "CUDA", "hip": "ROCm", "vulkan": "Vulkan", "metal": "Metal"}
+    return tuple(f"{prefix[g.kind]}{g.index}" for g in app.facts.gpus)
+
+
+def _view(plan: Plan) -> ModelView:
+    """How the gateway is to treat requests for this model."""
+    requests = plan.recipe.requests
+    return ModelView(
+        name=plan.name,
+        names=public_names(plan),
+        profiles={name: request_fields(p) for name, p in plan.recipe.profiles.items()},
+        defaults={"max_tokens": requests.max_tokens} if requests.max_tokens else {},
+        fixed=requests.fixed,
+        capped=requests.capped,
+        queue_length=requests.queue_length,
+        queue_wait_s=requests.queue_wait_s,
+        lost_in_thought=requests.lost_in_thought,
+        on_demand=plan.recipe.lifecycle.on_demand,
+    )

@@ -1,0 +1,115 @@
+"""`demo`: the whole job on a model of 1 MB: build, serve, ask, stop. Processes, HTTP.
+
+It runs a supervisor of its own, with state in a temporary folder, so it never touches one that is running.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nemotron_ops.cli.app import App, json_option
+from nemotron_ops.cli.detach import tail, wait_ready
+from nemotron_ops.cli.talk import Answer, ask
+from nemotron_ops.errors import EngineError
+from nemotron_ops.paths import user_layout
+
+QUESTION = "What is 2 + 2?"
+STOP_S = 30.0
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(1, 65535), default=8001, show_default=True, help="Port to listen on.")
+@json_option
+def demo(port: int, as_json: bool) -> None:
+    """Build llama.cpp, serve a tiny model, ask it a question, stop.
+
+    The model is made on the spot; nothing but llama.cpp's source is downloaded. A second run does not build again.
+    """
+    with App() as app, tempfile.TemporaryDirectory(prefix="nemotron-ops-demo-") as folder:
+        _build(app)
+        started = time.monotonic()
+        log = Path(folder) / "serve.log"
+        env = {**app.env, "NEMOTRON_OPS_STATE": f"{folder}/state", "NEMOTRON_OPS_RUNTIME": f"{folder}/run"}
+        supervisor = _serve(env, log, port)
+        try:
+            wait_ready(user_layout(env, uid=os.getuid()), supervisor, log, on_snapshot=lambda snapshot: None)
+            url = f"http://127.0.0.1:{port}/v1"
+            app.ui.say(f"tiny: ready after {time.monotonic() - started:.1f} s at {url}")
+            answer = _ask(app, url, quiet=as_json)
+        finally:
+            code = _stop(supervisor)
+        if code != 0:
+            raise EngineError(f"cannot stop cleanly: the supervisor ended with {code}", log_tail=tail(log))
+        app.ui.say("stopped cleanly")
+        if as_json:
+            app.ui.json(_result(answer))
+
+
+def _build(app: App) -> None:
+    from nemotron_ops.build import store
+    from nemotron_ops.build.run import BuildRequest, ensure_build
+
+    build = store.current(app.layout)
+    if build is None:
+        build = ensure_build(BuildRequest(), layout=app.layout, facts=app.facts, env=app.env, report=app.ui.report)
+        app.ui.end_bars()
+    app.ui.say(f"llama.cpp: build {build.id}")
+
+
+def _serve(env: Mapping[str, str], log: Path, port: int) -> subprocess.Popen[bytes]:
+    argv = [sys.executable, "-m", "nemotron_ops", "serve", "tiny", "--port", str(port), "--no-build"]
+    with log.open("wb") as sink:
+        return subprocess.Popen(
+            argv, env=dict(env), stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, process_group=0
+        )
+
+
+def _ask(app: App, url: str, *, quiet: bool) -> Answer:
+    said: list[bool] = []
+
+    def show(text: str, thinking: bool) -> None:
+        if quiet:
+            return
+        if thinking not in said:
+            said.append(thinking)
+            app.ui.out.write("\nthinking  " if thinking else "\nanswer    ")
+        app.ui.out.write(text.replace("\n", " ") if thinking else text)
+        app.ui.out.flush()
+
+    if not quiet:
+        app.ui.data(f"question  {QUESTION}")
+    answer = ask(url, model="tiny", messages=[{"role": "user", "content": QUESTION}], on_text=show)
+    if not quiet:
+        rate = f"{answer.tokens_per_s:.0f} tokens/s" if answer.tokens_per_s else "rate unknown"
+        app.ui.data(f"\n          {answer.tokens} tokens, {rate}")
+    return answer
+
+
+def _stop(supervisor: subprocess.Popen[bytes]) -> int:
+    if supervisor.poll() is None:
+        supervisor.send_signal(signal.SIGINT)
+    try:
+        return supervisor.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(supervisor.pid, signal.SIGKILL)
+        return supervisor.wait()
+
+
+def _result(answer: Answer) -> dict[str, Any]:
+    return {
+        "question": QUESTION,
+        "reasoning": answer.reasoning,
+        "answer": answer.content,
+        "tokens": answer.tokens,
+        "tokens_per_s": answer.tokens_per_s,
+    }
