@@ -1,0 +1,161 @@
+"""Talks to systemd: systemctl, journalctl, loginctl. Subprocess.
+
+One `Manager` is systemd as seen from one scope; it asks and orders, and decides nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nemotron_ops.errors import ServiceError
+from nemotron_ops.proc import Finished, run
+from nemotron_ops.progress import Report, Step
+from nemotron_ops.service.units import SERVICE, Scope
+
+PROPERTIES = "ActiveState,SubState,StatusText,NRestarts,Result,MainPID,InvocationID,ExecMainStatus,UnitFileState"
+POLL_S = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitStatus:
+    """What systemd says of a unit. `active` is "active", "activating", "failed", "inactive" …"""
+
+    active: str
+    sub: str
+    text: str = ""
+    restarts: int = 0
+    result: str = ""
+    pid: int = 0
+    invocation: str = ""
+    exit_status: int = 0
+    enabled: str = ""
+
+    @property
+    def up(self) -> bool:
+        return self.active in ("active", "reloading")
+
+    @property
+    def gave_up(self) -> bool:
+        return self.active == "failed" or (self.active == "inactive" and self.sub in ("dead", "failed"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manager:
+    """systemd of this machine (SYSTEM) or of this user (USER)."""
+
+    scope: Scope
+
+    def ctl(self, *words: str, timeout_s: float | None = 60.0) -> Finished:
+        """`systemctl [--user] WORDS`; nothing is raised."""
+        return run(("systemctl", *self._flag, *words), timeout_s=timeout_s)
+
+    def must(self, *words: str, timeout_s: float | None = 60.0) -> str:
+        """Like `ctl`, but raises ServiceError if it fails."""
+        done = self.ctl(*words, timeout_s=timeout_s)
+        if not done.ok:
+            raise ServiceError(
+                f"cannot run systemctl {' '.join(words)}: {done.stderr.strip() or f'exit {done.returncode}'}"
+            )
+        return done.stdout
+
+    def status(self, unit: str = SERVICE) -> UnitStatus:
+        return parse_status(self.ctl("show", "--property", PROPERTIES, unit).stdout)
+
+    def journal(self, *, unit: str = SERVICE, lines: int = 30, invocation: str = "") -> tuple[str, ...]:
+        """The last lines of a unit's journal, of one run of it if `invocation` is given."""
+        which = (f"_SYSTEMD_INVOCATION_ID={invocation}", "+", f"INVOCATION_ID={invocation}") if invocation else ()
+        if invocation and self.scope is Scope.USER:
+            which = (*which, "+", f"USER_INVOCATION_ID={invocation}")
+        words = ("--no-pager", "--output=cat", f"--lines={lines}")
+        named: tuple[str, ...] = () if which else ("--user-unit" if self._flag else "--unit", unit)
+        done = run(("journalctl", *words, *named, *which), timeout_s=20)
+        return tuple(line for line in done.stdout.splitlines() if line.strip())
+
+    def follow_argv(self, *, unit: str = SERVICE, follow: bool, lines: int) -> tuple[str, ...]:
+        """The command that shows a unit's journal to people."""
+        named = "--user-unit" if self._flag else "--unit"
+        return ("journalctl", "--no-pager", f"--lines={lines}", named, unit, *(("--follow",) if follow else ()))
+
+    def wait_up(self, *, report: Report, timeout_s: float, after_restarts: int = -1) -> UnitStatus:
+        """Wait until the service is up; the unit's own time-outs decide when a start has failed.
+
+        With `after_restarts`, a start counts only once the unit has been restarted more often than that. Raises
+        ServiceError with the journal's last lines if it gives up, or after `timeout_s`.
+        """
+        deadline = time.monotonic() + timeout_s
+        shown = ""
+        while True:
+            now = self.status()
+            if now.up and now.restarts > after_restarts:
+                return now
+            if now.text != shown:
+                shown = now.text
+                report(Step(what="start", note=f"{SERVICE}: {now.text}"))
+            if now.gave_up:
+                self._fail(now, "it gave up")
+            if time.monotonic() > deadline:
+                self._fail(now, f"not ready after {timeout_s:.0f} s")
+            time.sleep(POLL_S)
+
+    def _fail(self, now: UnitStatus, why: str) -> None:
+        words = f"{why} (state {now.active}/{now.sub}, result {now.result}, exit status {now.exit_status})"
+        tail = self.journal(lines=25, invocation=now.invocation) or self.journal(lines=25)
+        raise ServiceError(
+            f"cannot start {SERVICE}: {words}", log_tail=tail, hint="the whole story: nemotron-ops service logs"
+        )
+
+    @property
+    def _flag(self) -> tuple[str, ...]:
+        return ("--user",) if self.scope is Scope.USER else ()
+
+
+def parse_status(text: str) -> UnitStatus:
+    """The answer of `systemctl show`."""
+    value = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+
+    def number(key: str) -> int:
+        return int(value[key]) if value.get(key, "").lstrip("-").isdigit() else 0
+
+    return UnitStatus(
+        active=value.get("ActiveState", "unknown"),
+        sub=value.get("SubState", ""),
+        text=value.get("StatusText", ""),
+        restarts=number("NRestarts"),
+        result=value.get("Result", ""),
+        pid=number("MainPID"),
+        invocation=value.get("InvocationID", ""),
+        exit_status=number("ExecMainStatus"),
+        enabled=value.get("UnitFileState", ""),
+    )
+
+
+def linger(user: str, *, on: bool) -> Finished:
+    """Let `user`'s services run without a login, or no longer."""
+    return run(("loginctl", "enable-linger" if on else "disable-linger", user), timeout_s=30)
+
+
+def lingers(user: str) -> bool:
+    return Path("/var/lib/systemd/linger", user).exists()
+
+
+def booted() -> bool:
+    """Whether systemd runs this machine (sd_booted(3))."""
+    return Path("/run/systemd/system").is_dir()
+
+
+def sysusers(conf: Path) -> None:
+    """Make the users and groups of `conf`. Raises ServiceError."""
+    done = run(("systemd-sysusers", str(conf)), timeout_s=60)
+    if not done.ok:
+        raise ServiceError(f"cannot make the service's user: {done.stderr.strip()}")
+
+
+def verify(paths: Sequence[Path], *, scope: Scope) -> tuple[str, ...]:
+    """What `systemd-analyze verify` finds wrong with unit files; nothing where it is not installed."""
+    done = run(("systemd-analyze", f"--{scope.value}", "verify", *map(str, paths)), timeout_s=60)
+    if done.returncode == 127:
+        return ()
+    return tuple(line for line in (done.stderr + done.stdout).splitlines() if line.strip())

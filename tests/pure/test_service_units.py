@@ -1,0 +1,202 @@
+"""Unit files: whole texts, what systemd itself says of them, and the rules behind them.
+
+The golden files in tests/golden/service are rewritten by `python tests/pure/test_service_units.py`.
+"""
+
+from __future__ import annotations
+
+import plistlib
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nemotron_ops.errors import ServiceError
+from nemotron_ops.paths import system_layout
+from nemotron_ops.service import launchd
+from nemotron_ops.service.gpu import missing_nodes
+from nemotron_ops.service.install import check_possible, place_for
+from nemotron_ops.service.systemd import parse_status
+from nemotron_ops.service.units import (
+    SERVICE,
+    Scope,
+    ServiceSpec,
+    notes,
+    serve_argv,
+    unit_files,
+    word,
+)
+
+GOLDEN = Path(__file__).parents[1] / "golden/service"
+PROGRAM = "/opt/nemotron-ops/current/venv/bin/nemotron-ops"
+CPU = ServiceSpec(scope=Scope.SYSTEM, program=PROGRAM, recipes=("tiny",))
+SPECS = {
+    "system-cpu": CPU,
+    "system-cuda-guide": replace(
+        CPU, recipes=("30b",), profile="guide", prio=3, gpu="cuda", api_keys=True, hub_token=True, mlock=True
+    ),
+    "system-lan": replace(CPU, host="0.0.0.0", api_keys=True, allow_from=("10.0.0.0/8",), memory_max="64G"),
+    "user-cpu": replace(CPU, scope=Scope.USER, program="/home/me/.venv/bin/nemotron-ops"),
+}
+
+
+@pytest.mark.parametrize("case", SPECS)
+def test_units_are_these_to_the_letter(case: str) -> None:
+    folder = GOLDEN / case
+    assert unit_files(SPECS[case]) == {p.name: p.read_text() for p in folder.iterdir()}
+
+
+def write(spec: ServiceSpec, folder: Path) -> list[Path]:
+    """The units on disk, with a program that exists, so that systemd-analyze can judge them."""
+    program = shutil.which("true")
+    assert program
+    for name, text in unit_files(replace(spec, program=program)).items():
+        (folder / name).write_text(text)
+    return sorted(folder.iterdir())
+
+
+@pytest.mark.parametrize("case", SPECS)
+def test_systemd_finds_nothing_wrong_with_them(case: str, tmp_path: Path) -> None:
+    spec = SPECS[case]
+    for path in write(spec, tmp_path):
+        done = subprocess.run(
+            ["systemd-analyze", f"--{spec.scope.value}", "verify", "--man=no", str(path)],
+            capture_output=True, text=True, env={"XDG_RUNTIME_DIR": str(tmp_path), "PATH": "/usr/bin:/bin"},
+        )  # fmt: skip
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), path.name
+
+
+@pytest.mark.parametrize(("case", "worst"), [("system-cpu", 1.3), ("system-cuda-guide", 1.5), ("system-lan", 1.4)])
+def test_the_sandbox_is_as_tight_as_a_gpu_allows(case: str, worst: float, tmp_path: Path) -> None:
+    for path in write(SPECS[case], tmp_path):
+        if path.suffix != ".service":
+            continue
+        done = subprocess.run(
+            ["systemd-analyze", "security", "--offline=true", "--no-pager", f"--threshold={worst * 10:.0f}", str(path)],
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, (path.name, done.stdout.splitlines()[-1])
+
+
+def test_a_threshold_below_the_score_fails() -> None:
+    """The test above can fail: the same tool refuses the same unit one step lower."""
+    path = GOLDEN / "system-cuda-guide" / SERVICE
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold=10", str(path)],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode != 0
+
+
+def test_the_prio_of_the_recipe_is_granted_exactly_and_only_if_asked_for() -> None:
+    def limits(prio: int) -> list[str]:
+        text = unit_files(replace(CPU, prio=prio))[SERVICE]
+        return [x for x in text.splitlines() if x.startswith(("LimitNICE", "LimitRTPRIO", "RestrictRealtime"))]
+
+    assert limits(0) == ["RestrictRealtime=yes"]
+    assert limits(2) == ["LimitNICE=-10", "LimitRTPRIO=80", "RestrictRealtime=no"]
+    assert limits(3) == ["LimitNICE=-20", "LimitRTPRIO=90", "RestrictRealtime=no"]
+
+
+def test_a_user_service_says_what_it_cannot_give() -> None:
+    told = " ".join(notes(replace(CPU, scope=Scope.USER, prio=2, mlock=True)))
+    assert "--prio 2 will have no effect" in told
+    assert "ulimit -l" in told
+    assert notes(CPU) == ()
+
+
+def test_no_secret_is_in_a_unit_and_the_key_file_is_a_credential() -> None:
+    files = unit_files(SPECS["system-cuda-guide"])
+    assert "LoadCredential=api-keys:/etc/nemotron-ops/credentials/api-keys" in files[SERVICE]
+    assert "hub-token" not in files[SERVICE]
+    assert serve_argv(SPECS["system-cuda-guide"])[-2:] == ("--api-key-file", "${CREDENTIALS_DIRECTORY}/api-keys")
+
+
+def test_only_a_loopback_service_is_closed_to_the_network_by_default() -> None:
+    assert "IPAddressAllow=localhost\n" in unit_files(CPU)[SERVICE]
+    assert "IPAddressDeny" not in unit_files(replace(CPU, host="0.0.0.0"))[SERVICE].replace("IPAddressDeny=.", "")
+    assert "any network" in notes(replace(CPU, host="0.0.0.0"))[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "quoted"),
+    [
+        ("plain-word", "plain-word"),
+        ("two words", '"two words"'),
+        ("100%", "100%%"),
+        ("$HOME", "$$HOME"),
+        ('say "hi"', '"say \\"hi\\""'),
+        ("back\\slash", '"back\\\\slash"'),
+        ("a;b", '"a;b"'),
+        ("", '""'),
+        ("${CREDENTIALS_DIRECTORY}/k", "${CREDENTIALS_DIRECTORY}/k"),
+    ],
+)
+def test_words_are_quoted_as_systemd_reads_them(text: str, quoted: str) -> None:
+    assert word(text) == quoted
+
+
+def test_a_line_break_cannot_smuggle_a_directive_into_a_unit() -> None:
+    with pytest.raises(ValueError, match="control character"):
+        unit_files(replace(CPU, recipes=("tiny\nExecStartPre=/bin/evil",)))
+
+
+def test_without_systemd_the_way_out_is_named() -> None:
+    with pytest.raises(ServiceError, match="systemd does not run this machine") as caught:
+        check_possible(CPU, booted=False, uid=0)
+    assert "nemotron-ops serve tiny" in (caught.value.hint or "")
+
+
+def test_a_system_service_needs_root_and_a_program_it_can_see() -> None:
+    with pytest.raises(ServiceError, match="takes root"):
+        check_possible(CPU, booted=True, uid=1000)
+    with pytest.raises(ServiceError, match="cannot see that folder"):
+        check_possible(replace(CPU, program="/root/.venv/bin/nemotron-ops"), booted=True, uid=0)
+    check_possible(CPU, booted=True, uid=0)
+
+
+def test_units_go_where_systemd_looks() -> None:
+    layout = system_layout()
+    assert place_for(Scope.SYSTEM, layout, env={}).units == Path("/etc/systemd/system")
+    assert place_for(Scope.USER, layout, env={"HOME": "/home/me"}).units == Path("/home/me/.config/systemd/user")
+
+
+def test_the_launchd_agent_is_kept_alive_and_leaves_engines_alone() -> None:
+    spec = replace(CPU, scope=Scope.USER, program="/Users/me/.venv/bin/nemotron-ops")
+    agent = plistlib.loads(launchd.agent(spec, home=Path("/Users/me")))
+    assert agent["ProgramArguments"] == [
+        "/Users/me/.venv/bin/nemotron-ops", "serve", "tiny", "--host", "127.0.0.1", "--port", "8001",
+        "--no-build", "--offline",
+    ]  # fmt: skip
+    assert agent["KeepAlive"] == {"SuccessfulExit": False}
+    assert agent["AbandonProcessGroup"] is True
+    assert launchd.load_argv(501, Path("/x.plist")) == ("launchctl", "bootstrap", "gui/501", "/x.plist")
+
+
+def test_a_gpu_counts_as_there_when_every_need_has_a_node() -> None:
+    def on(*nodes: str) -> tuple[str, ...]:
+        return missing_nodes("cuda", present=lambda pattern: pattern in nodes)
+
+    assert on("/dev/nvidia[0-9]*", "/dev/nvidia-uvm") == ()
+    assert on("/dev/nvidia[0-9]*") == ("/dev/nvidia-uvm",)
+    assert on("/dev/dxg") == ()
+    assert on() == ("/dev/nvidia[0-9]*", "/dev/nvidia-uvm")
+
+
+def test_the_answer_of_systemctl_show_is_understood() -> None:
+    now = parse_status(
+        "ActiveState=activating\nSubState=start\nStatusText=loading 30b-0 40 %\nNRestarts=2\nMainPID=71\n"
+    )
+    assert (now.active, now.text, now.restarts, now.pid, now.up) == ("activating", "loading 30b-0 40 %", 2, 71, False)
+    assert parse_status("ActiveState=failed\nSubState=failed\nResult=exit-code\n").gave_up
+    assert not parse_status("ActiveState=activating\nSubState=auto-restart\n").gave_up
+
+
+if __name__ == "__main__":
+    for name, spec in SPECS.items():
+        shutil.rmtree(GOLDEN / name, ignore_errors=True)
+        (GOLDEN / name).mkdir(parents=True)
+        for unit, text in unit_files(spec).items():
+            (GOLDEN / name / unit).write_text(text)
