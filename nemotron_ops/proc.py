@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import re
 import selectors
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from pathlib import Path
 
 TAIL_LINES = 200
 CHUNK_BYTES = 65536
+LINE_END = re.compile(r"\r\n|\n|\r(?!$)")  # progress that is written over itself ends with \r
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +126,7 @@ def kill_group(pgid: int, sig: signal.Signals = signal.SIGKILL) -> None:
 
 
 def _lines(fd: int, stall_s: float | None) -> Iterator[str]:
-    """Lines from `fd` until its end. Raises _Stalled if nothing comes for `stall_s`."""
+    """Lines from `fd` until its end, split at \\n and \\r. Raises _Stalled if nothing comes for `stall_s`."""
     decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
     rest = ""
     with selectors.DefaultSelector() as ready:
@@ -133,8 +135,8 @@ def _lines(fd: int, stall_s: float | None) -> Iterator[str]:
             if not ready.select(stall_s):
                 raise _Stalled
             chunk = os.read(fd, CHUNK_BYTES)
-            *lines, rest = (rest + decode(chunk, final=not chunk)).split("\n")
-            yield from (line.rstrip("\r") for line in lines)
+            *lines, rest = LINE_END.split(rest + decode(chunk, final=not chunk))
+            yield from lines
             if not chunk:
                 break
     if rest:

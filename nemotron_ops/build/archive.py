@@ -1,0 +1,165 @@
+"""Archives, unpacked without trusting them. Disk.
+
+Only plain files, folders and links that stay inside are made; names that are absolute or climb out, devices and
+anything larger than a llama.cpp could be are refused. Owners and special mode bits are not taken over.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from nemotron_ops.errors import SourceError
+
+MOST_BYTES = 4 << 30  # llama.cpp is 0.2 GB; the largest wheel of a CUDA toolkit holds 0.7 GB
+MOST_FILES = 200_000
+
+Rename = Callable[[PurePosixPath], PurePosixPath | None]
+
+
+def keep_all(name: PurePosixPath) -> PurePosixPath | None:
+    return name
+
+
+def under(prefix: PurePosixPath) -> Rename:
+    """Keeps only what lies below `prefix`, and drops it."""
+
+    def rename(name: PurePosixPath) -> PurePosixPath | None:
+        return name.relative_to(prefix) if name.is_relative_to(prefix) and name != prefix else None
+
+    return rename
+
+
+def prefix_of(archive: Path, mark: str) -> PurePosixPath | None:
+    """The folder in `archive` that holds the file `mark` ("src/x.cpp"); None if there is none."""
+    parts = PurePosixPath(mark).parts
+    try:
+        names = zipfile.ZipFile(archive).namelist() if zipfile.is_zipfile(archive) else _tar_names(archive)
+        for name in names:
+            path = PurePosixPath(name)
+            if path.parts[-len(parts) :] == parts:
+                return PurePosixPath(*path.parts[: -len(parts)])
+    except (tarfile.TarError, OSError, EOFError) as exc:
+        raise SourceError(f"cannot read archive {archive.name}: {exc}") from exc
+    return None
+
+
+def _tar_names(archive: Path) -> Iterator[str]:
+    with tarfile.open(archive, mode="r|*") as tar:
+        yield from (member.name for member in tar)
+
+
+def unpack(archive: Path, to: Path, *, rename: Rename = keep_all) -> int:
+    """Unpack `archive` (tar of any compression, zip) into `to`; returns the number of files. Raises SourceError."""
+    to.mkdir(parents=True, exist_ok=True)
+    try:
+        if zipfile.is_zipfile(archive):
+            return _unpack_zip(archive, to, rename)
+        return _unpack_tar(archive, to, rename)
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as exc:
+        raise SourceError(f"cannot unpack {archive.name}: {exc}") from exc
+
+
+def read_member(archive: Path, suffix: str, *, most_bytes: int = 4096) -> str:
+    """The text of the first file in a tar whose name ends in `suffix`; empty if there is none."""
+    try:
+        with tarfile.open(archive, mode="r|*") as tar:
+            for member in tar:
+                if member.isfile() and member.name.endswith(suffix):
+                    found = tar.extractfile(member)
+                    return found.read(most_bytes).decode(errors="replace").strip() if found else ""
+    except (tarfile.TarError, OSError, EOFError):
+        return ""
+    return ""
+
+
+def safe_name(name: str) -> PurePosixPath:
+    """`name` as a relative path that stays inside. Raises SourceError for any other."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
+        raise SourceError(f"cannot unpack {name!r}: the name leads out of the folder")
+    return path
+
+
+def safe_link(at: PurePosixPath, target: str) -> str:
+    """`target` of a symbolic link at `at`, if it stays inside. Raises SourceError."""
+    depth = len(at.parts) - 1
+    if PurePosixPath(target).is_absolute():
+        raise SourceError(f"cannot unpack {str(at)!r}: a link to {target!r} leads out of the folder")
+    for part in PurePosixPath(target).parts:
+        depth += -1 if part == ".." else 1
+        if depth < 0:
+            raise SourceError(f"cannot unpack {str(at)!r}: a link to {target!r} leads out of the folder")
+    return target
+
+
+class _Budget:
+    """Counts files and bytes; refuses an archive that swells beyond reason."""
+
+    def __init__(self) -> None:
+        self.files = self.bytes = 0
+
+    def spend(self, size: int) -> None:
+        self.files, self.bytes = self.files + 1, self.bytes + size
+        if self.files > MOST_FILES or self.bytes > MOST_BYTES:
+            raise SourceError("cannot unpack the archive: it holds more than any llama.cpp does")
+
+
+def _unpack_tar(archive: Path, to: Path, rename: Rename) -> int:
+    budget, links = _Budget(), []
+    with tarfile.open(archive, mode="r|*") as tar:
+        for member in tar:
+            name = rename(safe_name(member.name))
+            if name is None or member.isdir() or not name.parts:
+                continue
+            if member.issym():
+                links.append((name, safe_link(name, member.linkname)))
+            elif member.isfile():
+                budget.spend(member.size)
+                content = tar.extractfile(member)
+                assert content is not None
+                _write(content, to / name, executable=bool(member.mode & 0o100))
+            else:
+                raise SourceError(f"cannot unpack {member.name!r}: neither file, folder nor symbolic link")
+    _make_links(to, links)
+    return budget.files
+
+
+def _unpack_zip(archive: Path, to: Path, rename: Rename) -> int:
+    budget, links = _Budget(), []
+    with zipfile.ZipFile(archive) as packed:
+        for member in packed.infolist():
+            name = rename(safe_name(member.filename))
+            mode = member.external_attr >> 16
+            if name is None or member.is_dir() or not name.parts:
+                continue
+            budget.spend(member.file_size)
+            with packed.open(member) as content:
+                if stat.S_ISLNK(mode):
+                    links.append((name, safe_link(name, content.read(4096).decode())))
+                else:
+                    _write(content, to / name, executable=bool(mode & 0o100))
+    _make_links(to, links)
+    return budget.files
+
+
+def _make_links(to: Path, links: list[tuple[PurePosixPath, str]]) -> None:
+    """Links come last, so that nothing is ever written through one."""
+    for name, target in links:
+        path = to / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        os.symlink(target, path)
+
+
+def _write(content: IO[bytes], path: Path, *, executable: bool) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as out:
+        shutil.copyfileobj(content, out, 1 << 20)
+    path.chmod(0o755 if executable else 0o644)

@@ -1,0 +1,195 @@
+"""Which CUDA toolkit and which architectures: chosen, or refused with the remedy. Pure.
+
+Three things must fit each other: the driver (its CUDA version is a ceiling for the toolkit), the GPUs (each
+toolkit knows a span of compute capabilities) and the host compiler (each nvcc refuses newer ones). Architectures
+are always named, and as `-real`: a default list is fat, and its PTX needs a driver as new as the toolkit
+(NVIDIA/nvbandwidth#61: `cudaErrorUnsupportedPtxVersion` on a 580 driver).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from nemotron_ops.errors import HostError, UsageError
+from nemotron_ops.host.facts import Facts, Tool
+
+# First toolkit version -> compute capabilities that it compiles for (CUDA release notes; nvcc --list-gpu-arch).
+SPANS: tuple[tuple[tuple[int, int], tuple[int, int]], ...] = (
+    ((11, 8), (35, 90)),
+    ((12, 0), (50, 90)),
+    ((12, 8), (50, 121)),
+    ((13, 0), (75, 121)),
+)
+# First toolkit version -> newest gcc and clang that nvcc accepts (crt/host_config.h of each).
+HOST_COMPILERS: tuple[tuple[tuple[int, int], tuple[int, int]], ...] = (
+    ((11, 8), (11, 14)),
+    ((12, 0), (12, 14)),
+    ((12, 4), (13, 17)),
+    ((12, 8), (14, 19)),
+    ((13, 0), (15, 20)),
+    ((13, 5), (16, 22)),
+)
+OLDEST_TOOLKIT = (11, 8)
+WHEELS_VERSION = "13.0.2"  # the lowest 13: runs on every driver that runs 13 at all
+WHEELS = (13, 0)
+WHEELS_MACHINES = ("x86_64", "aarch64")
+WHEELS_DRIVER = "580"  # first driver branch that runs CUDA 13 (NVIDIA's minor-version compatibility page)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Toolkit:
+    """A CUDA toolkit to build with. `nvcc` is empty for one that has to be assembled from wheels first."""
+
+    version: tuple[int, ...]
+    nvcc: str = ""
+    why: str = ""
+
+    @property
+    def from_wheels(self) -> bool:
+        return not self.nvcc
+
+
+@dataclass(frozen=True, kw_only=True)
+class CudaChoice:
+    """A toolkit, the architectures as CMake wants them, and why these."""
+
+    toolkit: Toolkit
+    archs: tuple[str, ...]  # "90-real", "120a-real"
+    why: str
+
+
+def choose(facts: Facts, asked: tuple[str, ...], cxx: Tool | None) -> CudaChoice:
+    """Toolkit and architectures for `facts`; `asked` overrides the GPUs found here. Raises HostError, UsageError."""
+    numbers, why = wanted_archs(facts, asked)
+    return CudaChoice(
+        toolkit=choose_toolkit(facts, numbers, cxx, for_this_machine=not asked),
+        archs=tuple(cmake_arch(n) for n in numbers),
+        why=why,
+    )
+
+
+def wanted_archs(facts: Facts, asked: tuple[str, ...]) -> tuple[tuple[int, ...], str]:
+    """Architectures as numbers (90 for 9.0) and where they come from."""
+    if asked:
+        numbers = sorted({parse_arch(word) for word in asked})
+        return tuple(numbers), "asked for by --cuda-arch"
+    gpus = [g for g in facts.gpus if g.kind == "cuda"]
+    if not gpus:
+        raise HostError(
+            "cannot plan a CUDA build: no NVIDIA GPU was found on this machine",
+            hint=f"install NVIDIA's driver ({WHEELS_DRIVER} or newer), or name the GPUs of another machine with "
+            "--cuda-arch (90 for H100/H200, 100 for B200, 89 for L4/RTX 40, 121 for DGX Spark), or build with --cpu",
+        )
+    unknown = [g.name for g in gpus if g.compute_capability is None]
+    if unknown:
+        raise HostError(
+            f"cannot plan a CUDA build: the driver does not tell the compute capability of {unknown[0]}",
+            hint="name it with --cuda-arch; NVIDIA lists them at https://developer.nvidia.com/cuda-gpus",
+        )
+    found = {g.compute_capability[0] * 10 + g.compute_capability[1]: g.name for g in gpus if g.compute_capability}
+    return tuple(sorted(found)), "; ".join(f"{number}: {found[number]}" for number in sorted(found))
+
+
+def parse_arch(word: str) -> int:
+    """90 from "90", "9.0", "sm_90", "90a" or "90-real". Raises UsageError."""
+    found = re.fullmatch(r"(?:sm_|compute_)?(\d{1,2})\.?(\d)[af]?(?:-real|-virtual)?", word.strip())
+    if not found:
+        raise UsageError(
+            f"cannot use --cuda-arch {word}: expected a compute capability such as 90",
+            hint="`native` and `all` are not taken: architectures are always named",
+        )
+    return int(found.group(1)) * 10 + int(found.group(2))
+
+
+def cmake_arch(number: int) -> str:
+    """90 -> 90-real; 12x needs its `a` features for llama.cpp's FP4 kernels (ggml-cuda/CMakeLists.txt:56-107)."""
+    return f"{number}a-real" if number // 10 == 12 else f"{number}-real"
+
+
+def choose_toolkit(facts: Facts, archs: tuple[int, ...], cxx: Tool | None, *, for_this_machine: bool) -> Toolkit:
+    """The system's toolkit if it fits, else the one from wheels. Raises HostError with every reason and remedy."""
+    ceiling = facts.driver_cuda if for_this_machine else None
+    reasons = []
+    nvcc = facts.tools.get("nvcc")
+    if nvcc is None:
+        reasons.append("no nvcc on this machine")
+    elif refusal := refuse(nvcc.version, archs, cxx, ceiling, lacks=facts.cuda_lacks):
+        reasons.append(f"{nvcc.path}: {refusal}")
+    else:
+        return Toolkit(version=nvcc.version, nvcc=nvcc.path, why="the system's, it fits driver, GPU and compiler")
+    refusal = refuse(WHEELS, archs, cxx, ceiling)
+    if not refusal and (facts.system != "Linux" or facts.machine not in WHEELS_MACHINES):
+        refusal = f"none are published for {facts.system} on {facts.machine}"
+    if refusal:
+        reasons.append(f"CUDA {WHEELS_VERSION} from wheels: {refusal}")
+        raise HostError(
+            "cannot find a CUDA toolkit that fits: " + "; ".join(reasons), hint=remedy(facts, archs, cxx, ceiling)
+        )
+    why = f"from wheels, because {reasons[0]}"
+    return Toolkit(version=tuple(int(n) for n in WHEELS_VERSION.split(".")), why=why)
+
+
+def refuse(
+    toolkit: tuple[int, ...],
+    archs: tuple[int, ...],
+    cxx: Tool | None,
+    ceiling: tuple[int, int] | None,
+    *,
+    lacks: tuple[str, ...] = (),
+) -> str:
+    """Why `toolkit` cannot be used; empty if it can."""
+    release = (toolkit[0], toolkit[1] if len(toolkit) > 1 else 0)
+    if release < OLDEST_TOOLKIT:
+        return f"version {dotted(release)} is older than {dotted(OLDEST_TOOLKIT)}"
+    if lacks:
+        return f"it lacks {', '.join(lacks)}"
+    if ceiling and release[0] > ceiling[0]:  # within a major version, cubins run on older drivers too
+        return f"CUDA {dotted(release)} needs a newer driver than this one, which runs {dotted(ceiling)} at most"
+    low, high = latest(SPANS, release)
+    if too_old := [a for a in archs if a < low]:
+        return f"CUDA {dotted(release)} no longer supports compute capability {capability(too_old[0])}"
+    if too_new := [a for a in archs if a > high]:
+        return f"CUDA {dotted(release)} does not know compute capability {capability(too_new[0])} yet"
+    return refuse_compiler(release, cxx)
+
+
+def refuse_compiler(release: tuple[int, int], cxx: Tool | None) -> str:
+    """Why nvcc of `release` does not accept `cxx` as host compiler; empty if it does."""
+    if cxx is None or not cxx.version or cxx.kind not in ("gcc", "clang"):
+        return ""
+    gcc, clang = latest(HOST_COMPILERS, release)
+    most = gcc if cxx.kind == "gcc" else clang
+    if cxx.version[0] <= most:
+        return ""
+    return f"its nvcc accepts {cxx.kind} up to {most}, and {cxx.path} is {cxx.kind} {cxx.version[0]}"
+
+
+def remedy(facts: Facts, archs: tuple[int, ...], cxx: Tool | None, ceiling: tuple[int, int] | None) -> str:
+    """What to do when neither the system's toolkit nor the wheels fit."""
+    if ceiling and ceiling < WHEELS:
+        return (
+            f"update NVIDIA's driver to {WHEELS_DRIVER} or newer, or install a CUDA toolkit of {ceiling[0]}.x "
+            "(https://developer.nvidia.com/cuda-toolkit-archive) and put its nvcc on the PATH"
+        )
+    if any(a < latest(SPANS, WHEELS)[0] for a in archs):
+        return (
+            "these GPUs need a CUDA 12 toolkit (https://developer.nvidia.com/cuda-toolkit-archive) on the PATH; "
+            "or leave them out with --cuda-arch"
+        )
+    if refusal := refuse_compiler(WHEELS, cxx):
+        return f"install an older compiler and name it, as in CXX=g++-{latest(HOST_COMPILERS, WHEELS)[0]} ({refusal})"
+    return "install a CUDA toolkit (https://developer.nvidia.com/cuda-downloads) and put its nvcc on the PATH"
+
+
+def latest(table: tuple[tuple[tuple[int, int], tuple[int, int]], ...], release: tuple[int, int]) -> tuple[int, int]:
+    """The entry of `table` for the newest version that is not newer than `release`."""
+    return [value for first, value in table if first <= release][-1]
+
+
+def capability(arch: int) -> str:
+    return f"{arch // 10}.{arch % 10}"
+
+
+def dotted(version: tuple[int, ...]) -> str:
+    return ".".join(str(n) for n in version)

@@ -1,0 +1,68 @@
+"""Which llama.cpp this release builds, and which packages carry which. Reads its own data files.
+
+The data is `data/llama_cpp.toml`, shipped with the package; what is known bad is in `known_bad.py`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+from nemotron_ops.build.spec import Origin, Source, SourceKind
+
+
+@dataclass(frozen=True, kw_only=True)
+class Package:
+    """A published package whose source archive carries a whole llama.cpp."""
+
+    name: str
+    version: str
+    commit: str = ""  # full hash, or as many digits as are known
+    number: int = 0
+    ref: str = ""  # upstream's tag, where it is exactly a release
+    sha256: str = ""  # of the archive, if we have seen it
+    date: str = ""
+    about: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pins:
+    """The pinned release, its stand-in from the registry, and all packages known."""
+
+    url: str
+    tag: str
+    fallback: tuple[str, str]
+    packages: tuple[Package, ...]
+
+    def package(self, name: str, version: str) -> Package:
+        """What is known of this version; an entry with nothing but its name if that is nothing."""
+        same = (p for p in self.packages if p.name == name and p.version == version)
+        return next(same, Package(name=name, version=version))
+
+
+@cache
+def shipped() -> Pins:
+    """The pins of this release of nemotron-ops."""
+    return parse(files("nemotron_ops.build").joinpath("data/llama_cpp.toml").read_text())
+
+
+def parse(text: str) -> Pins:
+    """Pins from the data file's text."""
+    data = tomllib.loads(text)
+    return Pins(
+        url=data["release"]["url"],
+        tag=data["release"]["tag"],
+        fallback=(data["fallback"]["package"], data["fallback"]["version"]),
+        packages=tuple(Package(**entry) for entry in data["package"]),
+    )
+
+
+def packaged_source(package: Package) -> Source:
+    """The source that `package` carries, as far as it is known before it is fetched."""
+    origin = Origin(kind=SourceKind.REGISTRY, place=package.name, ref=package.version)
+    return Source(
+        origin=origin, label=f"{package.name} {package.version}", commit=package.commit, number=package.number,
+        sha256=package.sha256,
+    )  # fmt: skip

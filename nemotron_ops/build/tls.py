@@ -1,0 +1,44 @@
+"""Which certificates are trusted: the system's, and those that pip is told to use. Disk.
+
+certifi's list alone fails behind a registry mirror with a certificate of its own, and Pythons that were built
+elsewhere look for the system's store in a folder that is not there; so the usual places are tried by name.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+
+SYSTEM_BUNDLES = (
+    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Arch, Alpine
+    "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, RHEL
+    "/etc/ssl/ca-bundle.pem",  # SUSE
+    "/etc/ssl/cert.pem",  # macOS, Alpine
+)
+VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+
+
+def context(env: Mapping[str, str], *, cert: str = "", client_cert: str = "") -> ssl.SSLContext:
+    """A verifying context. `cert` is a file or folder of certificates to trust besides the system's."""
+    made = ssl.create_default_context()
+    for place in (cert, *(env.get(name, "") for name in VARIABLES), *SYSTEM_BUNDLES):
+        _trust(made, place)
+    if not made.get_ca_certs():
+        import certifi
+
+        made.load_verify_locations(cafile=certifi.where())
+    if client_cert:
+        made.load_cert_chain(client_cert)
+    return made
+
+
+def _trust(made: ssl.SSLContext, place: str) -> None:
+    path = Path(place)
+    try:
+        if place and path.is_file():
+            made.load_verify_locations(cafile=place)
+        elif place and path.is_dir():
+            made.load_verify_locations(capath=place)
+    except (ssl.SSLError, OSError):
+        return  # an empty or unreadable bundle adds nothing; a missing trust shows as a refused connection
