@@ -1,0 +1,141 @@
+"""`python -m nemotron_ops.gateway`: the gateway as a process of its own. argv, sockets, signals."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import signal
+import socket
+import ssl
+import sys
+from dataclasses import fields
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from nemotron_ops.errors import GatewayError, NemotronOpsError, UsageError
+from nemotron_ops.gateway.http import ClientConnection
+from nemotron_ops.gateway.keys import KeyRing, parse
+from nemotron_ops.gateway.options import FLAGS, Options, from_mapping
+from nemotron_ops.gateway.server import Gateway
+
+BACKLOG = 1024
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line: one flag per field of Options."""
+    found = argparse.ArgumentParser(prog="python -m nemotron_ops.gateway", description=__doc__, allow_abbrev=False)
+    found.add_argument("--options", metavar="FILE", help="JSON object with any of these options by field name")
+    for item in fields(Options):
+        flag, about = "--" + item.name.replace("_", "-"), FLAGS[item.name]
+        if isinstance(item.default, bool):
+            found.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=about)
+        elif isinstance(item.default, tuple):
+            kind = int if item.name == "listen_fd" else str
+            found.add_argument(flag, action="append", type=kind, default=None, help=about)
+        else:
+            found.add_argument(flag, type=type(item.default), default=None, help=about)
+    return found
+
+
+def read_options(argv: list[str]) -> Options:
+    """Options from a file and the flags over it. Raises UsageError."""
+    given: dict[str, Any] = {k: v for k, v in vars(parser().parse_args(argv)).items() if v is not None}
+    path = given.pop("options", None)
+    base: dict[str, Any] = {}
+    if path:
+        try:
+            base = json.loads(Path(path).read_bytes())
+        except (OSError, ValueError) as exc:
+            raise UsageError(f"cannot read {path}: {exc}") from exc
+    return from_mapping({**base, **given})
+
+
+def open_sockets(options: Options) -> list[socket.socket]:
+    """The listening sockets, given or made. Raises GatewayError."""
+    found = [socket.socket(fileno=fd) for fd in options.listen_fd]
+    for text in options.listen:
+        host, _, port = text.rpartition(":")
+        try:
+            found.append(socket.create_server((host.strip("[]"), int(port)), backlog=BACKLOG))
+        except (OSError, ValueError) as exc:
+            raise GatewayError(f"cannot listen on {text}: {exc}", hint="choose another port") from exc
+    if not found:
+        raise GatewayError("cannot serve: no --listen-fd and no --listen given")
+    return found
+
+
+def check_exposure(sockets: list[socket.socket], *, has_keys: bool) -> None:
+    """Raises GatewayError if a socket can be reached from elsewhere and no key is asked for."""
+    for sock in sockets:
+        if sock.family == socket.AF_UNIX or has_keys:
+            continue
+        address = str(sock.getsockname()[0]).partition("%")[0]
+        if not ip_address(address).is_loopback:
+            raise GatewayError(
+                f"cannot serve on {address}: it can be reached from elsewhere and no keys are configured",
+                hint="make a key with `nemotron-ops keys create`, or listen on 127.0.0.1",
+            )
+
+
+def read_keys(path: str) -> KeyRing | None:
+    """The keys in a file, None without one. Raises GatewayError."""
+    if not path:
+        return None
+    try:
+        return parse(Path(path).read_bytes())
+    except OSError as exc:
+        raise GatewayError(f"cannot read keys file {path}: {exc.strerror}") from exc
+
+
+def tls(options: Options) -> ssl.SSLContext | None:
+    """The server's TLS context, None without a certificate. Raises GatewayError."""
+    if not options.tls_cert:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(options.tls_cert, options.tls_key or None)
+    except (OSError, ssl.SSLError) as exc:
+        raise GatewayError(f"cannot use the certificate {options.tls_cert}: {exc}") from exc
+    return context
+
+
+async def serve(options: Options) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    ring = read_keys(options.api_keys_file)
+    sockets = open_sockets(options)
+    check_exposure(sockets, has_keys=ring is not None)
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    gateway = Gateway(options, ring=ring)
+    context = tls(options)
+    servers = []
+    for sock in sockets:
+        sock.setblocking(False)
+        servers.append(
+            await loop.create_server(lambda: ClientConnection(gateway, loop), sock=sock, ssl=context, backlog=BACKLOG)
+        )
+        if options.listen:
+            name = sock.getsockname()
+            sys.stdout.write(f"listening on {name[0]}:{name[1]}\n")
+            sys.stdout.flush()
+    await gateway.run(servers, stop)
+
+
+def main() -> None:
+    """Run the gateway; errors become words and an exit code."""
+    try:
+        uvloop.run(serve(read_options(sys.argv[1:])))
+    except NemotronOpsError as exc:
+        sys.stderr.write(f"error: {exc.message}\n" + (f"hint: {exc.hint}\n" if exc.hint else ""))
+        sys.exit(exc.exit_code)
+
+
+if __name__ == "__main__":
+    main()

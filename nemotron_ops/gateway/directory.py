@@ -1,0 +1,82 @@
+"""Who is called what, and who can answer: a snapshot, ready to look things up in. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nemotron_ops.gateway.replies import Refusal
+from nemotron_ops.supervisor.snapshot import InstanceView, ModelView, Snapshot, State
+
+LISTED_NAMES = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    """What a client's model name means. `asked` is the name to show in the answer."""
+
+    model: ModelView
+    profile: Mapping[str, Any]
+    asked: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Directory:
+    """A snapshot with its names and instances indexed."""
+
+    snapshot: Snapshot
+    models: Mapping[str, ModelView]
+    instances: Mapping[str, tuple[InstanceView, ...]]
+    by_name: Mapping[str, InstanceView]
+
+    def resolve(self, name: str) -> Named:
+        """What `name` means: recipe name, alias, or either with `:profile`. Raises Refusal if nothing."""
+        asked = name or self.snapshot.default_model or self._only()
+        if model := self.models.get(asked):
+            return Named(model=model, profile={}, asked=asked)
+        base, _, profile = asked.rpartition(":")
+        if (model := self.models.get(base)) and profile in model.profiles:
+            return Named(model=model, profile=model.profiles[profile], asked=asked)
+        raise self._unknown(asked)
+
+    def _only(self) -> str:
+        return self.snapshot.models[0].name if len(self.snapshot.models) == 1 else ""
+
+    def _unknown(self, asked: str) -> Refusal:
+        known = [n for m in self.snapshot.models for n in (*m.names, *(f"{m.name}:{p}" for p in m.profiles))]
+        shown = ", ".join(dict.fromkeys(known[:LISTED_NAMES])) or "none yet"
+        what = f"the model {asked[:200]!r} does not exist" if asked else "the request names no model"
+        return Refusal(status=404, code="model_not_found", message=f"{what}; known models: {shown}")
+
+
+def index(snapshot: Snapshot) -> Directory:
+    """The Directory of `snapshot`. A name that two models claim belongs to the first."""
+    models: dict[str, ModelView] = {}
+    for model in snapshot.models:
+        for name in (model.name, *model.names):
+            models.setdefault(name, model)
+    instances: dict[str, tuple[InstanceView, ...]] = {}
+    for instance in snapshot.instances:
+        instances[instance.model] = (*instances.get(instance.model, ()), instance)
+    by_name = {i.name: i for i in snapshot.instances}
+    return Directory(snapshot=snapshot, models=models, instances=instances, by_name=by_name)
+
+
+def may_serve(instance: InstanceView) -> bool:
+    """Whether an instance may be given a new request."""
+    return instance.state is State.READY and not instance.draining and not instance.cut
+
+
+def hopeless(model: ModelView, instances: tuple[InstanceView, ...]) -> Refusal | None:
+    """Why waiting for `model` makes no sense, or None if it may become ready."""
+    alive = (State.READY, State.STARTING, State.BACKOFF, State.STOPPING, State.KILLING)
+    if any(i.state in alive for i in instances):
+        return None
+    failed = [i for i in instances if i.state is State.FAILED]
+    if failed:
+        why = failed[0].reason or "it failed to start"
+        return Refusal(status=503, code="model_failed", message=f"the model {model.name!r} cannot run: {why}")
+    if model.on_demand:
+        return None
+    return Refusal(status=503, code="model_stopped", message=f"the model {model.name!r} is stopped")

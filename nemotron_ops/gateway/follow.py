@@ -1,0 +1,89 @@
+"""The gateway's end of the control socket: snapshots in, counts of requests in flight out. asyncio.
+
+While the supervisor is away the last snapshot stays in force, and the connection is tried again and again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+import msgspec
+
+from nemotron_ops.supervisor.snapshot import Snapshot, from_json
+
+RETRY_S = 0.05
+MAX_RETRY_S = 1.0
+REPORT_PERIOD_S = 0.1
+LINE_BYTES = 16 << 20
+
+
+class Follower:
+    """Keeps following the supervisor; `on_snapshot` is called with each new picture."""
+
+    def __init__(self, path: str, on_snapshot: Callable[[Snapshot], None]) -> None:
+        self.path = path
+        self.on_snapshot = on_snapshot
+        self.connected = False
+        self._counts: dict[str, int] = {}
+        self._changed = asyncio.Event()
+
+    async def run(self) -> None:
+        """Follow for ever. Ends only by being cancelled."""
+        delay = RETRY_S
+        while True:
+            with contextlib.suppress(OSError, msgspec.DecodeError, ValueError, KeyError, TypeError):
+                if await self._follow_once():
+                    delay = RETRY_S
+            self.connected = False
+            await asyncio.sleep(delay)
+            delay = min(MAX_RETRY_S, delay * 2)
+
+    def report(self, counts: dict[str, int]) -> None:
+        """Requests in flight by instance; sent soon, if they changed."""
+        self._counts = counts
+        self._changed.set()
+
+    async def want(self, model: str) -> None:
+        """Ask the supervisor to start an on-demand model. Silent if the supervisor is away: it is asked again."""
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(5):
+                reader, writer = await asyncio.open_unix_connection(self.path)
+                try:
+                    writer.write(msgspec.json.encode({"verb": "want", "model": model}) + b"\n")
+                    await writer.drain()
+                    await reader.readline()
+                finally:
+                    writer.close()
+
+    async def _follow_once(self) -> bool:
+        """Follow until the connection ends; returns whether a snapshot came."""
+        reader, writer = await asyncio.open_unix_connection(self.path, limit=LINE_BYTES)
+        reporter = asyncio.create_task(self._report(writer))
+        came = False
+        try:
+            writer.write(b'{"verb": "follow"}\n')
+            while line := await reader.readline():
+                value = msgspec.json.decode(line)
+                if isinstance(value, dict) and "snapshot" in value:
+                    self.on_snapshot(from_json(value["snapshot"]))
+                    came = self.connected = True
+        finally:
+            reporter.cancel()
+            writer.close()
+            with contextlib.suppress(asyncio.CancelledError, OSError):
+                await reporter
+        return came
+
+    async def _report(self, writer: asyncio.StreamWriter) -> None:
+        sent: dict[str, int] | None = None
+        while True:
+            self._changed.clear()
+            counts = {k: v for k, v in self._counts.items() if v}
+            if counts != sent:
+                writer.write(msgspec.json.encode({"inflight": counts}) + b"\n")
+                await writer.drain()
+                sent = counts
+            await asyncio.sleep(REPORT_PERIOD_S)
+            await self._changed.wait()

@@ -1,0 +1,64 @@
+"""What the gateway can be told at its start: one frozen dataclass, from flags or a JSON file. Pure.
+
+Each field is a flag of `python -m nemotron_ops.gateway` by the same name with `-` for `_`, and a key of the JSON
+object in `--options FILE`; a flag wins over the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from nemotron_ops.errors import UsageError
+
+
+def _option(default: Any, about: str) -> Any:
+    return field(default=default, metadata={"about": about})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Everything the gateway can be told."""
+
+    control: str = _option("", "control socket of the supervisor to follow")
+    listen_fd: tuple[int, ...] = _option((), "descriptor of a listening socket (repeatable)")
+    listen: tuple[str, ...] = _option((), "HOST:PORT to listen on instead; port 0 takes any (repeatable)")
+    api_keys_file: str = _option("", "file with the keys that clients may use; without it there is no check")
+    usage_file: str = _option("", "file in which usage per key is kept across restarts")
+    allowed_host: tuple[str, ...] = _option((), "further name under which clients may address us (repeatable)")
+    allowed_origin: tuple[str, ...] = _option((), "web origin whose pages may call us; turns CORS on for it")
+    native: bool = _option(True, "serve llama-server's own routes (/completion, /tokenize ...) too")
+    tls_cert: str = _option("", "certificate chain file (PEM); turns TLS on; watched for changes")
+    tls_key: str = _option("", "private key file of --tls-cert")
+    access_log: str = _option("", "file for one JSON line per request, without bodies; - is stderr")
+    drain_s: float = _option(30.0, "time that running requests get after SIGTERM")
+    keep_alive_s: float = _option(10.0, "silence after which a waiting stream gets comments")
+    max_connections: int = _option(4096, "connections at once")
+    max_body_mib: int = _option(100, "largest body of a request")
+    max_queued_mib: int = _option(256, "bodies of waiting requests, all together, per model")
+    retries: int = _option(3, "how often a request is tried again after its instance was lost")
+
+
+FLAGS = {f.name: str(f.metadata["about"]) for f in fields(Options)}
+
+
+def from_mapping(values: Mapping[str, Any]) -> Options:
+    """Options from parsed JSON. Raises UsageError for an unknown key or a value of the wrong type."""
+    known = {f.name: f for f in fields(Options)}
+    checked: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in known:
+            raise UsageError(f"cannot read gateway options: unknown key {name!r}", hint=f"known: {', '.join(known)}")
+        checked[name] = _checked(name, value, known[name].default)
+    return Options(**checked)
+
+
+def _checked(name: str, value: Any, default: Any) -> Any:
+    if isinstance(default, tuple) and isinstance(value, list | tuple):
+        return tuple(value)
+    if isinstance(default, float) and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is type(default):
+        return value
+    raise UsageError(f"cannot read gateway options: {name}: expected {type(default).__name__}, found {value!r}")

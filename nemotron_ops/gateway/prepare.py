@@ -1,0 +1,253 @@
+"""A client's request as llama-server gets it. Pure.
+
+Of a body only the top level is read: names and the raw bytes of their values. A body in which nothing has to
+change goes upstream as it came; otherwise the changed fields are replaced and all others keep their bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from nemotron_ops.gateway import fields as field_rules
+from nemotron_ops.gateway.directory import Named
+from nemotron_ops.gateway.replies import Refusal
+from nemotron_ops.gateway.routes import Api, Kind, Route
+
+Fields = dict[str, msgspec.Raw]
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_TRUE = b"true"
+MEDIA_PARTS = frozenset({"image_url", "input_image", "image", "video_url", "input_video", "input_audio", "document"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepared:
+    """A request that is ready to go upstream. `fields` are those of the body that is sent."""
+
+    named: Named
+    body: bytes
+    stream: bool
+    fields: Fields
+
+
+def read_fields(body: bytes) -> Fields:
+    """The top level of a JSON object. Raises Refusal if `body` is none."""
+    try:
+        return _decode_fields(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        why = "it is nested too deeply" if isinstance(exc, RecursionError) else str(exc)
+        raise Refusal(
+            status=400, code="invalid_json", message=f"cannot read the request: not a JSON object ({why})"
+        ) from exc
+
+
+def prepare(route: Route, body: bytes, resolve: Callable[[str], Named]) -> Prepared:
+    """What goes upstream for `body` of `route`. Raises Refusal for a body that may not."""
+    fields = read_fields(body)
+    named = resolve(text_field(fields, "model"))
+    check_media(fields)
+    before = dict(fields)
+    for name in fields.keys() - field_rules.allowed(route.api):
+        if name not in CLIENT_REASONING:
+            del fields[name]
+    if route.kind is Kind.GENERATE:
+        map_reasoning(route.api, fields)
+        fill(route.api, fields, {**named.model.defaults, **named.profile})
+        force(route.api, fields, named.model.fixed)
+        cap(route.api, fields, named.model.capped)
+    stream = bytes(fields.get("stream", b"")) == _TRUE
+    changed = fields.keys() != before.keys() or any(fields[k] is not before[k] for k in fields)
+    return Prepared(
+        named=named, body=msgspec.json.encode(fields) if changed else body, stream=stream, fields=fields
+    )  # fmt: skip
+
+
+def text_field(fields: Mapping[str, msgspec.Raw], name: str) -> str:
+    """A field that must be text if it is there. Raises Refusal otherwise."""
+    raw = fields.get(name)
+    if raw is None or bytes(raw) == b"null":
+        return ""
+    try:
+        return msgspec.json.decode(raw, type=str)
+    except msgspec.DecodeError as exc:
+        message = f"{name}: expected text, found {bytes(raw)[:40].decode(errors='replace')}"
+        raise Refusal(status=400, code="invalid_field", message=message) from exc
+
+
+def value_of(fields: Mapping[str, msgspec.Raw], name: str) -> Any:
+    """The value of a field, None if it is absent or no JSON."""
+    raw = fields.get(name)
+    try:
+        return None if raw is None else msgspec.json.decode(raw)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def put(fields: Fields, name: str, value: Any) -> None:
+    """Set a field to a JSON value."""
+    fields[name] = msgspec.Raw(msgspec.json.encode(value))
+
+
+def fill(api: Api, fields: Fields, values: Mapping[str, Any]) -> None:
+    """Give fields that the client left out the values of its profile and recipe."""
+    for name, value in values.items():
+        if name in ("reasoning", "enable_thinking"):
+            if not speaks_of_reasoning(fields):
+                set_thinking(api, fields, on=bool(value))
+        elif name in ("reasoning_budget_tokens", "thinking_budget_tokens"):
+            if not speaks_of_reasoning(fields):
+                set_budget(api, fields, int(value))
+        elif name == "chat_template_kwargs" and isinstance(value, Mapping):
+            add_template_kwargs(api, fields, {**value, **_template_kwargs(fields)})
+        else:
+            names = field_rules.spellings(api, name)
+            if names and not any(n in fields for n in names):
+                put(fields, names[0], value)
+
+
+def force(api: Api, fields: Fields, values: Mapping[str, Any]) -> None:
+    """Give fields the values that the recipe fixed, whatever the client said."""
+    for name, value in values.items():
+        if name in ("reasoning", "enable_thinking"):
+            set_thinking(api, fields, on=bool(value))
+        elif name in ("reasoning_budget_tokens", "thinking_budget_tokens"):
+            set_budget(api, fields, int(value))
+        elif names := field_rules.spellings(api, name):
+            for spelling in names[1:]:
+                fields.pop(spelling, None)
+            put(fields, names[0], value)
+
+
+def cap(api: Api, fields: Fields, limits: Mapping[str, float]) -> None:
+    """Lower fields to the recipe's limits. A negative number of tokens means "no limit", so it is lowered too."""
+    for name, limit in limits.items():
+        names = field_rules.spellings(api, name)
+        tokens = field_rules.RENAMED.get(name, name) == "max_tokens"
+        if names and tokens and not any(n in fields for n in names):
+            put(fields, names[0], limit)
+        for spelling in names:
+            value = value_of(fields, spelling)
+            if isinstance(value, int | float) and (value > limit or (tokens and value < 0)):
+                put(fields, spelling, limit)
+
+
+# What clients of other servers call reasoning on, off and its budget; llama-server does not know these.
+CLIENT_REASONING = frozenset({"reasoning", "thinking", "enable_thinking", "thinking_budget", "reasoning_budget"})
+_SPEAKS = frozenset({"reasoning_effort", "reasoning_budget_tokens", "thinking_budget_tokens", "thinking"})
+
+
+def speaks_of_reasoning(fields: Mapping[str, msgspec.Raw]) -> bool:
+    """Whether the client decided about thinking itself."""
+    return bool(_SPEAKS & fields.keys()) or "enable_thinking" in _template_kwargs(fields)
+
+
+def map_reasoning(api: Api, fields: Fields) -> None:
+    """Turn other servers' words for reasoning into llama-server's."""
+    if not (CLIENT_REASONING & fields.keys()):
+        return
+    on, budget = _wishes(fields)
+    for name in CLIENT_REASONING & fields.keys():
+        if name not in field_rules.allowed(api):
+            del fields[name]
+    if on is not None:
+        set_thinking(api, fields, on=on)
+    if budget is not None and on is not False:
+        set_budget(api, fields, budget)
+
+
+def _wishes(fields: Mapping[str, msgspec.Raw]) -> tuple[bool | None, int | None]:
+    """Thinking on or off, and its budget in tokens, as the client's fields say; None where they don't."""
+    on: bool | None = None
+    budget: int | None = None
+    if isinstance(flag := value_of(fields, "enable_thinking"), bool):
+        on = flag
+    for name in ("thinking_budget", "reasoning_budget"):
+        if isinstance(number := value_of(fields, name), int):
+            budget = number
+    wish = value_of(fields, "reasoning")
+    if isinstance(wish, dict):
+        if wish.get("effort") == "none" or wish.get("enabled") is False:
+            on = False
+        elif wish.get("enabled") is True:
+            on = True
+        if isinstance(number := wish.get("max_tokens"), int):
+            budget = number
+    wish = value_of(fields, "thinking")
+    if isinstance(wish, dict):
+        kind = wish.get("type")
+        on = False if kind == "disabled" else True if kind in ("enabled", "adaptive") else on
+        if isinstance(number := wish.get("budget_tokens"), int):
+            budget = number
+    return on, budget
+
+
+def set_thinking(api: Api, fields: Fields, *, on: bool) -> None:
+    """Switch the model's thinking on or off."""
+    fields.pop("reasoning_effort", None) if not on else None
+    add_template_kwargs(api, fields, {**_template_kwargs(fields), "enable_thinking": on})
+
+
+def set_budget(api: Api, fields: Fields, tokens: int) -> None:
+    """Bound the model's thinking."""
+    if api is Api.MESSAGES:
+        put(fields, "thinking", {"type": "enabled", "budget_tokens": tokens})
+    elif "reasoning_budget_tokens" in field_rules.allowed(api):
+        fields.pop("thinking_budget_tokens", None)
+        put(fields, "reasoning_budget_tokens", tokens)
+
+
+def add_template_kwargs(api: Api, fields: Fields, kwargs: Mapping[str, Any]) -> None:
+    """Set `chat_template_kwargs` where the API has it."""
+    if "chat_template_kwargs" in field_rules.allowed(api):
+        put(fields, "chat_template_kwargs", dict(kwargs))
+
+
+def _template_kwargs(fields: Mapping[str, msgspec.Raw]) -> dict[str, Any]:
+    value = value_of(fields, "chat_template_kwargs")
+    return value if isinstance(value, dict) else {}
+
+
+def check_media(fields: Mapping[str, msgspec.Raw]) -> None:
+    """Raises Refusal if a message points at media elsewhere: llama-server would fetch it (SSRF) or read a file.
+
+    Parts of a message say their `type`; where neither that word nor an escape that could spell it occurs, there
+    are none.
+    """
+    for name in ("messages", "input", "prompt", "system"):
+        raw = fields.get(name)
+        if raw is None:
+            continue
+        text = bytes(raw)
+        if b'"type"' not in text and b"\\u" not in text:
+            continue
+        try:
+            walk_media(msgspec.json.decode(text))
+        except (msgspec.DecodeError, RecursionError) as exc:
+            raise Refusal(status=400, code="invalid_json", message=f"cannot read {name}: {exc}") from exc
+
+
+def walk_media(value: Any) -> None:
+    """Raises Refusal at the first media part of messages that is not inline."""
+    if isinstance(value, list):
+        for item in value:
+            walk_media(item)
+    elif isinstance(value, dict):
+        if value.get("type") in MEDIA_PARTS:
+            _check_part(value)
+        for key in ("content", "output"):
+            walk_media(value.get(key))
+
+
+def _check_part(part: Mapping[str, Any]) -> None:
+    for key in ("image_url", "video_url", "input_video", "input_audio", "source", "url", "file_url"):
+        link = part.get(key)
+        if isinstance(link, Mapping):
+            link = link.get("url")
+        if isinstance(link, str) and ":" in link[:64] and not link.startswith("data:"):
+            raise Refusal(
+                status=400, code="remote_media",
+                message=f"{key}: only inline data (data:...;base64,...) is accepted, no address of it",
+            )  # fmt: skip

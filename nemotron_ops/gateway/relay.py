@@ -1,0 +1,108 @@
+"""A stream of events on its way from llama-server to a client. asyncio-free; writes to the client's connection.
+
+Whole events only are passed on, as they come: half an event would be of no use to a client, and a lie if the rest
+never came. The head goes out with the first event, because llama-server sends its own before it has done anything
+(its failure until then can still be repaired elsewhere). llama-server's name for itself in `"model"` becomes the
+name that the client asked for; all other bytes stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from nemotron_ops.gateway import sse
+from nemotron_ops.gateway.routes import Api
+
+KEPT_BYTES = 4 << 20  # of a stream, to continue it elsewhere
+
+
+class Outlet(Protocol):
+    """Where events go: a client's connection, or what folds them into one answer."""
+
+    def send(self, data: bytes) -> None: ...
+
+
+class Relay:
+    """One answer's events, over all attempts to get them."""
+
+    def __init__(
+        self, api: Api, asked: str, outlet: Outlet, *, begin: Callable[[], None], clock: Callable[[], float]
+    ) -> None:
+        self.api = api
+        self.outlet = outlet
+        self.begin = begin
+        self.clock = clock
+        self.began = False
+        self.complete = False
+        self.failed = False  # llama-server itself ended it with an error event
+        self.events = 0
+        self.first_at = 0.0
+        self.last_at = 0.0
+        self.usage: sse.Usage | None = None
+        self.kept: list[bytes] = []
+        self.kept_bytes = 0
+        self.on_gap: Callable[[float, int], None] | None = None
+        self._asked = msgspec.json.encode(asked)[1:-1]
+        self._own: bytes | None = None
+        self._rest = b""
+
+    def feed(self, data: bytes) -> None:
+        """Bytes of an answer's body."""
+        if self._rest:
+            data = self._rest + data
+        whole = sse.whole_events(data)
+        if whole == len(data):
+            self._rest = b""
+        else:
+            self._rest = data[whole:]
+            data = data[:whole]
+        if data:
+            self._pass(data)
+
+    def restart(self) -> None:
+        """The next bytes come from another attempt."""
+        self._rest = b""
+        self._own = None
+
+    def _pass(self, blob: bytes) -> None:
+        count = blob.count(b"data: ")
+        if not self.began:
+            if not count:
+                return  # comments, before anything is said
+            self.began = True
+            self.first_at = self.last_at = self.clock()
+            self.begin()
+        blob = self._renamed(blob)
+        self.outlet.send(blob)
+        if not count:
+            return
+        now = self.clock()
+        if self.events and self.on_gap is not None:
+            self.on_gap(now - self.last_at, count)
+        self.events += count
+        self.last_at = now
+        self._keep(blob)
+        if sse.has_usage(blob):
+            self.usage = sse.usage_in(blob) or self.usage
+        if sse.is_complete(self.api, blob):
+            self.complete = True
+        elif sse.is_error(blob):
+            self.failed = True
+
+    def _renamed(self, blob: bytes) -> bytes:
+        if self._own is None:
+            own = sse.model_name(blob)
+            if own is None:
+                return blob
+            self._own = own
+        if self._own == self._asked:
+            return blob
+        return blob.replace(b'"model":"' + self._own + b'"', b'"model":"' + self._asked + b'"')
+
+    def _keep(self, blob: bytes) -> None:
+        if self.kept_bytes <= KEPT_BYTES:
+            self.kept.append(blob)
+            self.kept_bytes += len(blob)

@@ -1,0 +1,138 @@
+"""Every path that the gateway answers, and how. Pure.
+
+A route says three things: what a request has to prove (`scope`), what is done with it (`kind`), and in whose shape
+an error is written (`api`). Paths that llama-server knows and that are not here do not reach it.
+
+    kind        body      takes a slot   answer
+    GENERATE    JSON      yes            a stream of events, or one JSON object
+    POOL        JSON      yes            one JSON object (embeddings, rerank)
+    LIGHT       JSON      no             one JSON object (tokenize, count_tokens ...)
+    UPLOAD      form      yes            one JSON object (audio)
+    INSPECT     any       no             an instance's own page, for the admin scope
+    LOCAL       none      no             the gateway itself answers
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Api(StrEnum):
+    """Whose protocol a path belongs to."""
+
+    CHAT = "chat"
+    COMPLETION = "completion"
+    RESPONSES = "responses"
+    MESSAGES = "messages"
+    NATIVE = "native"
+    OTHER = "other"
+
+
+class Kind(StrEnum):
+    """What is done with a request; the module's docstring has the table."""
+
+    GENERATE = "generate"
+    POOL = "pool"
+    LIGHT = "light"
+    UPLOAD = "upload"
+    INSPECT = "inspect"
+    LOCAL = "local"
+
+
+class Scope(StrEnum):
+    """What a key must be allowed to do. PUBLIC needs no key."""
+
+    PUBLIC = "public"
+    INFERENCE = "inference"
+    METRICS = "metrics"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Route:
+    """One path of the gateway. `upstream` is the path at llama-server; `native` ones can be switched off."""
+
+    method: str
+    path: str
+    kind: Kind
+    scope: Scope
+    api: Api
+    upstream: str
+    about: str
+    native: bool = False
+
+
+def _post(
+    path: str, about: str, *, kind: Kind = Kind.GENERATE, api: Api = Api.OTHER, native: bool = False,
+    upstream: str = "", scope: Scope = Scope.INFERENCE,
+) -> Route:  # fmt: skip
+    return Route(
+        method="POST", path=path, kind=kind, scope=scope, api=api, upstream=upstream or path, about=about,
+        native=native,
+    )  # fmt: skip
+
+
+def _get(path: str, about: str, *, scope: Scope, kind: Kind = Kind.LOCAL) -> Route:
+    return Route(method="GET", path=path, kind=kind, scope=scope, api=Api.OTHER, upstream=path, about=about)
+
+
+ROUTES: tuple[Route, ...] = (
+    _get("/health", "200 when at least one model can answer, else 503.", scope=Scope.PUBLIC),
+    _get("/v1/health", "The same as /health.", scope=Scope.PUBLIC),
+    _get("/v1/models", "The models that can be asked for.", scope=Scope.INFERENCE),
+    _get("/models", "The same as /v1/models.", scope=Scope.INFERENCE),
+    _get("/metrics", "Prometheus metrics of the gateway.", scope=Scope.METRICS),
+    _get("/openapi.json", "This list, as OpenAPI.", scope=Scope.PUBLIC),
+    _post("/v1/chat/completions", "OpenAI chat.", api=Api.CHAT),
+    _post("/chat/completions", "OpenAI chat.", api=Api.CHAT, upstream="/v1/chat/completions"),
+    _post("/v1/completions", "OpenAI text completion.", api=Api.COMPLETION),
+    _post("/v1/responses", "OpenAI responses.", api=Api.RESPONSES),
+    _post("/responses", "OpenAI responses.", api=Api.RESPONSES, upstream="/v1/responses"),
+    _post("/v1/messages", "Anthropic messages.", api=Api.MESSAGES),
+    _post("/v1/messages/count_tokens", "Tokens of an Anthropic request.", kind=Kind.LIGHT, api=Api.MESSAGES),
+    _post("/v1/chat/completions/input_tokens", "Tokens of a chat request.", kind=Kind.LIGHT, api=Api.CHAT),
+    _post("/v1/responses/input_tokens", "Tokens of a responses request.", kind=Kind.LIGHT, api=Api.RESPONSES),
+    _post("/v1/embeddings", "OpenAI embeddings.", kind=Kind.POOL),
+    _post("/embeddings", "llama-server's embeddings.", kind=Kind.POOL, native=True),
+    _post("/embedding", "llama-server's embeddings.", kind=Kind.POOL, native=True),
+    _post("/v1/rerank", "Jina rerank.", kind=Kind.POOL),
+    _post("/v1/reranking", "Jina rerank.", kind=Kind.POOL, upstream="/v1/rerank"),
+    _post("/rerank", "Jina rerank.", kind=Kind.POOL, upstream="/v1/rerank"),
+    _post("/reranking", "Jina rerank.", kind=Kind.POOL, upstream="/v1/rerank"),
+    _post("/v1/audio/transcriptions", "OpenAI transcription.", kind=Kind.UPLOAD),
+    _post("/completion", "llama-server's own completion.", api=Api.NATIVE, native=True),
+    _post("/completions", "llama-server's own completion.", api=Api.NATIVE, native=True),
+    _post("/infill", "Fill in the middle.", api=Api.NATIVE, native=True),
+    _post("/tokenize", "Text to tokens.", kind=Kind.LIGHT, native=True),
+    _post("/detokenize", "Tokens to text.", kind=Kind.LIGHT, native=True),
+    _post("/apply-template", "A chat as the prompt that the model sees.", kind=Kind.LIGHT, native=True),
+    _get("/props", "llama-server's properties (?model=).", scope=Scope.ADMIN, kind=Kind.INSPECT),
+    _get("/slots", "llama-server's slots (?model= or ?instance=).", scope=Scope.ADMIN, kind=Kind.INSPECT),
+    _get("/lora-adapters", "llama-server's adapters.", scope=Scope.ADMIN, kind=Kind.INSPECT),
+    _get("/engine/metrics", "llama-server's own metrics (?instance=).", scope=Scope.ADMIN, kind=Kind.INSPECT),
+)
+
+_BY_PATH: dict[str, dict[str, Route]] = {}
+for _route in ROUTES:
+    _BY_PATH.setdefault(_route.path, {})[_route.method] = _route
+
+MODEL_PATH = "/v1/models/"
+MODEL_ROUTE = _get("/v1/models/{model}", "One model.", scope=Scope.INFERENCE)
+
+
+def find(method: str, path: str) -> Route | None:
+    """The route of `method path`, or None. HEAD is answered as GET."""
+    methods = _BY_PATH.get(path)
+    if methods is not None:
+        return methods.get("GET" if method == "HEAD" else method)
+    if path.startswith(MODEL_PATH) and method in ("GET", "HEAD"):
+        return MODEL_ROUTE
+    return None
+
+
+def methods(path: str) -> tuple[str, ...]:
+    """The methods that `path` allows; empty if there is no such path."""
+    if path.startswith(MODEL_PATH):
+        return ("GET",)
+    return tuple(_BY_PATH.get(path, ()))

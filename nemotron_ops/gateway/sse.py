@@ -1,0 +1,122 @@
+"""Server-sent events as they pass by: where one ends, when the answer is complete, what it cost. Pure.
+
+A stream is looked at in blobs of whole events, as bytes. Inside JSON, quotes and line ends are escaped, so that a
+marker such as `"stop":true` or a line `event: message_stop` cannot come from generated text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from nemotron_ops.gateway.routes import Api
+
+KEEP_ALIVE = b":\n\n"  # a comment: clients ignore it, connections stay open
+DONE = b"data: [DONE]\n\n"
+RESPONSE_ENDS = (b"event: response.completed\n", b"event: response.incomplete\n", b"event: response.failed\n")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Usage:
+    """Tokens of one answer. `cached` ones are part of `prompt`."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+
+def whole_events(data: bytes) -> int:
+    """How many bytes of `data` are whole events."""
+    end = data.rfind(b"\n\n")
+    return 0 if end < 0 else end + 2
+
+
+def is_complete(api: Api, blob: bytes) -> bool:
+    """Whether `blob`, the latest events, holds the one that says: this was all."""
+    match api:
+        case Api.CHAT | Api.COMPLETION:
+            return blob.endswith(DONE)
+        case Api.MESSAGES:
+            return b"event: message_stop\n" in blob
+        case Api.RESPONSES:
+            return any(mark in blob for mark in RESPONSE_ENDS)
+        case Api.NATIVE:
+            return b'"stop":true' in blob
+        case Api.OTHER:
+            return b"transcript.text.done" in blob or blob.endswith(DONE)
+
+
+def is_error(blob: bytes) -> bool:
+    """Whether `blob` holds an error event of llama-server."""
+    return b'data: {"error":' in blob or b"event: error\n" in blob
+
+
+def count_events(blob: bytes) -> int:
+    """Data events in `blob`: about as many as tokens."""
+    return blob.count(b"data: ")
+
+
+def events(blob: bytes) -> Iterator[Any]:
+    """The JSON values of the data events in `blob`; what is no JSON is left out."""
+    for event in blob.split(b"\n\n"):
+        data = b"\n".join(line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:"))
+        if not data or data == b"[DONE]":
+            continue
+        try:
+            yield msgspec.json.decode(data)
+        except msgspec.DecodeError:
+            continue
+
+
+def has_usage(blob: bytes) -> bool:
+    """Whether it is worth looking for a usage in `blob`."""
+    return b'"timings":{' in blob or b'"usage":{' in blob
+
+
+def usage_in(blob: bytes) -> Usage | None:
+    """The last usage that the events of `blob` speak of."""
+    found = None
+    for value in events(blob):
+        found = usage_of(value) or found
+    return found
+
+
+def usage_of(value: Any) -> Usage | None:
+    """The usage in one event or whole answer of any API, or None."""
+    if not isinstance(value, dict):
+        return None
+    inner = value.get("response") or value.get("message")
+    if isinstance(inner, dict) and "usage" in inner:
+        value = inner
+    timings, usage = value.get("timings"), value.get("usage")
+    if isinstance(timings, dict) and "predicted_n" in timings:
+        cached = int(timings.get("cache_n", 0))
+        return Usage(
+            prompt_tokens=cached + int(timings.get("prompt_n", 0)),
+            completion_tokens=int(timings["predicted_n"]),
+            cached_tokens=cached,
+        )
+    if not isinstance(usage, dict):
+        return None
+    details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
+    cached = int(details.get("cached_tokens") or usage.get("cache_read_input_tokens") or 0)
+    prompt = int(usage.get("prompt_tokens") or usage.get("input_tokens") or 0)
+    if "cache_read_input_tokens" in usage:  # Anthropic counts the cached ones apart
+        prompt += cached
+    return Usage(
+        prompt_tokens=prompt,
+        completion_tokens=int(usage.get("completion_tokens") or usage.get("output_tokens") or 0),
+        cached_tokens=cached,
+    )
+
+
+def model_name(blob: bytes) -> bytes | None:
+    """The name by which llama-server calls itself in `blob`, as JSON text without quotes."""
+    start = blob.find(b'"model":"')
+    if start < 0:
+        return None
+    end = blob.find(b'"', start + 9)
+    return blob[start + 9 : end] if end > 0 else None

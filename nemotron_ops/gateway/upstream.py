@@ -1,0 +1,176 @@
+"""Connections to llama-server over its unix socket. asyncio.
+
+One connection carries one request at a time and tells a `Sink` what comes back. Connections that carried a whole
+(not streamed) answer are kept for the next request, for less long than llama-server keeps them (5 s, cpp-httplib);
+after a stream llama-server closes although it announced keep-alive (v0.5.0), so those are never kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol, cast
+
+import httptools
+
+KEEP_S = 4.0
+HIGH_WATER_BYTES = 1 << 20
+
+
+class Sink(Protocol):
+    """Who reads an answer. After `on_end` or `on_lost` nothing more comes."""
+
+    def on_head(self, status: int, headers: dict[bytes, bytes]) -> None: ...
+    def on_data(self, data: bytes) -> None: ...
+    def on_end(self) -> None: ...
+    def on_lost(self, reason: str) -> None: ...
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One connection to one llama-server."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self.upstream = upstream
+        self.transport: asyncio.Transport | None = None
+        self.sink: Sink | None = None
+        self.used = 0
+        self.received = 0
+        self.idle_since = 0.0
+        self._parser: httptools.HttpResponseParser | None = None
+        self._headers: dict[bytes, bytes] = {}
+        self._parts: list[bytes] = []
+        self._whole = False
+
+    def send(self, head: bytes, body: bytes, sink: Sink) -> None:
+        """Write a request; the answer goes to `sink`."""
+        assert self.transport is not None
+        self.sink = sink
+        self.used += 1
+        self.received = 0
+        self._whole = False
+        self._headers = {}
+        self._parser = httptools.HttpResponseParser(self)
+        if len(body) < 65536:
+            self.transport.write(head + body)
+        else:
+            self.transport.write(head)
+            self.transport.write(body)
+
+    def close(self) -> None:
+        """Close at once, telling nobody; llama-server then cancels what it does for us."""
+        self.sink = None
+        if self.transport is not None:
+            self.transport.abort()
+
+    @property
+    def closed(self) -> bool:
+        return self.transport is None or self.transport.is_closing()
+
+    # asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
+        self.transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
+        self.upstream.open.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self.sink is None or self._parser is None:
+            self.close()  # nothing was asked
+            return
+        self.received += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as exc:
+            self._lost(f"the engine answered nonsense: {exc}")
+            return
+        if self._parts and self.sink is not None:
+            parts, self._parts = self._parts, []
+            self.sink.on_data(parts[0] if len(parts) == 1 else b"".join(parts))
+        if self._whole:
+            self._end()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.upstream.forget(self)
+        self._lost("the engine closed the connection" if exc is None else f"the connection broke: {exc}")
+        self.transport = None
+
+    # httptools
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        assert self._parser is not None
+        if self.sink is not None:
+            self.sink.on_head(self._parser.get_status_code(), self._headers)
+
+    def on_body(self, data: bytes) -> None:
+        self._parts.append(data)
+
+    def on_message_complete(self) -> None:
+        self._whole = True
+
+    def _end(self) -> None:
+        sink, self.sink = self.sink, None
+        streamed = self._headers.get(b"content-type", b"").startswith(b"text/event-stream")
+        assert self._parser is not None
+        if self._parser.should_keep_alive() and not streamed and not self.closed:
+            self.upstream.keep(self)
+        elif self.transport is not None:
+            self.transport.abort()
+        if sink is not None:
+            sink.on_end()
+
+    def _lost(self, reason: str) -> None:
+        sink, self.sink = self.sink, None
+        if self.transport is not None:
+            self.transport.abort()
+        if sink is None:
+            return
+        headers = self._headers
+        if headers and b"content-length" not in headers and b"transfer-encoding" not in headers:
+            reason = ""  # a body that ends with the connection: cannot be told from a broken one
+        sink.on_lost(reason or "the engine closed the connection")
+
+
+class Upstream:
+    """One llama-server: where it listens, its key, and our open connections to it."""
+
+    def __init__(self, name: str, socket: str, key: str) -> None:
+        self.name = name
+        self.socket = socket
+        self.key = key
+        self.open: set[UpstreamConnection] = set()
+        self._idle: list[UpstreamConnection] = []
+
+    def idle(self, now: float) -> UpstreamConnection | None:
+        """A kept connection that is still good, or None."""
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.closed and now - connection.idle_since < KEEP_S:
+                return connection
+            connection.close()
+        return None
+
+    async def connect(self, loop: asyncio.AbstractEventLoop) -> UpstreamConnection:
+        """A new connection. Raises OSError as the socket does."""
+        _, connection = await loop.create_unix_connection(lambda: UpstreamConnection(self), self.socket)
+        return connection
+
+    def keep(self, connection: UpstreamConnection) -> None:
+        connection.idle_since = asyncio.get_running_loop().time()
+        self._idle.append(connection)
+
+    def forget(self, connection: UpstreamConnection) -> None:
+        self.open.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def cut(self) -> None:
+        """Close every connection; who waits for an answer is told that it was lost."""
+        for connection in list(self.open):
+            if connection.transport is not None:
+                connection.transport.abort()
+        self._idle.clear()

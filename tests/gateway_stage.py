@@ -1,0 +1,241 @@
+"""A gateway alone on a stage: its process, a scripted supervisor, and llama-servers or a scripted engine behind it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from nemotron_ops.supervisor.snapshot import InstanceView, ModelView, Snapshot, State, to_json
+
+START_S = 60.0
+
+
+class Control:
+    """A scripted supervisor: `show` publishes a snapshot, `wants` and `inflight` are what the gateway said."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.snapshot = Snapshot()
+        self.wants: list[str] = []
+        self.inflight: dict[str, int] = {}
+        self.on_want: Callable[[str], None] = lambda name: None
+        self._followers: list[socket.socket] = []
+        self._open: list[socket.socket] = []
+        self._lock = threading.Lock()
+        self._server: socket.socket | None = None
+        self.start()
+
+    def start(self) -> None:
+        self.path.unlink(missing_ok=True)
+        self._server = socket.socket(socket.AF_UNIX)
+        self._server.bind(str(self.path))
+        self._server.listen()
+        threading.Thread(target=self._accept, args=(self._server,), daemon=True).start()
+
+    def stop(self) -> None:
+        """The supervisor is gone."""
+        assert self._server is not None
+        with contextlib.suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        with self._lock:
+            for s in self._open:
+                with contextlib.suppress(OSError):
+                    s.shutdown(socket.SHUT_RDWR)
+                s.close()
+            self._open.clear()
+            self._followers.clear()
+        self.path.unlink(missing_ok=True)
+
+    def show(
+        self, *, models: tuple[ModelView, ...] = (), instances: tuple[InstanceView, ...] = (), **rest: Any
+    ) -> None:
+        """Publish a new snapshot; what is not given stays."""
+        old = self.snapshot
+        self.snapshot = replace(
+            old, serial=old.serial + 1, models=models or old.models, instances=instances or old.instances, **rest
+        )
+        with self._lock:
+            for s in list(self._followers):
+                self._send(s)
+
+    def change(self, name: str, **changes: Any) -> None:
+        """Publish the snapshot with one instance changed."""
+        self.show(instances=tuple(replace(i, **changes) if i.name == name else i for i in self.snapshot.instances))
+
+    def _send(self, s: socket.socket) -> None:
+        try:
+            s.sendall(json.dumps({"snapshot": to_json(self.snapshot)}).encode() + b"\n")
+        except OSError:
+            self._followers.remove(s)
+
+    def _accept(self, server: socket.socket) -> None:
+        while True:
+            try:
+                s, _ = server.accept()
+            except OSError:
+                return
+            with self._lock:
+                self._open.append(s)
+            threading.Thread(target=self._talk, args=(s,), daemon=True).start()
+
+    def _talk(self, s: socket.socket) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            for line in s.makefile("rb"):
+                value = json.loads(line)
+                if value.get("verb") == "follow":
+                    with self._lock:
+                        self._followers.append(s)
+                        self._send(s)
+                elif value.get("verb") == "want":
+                    self.wants.append(value["model"])
+                    s.sendall(b"{}\n")
+                    self.on_want(value["model"])
+                elif "inflight" in value:
+                    self.inflight = value["inflight"]
+
+
+@dataclass
+class Engine:
+    """A real llama-server on a unix socket."""
+
+    name: str
+    model: Path
+    folder: Path
+    binary: Path
+    alias: str = "engine-name"
+    slots: int = 2
+    key: str = "engine-secret"
+    extra: tuple[str, ...] = ()
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def socket(self) -> Path:
+        return self.folder / f"{self.name}.sock"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / f"{self.name}.log"
+
+    def start(self) -> Engine:
+        self.socket.unlink(missing_ok=True)
+        key_file = self.folder / "engine.key"
+        key_file.write_text(self.key + "\n")
+        argv = [
+            str(self.binary), "-m", str(self.model), "--host", str(self.socket), "-c", str(1024 * self.slots),
+            "-np", str(self.slots), "--alias", self.alias, "--api-key-file", str(key_file), "--no-ui", "-t", "1",
+            "--metrics", "-cram", "0", *self.extra,
+        ]  # fmt: skip
+        env = {"HOME": str(self.folder), "XDG_CONFIG_HOME": str(self.folder), "PATH": os.environ["PATH"]}
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(argv, stdout=log, stderr=log, env=env, process_group=0)
+        deadline = time.monotonic() + START_S
+        while not self._healthy():
+            assert self.process.poll() is None, self.log.read_text()[-2000:]
+            assert time.monotonic() < deadline, "llama-server did not become ready"
+            time.sleep(0.02)
+        return self
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def _healthy(self) -> bool:
+        status, _ = ask(self.socket, b"GET /health HTTP/1.1\r\nHost: e\r\nConnection: close\r\n\r\n")
+        return status == 200
+
+    def view(self, model: str = "tiny", **rest: Any) -> InstanceView:
+        assert self.process is not None
+        return InstanceView(
+            **{
+                "name": self.name, "model": model, "state": State.READY, "socket": str(self.socket),
+                "api_key_file": str(self.folder / "engine.key"), "slots": self.slots, "ctx_tokens": 1024,
+                "pid": self.process.pid, **rest,
+            }
+        )  # fmt: skip
+
+
+def ask(path: Path | tuple[str, int], request: bytes, *, timeout_s: float = 10.0) -> tuple[int, bytes]:
+    """One raw request on a connection of its own: status and all bytes that came; status 0 if nothing did."""
+    s = socket.socket(socket.AF_INET if isinstance(path, tuple) else socket.AF_UNIX)
+    s.settimeout(timeout_s)
+    try:
+        s.connect(path if isinstance(path, tuple) else str(path))
+        s.sendall(request)
+        data = b""
+        while part := s.recv(65536):
+            data += part
+    except OSError:
+        return 0, b""
+    finally:
+        s.close()
+    return (int(data.split(b" ", 2)[1]), data) if data.startswith(b"HTTP/1.1 ") else (0, data)
+
+
+@dataclass
+class Stage:
+    """The gateway's process and the supervisor that it follows."""
+
+    folder: Path
+    control: Control
+    process: subprocess.Popen[str]
+    port: int
+    log: Path
+    engines: list[Engine] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return ("127.0.0.1", self.port)
+
+    def raw(self, request: bytes, *, timeout_s: float = 10.0) -> tuple[int, bytes]:
+        return ask(self.address, request, timeout_s=timeout_s)
+
+    def stop(self) -> int:
+        """SIGTERM and the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=60)
+
+
+@contextlib.contextmanager
+def gateway(folder: Path, *flags: str, code_ok: tuple[int, ...] = (0,)) -> Iterator[Stage]:
+    """A gateway on a port of its own that follows a scripted supervisor with nothing to show yet."""
+    control = Control(folder / "control.sock")
+    log = folder / "gateway.log"
+    argv = [sys.executable, "-X", "dev", "-W", "error", "-m", "nemotron_ops.gateway", "--control", str(control.path)]
+    listening = socket.create_server(("127.0.0.1", 0), backlog=128)
+    with log.open("wb") as err:
+        process = subprocess.Popen(
+            [*argv, "--listen-fd", str(listening.fileno()), *flags],
+            stdout=subprocess.DEVNULL, stderr=err, text=True, pass_fds=(listening.fileno(),),
+        )  # fmt: skip
+    port = listening.getsockname()[1]
+    listening.close()
+    stage = Stage(folder=folder, control=control, process=process, port=port, log=log)
+    try:
+        yield stage
+        ended = process.poll()
+        code = stage.stop() if ended is None else ended
+        assert code in code_ok, f"the gateway ended with {code}:\n{log.read_text()}"
+        assert "Traceback" not in log.read_text(), log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+        control.stop()
+        for engine in stage.engines:
+            engine.kill()
