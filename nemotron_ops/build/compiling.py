@@ -1,0 +1,133 @@
+"""Configure and compile, with progress, a log and the lines that matter when it fails. cmake, ninja, disk."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from nemotron_ops import proc
+from nemotron_ops.build import ninja
+from nemotron_ops.build.plan import BuildPlan, compile_argv, configure_argv
+from nemotron_ops.errors import BuildError
+from nemotron_ops.files import read_json, write_json
+from nemotron_ops.host.facts import Tool
+from nemotron_ops.progress import Report, Step
+
+CONFIGURE_STALL_S = 900.0  # zig builds its C++ library while cmake looks for a compiler
+COMPILE_STALL_S = 3600.0  # no single step takes that long
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workplace:
+    """Where and with what one build is compiled."""
+
+    source: Path
+    folder: Path  # cmake's build folder; kept between interrupted runs
+    log: Path
+    steps: Path  # recorded seconds per step, of all builds
+    cmake: Tool
+    ninja: Tool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compiled:
+    """How it went."""
+
+    steps: int
+    wall_s: float
+    cpu_s: float
+    unknown_options: tuple[str, ...]
+
+
+def configure(plan: BuildPlan, place: Workplace, report: Report) -> tuple[str, ...]:
+    """Run cmake; returns options that this llama.cpp does not know. Raises BuildError."""
+    report(Step(what="configure", done=0, total=1))
+    place.folder.mkdir(parents=True, exist_ok=True)
+    place.log.parent.mkdir(parents=True, exist_ok=True)
+    argv = configure_argv(place.cmake.path, place.ninja.path, place.source, place.folder, plan.cmake)
+    _log(place.log, argv)
+    done = proc.run_lines(argv, on_line=_nothing, env=plan.env, log=place.log, stall_s=CONFIGURE_STALL_S)
+    if not done.ok:
+        raise _failure("configure llama.cpp", done, place)
+    report(Step(what="configure", done=1, total=1))
+    return ninja.cmake_warnings(done.stdout)
+
+
+def compile_targets(plan: BuildPlan, place: Workplace, report: Report) -> Compiled:
+    """Run ninja for the plan's targets. What an interrupted run has finished is not done again. Raises BuildError."""
+    targets = plan.targets
+    pending = outputs_pending(plan, place, targets)
+    past = past_seconds(place.steps)
+    estimate = ninja.Estimate(outputs=pending, seconds=past, jobs=plan.jobs)
+    began = time.monotonic()
+    total = len(pending)
+    report(Step(what="compile", done=0, total=total or 1, eta_s=estimate.left_s(0.0)))
+
+    def on_line(line: str) -> None:
+        if tick := ninja.parse_tick(line):
+            estimate.finish(tick.output)
+            left = estimate.left_s(time.monotonic() - began)
+            report(Step(what="compile", done=tick.done, total=tick.total, eta_s=left))
+
+    argv = compile_argv(place.ninja.path, place.folder, plan.jobs, targets)
+    _log(place.log, argv)
+    env = {**plan.env, "NINJA_STATUS": ninja.STATUS}
+    done = proc.run_lines(argv, on_line=on_line, env=env, log=place.log, stall_s=COMPILE_STALL_S)
+    if not done.ok:
+        raise _failure("compile llama.cpp", done, place)
+    if total == 0:
+        report(Step(what="compile", done=1, total=1))
+    took = recorded(place.folder)
+    record(place.steps, took)
+    wall_s = time.monotonic() - began
+    return Compiled(steps=total, wall_s=wall_s, cpu_s=sum(took.values()), unknown_options=())
+
+
+def outputs_pending(plan: BuildPlan, place: Workplace, targets: tuple[str, ...]) -> tuple[str, ...]:
+    """What ninja still has to make, in its order, by a dry run."""
+    env = {**plan.env, "NINJA_STATUS": ninja.STATUS}
+    done = proc.run([place.ninja.path, "-C", place.folder, "-n", *targets], env=env)
+    ticks = (ninja.parse_tick(line) for line in done.stdout.splitlines())
+    return tuple(tick.output for tick in ticks if tick)
+
+
+def past_seconds(steps: Path) -> dict[str, float]:
+    """Seconds per output: those measured on this machine, else those shipped with nemotron-ops."""
+    shipped: dict[str, float] = json.loads(files("nemotron_ops.build").joinpath("data/steps.json").read_text())
+    here: dict[str, float] = read_json(steps) or {}
+    return {**shipped, **here}
+
+
+def record(steps: Path, took: Mapping[str, float]) -> None:
+    """Remember what each step took, for the next estimate."""
+    write_json(steps, {**(read_json(steps) or {}), **took})
+
+
+def recorded(folder: Path) -> dict[str, float]:
+    """Seconds per output from the build folder's ninja log."""
+    log = folder / ".ninja_log"
+    return ninja.parse_log(log.read_text()) if log.exists() else {}
+
+
+def _failure(what: str, done: proc.Finished, place: Workplace) -> BuildError:
+    lines = done.stdout.splitlines()
+    hint = f"the whole output is in {place.log}"
+    if done.stalled:
+        return BuildError(f"cannot {what}: nothing happened for too long", hint=hint)
+    if ninja.out_of_memory(lines):
+        return BuildError(f"cannot {what}: out of memory", hint="give fewer --jobs; the build goes on where it stopped")
+    why = done.stderr if done.returncode in (126, 127) else f"it ended with {done.returncode}"
+    return BuildError(f"cannot {what}: {why}", hint=hint, log_tail=ninja.failure_lines(lines))
+
+
+def _log(log: Path, argv: tuple[str, ...]) -> None:
+    with log.open("a", encoding="utf-8") as f:
+        f.write(f"$ {' '.join(argv)}\n")
+
+
+def _nothing(line: str) -> None:
+    return

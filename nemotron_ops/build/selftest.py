@@ -1,0 +1,157 @@
+"""The proof: a fresh binary must say known sentences before it is trusted. llama-server, llama-bench, disk.
+
+Builds that start and answer `/health` can still crash on quantised models, or compute on the CPU what was meant
+for the GPU. So tiny quantised models of both Nemotron architectures are loaded in every variant that matters, on
+the device that the build is for, and their answers compared word by word.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nemotron_ops import proc
+from nemotron_ops.build import proofs
+from nemotron_ops.build.plan import BuildPlan
+from nemotron_ops.build.proofs import Check
+from nemotron_ops.engine.client import Client
+from nemotron_ops.engine.once import started
+from nemotron_ops.errors import BuildError, EngineError
+from nemotron_ops.models import synthetic
+from nemotron_ops.progress import Report, Step
+
+QUANT = "Q8_0"  # quantised: the crashes to be found do not show with F32 or F16
+READY_TIMEOUT_S = 180.0  # a first start on a GPU may compile kernels
+RUN_TIMEOUT_S = 180.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proof:
+    """What was shown. `on` is where it was computed; `whole` is false if the device itself was not here."""
+
+    on: str
+    whole: bool
+    passed: tuple[str, ...]
+    rates: Mapping[str, float] = field(default_factory=dict)
+    devices: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "on": self.on,
+            "whole": self.whole,
+            "passed": list(self.passed),
+            "tokens_per_s": dict(self.rates),
+            "devices": list(self.devices),
+        }
+
+
+class SelfTestFailed(BuildError):
+    """The binary is not to be trusted; `message` says what it did."""
+
+
+def prove(
+    plan: BuildPlan, folder: Path, *, workdir: Path, env: Mapping[str, str], report: Report, gpu: bool | None = None
+) -> Proof:
+    """Run every check on the binaries in `folder/bin`. Raises SelfTestFailed at the first that fails.
+
+    `gpu` says whether the device is here; without it a GPU build shows only that it starts and computes on the
+    CPU, and the proof is not whole.
+    """
+    gpu = plan.backend in proofs.GPU_BACKENDS if gpu is None else gpu
+    server = folder / "bin" / "llama-server"
+    names = _starts(server, plan, env)
+    if gpu and not proofs.has_device(names, plan.backend):
+        raise SelfTestFailed(
+            f"cannot trust the build: it is for {plan.backend}, and sees only {', '.join(names) or 'the CPU'}",
+            hint="is the driver loaded? `nemotron-ops doctor` looks",
+        )
+    todo = proofs.checks(gpu=gpu)
+    report(Step(what="self-test", done=0, total=len(todo) + 1))
+    for i, check in enumerate(todo):
+        _run(check, server, workdir, env)
+        report(Step(what="self-test", done=i + 1, total=len(todo) + 1))
+    rates = _bench(folder, workdir, env, gpu=gpu)
+    report(Step(what="self-test", done=len(todo) + 1, total=len(todo) + 1))
+    shutil.rmtree(workdir, ignore_errors=True)
+    return Proof(
+        on=str(plan.backend) if gpu else "cpu",
+        whole=gpu or plan.backend not in proofs.GPU_BACKENDS,
+        passed=tuple(check.name for check in todo),
+        rates=rates,
+        devices=names,
+    )
+
+
+def _starts(server: Path, plan: BuildPlan, env: Mapping[str, str]) -> tuple[str, ...]:
+    """Devices that the binary sees, once it has shown that it starts and is what was built."""
+    version = proc.run([server, "--version"], env=env, timeout_s=RUN_TIMEOUT_S)
+    if not version.ok:
+        raise SelfTestFailed(
+            f"cannot trust the build: llama-server --version {_ending(version)}",
+            log_tail=tuple((version.stderr or version.stdout).splitlines()[-10:]),
+        )
+    if wrong := proofs.version_mismatch(version.stdout + version.stderr, plan.source.short):
+        raise SelfTestFailed(f"cannot trust the build: {wrong}")
+    return proofs.devices(proc.run([server, "--list-devices"], env=env, timeout_s=RUN_TIMEOUT_S).stdout)
+
+
+def _run(check: Check, server: Path, workdir: Path, env: Mapping[str, str]) -> None:
+    model = synthetic.ensure(check.kind, workdir / "models", quant=QUANT)
+    try:
+        with started(
+            binary=server, model=model, workdir=workdir / "run", settings=check.settings,
+            ready_timeout_s=READY_TIMEOUT_S, env=env,
+        ) as client:  # fmt: skip
+            _ask_all(check, client)
+    except EngineError as exc:
+        raise SelfTestFailed(
+            f"cannot trust the build: self-test ({check.name}): {exc.message}", hint=exc.hint, log_tail=exc.log_tail
+        ) from exc
+
+
+def _ask_all(check: Check, client: Client) -> None:
+    """Ask every question, `at_once` of them at a time."""
+
+    def ask(question: str) -> dict[str, Any]:
+        message = {"role": "user", "content": question}
+        return client.chat([message], max_tokens=64, temperature=0, timeout_s=RUN_TIMEOUT_S)
+
+    questions = list(synthetic.ANSWERS)
+    with ThreadPoolExecutor(max_workers=check.at_once) as pool:
+        answers = list(pool.map(ask, questions))
+    for question, answer in zip(questions, answers, strict=True):
+        if wrong := proofs.judge(answer, synthetic.ANSWERS[question]):
+            raise SelfTestFailed(f"cannot trust the build: self-test ({check.name}), asked {question!r}: {wrong}")
+
+
+def _bench(folder: Path, workdir: Path, env: Mapping[str, str], *, gpu: bool) -> dict[str, float]:
+    """Tokens per second of the tiny model; on a GPU, proof that every layer was there."""
+    bench = folder / "bin" / "llama-bench"
+    model = synthetic.ensure("moe", workdir / "models", quant=QUANT)
+    layers = "99" if gpu else "0"
+    argv: list[str | Path] = [bench, "-m", model, "-p", "64", "-n", "32", "-r", "2", "-ngl", layers, "-o", "json", "-v"]
+    done = proc.run(argv, env=env, timeout_s=RUN_TIMEOUT_S)
+    if not done.ok:
+        raise SelfTestFailed(
+            f"cannot trust the build: llama-bench {_ending(done)}", log_tail=tuple(done.stderr.splitlines()[-10:])
+        )
+    moved = proofs.offloaded(done.stderr)
+    if gpu and (moved is None or moved[0] < moved[1]):
+        said = f"{moved[0]} of {moved[1]} layers" if moved else "no layer"
+        raise SelfTestFailed(f"cannot trust the build: {said} went to the GPU")
+    try:
+        return proofs.bench_rates(done.stdout)
+    except (ValueError, KeyError) as exc:
+        raise SelfTestFailed(f"cannot trust the build: llama-bench gave no numbers ({exc})") from exc
+
+
+def _ending(done: proc.Finished) -> str:
+    if done.returncode == -4:
+        return "was ended by signal 4 (SIGILL)"
+    if done.returncode < 0:
+        return f"was ended by signal {-done.returncode}"
+    return f"ended with {done.returncode}"

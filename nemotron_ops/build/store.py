@@ -1,0 +1,273 @@
+"""Builds that have proved themselves, and which of them is current. Disk.
+
+    builds/ID/bin/llama-server …      a build; never changed once it has this name
+    builds/ID/manifest.json           what it is, where it came from, what it proved
+    builds/current.json               {"current": ID, "previous": [ID, …]}, newest first
+    builds/.work/ID/                  being compiled; survives interruptions, gone when done
+    builds/.new/ID/                   installed, not yet proven
+    builds/.locks/ID.lock             held by whoever builds ID
+    builds/.steps.json                seconds per step of past builds, for the estimate
+
+A folder gets its final name by rename when everything in it is on disk, so a kill at any moment leaves either no
+build or a whole one. `current` is a pointer file: changing it takes no copying and can be undone.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from nemotron_ops.build.spec import Source, source_from_json
+from nemotron_ops.errors import BuildError
+from nemotron_ops.files import locked, read_json, sync_dir, write_json
+from nemotron_ops.paths import Layout
+
+MANIFEST = "manifest.json"
+PREVIOUS_KEPT = 10
+
+
+class Busy(BuildError):
+    """Another process works on this build."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Build:
+    """A build in the store. `manifest` is what `manifest.json` says."""
+
+    id: str
+    path: Path
+    manifest: dict[str, Any]
+
+    def binary(self, name: str) -> Path:
+        """The path of one of its programs, such as "llama-server". Raises BuildError if it has no such program."""
+        path = self.path / "bin" / name
+        if not path.exists():
+            raise BuildError(
+                f"cannot use {name} of build {self.id}: it is not there", hint="build again: nemotron-ops build --force"
+            )
+        return path
+
+    @property
+    def source(self) -> Source:
+        return source_from_json(self.manifest["plan"]["source"])
+
+    @property
+    def version(self) -> str:
+        """llama.cpp's version for people: "0.5.0 (llama-cpp-python 0.3.36)"."""
+        version, label = self.manifest.get("version", ""), self.source.label
+        return f"{version} ({label})" if version and version not in label else label
+
+    @property
+    def backend(self) -> str:
+        return str(self.manifest["plan"]["backend"])
+
+    @property
+    def made_at(self) -> float:
+        return float(self.manifest.get("made_at", 0))
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(p.lstat().st_size for p in self.path.rglob("*") if p.is_file())
+
+
+def work_dir(layout: Layout, build_id: str) -> Path:
+    return layout.builds / ".work" / build_id
+
+
+def new_dir(layout: Layout, build_id: str) -> Path:
+    return layout.builds / ".new" / build_id
+
+
+def steps_file(layout: Layout) -> Path:
+    return layout.builds / ".steps.json"
+
+
+def get(layout: Layout, build_id: str) -> Build | None:
+    """The build with exactly this id, if the store has it."""
+    path = layout.builds / build_id
+    manifest = read_json(path / MANIFEST) if build_id and not build_id.startswith(".") else None
+    return Build(id=build_id, path=path, manifest=manifest) if isinstance(manifest, dict) else None
+
+
+def find(layout: Layout, name: str) -> Build:
+    """The build whose id is `name` or contains it, if there is just one; "current" too. Raises BuildError."""
+    if name == "current" and (now := current(layout)):
+        return now
+    if exact := get(layout, name):
+        return exact
+    matches = [b for b in listed(layout) if name and name in b.id]
+    if len(matches) == 1:
+        return matches[0]
+    what = f"{len(matches)} builds match" if matches else "no such build"
+    raise BuildError(f"cannot choose build {name!r}: {what}", hint="see: nemotron-ops builds list")
+
+
+def listed(layout: Layout) -> tuple[Build, ...]:
+    """All builds, newest first."""
+    if not layout.builds.is_dir():
+        return ()
+    found = (get(layout, p.name) for p in layout.builds.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return tuple(sorted((b for b in found if b), key=lambda b: (b.made_at, b.id), reverse=True))
+
+
+def current(layout: Layout) -> Build | None:
+    """The build in use, or None. A pointer to a build that is gone counts as none."""
+    pointer = _pointer(layout)
+    return get(layout, pointer["current"]) if pointer["current"] else None
+
+
+def previous(layout: Layout) -> Build | None:
+    """The build that was current before this one, and still exists."""
+    found = (get(layout, name) for name in _pointer(layout)["previous"])
+    return next((b for b in found if b), None)
+
+
+def use(layout: Layout, build: Build) -> None:
+    """Make `build` current; the one before is remembered for `rollback`."""
+    with _pointer_lock(layout):
+        pointer = _pointer(layout)
+        if pointer["current"] == build.id:
+            return
+        before = [name for name in [pointer["current"], *pointer["previous"]] if name and name != build.id]
+        _point(layout, build.id, before)
+
+
+def rollback(layout: Layout) -> Build:
+    """Make the previous build current again. Raises BuildError if there is none.
+
+    The build rolled back from is forgotten as a predecessor, so a second rollback goes further back.
+    """
+    with _pointer_lock(layout):
+        history = _pointer(layout)["previous"]
+        for i, name in enumerate(history):
+            if build := get(layout, name):
+                _point(layout, name, history[i + 1 :])
+                return build
+    raise BuildError("cannot roll back: there is no previous build", hint="see: nemotron-ops builds list")
+
+
+def publish(layout: Layout, build_id: str, manifest: dict[str, Any]) -> Build:
+    """Give the proven folder `.new/ID` its name in the store, replacing a build of the same id if there is one."""
+    made, here = new_dir(layout, build_id), layout.builds / build_id
+    write_json(made / MANIFEST, manifest)
+    sync_tree(made)
+    if here.exists():
+        trash = layout.builds / ".trash" / f"{build_id}-{os.getpid()}"
+        trash.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(here, trash)
+    os.rename(made, here)
+    sync_dir(layout.builds)
+    shutil.rmtree(layout.builds / ".trash", ignore_errors=True)
+    return Build(id=build_id, path=here, manifest=manifest)
+
+
+def remove(layout: Layout, build: Build, *, force: bool = False) -> None:
+    """Delete `build`. Raises BuildError if it is current (unless forced) or being built."""
+    with _pointer_lock(layout):
+        pointer = _pointer(layout)
+        if pointer["current"] == build.id and not force:
+            raise BuildError(f"cannot remove build {build.id}: it is current", hint="use another first, or add --force")
+        with building(layout, build.id, timeout_s=0):
+            trash = layout.builds / ".trash" / f"{build.id}-{os.getpid()}"
+            trash.parent.mkdir(parents=True, exist_ok=True)
+            os.rename(build.path, trash)
+            if pointer["current"] == build.id:
+                _point(layout, "", pointer["previous"])
+    shutil.rmtree(layout.builds / ".trash", ignore_errors=True)
+
+
+def prunable(builds: tuple[Build, ...], *, keep: int, protected: frozenset[str]) -> tuple[Build, ...]:
+    """Builds beyond the newest `keep`, without the protected ones (current, previous, in use)."""
+    return tuple(b for b in builds[keep:] if b.id not in protected)
+
+
+def leftovers(layout: Layout) -> tuple[Path, ...]:
+    """Folders of builds that were begun and never finished, and that nobody works on."""
+    found = []
+    for parent in (layout.builds / ".work", layout.builds / ".new", layout.builds / ".trash"):
+        for path in parent.iterdir() if parent.is_dir() else ():
+            if path.is_dir() and not is_building(layout, path.name):
+                found.append(path)
+    return tuple(sorted(found))
+
+
+@contextmanager
+def building(layout: Layout, build_id: str, *, timeout_s: float = -1) -> Iterator[None]:
+    """Hold the lock of whoever builds `build_id`. Raises Busy if another does after `timeout_s`."""
+    lock = filelock.FileLock(_lock_place(layout, build_id), timeout=timeout_s)
+    try:
+        lock.acquire()
+    except filelock.Timeout as exc:
+        raise Busy(f"cannot work on build {build_id}: it is being built", hint="wait for it to end") from exc
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_building(layout: Layout, build_id: str) -> bool:
+    """Whether some process holds `build_id`'s lock at the moment."""
+    path = lock_file(layout, build_id)
+    if not path.exists():
+        return False
+    try:
+        with locked(path, timeout_s=0):
+            return False
+    except filelock.Timeout:
+        return True
+
+
+def count_building(layout: Layout) -> int:
+    """How many builds run at the moment."""
+    locks = layout.builds / ".locks"
+    return sum(is_building(layout, p.stem) for p in locks.glob("*.lock")) if locks.is_dir() else 0
+
+
+def lock_file(layout: Layout, build_id: str) -> Path:
+    return layout.builds / ".locks" / f"{build_id}.lock"
+
+
+def _lock_place(layout: Layout, build_id: str) -> Path:
+    path = lock_file(layout, build_id)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def now() -> float:
+    """Seconds since the epoch, for manifests."""
+    return time.time()
+
+
+def sync_tree(folder: Path) -> None:
+    """Flush every file below `folder` to disk, so that a rename afterwards publishes content, not promises."""
+    for path in [folder, *folder.rglob("*")]:
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            continue
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def _pointer(layout: Layout) -> dict[str, Any]:
+    value = read_json(layout.builds / "current.json") or {}
+    return {"current": value.get("current", ""), "previous": list(value.get("previous", []))}
+
+
+def _point(layout: Layout, build_id: str, before: list[str]) -> None:
+    write_json(layout.builds / "current.json", {"current": build_id, "previous": before[:PREVIOUS_KEPT]})
+
+
+@contextmanager
+def _pointer_lock(layout: Layout) -> Iterator[None]:
+    with locked(layout.builds / ".locks" / "current.pointer"):
+        yield

@@ -1,0 +1,119 @@
+"""`nemotron-ops build`: from llama.cpp's source to a proven binary. Prints."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from nemotron_ops.build.spec import Backend, BuildOptions, BuildRequest
+from nemotron_ops.cli.app import App, dry_run_option, json_option
+
+if TYPE_CHECKING:
+    from nemotron_ops.build.run import Prepared
+    from nemotron_ops.build.store import Build
+    from nemotron_ops.ui import Ui
+
+
+@click.command()
+@click.option("--cpu", "backend", flag_value="cpu", help="For the CPU alone.")
+@click.option("--cuda", "backend", flag_value="cuda", help="For NVIDIA GPUs. Needs their driver; the toolkit is got.")
+@click.option("--metal", "backend", flag_value="metal", help="For Apple's GPUs.")
+@click.option("--vulkan", "backend", flag_value="vulkan", help="For GPUs through Vulkan.")
+@click.option("--hip", "backend", flag_value="hip", help="For AMD GPUs through ROCm.")
+@click.option("--ref", default="", help="llama.cpp tag (v0.5.0), build number (b11434), commit or branch.")
+@click.option(
+    "--source", default="", metavar="SOURCE",
+    help="Git URL, folder, archive, git bundle, `registry` or `registry:PACKAGE==VERSION`.",
+)  # fmt: skip
+@click.option("--mirror", default="", envvar="NEMOTRON_OPS_MIRROR", help="Git URL to use in place of GitHub's.")
+@click.option("--portable", is_flag=True, help="To be carried to other machines: no tuning for this CPU.")
+@click.option("--cuda-arch", "cuda_archs", multiple=True, help="Compute capability to build for (90); repeatable.")
+@click.option("--hip-arch", "hip_archs", multiple=True, help="AMD architecture to build for (gfx1100); repeatable.")
+@click.option("--zig", is_flag=True, help="Compile with zig from a Python wheel; CPU only.")
+@click.option("--jobs", "-j", type=click.IntRange(1), help="Compilers at once. Default: by cores and memory.")
+@click.option("--cmake-arg", "cmake_args", multiple=True, metavar="NAME=VALUE", help="Further option for cmake.")
+@click.option("--force", is_flag=True, help="Build again even if this build exists.")
+@click.option("--offline", is_flag=True, help="Use only sources that are here already.")
+@click.option("--no-use", is_flag=True, help="Keep the build that is current.")
+@click.option("--accept-licence", is_flag=True, help="Accept the licence of NVIDIA's CUDA toolkit without asking.")
+@dry_run_option
+@json_option
+def build(
+    backend: str | None, ref: str, source: str, mirror: str, portable: bool, cuda_archs: tuple[str, ...],
+    hip_archs: tuple[str, ...], zig: bool, jobs: int | None, cmake_args: tuple[str, ...], force: bool, offline: bool,
+    no_use: bool, accept_licence: bool, dry_run: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Build llama.cpp for this machine, prove that it answers, and make it the current build.
+
+    Without a backend, the one that this machine has. What exists already is not built again. An interrupted
+    build goes on where it stopped.
+    """
+    options = BuildOptions(
+        backend=Backend(backend) if backend else None, portable=portable, cuda_archs=split(cuda_archs),
+        hip_archs=split(hip_archs), cmake_args=cmake_args, jobs=jobs, zig=zig,
+    )  # fmt: skip
+    request = BuildRequest(
+        options=options, ref=ref, source=source, mirror=mirror, force=force, activate=not no_use, offline=offline,
+        accept_licences=accept_licence,
+    )  # fmt: skip
+    with App() as app:
+        from nemotron_ops.build import run
+
+        if dry_run:
+            prepared = run.prepare(request, layout=app.layout, facts=app.facts, env=app.env, report=app.ui.report)
+            show_plan(prepared, app.ui, as_json=as_json)
+            return
+        made = run.ensure_build(request, layout=app.layout, facts=app.facts, env=app.env, report=app.ui.report)
+        show_build(made, app.ui, as_json=as_json)
+
+
+def split(words: tuple[str, ...]) -> tuple[str, ...]:
+    """`--cuda-arch 86,90` is `--cuda-arch 86 --cuda-arch 90`."""
+    return tuple(part for word in words for part in word.replace(";", ",").split(",") if part)
+
+
+def show_plan(prepared: Prepared, ui: Ui, *, as_json: bool) -> None:
+    """The plan, complete: what would be built, how, and why so."""
+    from nemotron_ops.build.plan import compile_argv, configure_argv, plan_json
+    from nemotron_ops.build.source import tree_path
+    from nemotron_ops.build.store import work_dir
+    from nemotron_ops.ui import duration, size
+
+    plan, layout, tools = prepared.plan, prepared.sources.layout, prepared.sources.facts.tools
+    source, work = tree_path(plan.source, prepared.sources), work_dir(layout, plan.id)
+    cmake, ninja = (tools[name].path if name in tools else name for name in ("cmake", "ninja"))
+    commands = (
+        configure_argv(cmake, ninja, source, work, plan.cmake),
+        compile_argv(ninja, work, plan.jobs, plan.targets),
+    )
+    if as_json:
+        ui.json({**plan_json(plan), "source_notes": list(prepared.notes), "commands": [list(c) for c in commands]})
+        return
+    rows: list[tuple[str, str]] = [
+        ("id", plan.id),
+        ("source", f"{plan.source.label}, commit {plan.source.commit or '(unknown)'}"),
+        ("backend", f"{plan.backend}{', portable' if plan.portable else ''}"),
+        ("compiler", f"{plan.compilers.identity} ({plan.compilers.cxx})"),
+        ("jobs", f"{plan.jobs}: {plan.jobs_why}"),
+        ("expected", f"about {duration(plan.expected_s)}, {size(plan.disk_bytes)} of disk while building"),
+    ]
+    if plan.archs:
+        rows.append(("architectures", f"{', '.join(plan.archs)} ({plan.archs_why})"))
+    rows += [("note", note) for note in plan.notes]
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        ui.data(f"{name.ljust(width)}  {value}")
+    for command in commands:
+        ui.data("\n" + " \\\n    ".join(command))
+
+
+def show_build(build: Build, ui: Ui, *, as_json: bool) -> None:
+    if as_json:
+        ui.json({"id": build.id, "path": str(build.path), "manifest": build.manifest})
+        return
+    proof = build.manifest["selftest"]
+    ui.data(f"{build.id}  llama.cpp {build.version}")
+    ui.data(f"llama-server: {build.binary('llama-server')}")
+    if not proof["whole"]:
+        ui.warn("the device it is for is not here, so it was tested on the CPU only, and is not made current")

@@ -1,0 +1,188 @@
+"""`nemotron-ops builds`: list, choose, compare, move and remove builds. Prints."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+
+from nemotron_ops.cli.app import App, dry_run_option, json_option
+
+
+@click.group()
+def builds() -> None:
+    """List, choose and remove builds."""
+
+
+@builds.command("list")
+@json_option
+def list_builds(as_json: bool) -> None:
+    """List builds, newest first; the current one is marked."""
+    with App() as app:
+        from nemotron_ops.build import store
+        from nemotron_ops.ui import size
+
+        now = store.current(app.layout)
+        found = store.listed(app.layout)
+        if as_json:
+            app.ui.json([summary(b, current=bool(now and b.id == now.id)) for b in found])
+            return
+        rows = [
+            (
+                "*" if now and b.id == now.id else "", b.id, b.version, b.backend,
+                time.strftime("%Y-%m-%d %H:%M", time.localtime(b.made_at)), size(b.size_bytes),
+            )
+            for b in found
+        ]  # fmt: skip
+        app.ui.table(("", "id", "llama.cpp", "backend", "made", "size"), rows)
+        if not found:
+            app.ui.say("no builds yet; make one with: nemotron-ops build")
+
+
+@builds.command()
+@click.argument("build", default="current")
+@json_option
+def show(build: str, as_json: bool) -> None:
+    """Show where a build came from, how it was made and what it proved."""
+    with App() as app:
+        from nemotron_ops.build import store
+
+        found = store.find(app.layout, build)
+        if as_json:
+            app.ui.json({**summary(found, current=is_current(app, found.id)), "manifest": found.manifest})
+            return
+        plan, proof = found.manifest["plan"], found.manifest["selftest"]
+        rows = [
+            ("id", found.id + (" (current)" if is_current(app, found.id) else "")),
+            ("path", str(found.path)),
+            ("llama.cpp", found.version),
+            ("commit", plan["source"]["commit"] or "unknown"),
+            ("source", f"{plan['source']['kind']}: {plan['source']['place']} {plan['source']['ref']}"),
+            ("backend", plan["backend"] + (", portable" if plan["portable"] else "")),
+            ("architectures", ", ".join(plan["archs"]) or "-"),
+            ("compiler", plan["compiler"]),
+            (
+                "made",
+                time.strftime("%Y-%m-%d %H:%M", time.localtime(found.made_at)) + f" in {found.manifest['took_s']} s",
+            ),
+            ("self-test", f"{len(proof['passed'])} checks on {proof['on']}"),
+            ("tiny model", ", ".join(f"{k} {v:g} tokens/s" for k, v in proof["tokens_per_s"].items())),
+            *(("note", note) for note in [*found.manifest["source_notes"], *plan["notes"]]),
+        ]
+        for name, value in rows:
+            app.ui.data(f"{name.ljust(13)}  {value}")
+
+
+@builds.command()
+@click.argument("build")
+@dry_run_option
+@json_option
+def use(build: str, dry_run: bool, as_json: bool) -> None:
+    """Make a build current. Running servers keep theirs until they are restarted."""
+    with App() as app:
+        from nemotron_ops.build import store
+
+        found = store.find(app.layout, build)
+        if not dry_run:
+            store.use(app.layout, found)
+        told(app, as_json, {"current": found.id, "dry_run": dry_run}, f"current: {found.id}")
+
+
+@builds.command()
+@dry_run_option
+@json_option
+def rollback(dry_run: bool, as_json: bool) -> None:
+    """Make the build before the current one current again."""
+    with App() as app:
+        from nemotron_ops.build import store
+        from nemotron_ops.errors import BuildError
+
+        before = store.previous(app.layout)
+        if before is None:
+            raise BuildError("cannot roll back: there is no previous build", hint="see: nemotron-ops builds list")
+        found = before if dry_run else store.rollback(app.layout)
+        told(app, as_json, {"current": found.id, "dry_run": dry_run}, f"current: {found.id}")
+
+
+@builds.command()
+@click.argument("build")
+@click.option("--force", is_flag=True, help="Also if it is current.")
+@dry_run_option
+@json_option
+def rm(build: str, force: bool, dry_run: bool, as_json: bool) -> None:
+    """Remove a build."""
+    with App() as app:
+        from nemotron_ops.build import store
+
+        found = store.find(app.layout, build)
+        if not dry_run:
+            store.remove(app.layout, found, force=force)
+        told(app, as_json, {"removed": found.id, "dry_run": dry_run}, f"removed: {found.id}")
+
+
+@builds.command()
+@click.option("--keep", type=click.IntRange(0), default=3, show_default=True, help="Newest builds to keep.")
+@dry_run_option
+@json_option
+def prune(keep: int, dry_run: bool, as_json: bool) -> None:
+    """Remove old builds and what interrupted ones left; never the current, the previous, or one that is running."""
+    with App() as app:
+        import shutil
+
+        from nemotron_ops.build import store
+
+        found = store.listed(app.layout)
+        old = store.prunable(found, keep=keep, protected=protected(app, [b.id for b in found]))
+        left = store.leftovers(app.layout)
+        if not dry_run:
+            for build in old:
+                store.remove(app.layout, build)
+            for path in left:
+                shutil.rmtree(path, ignore_errors=True)
+        value = {"removed": [b.id for b in old], "leftovers": [str(p) for p in left], "dry_run": dry_run}
+        told(app, as_json, value, f"removed {len(old)} builds and {len(left)} leftovers")
+
+
+def protected(app: App, ids: list[str]) -> frozenset[str]:
+    """Builds that must stay: current, previous, and those whose programs are running."""
+    from nemotron_ops.build import store
+
+    kept = [b.id for b in (store.current(app.layout), store.previous(app.layout)) if b]
+    return frozenset([*kept, *running(app, ids)])
+
+
+def running(app: App, ids: list[str]) -> list[str]:
+    """Builds out of which some process runs."""
+    import psutil
+
+    programs = [p.info["exe"] or "" for p in psutil.process_iter(["exe"])]
+    return [i for i in ids if any(e.startswith(str(app.layout.builds / i)) for e in programs)]
+
+
+def summary(build: Any, *, current: bool) -> dict[str, Any]:
+    return {
+        "id": build.id,
+        "current": current,
+        "path": str(build.path),
+        "version": build.version,
+        "backend": build.backend,
+        "commit": build.source.commit,
+        "made_at": build.made_at,
+        "size_bytes": build.size_bytes,
+    }
+
+
+def is_current(app: App, build_id: str) -> bool:
+    from nemotron_ops.build import store
+
+    now = store.current(app.layout)
+    return now is not None and now.id == build_id
+
+
+def told(app: App, as_json: bool, value: dict[str, Any], text: str) -> None:
+    """The outcome, as JSON or as a line; a dry run says so."""
+    if as_json:
+        app.ui.json(value)
+    else:
+        app.ui.data(f"would be {text}" if value.get("dry_run") else text)
