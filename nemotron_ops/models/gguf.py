@@ -16,7 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from nemotron_ops.errors import ModelError
-from nemotron_ops.models.tensor_types import TYPES
+from nemotron_ops.models.tensor_types import TYPES, row_bytes
+
+__all__ = ["Counted", "Header", "Read", "Tensor", "Value", "check_size", "combine", "parse", "row_bytes"]
 
 Read = Callable[[int, int], bytes]  # read(offset, n): at most n bytes from there, fewer only at the end
 

@@ -42,6 +42,7 @@ TYPES: dict[int, tuple[str, int, int]] = {
     39: ("MXFP4", 32, 17),
     40: ("NVFP4", 64, 36),
     41: ("Q1_0", 128, 18),
+    42: ("Q2_0", 64, 18),
 }
 BY_NAME = {name.lower(): (block, n_bytes) for name, block, n_bytes in TYPES.values()}
 
