@@ -17,6 +17,7 @@ import httpx
 from nemotron_ops.engine.health import Health, health_of, parse_metrics
 from nemotron_ops.errors import EngineError
 
+SLOT_FILE_S = 60.0  # saving waits while the slot is busy
 LIMITS = httpx.Limits(max_keepalive_connections=0)
 
 
@@ -27,7 +28,7 @@ class Client:
         self, socket: Path | None = None, base_url: str | None = None, api_key: str = "", timeout_s: float = 5.0
     ) -> None:
         self._http = httpx.Client(
-            transport=httpx.HTTPTransport(uds=str(socket) if socket else None, limits=LIMITS),
+            transport=httpx.HTTPTransport(uds=str(socket) if socket else None, limits=LIMITS, verify=_is_tls(base_url)),
             base_url=base_url or "http://llama-server", headers=_auth(api_key), timeout=timeout_s, trust_env=False,
         )  # fmt: skip
 
@@ -80,7 +81,7 @@ class AsyncClient:
 
     def __init__(self, socket: Path, api_key: str = "", timeout_s: float = 5.0) -> None:
         self._http = httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(uds=str(socket), limits=LIMITS),
+            transport=httpx.AsyncHTTPTransport(uds=str(socket), limits=LIMITS, verify=False),
             base_url="http://llama-server", headers=_auth(api_key), timeout=timeout_s, trust_env=False,
         )  # fmt: skip
 
@@ -107,20 +108,29 @@ class AsyncClient:
     async def props(self) -> dict[str, Any]:
         return dict((await self._ask("GET", "/props")).json())
 
-    async def chat(self, messages: Sequence[dict[str, Any]], **fields: Any) -> dict[str, Any]:
+    async def chat(
+        self, messages: Sequence[dict[str, Any]], *, timeout_s: float | None = 300.0, **fields: Any
+    ) -> dict[str, Any]:
         body = {"messages": list(messages), **fields}
-        return dict((await self._ask("POST", "/v1/chat/completions", json=body)).json())
+        return dict((await self._ask("POST", "/v1/chat/completions", json=body, timeout_s=timeout_s)).json())
 
     async def slot_file(self, action: str, slot: int, filename: str) -> dict[str, Any]:
         """`action` is "save" or "restore"; `filename` is below the server's `--slot-save-path`."""
         body = {"filename": filename}
-        return dict((await self._ask("POST", f"/slots/{slot}?action={action}", json=body)).json())
+        path = f"/slots/{slot}?action={action}"
+        return dict((await self._ask("POST", path, json=body, timeout_s=SLOT_FILE_S)).json())
 
-    async def _ask(self, method: str, path: str, json: Any = None) -> httpx.Response:
+    async def _ask(self, method: str, path: str, *, json: Any = None, timeout_s: float | None = -1) -> httpx.Response:
+        timeout = httpx.USE_CLIENT_DEFAULT if timeout_s == -1 else timeout_s
         try:
-            return _checked(await self._http.request(method, path, json=json), path)
+            return _checked(await self._http.request(method, path, json=json, timeout=timeout), path)
         except httpx.HTTPError as exc:
             raise _unreachable(path, exc) from exc
+
+
+def _is_tls(base_url: str | None) -> bool:
+    """Certificates are only loaded where there is one to check: that costs 20 ms and more."""
+    return bool(base_url) and str(base_url).startswith("https:")
 
 
 def _auth(api_key: str) -> dict[str, str]:

@@ -47,11 +47,16 @@ class InstanceSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Everything one supervisor runs."""
+    """Everything one supervisor runs.
+
+    `capacity_bytes` is what instances may take together, by device name as in `InstanceSpec.memory_bytes`; a device
+    that is not named has no limit.
+    """
 
     models: tuple[ModelView, ...]
     instances: tuple[InstanceSpec, ...]
     default_model: str = ""
+    capacity_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
 def to_json(spec: InstanceSpec) -> dict[str, Any]:

@@ -1,0 +1,67 @@
+"""Finding again what an earlier supervisor left running. Disk, /proc, HTTP to the engine.
+
+Ours is what the record says, and only while pid, start time and command line all agree. A process that does not agree
+is left alone; a record whose process is gone is removed together with its socket and key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from nemotron_ops.engine.client import AsyncClient
+from nemotron_ops.engine.health import Health
+from nemotron_ops.paths import Layout
+from nemotron_ops.supervisor import process, record
+from nemotron_ops.supervisor.record import Record
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """Records of living processes, and the ids of dead ones that were cleaned up."""
+
+    alive: tuple[Record, ...] = ()
+    cleaned: tuple[str, ...] = ()
+
+
+def find(layout: Layout) -> Found:
+    """Look at every record; needs the state directory's lock."""
+    alive: list[Record] = []
+    cleaned: list[str] = []
+    for found in record.read_all(layout):
+        living = identify(found)
+        if living:
+            record.write(layout, living)
+            alive.append(living)
+        else:
+            clean(layout, found)
+            cleaned.append(found.id)
+    return Found(alive=tuple(alive), cleaned=tuple(cleaned))
+
+
+def identify(found: Record) -> Record | None:
+    """`found` with its pid, if its process lives and is ours; None otherwise."""
+    if found.pid == 0:  # the supervisor died between starting it and writing down its pid
+        pid = process.find_launched(record.LAUNCH_VARIABLE).get(found.launch, 0)
+        return replace(found, pid=pid, started=process.started(pid) or "") if pid else None
+    if not process.same(found.pid, found.started):
+        return None
+    return found if ours(process.argv_of(found.pid), found) else None
+
+
+def ours(argv: tuple[str, ...], found: Record) -> bool:
+    """Whether a living process's command line is the recorded one: its private socket names it."""
+    return found.socket in argv if found.socket else bool(argv)
+
+
+def clean(layout: Layout, found: Record) -> None:
+    for name in (found.socket, found.key_file):
+        if name and Path(name).parent == layout.runtime:
+            Path(name).unlink(missing_ok=True)
+    record.remove(layout, found.id)
+
+
+async def is_ready(found: Record) -> bool:
+    """Whether an adopted engine has loaded; one that does not answer at all is left to the liveness probe."""
+    async with AsyncClient(Path(found.socket)) as client:  # /health asks for no key
+        return await client.health() is not Health.LOADING

@@ -1,0 +1,43 @@
+"""How far a load is, and whether it still moves. Pure.
+
+llama-server reports no progress of its own outside its router mode, so it is read from what the kernel counts: bytes
+read and memory held, against the size of the model's files. Any growth of any counter, or of the log, is a sign that
+the load goes on: the deadline of a start is about silence, never about duration.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+CPU_STEP_S = 0.05  # less computing than this between two looks is idling
+ALMOST = 0.99  # only `ready` is all of it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """Counters of one process at one time."""
+
+    read_bytes: int = 0
+    rss_bytes: int = 0
+    cpu_s: float = 0.0
+    log_bytes: int = 0
+
+
+def moved(before: Look, after: Look) -> bool:
+    """Whether anything happened between two looks."""
+    return (
+        after.read_bytes > before.read_bytes
+        or after.rss_bytes > before.rss_bytes
+        or after.log_bytes > before.log_bytes
+        or after.cpu_s - before.cpu_s >= CPU_STEP_S
+    )
+
+
+def share(look: Look, file_bytes: int) -> float | None:
+    """0..1 of the model's bytes that are in, or None where the files' size is unknown.
+
+    Mapped files show in the resident size, read ones in the bytes read; whichever is more counts.
+    """
+    if file_bytes <= 0:
+        return None
+    return min(ALMOST, max(look.read_bytes, look.rss_bytes) / file_bytes)

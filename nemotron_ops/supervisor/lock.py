@@ -1,0 +1,53 @@
+"""One supervisor per state directory. flock.
+
+The kernel gives the lock back when its holder ends, however it ends, so a stale one cannot exist.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from nemotron_ops.errors import ControlError
+from nemotron_ops.paths import Layout
+
+
+def lock_path(layout: Layout) -> Path:
+    return layout.state / "supervisor.lock"
+
+
+def take(layout: Layout, *, inherited_fd: int | None = None) -> int:
+    """The lock as an open descriptor; closing it gives it back. Raises ControlError with the holder's pid."""
+    layout.state.mkdir(parents=True, exist_ok=True)
+    fd = inherited_fd if inherited_fd is not None else os.open(lock_path(layout), os.O_RDWR | os.O_CREAT, 0o600)
+    os.set_inheritable(fd, False)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as exc:
+        pid = os.pread(fd, 32, 0).decode(errors="replace").strip()
+        os.close(fd)
+        raise ControlError(
+            f"cannot start a supervisor: another one is running with pid {pid or 'unknown'}",
+            hint="`nemotron-ops status` shows it, `nemotron-ops stop` stops it, `nemotron-ops reload` changes it",
+        ) from exc
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+    return fd
+
+
+def holder(layout: Layout) -> int | None:
+    """The pid of the supervisor that holds the lock, or None if nobody does."""
+    try:
+        fd = os.open(lock_path(layout), os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        text = os.pread(fd, 32, 0).decode(errors="replace").strip()
+        return int(text) if text.isdigit() else 0
+    else:
+        return None
+    finally:
+        os.close(fd)

@@ -1,0 +1,187 @@
+"""Processes as the kernel knows them: start, identify, watch, signal. Subprocess, /proc, psutil, signals.
+
+A pid alone names nothing, for it is used again; pid and start time together do. Children get their own session and
+process group, so neither Ctrl-C nor a logout reaches them, and a kill takes grandchildren along.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+LINUX = sys.platform.startswith("linux")
+POLL_S = 0.2  # where the kernel has no pidfd
+OOM_SCORE = 500  # the kernel should take the model before the supervisor
+
+_children: dict[int, subprocess.Popen[bytes]] = {}  # kept, or Python would reap them behind our back
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """What a process has done so far; any growth is a sign of life."""
+
+    read_bytes: int = 0
+    rss_bytes: int = 0
+    cpu_s: float = 0.0
+
+
+def spawn(
+    argv: Sequence[str], *, env: Mapping[str, str], log: Path, pass_fds: Sequence[int] = (), cwd: Path | None = None
+) -> int:
+    """Start `argv` in a session of its own, its output appended to `log`; returns its pid. Raises OSError."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    fd = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        child = subprocess.Popen(
+            list(argv), stdin=subprocess.DEVNULL, stdout=fd, stderr=fd, env=dict(env), cwd=cwd or "/",
+            start_new_session=True, pass_fds=tuple(pass_fds),
+        )  # fmt: skip
+    finally:
+        os.close(fd)
+    _children[child.pid] = child
+    return child.pid
+
+
+def prefer_for_oom(pid: int) -> None:
+    """Let the kernel's OOM killer take this process before others of ours. Raising the score is always allowed."""
+    try:
+        Path(f"/proc/{pid}/oom_score_adj").write_text(str(OOM_SCORE))
+    except OSError:
+        return  # no /proc here, or it is gone already
+
+
+def started(pid: int) -> str | None:
+    """The start time of a living `pid` as an opaque word, or None if there is none (zombies do not live)."""
+    if LINUX:
+        try:
+            text = Path(f"/proc/{pid}/stat").read_text()
+        except OSError:
+            return None
+        fields = text[text.rindex(")") + 2 :].split()
+        return None if fields[0] in "ZX" else f"{boot_id()}-{fields[19]}"
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else f"{process.create_time():.3f}"
+    except psutil.Error:
+        return None
+
+
+def boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
+    except OSError:
+        return ""
+
+
+def same(pid: int, started_then: str) -> bool:
+    """Whether `pid` still is the process that was started then."""
+    return pid > 0 and bool(started_then) and started(pid) == started_then
+
+
+def argv_of(pid: int) -> tuple[str, ...]:
+    try:
+        return tuple(psutil.Process(pid).cmdline())
+    except psutil.Error:
+        return ()
+
+
+def find_launched(variable: str) -> dict[str, int]:
+    """Value of the environment variable -> pid, for all our own processes that have it and lead a session."""
+    found: dict[str, int] = {}
+    for process in psutil.process_iter():
+        try:
+            if process.uids().real != os.getuid() or os.getsid(process.pid) != process.pid:
+                continue
+            value = process.environ().get(variable)
+        except (psutil.Error, OSError):
+            continue
+        if value:
+            found[value] = process.pid
+    return found
+
+
+def usage(pid: int) -> Usage:
+    """What `pid` has read, holds and computed; zeros where the system does not say."""
+    try:
+        process = psutil.Process(pid)
+        with process.oneshot():
+            times = process.cpu_times()
+            rss = process.memory_info().rss
+        io = process.io_counters() if hasattr(process, "io_counters") else None
+    except (psutil.Error, OSError):
+        return Usage()
+    read = getattr(io, "read_chars", 0) or getattr(io, "read_bytes", 0) if io else 0
+    return Usage(read_bytes=int(read), rss_bytes=int(rss), cpu_s=float(times.user + times.system))
+
+
+async def ended(pid: int, started_then: str) -> int | None:
+    """Waits until the process is gone. Its exit code if it was our child (negative for a signal), else None."""
+    if hasattr(os, "pidfd_open"):
+        try:
+            fd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return reap(pid)
+        except OSError:
+            fd = -1  # an old kernel
+        if fd >= 0 and same_or_zombie(pid, started_then):
+            return await _readable(fd, pid)
+        if fd >= 0:
+            os.close(fd)
+            return None
+    while True:
+        code = reap(pid)
+        if code is not None or not same(pid, started_then):
+            return code
+        await asyncio.sleep(POLL_S)
+
+
+async def _readable(fd: int, pid: int) -> int | None:
+    gone = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(fd, gone.set)
+    try:
+        await gone.wait()
+        return reap(pid)
+    finally:
+        loop.remove_reader(fd)
+        os.close(fd)
+
+
+def same_or_zombie(pid: int, started_then: str) -> bool:
+    """`same`, or a zombie that still waits for its parent to look."""
+    now = started(pid)
+    return now == started_then or now is None
+
+
+def reap(pid: int) -> int | None:
+    """The exit code of our dead child `pid`; None if it lives or is not our child."""
+    if child := _children.get(pid):
+        if child.poll() is not None:
+            del _children[pid]
+        return child.returncode
+    try:
+        got, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return None
+    return os.waitstatus_to_exitcode(status) if got else None
+
+
+def send(pid: int, started_then: str, sig: signal.Signals, *, group: bool = False) -> bool:
+    """Signal the process, or its whole group; False if it is gone. Never another process that has its pid now."""
+    if not group and not same(pid, started_then):
+        return False
+    if group and (now := started(pid)) is not None and now != started_then:
+        return False
+    try:
+        (os.killpg if group else os.kill)(pid, sig)
+    except ProcessLookupError:
+        return False
+    return True

@@ -1,0 +1,183 @@
+"""The control socket: what the command line and the gateway may ask of a running supervisor. asyncio, unix socket.
+
+One request per connection, one line of JSON each way; `follow`, `events` with `follow`, and nothing else stay open.
+The socket is for its owner only: mode 0600 in a 0700 folder, and the peer's user is checked besides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import struct
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from nemotron_ops.errors import ControlError, NemotronOpsError
+from nemotron_ops.paths import Layout
+from nemotron_ops.supervisor import snapshot as snapshots
+from nemotron_ops.supervisor.snapshot import Snapshot
+
+LINE_BYTES = 1 << 20
+CONNECTIONS = 256
+Answer = dict[str, Any]
+Verb = Callable[[dict[str, Any]], Awaitable[Answer] | AsyncIterator[Answer]]
+
+
+class ControlServer:
+    """Listens, checks who asks, and hands requests to `verbs`. Knows what followers report as in flight."""
+
+    def __init__(self, layout: Layout, verbs: dict[str, Verb], *, changed: Callable[[], None]) -> None:
+        self._layout, self._verbs, self._changed = layout, verbs, changed
+        self._server: asyncio.Server | None = None
+        self._snapshot: Snapshot | None = None
+        self._followers: dict[int, asyncio.Event] = {}
+        self._inflight: dict[int, dict[str, int]] = {}
+        self._connections: set[asyncio.Task[None]] = set()
+        self._number = 0
+
+    async def start(self) -> None:
+        """Needs the state directory's lock: a socket file that is there belongs to nobody."""
+        path = self._layout.control_socket
+        make_private(self._layout)
+        path.unlink(missing_ok=True)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.bind(str(path))
+        path.chmod(0o600)
+        self._server = await asyncio.start_unix_server(self._serve, sock=sock, limit=LINE_BYTES)
+
+    async def close(self, *, unlink: bool) -> None:
+        if self._server:
+            self._server.close()
+        for task in list(self._connections):
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+        if unlink:
+            self._layout.control_socket.unlink(missing_ok=True)
+
+    def publish(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        for news in self._followers.values():
+            news.set()
+
+    @property
+    def following(self) -> int:
+        """How many follow the snapshots: gateways, and people who are attached."""
+        return len(self._followers)
+
+    def inflight(self, instance: str) -> int | None:
+        """Requests that gateways have at `instance`, or None while none has reported."""
+        if not self._inflight:
+            return None
+        return sum(counts.get(instance, 0) for counts in self._inflight.values())
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task
+        self._connections.add(task)
+        try:
+            if len(self._connections) > CONNECTIONS:
+                raise ControlError("cannot answer: too many connections")
+            check_peer(writer.get_extra_info("socket"))
+            await self._answer(reader, writer)
+        except NemotronOpsError as exc:
+            await _write(writer, {"error": {"message": exc.message, "hint": exc.hint}})
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # they went away, or we do
+        finally:
+            self._connections.discard(task)
+            writer.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async with asyncio.timeout(30):
+            args = parse(await _line(reader))
+        verb = str(args.pop("verb", ""))
+        if verb == "follow":
+            await self._follow(reader, writer)
+            return
+        if verb not in self._verbs:
+            raise ControlError(
+                f"cannot do {verb!r}: there is no such verb", hint=f"verbs: {', '.join(sorted(self._verbs))}"
+            )
+        answer = self._verbs[verb](args)
+        if isinstance(answer, AsyncIterator):
+            async for part in answer:
+                await _write(writer, part)
+        else:
+            await _write(writer, await answer)
+
+    async def _follow(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Every new snapshot to the follower; its counts of requests in flight from it."""
+        self._number += 1
+        number, news = self._number, asyncio.Event()
+        self._followers[number] = news
+        news.set()
+        try:
+            async with asyncio.TaskGroup() as group:
+                sending = group.create_task(self._send_news(news, writer))
+                await self._take_reports(number, reader)
+                sending.cancel()
+        except* ConnectionError:
+            pass  # the follower went away
+        finally:
+            del self._followers[number]
+            self._inflight.pop(number, None)
+            self._changed()
+
+    async def _send_news(self, news: asyncio.Event, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await news.wait()
+            news.clear()
+            if self._snapshot is not None:
+                await _write(writer, {"snapshot": snapshots.to_json(self._snapshot)})
+
+    async def _take_reports(self, number: int, reader: asyncio.StreamReader) -> None:
+        while line := await _line(reader):
+            counts = parse(line).get("inflight")
+            if isinstance(counts, dict):
+                self._inflight[number] = {str(k): int(v) for k, v in counts.items()}
+                self._changed()
+
+
+def make_private(layout: Layout) -> None:
+    """The runtime folder, ours alone. Raises ControlError if another user made it."""
+    layout.runtime.mkdir(parents=True, exist_ok=True, mode=0o700)
+    status = layout.runtime.stat()
+    if status.st_uid != os.geteuid():
+        raise ControlError(f"cannot use {layout.runtime}: it belongs to user {status.st_uid}")
+    if status.st_mode & 0o077:
+        layout.runtime.chmod(0o700)
+
+
+def check_peer(sock: Any) -> None:
+    """Raises ControlError unless the other side is the same user, or root."""
+    if not sys.platform.startswith("linux"):
+        return  # the folder's mode has to do
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _, uid, _ = struct.unpack("3i", credentials)
+    if uid not in (os.geteuid(), 0):
+        raise ControlError(f"cannot answer user {uid}: this supervisor belongs to user {os.geteuid()}")
+
+
+def parse(line: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except ValueError as exc:
+        raise ControlError("cannot read the request: not JSON") from exc
+    if not isinstance(value, dict):
+        raise ControlError("cannot read the request: not an object")
+    return value
+
+
+async def _line(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.readline()
+    except ValueError as exc:
+        raise ControlError(f"cannot read the request: longer than {LINE_BYTES} bytes") from exc
+
+
+async def _write(writer: asyncio.StreamWriter, value: Answer) -> None:
+    writer.write(json.dumps(value).encode() + b"\n")
+    await writer.drain()
