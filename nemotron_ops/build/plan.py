@@ -17,13 +17,19 @@ from typing import Any
 from nemotron_ops.build import backends, cuda
 from nemotron_ops.build.cuda import CudaChoice
 from nemotron_ops.build.spec import TARGETS, Backend, BuildOptions, Fix, Source, source_json
-from nemotron_ops.errors import HostError
+from nemotron_ops.errors import HostError, UsageError
 from nemotron_ops.host.facts import Facts, Tool
 
 # Of the caller's environment, only these reach cmake, ninja and the compilers: CFLAGS and the like would change
 # the binary without changing its id.
 ENV_KEPT = ("PATH", "HOME", "TMPDIR", "USER", "LANG", "DEVELOPER_DIR", "SDKROOT", "CCACHE_DIR", "SCCACHE_DIR")
-ZIG_ARCHIVERS = ("CMAKE_AR", "CMAKE_RANLIB")
+# Where things lie on this machine does not change the binary; what they are is in the id by other words.
+PLACES = frozenset({
+    "CMAKE_C_COMPILER", "CMAKE_CXX_COMPILER", "CMAKE_AR", "CMAKE_RANLIB",
+    "CMAKE_CUDA_COMPILER", "CMAKE_CUDA_HOST_COMPILER", "CUDAToolkit_ROOT",
+})  # fmt: skip
+# Of a CPU's flags, those that compilers make code from; others come and go with kernels.
+ISA_FLAGS = ("sse", "ssse", "avx", "amx", "fma", "f16c", "bmi", "vnni", "gfni", "asimd", "sve", "sme", "i8mm", "bf16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +99,7 @@ def plan(
     jobs, jobs_why = choose_jobs(facts, cost.job_bytes, asked=options.jobs, busy=busy)
     cpu_s = cost.cpu_s + (backends.PORTABLE_CPU_S if options.portable else 0)
     return BuildPlan(
-        id=build_id(source, backend, cmake, compilers, facts, portable=options.portable),
+        id=build_id(source, backend, cmake, toolset(compilers, choice), facts, portable=options.portable),
         source=source,
         backend=backend,
         portable=options.portable,
@@ -132,7 +138,12 @@ def compiler_options(compilers: Compilers) -> dict[str, str]:
     options = {"CMAKE_C_COMPILER": compilers.cc, "CMAKE_CXX_COMPILER": compilers.cxx}
     if compilers.kind == "zig":
         home = Path(compilers.cc).parent
-        options |= {"CMAKE_AR": str(home / "ar"), "CMAKE_RANLIB": str(home / "ranlib"), "GGML_OPENMP": "OFF"}
+        options |= {
+            "CMAKE_AR": str(home / "ar"),
+            "CMAKE_RANLIB": str(home / "ranlib"),
+            "GGML_OPENMP": "OFF",  # zig has no OpenMP; ggml's own thread pool is as fast
+            "CMAKE_EXE_LINKER_FLAGS": "-s",  # 108 MB of debug information otherwise
+        }
     return options
 
 
@@ -201,7 +212,7 @@ def build_id(
     source: Source,
     backend: Backend,
     cmake: Mapping[str, str],
-    compilers: Compilers,
+    toolset: str,
     facts: Facts,
     *,
     portable: bool,
@@ -210,24 +221,32 @@ def build_id(
     matters = {
         "source": source.identity,
         "backend": str(backend),
-        "cmake": dict(sorted(cmake.items())),
-        "compiler": compilers.identity,
+        "cmake": {name: value for name, value in sorted(cmake.items()) if name not in PLACES},
+        "toolset": toolset,
         "system": [facts.system, facts.machine, list(facts.glibc or ())],
-        "cpu": [] if portable else sorted(facts.cpu_flags) or [facts.cpu],
+        "cpu": [] if portable else isa(facts) or [facts.cpu],
     }
     digest = hashlib.sha256(json.dumps(matters, sort_keys=True).encode()).hexdigest()
     return f"{backend}{'-portable' if portable else ''}-{source.short}-{digest[:8]}"
 
 
+def toolset(compilers: Compilers, choice: CudaChoice | None) -> str:
+    """Everything that compiles, by kind and version: `gcc 12.2.0, CUDA 13.0.2`."""
+    return compilers.identity + (f", CUDA {cuda.dotted(choice.toolkit.version)}" if choice else "")
+
+
+def isa(facts: Facts) -> list[str]:
+    """The instruction sets of this CPU that matter to compilers."""
+    return sorted(flag for flag in facts.cpu_flags if flag.startswith(ISA_FLAGS))
+
+
 def parse_cmake_args(words: tuple[str, ...]) -> dict[str, str]:
     """`NAME=VALUE`, `-DNAME=VALUE` or `-DNAME:TYPE=VALUE` as options. Raises UsageError."""
-    from nemotron_ops.errors import UsageError
-
     options = {}
     for word in words:
         name, sep, value = word.removeprefix("-D").partition("=")
         name = name.partition(":")[0]
-        if not sep or not name.replace("_", "").isalnum():
+        if not sep or word.startswith("--") or not name.replace("_", "").isalnum():
             raise UsageError(f"cannot use --cmake-arg {word}: expected NAME=VALUE", hint="as in GGML_CUDA_FA=OFF")
         options[name] = value
     return options
@@ -235,7 +254,7 @@ def parse_cmake_args(words: tuple[str, ...]) -> dict[str, str]:
 
 def configure_argv(cmake: str, ninja: str, source: Path, work: Path, options: Mapping[str, str]) -> tuple[str, ...]:
     """The complete cmake command."""
-    head = (cmake, "-S", str(source), "-B", str(work), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}")
+    head = (cmake, f"-S{source}", f"-B{work}", "-GNinja", f"-DCMAKE_MAKE_PROGRAM={ninja}")
     return (*head, *(f"-D{name}={value}" for name, value in options.items()))
 
 

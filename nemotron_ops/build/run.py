@@ -22,12 +22,14 @@ from nemotron_ops.build.plan import BuildPlan, plan, plan_json
 from nemotron_ops.build.selftest import Proof, SelfTestFailed
 from nemotron_ops.build.source import Sources
 from nemotron_ops.build.source_order import order
-from nemotron_ops.build.spec import BuildRequest, Origin, Source, without_secrets
+from nemotron_ops.build.spec import BuildOptions, BuildRequest, Origin, Source, without_secrets
 from nemotron_ops.build.store import Build
 from nemotron_ops.errors import BuildError, SourceError
 from nemotron_ops.host.facts import Facts
 from nemotron_ops.paths import Layout
 from nemotron_ops.progress import Report, Step, silent
+
+__all__ = ["BuildOptions", "BuildRequest", "Prepared", "ensure_build", "existing", "log_file", "prepare"]
 
 WAIT_PERIOD_S = 0.5
 

@@ -40,7 +40,7 @@ def compiler(text: str) -> tuple[str, tuple[int, ...]]:
         return "apple-clang", version(plain)
     if "clang" in first:
         return "clang", version(plain)
-    gnu = "Free Software Foundation" in text or re.search(r"\b(gcc|g\+\+|c\+\+|cc)\b", first)
+    gnu = "Free Software Foundation" in text or re.search(r"\b(gcc|g\+\+|c\+\+|cc)(?!\w)", first)
     return ("gcc", version(plain)) if gnu else ("", version(plain))
 
 

@@ -1,0 +1,169 @@
+"""CUDA: which toolkit and architectures, and every refusal with its remedy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from nemotron_ops.build.cuda import choose, cmake_arch, parse_arch
+from nemotron_ops.errors import HostError, UsageError
+from nemotron_ops.host import Facts, Gpu, Tool
+from tests.machines import GCC12, GCC16, H100, LAPTOP, MAC, SPARK, WHEELS, nvcc
+
+TWO_KINDS = replace(
+    H100,
+    gpus=(
+        Gpu(index=0, kind="cuda", name="NVIDIA H100", compute_capability=(9, 0)),
+        Gpu(index=1, kind="cuda", name="NVIDIA H100", compute_capability=(9, 0)),
+        Gpu(index=2, kind="cuda", name="NVIDIA L4", compute_capability=(8, 9)),
+    ),
+)
+MIG = replace(
+    H100, gpus=(Gpu(index=0, kind="cuda", name="NVIDIA H100 MIG 1g.10gb", compute_capability=(9, 0), mig=True),)
+)
+V100 = replace(H100, gpus=(Gpu(index=0, kind="cuda", name="Tesla V100", compute_capability=(7, 0)),))
+OLD_DRIVER = replace(H100, driver_version="550.54.14", driver_cuda=(12, 4))
+RUBIN = replace(H100, gpus=(Gpu(index=0, kind="cuda", name="Next", compute_capability=(15, 0)),))
+
+
+def with_tools(facts: Facts, **tools: Tool) -> Facts:
+    return replace(facts, tools={**facts.tools, **tools})
+
+
+def chosen(facts: Facts, *asked: str) -> tuple[tuple[str, ...], str, bool]:
+    choice = choose(facts, asked, facts.tools.get("cxx"))
+    version = ".".join(str(n) for n in choice.toolkit.version)
+    return choice.archs, version, choice.toolkit.from_wheels
+
+
+def test_a_machine_with_only_a_driver_gets_the_toolkit_from_wheels() -> None:
+    assert chosen(H100) == (("90-real",), "13.0.2", True)
+
+
+def test_the_systems_toolkit_is_used_where_it_fits() -> None:
+    assert chosen(with_tools(H100, **nvcc(13, 0, 88))) == (("90-real",), "13.0.88", False)
+
+
+def test_each_kind_of_gpu_is_built_for_once() -> None:
+    assert chosen(TWO_KINDS)[0] == ("89-real", "90-real")
+
+
+def test_a_slice_of_a_gpu_counts_as_that_gpu() -> None:
+    assert chosen(MIG)[0] == ("90-real",)
+
+
+def test_blackwell_gets_its_own_features() -> None:
+    assert chosen(SPARK)[0] == ("121a-real",)
+    assert cmake_arch(120) == "120a-real"
+    assert cmake_arch(100) == "100-real"
+
+
+def test_a_newer_minor_release_runs_on_the_driver_as_real_code() -> None:
+    assert chosen(with_tools(OLD_DRIVER, **nvcc(12, 9, 41))) == (("90-real",), "12.9.41", False)
+
+
+def test_a_toolkit_without_cublas_is_not_used() -> None:
+    facts = replace(with_tools(H100, **nvcc(13, 0, 88)), cuda_lacks=("cublas",))
+    choice = choose(facts, (), facts.tools["cxx"])
+    assert choice.toolkit.from_wheels
+    assert "lacks cublas" in choice.toolkit.why
+
+
+def test_a_toolkit_too_new_for_the_driver_is_left_for_the_wheels() -> None:
+    facts = with_tools(replace(H100, driver_cuda=(13, 0)), **nvcc(14, 0))
+    choice = choose(facts, (), facts.tools["cxx"])
+    assert choice.toolkit.from_wheels
+    assert "needs a newer driver" in choice.toolkit.why
+
+
+def test_architectures_of_another_machine_need_no_gpu_and_no_driver_here() -> None:
+    assert chosen(LAPTOP, "90", "8.9", "sm_120") == (("89-real", "90-real", "120a-real"), "13.0.2", True)
+
+
+def refused(facts: Facts, *asked: str) -> HostError:
+    with pytest.raises(HostError) as caught:
+        choose(facts, asked, facts.tools.get("cxx"))
+    return caught.value
+
+
+def test_no_gpu_is_refused_and_names_the_ways_out() -> None:
+    error = refused(LAPTOP)
+    assert "no NVIDIA GPU" in error.message
+    assert error.hint is not None
+    assert "--cuda-arch" in error.hint
+    assert "--cpu" in error.hint
+
+
+def test_a_driver_too_old_for_the_wheels_is_refused() -> None:
+    error = refused(OLD_DRIVER)
+    assert "runs 12.4 at most" in error.message
+    assert error.hint is not None
+    assert "580" in error.hint
+
+
+def test_a_toolkit_too_new_for_an_old_driver_is_refused() -> None:
+    error = refused(with_tools(OLD_DRIVER, **nvcc(13, 0, 88)))
+    assert "/usr/local/cuda/bin/nvcc: CUDA 13.0 needs a newer driver" in error.message
+
+
+def test_a_gpu_too_old_for_the_toolkit_is_refused() -> None:
+    error = refused(V100)
+    assert "no longer supports compute capability 7.0" in error.message
+    assert error.hint is not None
+    assert "CUDA 12" in error.hint
+
+
+def test_an_old_gpu_is_fine_with_the_systems_cuda_12() -> None:
+    assert chosen(with_tools(V100, **nvcc(12, 9, 41))) == (("70-real",), "12.9.41", False)
+
+
+def test_a_gpu_newer_than_every_toolkit_is_refused() -> None:
+    assert "does not know compute capability 15.0" in refused(RUBIN).message
+
+
+def test_blackwell_is_refused_by_a_toolkit_from_before_it() -> None:
+    facts = replace(with_tools(SPARK, **nvcc(12, 4, 131)), driver_cuda=(12, 9))
+    assert "CUDA 12.4 does not know compute capability 12.1" in refused(facts).message
+
+
+def test_a_host_compiler_too_new_for_nvcc_is_refused() -> None:
+    facts = replace(H100, tools={**GCC16, **WHEELS})
+    error = refused(facts)
+    assert "accepts gcc up to 15" in error.message
+    assert error.hint is not None
+    assert "CXX=g++-15" in error.hint
+
+
+@pytest.mark.parametrize(("toolkit", "gcc", "fits"), [((12, 4), 13, True), ((12, 4), 14, False), ((13, 5), 16, True)])
+def test_each_nvcc_has_its_own_limit_of_gcc(toolkit: tuple[int, int], gcc: int, fits: bool) -> None:
+    compilers = {name: replace(tool, version=(gcc, 1)) for name, tool in GCC12.items()}
+    facts = replace(H100, driver_cuda=(13, 5), tools={**compilers, **WHEELS, **nvcc(*toolkit)})
+    try:
+        from_wheels = choose(facts, (), facts.tools["cxx"]).toolkit.from_wheels
+    except HostError:
+        from_wheels = True
+    assert from_wheels is not fits
+
+
+def test_no_wheels_for_this_machine_is_refused() -> None:
+    assert "none are published for Linux on riscv64" in refused(replace(H100, machine="riscv64")).message
+    assert "none are published for Darwin" in refused(replace(MAC, gpus=()), "90").message
+
+
+def test_a_gpu_whose_capability_is_unknown_is_refused() -> None:
+    facts = replace(H100, gpus=(Gpu(index=0, kind="cuda", name="Tesla K80"),))
+    assert "compute capability of Tesla K80" in refused(facts).message
+
+
+@pytest.mark.parametrize(
+    ("word", "number"), [("90", 90), ("9.0", 90), ("sm_86", 86), ("120a-real", 120), ("compute_75", 75)]
+)
+def test_architectures_are_understood_as_people_write_them(word: str, number: int) -> None:
+    assert parse_arch(word) == number
+
+
+@pytest.mark.parametrize("word", ["native", "all", "all-major", "", "hopper", "9"])
+def test_architectures_are_never_left_open(word: str) -> None:
+    with pytest.raises(UsageError, match="cannot use --cuda-arch"):
+        parse_arch(word)
