@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "status": ("status", "status", "Show what is running."),
     "logs": ("logs", "logs", "Show or follow an instance's log."),
     "stop": ("stop", "stop", "Drain and stop."),
+    "deploy": ("deploy", "deploy", "Put this version and your models on other machines, over SSH."),
     "service": ("service", "service", "Install, watch and remove the systemd or launchd service."),
 }
 

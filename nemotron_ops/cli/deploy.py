@@ -1,0 +1,408 @@
+"""`deploy …`: the same program on other machines, over SSH. Terminal, SSH."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nemotron_ops.cli.app import App, dry_run_option, json_option
+from nemotron_ops.errors import NemotronOpsError, UsageError
+
+if TYPE_CHECKING:
+    from nemotron_ops.deploy.rollout import LocalBuild, Ready
+    from nemotron_ops.deploy.ssh import Connection
+    from nemotron_ops.deploy.target import Site, TargetFacts
+    from nemotron_ops.deploy.targets import Group
+    from nemotron_ops.service.units import Scope
+
+Option = Callable[[Callable[..., Any]], Callable[..., Any]]
+ssh_option: Option = click.option(
+    "--ssh-config", "-F", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="ssh's configuration file."
+)
+scope_option: Option = click.option(
+    "--system/--user", "system", default=None, help="A system service (takes root there), or a user's. Default: user."
+)
+targets_argument: Option = click.argument("targets", nargs=-1, required=True, metavar="TARGET...")
+
+
+class DeployGroup(click.Group):
+    """`deploy gpu1` is `deploy run gpu1`: the first word is a target unless it is one of the verbs."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ("--help", "-h"):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=DeployGroup)
+def deploy() -> None:
+    """Put this version and your models on other machines, over SSH.
+
+    TARGET is anything that `ssh TARGET` understands, or a group of targets.toml. Nothing has to be installed there but
+    Python 3.11 or newer and sshd. `deploy TARGET...` is short for `deploy run TARGET...`.
+    """
+
+
+@deploy.command()
+@targets_argument
+@click.option(
+    "--recipe", "-r", "recipes", multiple=True, help="What to serve there. Repeatable. [default: the group's]"
+)
+@click.option("--profile", default="", help="Profile whose values become the server's defaults.")
+@click.option("--host", default="", help="Address to listen on there [default: 127.0.0.1].")
+@click.option("--port", type=click.IntRange(1, 65535), default=None, help="Port to listen on there [default: 8001].")
+@click.option("--cuda", "backend", flag_value="cuda", help="Build for NVIDIA GPUs there.")
+@click.option("--cpu", "backend", flag_value="cpu", help="Build for the CPU there.")
+@click.option(
+    "--build",
+    "build",
+    type=click.Choice(["auto", "there", "send"]),
+    default="auto",
+    show_default=True,
+    help="llama.cpp: built there, or this machine's current build sent; auto sends it where it fits.",
+)
+@click.option("--in-place", is_flag=True, help="Do not try the new release beside the old one first.")
+@click.option(
+    "--serve-option", "serve_options", multiple=True, metavar="WORD", help="Further word for `serve`. Repeatable."
+)
+@click.option("--parallel", default=4, show_default=True, help="Targets at once, after the first has gone well.")
+@click.option("--why", default="", help="Reason, for the lock and the audit log.")
+@click.option("--force", is_flag=True, help="Deploy although it is there already, or although a person holds the lock.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option("--ready-timeout", "ready_s", type=int, default=3600, help="Seconds to wait until models are loaded.")
+@scope_option
+@ssh_option
+@dry_run_option
+@json_option
+def run(
+    targets: tuple[str, ...], recipes: tuple[str, ...], profile: str, host: str, port: int | None, backend: str | None,
+    build: str, in_place: bool, serve_options: tuple[str, ...], parallel: int, why: str, force: bool, yes: bool,
+    ready_s: int, system: bool | None, ssh_config: Path | None, dry_run: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Deploy to TARGETs: the first one alone, and the others once it serves.
+
+    Up to the moment when the new release has answered a question beside the old one, nothing that serves is touched;
+    if it fails after that, the old release is put back. Running it again continues what was interrupted.
+    """
+    from nemotron_ops.deploy.plan import Request
+    from nemotron_ops.deploy.rollout import Job, make_ready, roll_out
+
+    with App() as app, reach(app, targets, system=system, config=ssh_config) as there:
+        group = there.group
+        served = recipes or (group.recipes if group else ())
+        if not served:
+            raise UsageError("cannot deploy: no recipe named", hint="--recipe 30b")
+        words = [word for option in serve_options for word in ("--serve-option", option)]
+        request = Request(
+            scope=there.scope,
+            recipes=served,
+            profile=profile or (group.profile if group else ""),
+            host=host or (group.host if group and group.host else "127.0.0.1"),
+            port=port or (group.port if group else 8001),
+            own_recipes=own_recipes(app, served),
+            service_words=tuple(words),
+            build_words=(f"--{backend}",) if backend else (),
+            candidate=not in_place,
+            ready_s=ready_s,
+        )
+        job = Job(
+            request=request, cache=app.layout.cache / "bundles", who=who(app), now=now(), why=why, force=force,
+            build=None if build == "there" else local_build(app, backend),
+        )  # fmt: skip
+        if build == "send" and job.build is None:
+            raise UsageError("cannot send a build: this machine has none that is current", hint="nemotron-ops build")
+        readies = [make_ready(c, job, report=app.ui.report) for c in there.connections]
+        show(app, readies, scripts=dry_run, as_json=as_json)
+        if dry_run:
+            return
+        if not yes and not as_json:
+            click.confirm("Go on?", abort=True, err=True)
+        outcomes, errors = roll_out(readies, job, parallel=parallel, report=app.ui.report)
+        rows = [[o.target, o.release, o.result] for o in outcomes]
+        app.ui.json([asdict(o) for o in outcomes]) if as_json else app.ui.table(["TARGET", "RELEASE", "RESULT"], rows)
+        if errors:
+            raise ExceptionGroup("deploy", list(errors)) if len(errors) > 1 else errors[0]
+
+
+@deploy.command()
+@targets_argument
+@click.option("--to", default="", help="Release to go back to. [default: the previous good one]")
+@scope_option
+@ssh_option
+@json_option
+def rollback(targets: tuple[str, ...], to: str, system: bool | None, ssh_config: Path | None, as_json: bool) -> None:
+    """Make the previous good release serve again."""
+    from nemotron_ops.deploy.rollout import roll_back
+
+    with App() as app, reach(app, targets, system=system, config=ssh_config) as there:
+        went = {
+            c.target: roll_back(c, there.scope, to=to, who=who(app), now=now(), report=app.ui.report)
+            for c in there.connections
+        }
+        app.ui.json(went) if as_json else app.ui.table(["TARGET", "RELEASE"], went.items())
+
+
+@deploy.command()
+@targets_argument
+@scope_option
+@ssh_option
+@json_option
+def status(targets: tuple[str, ...], system: bool | None, ssh_config: Path | None, as_json: bool) -> None:
+    """What each target serves, since which release, and who holds its lock."""
+    with App() as app, reach(app, targets, system=system, config=ssh_config) as there:
+        rows = [target_status(c, there.scope) for c in there.connections]
+        if as_json:
+            app.ui.json(rows)
+            return
+        table = [
+            [r["target"], r["release"] or "-", r["service"], r["says"], r["previous"] or "-", r["lock"] or "-"]
+            for r in rows
+        ]
+        app.ui.table(["TARGET", "RELEASE", "SERVICE", "SAYS", "PREVIOUS", "LOCK"], table)
+
+
+@deploy.command()
+@targets_argument
+@click.option("-f", "--follow", is_flag=True, help="Go on showing lines as they come (one target).")
+@click.option("-n", "--lines", default=50, show_default=True, help="Lines to begin with.")
+@click.option("--audit", is_flag=True, help="The audit log of deploys instead of the service's journal.")
+@scope_option
+@ssh_option
+def logs(
+    targets: tuple[str, ...], follow: bool, lines: int, audit: bool, system: bool | None, ssh_config: Path | None
+) -> None:
+    """The service's journal on each target, or who deployed what (--audit)."""
+    from nemotron_ops.service.systemd import Manager
+
+    with App() as app, reach(app, targets, system=system, config=ssh_config) as there:
+        if follow and len(there.connections) > 1:
+            raise UsageError("cannot follow the logs of several targets at once")
+        for c in there.connections:
+            _, site, connection = there.look(c)
+            if audit:
+                argv: tuple[str, ...] = ("tail", "-n", str(lines), str(site.root / "deploy.log"))
+            else:
+                argv = Manager(scope=there.scope).follow_argv(follow=follow, lines=lines)
+            if follow:
+                words = connection.argv(*connection.as_root(*argv))
+                os.execvp(words[0], words)
+            for line in connection.sh(" ".join(argv)).stdout.splitlines():
+                app.ui.data(f"{c.target}: {line}" if len(there.connections) > 1 else line)
+
+
+@deploy.command()
+@targets_argument
+@click.option("--reload-models", is_flag=True, help="Stop the models too, and load them again.")
+@scope_option
+@ssh_option
+def restart(targets: tuple[str, ...], reload_models: bool, system: bool | None, ssh_config: Path | None) -> None:
+    """Start the service's program afresh, one target after another. Loaded models stay loaded."""
+    words = ("service", "restart", *(("--reload-models",) if reload_models else ()))
+    with App() as app, reach(app, targets, system=system, config=ssh_config) as there:
+        for c in there.connections:
+            in_session(app, there, c, (*words, f"--{there.scope.value}"), why="restart")
+
+
+@deploy.command("exec", context_settings={"ignore_unknown_options": True})
+@click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="TARGET... -- COMMAND...")
+@scope_option
+@ssh_option
+@click.pass_context
+def exec_(ctx: click.Context, words: tuple[str, ...], system: bool | None, ssh_config: Path | None) -> None:
+    """Run a nemotron-ops command on each target, with the release that serves there: `deploy exec gpu1 builds list`."""
+    with App() as app:
+        groups = read_groups(app)
+        targets = [words[0]] if words[0] not in groups else list(groups[words[0]].targets)
+        with reach(app, tuple(targets), system=system, config=ssh_config) as there:
+            for c in there.connections:
+                in_session(app, there, c, words[1:], why="exec")
+
+
+@deploy.command()
+@targets_argument
+@click.option("--why", "-m", required=True, help="Reason, shown to whoever wants to deploy.")
+@scope_option
+@ssh_option
+def lock(targets: tuple[str, ...], why: str, system: bool | None, ssh_config: Path | None) -> None:
+    """Keep others from deploying until `unlock`."""
+    from nemotron_ops.deploy.plan import hold_script
+
+    with App() as app, reach(app, targets, system=system, config=ssh_config) as there:
+        for c in there.connections:
+            _, site, connection = there.look(c)
+            hold = {"who": who(app), "since": now(), "why": why}
+            must(connection, hold_script(site, hold=hold))
+            app.ui.say(f"{c.target}: locked")
+
+
+@deploy.command()
+@targets_argument
+@click.option(
+    "--force", is_flag=True, help="Also end the session of a deploy that is under way, or was cut off, there."
+)
+@scope_option
+@ssh_option
+def unlock(targets: tuple[str, ...], force: bool, system: bool | None, ssh_config: Path | None) -> None:
+    """Let others deploy again."""
+    from nemotron_ops.deploy.plan import break_script, hold_script
+
+    with App() as app, reach(app, targets, system=system, config=ssh_config) as there:
+        for c in there.connections:
+            facts, site, connection = there.look(c)
+            must(connection, hold_script(site, hold=None))
+            app.ui.say(f"{c.target}: unlocked" + (f" (was: {facts.hold})" if facts.hold else ""))
+            if force:
+                app.ui.say(f"{c.target}: {must(connection, break_script(site)).strip()}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class There:
+    """The targets of one command: how to reach them, and as what."""
+
+    scope: Scope
+    group: Group | None
+    connections: tuple[Connection, ...]
+
+    def look(self, connection: Connection) -> tuple[TargetFacts, Site, Connection]:
+        """Facts, site, and the connection with sudo where that is needed."""
+        from nemotron_ops.deploy.rollout import as_needed, look
+
+        facts, site = look(connection, self.scope)
+        return facts, site, as_needed(connection, self.scope, facts)
+
+
+@contextmanager
+def reach(app: App, words: tuple[str, ...], *, system: bool | None, config: Path | None) -> Iterator[There]:
+    """The targets that `words` name, with shared connections that end with the block."""
+    from nemotron_ops.deploy.ssh import Connection, ControlFolder
+    from nemotron_ops.deploy.targets import expand
+    from nemotron_ops.service.units import Scope
+
+    targets, group = expand(words, read_groups(app))
+    scope = group.scope if group and system is None else Scope.SYSTEM if system else Scope.USER
+    config = config or (Path(app.env["NEMOTRON_OPS_SSH_CONFIG"]) if app.env.get("NEMOTRON_OPS_SSH_CONFIG") else None)
+    with ControlFolder() as control:
+        connections = tuple(Connection(target=t, config=config, control=control) for t in targets)
+        try:
+            yield There(scope=scope, group=group, connections=connections)
+        finally:
+            for connection in connections:
+                connection.close()
+
+
+def read_groups(app: App) -> dict[str, Group]:
+    from nemotron_ops.deploy.targets import parse_groups
+
+    path = app.layout.config / "targets.toml"
+    return parse_groups(path.read_text(encoding="utf-8"), origin=str(path)) if path.exists() else {}
+
+
+def local_build(app: App, backend: str | None) -> LocalBuild | None:
+    """This machine's current llama.cpp build, if it is for `backend`."""
+    from nemotron_ops.build import store
+    from nemotron_ops.deploy.rollout import LocalBuild
+
+    build = store.current(app.layout)
+    if build is None or (backend and build.backend != backend):
+        return None
+    facts = app.facts
+    return LocalBuild(
+        id=build.id, path=build.path, backend=build.backend, machine=facts.machine, glibc=facts.glibc or (0, 0),
+        cpu_features=facts.cpu_flags,
+    )  # fmt: skip
+
+
+def own_recipes(app: App, names: tuple[str, ...]) -> dict[str, str]:
+    """The recipes among `names` that are the user's own files: they travel along."""
+    from nemotron_ops.recipes.load import recipe_files, shipped_dir
+
+    files = recipe_files(app.layout)
+    own = {n: files[n] for n in names if n in files and not files[n].is_relative_to(shipped_dir())}
+    return {name: path.read_text(encoding="utf-8") for name, path in own.items()}
+
+
+def show(app: App, readies: list[Ready], *, scripts: bool, as_json: bool) -> None:
+    """The plan, before anything is done."""
+    if as_json:
+        if scripts:
+            app.ui.json([plan_json(r) for r in readies])
+        return
+    for ready in readies:
+        for note in ready.notes:
+            app.ui.say(note)
+        from_ = ready.facts.current or "nothing"
+        app.ui.say(f"{ready.connection.target}: {from_} -> {ready.plan.release}")
+        for step in ready.plan.steps:
+            app.ui.say(f"  {step.name}: {step.about}")
+            if scripts:
+                app.ui.data("\n".join(f"    {line}" for line in step.script.rstrip().splitlines()))
+
+
+def plan_json(ready: Ready) -> dict[str, Any]:
+    facts = asdict(replace(ready.facts, cpu_features=frozenset()))
+    steps = [asdict(s) for s in ready.plan.steps]
+    return {"target": ready.connection.target, "release": ready.plan.release, "facts": facts, "steps": steps}
+
+
+def target_status(connection: Connection, scope: Scope) -> dict[str, Any]:
+    """One target for `deploy status`; a target that cannot be reached is a row too."""
+    from nemotron_ops.deploy.plan import prelude
+    from nemotron_ops.deploy.rollout import held, look
+    from nemotron_ops.service.systemd import PROPERTIES, parse_status
+    from nemotron_ops.service.units import SERVICE, Scope
+
+    row = {"target": connection.target, "release": "", "service": "", "says": "", "previous": "", "lock": ""}
+    try:
+        facts, _ = look(connection, scope)
+    except NemotronOpsError as exc:
+        return {**row, "service": "unreachable", "says": exc.message}
+    ctl = "systemctl" if scope is Scope.SYSTEM else "systemctl --user"
+    now_ = parse_status(connection.sh(f"{prelude(scope)}{ctl} show --property {PROPERTIES} {SERVICE}\n").stdout)
+    lock = held(facts.hold) if facts.hold else held(facts.lock) if facts.lock else ""
+    return {**row, "release": facts.current, "service": now_.active, "says": now_.text, "restarts": now_.restarts,
+            "previous": facts.previous, "lock": lock, "good": list(facts.good), "bad": list(facts.bad)}  # fmt: skip
+
+
+def in_session(app: App, there: There, connection: Connection, words: tuple[str, ...], *, why: str) -> None:
+    """Run a command of the current release on a target, holding its lock."""
+    from nemotron_ops.deploy.plan import claim_script, exec_script
+    from nemotron_ops.deploy.rollout import locked_session
+    from nemotron_ops.errors import DeployError
+
+    _, site, connection = there.look(connection)
+    many = len(there.connections) > 1
+    with locked_session(connection, site) as session:
+        session.run(claim_script(site, who=who(app), now=now(), why=why))
+        code, lines = session.run(
+            exec_script(site, words), on_line=lambda x: app.ui.data(f"{connection.target}: {x}" if many else x)
+        )
+        session.run(f"rm -f {site.root}/LOCK.json")
+    if code:
+        raise DeployError(f"cannot {why} on {connection.target}: exit code {code}", log_tail=lines[-5:] if many else ())
+
+
+def must(connection: Connection, script: str) -> str:
+    """Run a script there; its output. Raises DeployError if it fails."""
+    from nemotron_ops.errors import DeployError
+
+    done = connection.sh(script)
+    if not done.ok:
+        raise DeployError(f"cannot change {connection.target}: {done.stderr.strip() or f'exit code {done.returncode}'}")
+    return done.stdout
+
+
+def who(app: App) -> str:
+    return app.env.get("NEMOTRON_OPS_WHO") or f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,470 @@
+"""The steps of a deploy, as shell scripts for the target. Pure.
+
+    begin ▸ send ▸ unpack ▸ build ▸ models ▸ try ▸ activate ▸ verify ▸ finish
+
+Every step looks first and acts only where something is missing, so that a deploy which was cut off at any point is
+continued by running it again. Up to `try` the old release serves untouched. `activate` is one script that stays in the
+release: switching to a release, forwards or back, is running its `activate.sh`.
+
+    ROOT/releases/ID/venv           the program and all it needs; never changed once RELEASE.json is there
+    ROOT/releases/ID/recipes        recipes of the user's own that came along
+    ROOT/releases/ID/activate.sh    makes this release the one that serves
+    ROOT/releases/ID/GOOD, BAD      how it went
+    ROOT/current, previous          links, changed by rename
+    ROOT/incoming                   what is being sent, under names that carry its hash
+    ROOT/deploy.log                 who did what, and how it ended: one JSON object per line
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from nemotron_ops.deploy.target import Site, TargetFacts
+from nemotron_ops.service.units import SERVICE, USER, Scope, sysusers_conf
+
+CANDIDATE = "nemotron-ops-candidate"
+KEEP_RELEASES = 5
+DOES_NOT_FIT = 8  # exit code of FitError
+FREE_PORT = 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is to be deployed, the same for every target."""
+
+    scope: Scope
+    recipes: tuple[str, ...]
+    profile: str = ""
+    host: str = "127.0.0.1"
+    port: int = 8001
+    own_recipes: Mapping[str, str] = field(default_factory=dict)  # name -> TOML, of recipes that are not shipped
+    service_words: tuple[str, ...] = ()  # further words for `service install`
+    build_words: tuple[str, ...] = ()  # "--cuda" …, for a build made there
+    candidate: bool = True  # try the new release beside the old one
+    keep: int = KEEP_RELEASES
+    stable_s: int = 3
+    ready_s: int = 3600
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parcel:
+    """A file to send: what it is here, its sha256, and its name in ROOT/incoming."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """What one target gets: the program's bundle, and the llama.cpp build if one made here fits."""
+
+    version: str
+    bundle: Parcel
+    build_id: str = ""
+    build: Parcel | None = None
+    models: tuple[Parcel, ...] = ()
+
+    def id(self, request: Request) -> str:
+        """The release's name: same content and same wishes, same name."""
+        what: list[Any] = [self.bundle.sha256, self.build_id, request.recipes, request.profile, request.host]
+        what += [request.port, sorted(request.own_recipes.items()), request.service_words, request.build_words]
+        return f"{self.version}-{hashlib.sha256(json.dumps(what).encode()).hexdigest()[:10]}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteStep:
+    """One step: what it is called, what it is for, its script, and what must be sent before it."""
+
+    name: str
+    about: str
+    script: str
+    send: tuple[Parcel, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeployPlan:
+    """All steps for one target. Before `activate`, failing means withdrawing; from then on, going back."""
+
+    release: str
+    before: tuple[RemoteStep, ...]
+    activate: tuple[RemoteStep, ...]
+    finish: RemoteStep
+    withdraw: RemoteStep
+    back: RemoteStep
+
+    @property
+    def steps(self) -> tuple[RemoteStep, ...]:
+        return (*self.before, *self.activate, self.finish)
+
+
+def deploy_plan(
+    request: Request, release: Release, facts: TargetFacts, site: Site, *, who: str, now: str
+) -> DeployPlan:
+    """The plan for one target. `now` is the time for the audit log, `who` the person."""
+    name = release.id(request)
+    shell = _Shell(request=request, release=release, name=name, facts=facts, site=site, who=who, now=now)
+    before = [shell.begin(), shell.unpack()]
+    before.append(shell.upload_build() if release.build else shell.build_there())
+    before.append(shell.models())
+    if request.candidate:
+        before.append(shell.try_beside())
+    return DeployPlan(
+        release=name,
+        before=tuple(before),
+        activate=(shell.activate(), shell.verify()),
+        finish=shell.finish(),
+        withdraw=shell.withdraw(),
+        back=shell.back(),
+    )
+
+
+def prelude(scope: Scope) -> str:
+    """Said before every step: where a user's service manager is found."""
+    if scope is Scope.SYSTEM:
+        return "export NEMOTRON_OPS_SYSTEM=1\n"
+    return 'export XDG_RUNTIME_DIR="/run/user/$(id -u)" NO_COLOR=1\n'
+
+
+def rollback_script(site: Site, *, to: str, who: str, now: str) -> str:
+    """Make release `to` the serving one again; remember the present one as bad and as previous."""
+    root = q(site.root)
+    return f"""\
+cd {root}
+old=$(basename "$(readlink current)")
+[ -x releases/{q(to)}/activate.sh ]
+{_log(site, who=who, now=now, event="rollback", release=to)}
+: > "releases/$old/BAD"; rm -f "releases/$old/GOOD"
+{_link("previous", '"releases/$old"')}
+rm -f LOCK.json
+exec releases/{q(to)}/activate.sh
+"""
+
+
+def rollback_target(facts: TargetFacts) -> str:
+    """The release to go back to: the newest that is good and neither bad nor current; "" if there is none."""
+    fit = [r for r in facts.good if r != facts.current and r not in facts.bad]
+    if facts.previous in fit:
+        return facts.previous
+    return fit[-1] if fit else ""
+
+
+def hold_script(site: Site, *, hold: Mapping[str, str] | None) -> str:
+    """Put down (or, with None, take away) the lock that a person holds."""
+    path = q(site.root / "HOLD.json")
+    if hold is None:
+        return f"rm -f {path}\n"
+    return f"mkdir -p {q(site.root)}\nprintf '%s\\n' {q(json.dumps(dict(hold)))} > {path}\n"
+
+
+def exec_script(site: Site, words: tuple[str, ...]) -> str:
+    """Run a nemotron-ops command with the current release's program."""
+    return f"exec {q(site.program)} {shlex.join(words)}\n"
+
+
+def q(value: str | PurePosixPath) -> str:
+    return shlex.quote(str(value))
+
+
+def claim_script(site: Site, *, who: str, now: str, why: str) -> str:
+    """Say beside the lock who holds it, since when and what for; said first by whoever has the lock."""
+    return _claim(site, who=who, now=now, why=why)
+
+
+def break_script(site: Site) -> str:
+    """End the session that holds the deploy lock, if it is still the one that LOCK.json names."""
+    lock = q(site.root / "LOCK.json")
+    return f"""\
+[ -f {lock} ] || {{ echo "nobody holds the lock"; exit 0; }}
+sid=$(sed -n 's/.*"sid": \\([0-9]*\\).*/\\1/p' {lock}); start=$(sed -n 's/.*"start": \\([0-9]*\\).*/\\1/p' {lock})
+if [ "$(sed 's/.*) //' "/proc/$sid/stat" 2>/dev/null | cut -d' ' -f20)" = "$start" ]; then
+  kill -TERM -- "-$sid" && echo "ended session $sid"
+else
+  echo "its session is gone already"
+fi
+rm -f {lock}
+"""
+
+
+def _claim(site: Site, *, who: str, now: str, why: str) -> str:
+    """LOCK.json: who, since, why; and the session (with its start time) so that a stale one can be ended."""
+    text = json.dumps({"who": who, "since": now, "why": why})[:-1]
+    return f"""\
+sid=$(ps -o sid= -p $$ | tr -d ' '); start=$(sed 's/.*) //' "/proc/$sid/stat" 2>/dev/null | cut -d' ' -f20)
+printf '%s, "sid": %s, "start": %s}}\\n' {q(text)} "$sid" "${{start:-0}}" > {q(site.root / "LOCK.json")}
+"""
+
+
+def _link(name: str, to: str) -> str:
+    """Point the link `name` (in the working directory) to `to` by rename: `ln -sfn` would be two steps."""
+    return f"rm -f .{name}.new; ln -s {to} .{name}.new; mv -T .{name}.new {name}"
+
+
+def _log(site: Site, *, who: str, now: str, **fields: str) -> str:
+    line = json.dumps({"time": now, "who": who, **fields})
+    return f"printf '%s\\n' {q(line)} >> {q(site.root / 'deploy.log')}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shell:
+    """The scripts of one deploy to one target."""
+
+    request: Request
+    release: Release
+    name: str
+    facts: TargetFacts
+    site: Site
+    who: str
+    now: str
+
+    @property
+    def _dir(self) -> PurePosixPath:
+        return self.site.release(self.name)
+
+    @property
+    def _program(self) -> PurePosixPath:
+        return self.site.release_program(self.name)
+
+    @property
+    def _systemctl(self) -> str:
+        return "systemctl" if self.site.scope is Scope.SYSTEM else "systemctl --user"
+
+    @property
+    def _as_service(self) -> str:
+        """Words before a command that writes builds or models: those belong to the service's user."""
+        if self.site.scope is Scope.USER:
+            return ""
+        return f"runuser -u {USER} -- env NEMOTRON_OPS_SYSTEM=1 HOME=/var/lib/nemotron-ops "
+
+    def _note(self, event: str) -> str:
+        return _log(self.site, who=self.who, now=self.now, event=event, release=self.name)
+
+    def begin(self) -> RemoteStep:
+        """Folders, the service's user, and a clean floor: releases that were never finished go."""
+        system = ""
+        if self.site.scope is Scope.SYSTEM:
+            system = f"""\
+printf '%s' {q(sysusers_conf())} | systemd-sysusers -
+install -d -o {USER} -g {USER} {q(self.site.data)} {q(self.site.data / "builds")} {q(self.site.data / "models")}
+install -d -m 0755 /etc/nemotron-ops
+"""
+        else:
+            system = f"loginctl enable-linger || true\nmkdir -p {q(self.site.data)}\n"
+        script = f"""\
+mkdir -p {q(self.site.releases)} {q(self.site.incoming)}
+{system}{_claim(self.site, who=self.who, now=self.now, why=f"deploy of {self.name}")}{self._note("begin")}
+for r in {q(self.site.releases)}/*; do
+  [ -d "$r" ] && [ ! -f "$r/RELEASE.json" ] && [ "$r" != {q(self._dir)} ] && rm -rf "$r"
+done
+true
+"""
+        return RemoteStep(name="begin", about="make folders, drop unfinished releases", script=script)
+
+    def unpack(self) -> RemoteStep:
+        bundle = self.site.incoming / self.release.bundle.name
+        about = {"release": self.name, "version": self.release.version, "by": self.who, "at": self.now}
+        script = f"""\
+if [ ! -f {q(self._dir / "RELEASE.json")} ]; then
+  rm -rf {q(self._dir)}; mkdir -p {q(self._dir / "wheels")}
+  tar -xf {q(bundle)} -C {q(self._dir / "wheels")}
+  # Debian's python3 has no ensurepip: pip runs from its own wheel
+  {q(self.facts.python)} -m venv --without-pip {q(self._dir / "venv")}
+  pip=$(ls {q(self._dir / "wheels")}/pip-*.whl)
+  {q(self._dir / "venv/bin/python")} "$pip/pip" install --quiet --disable-pip-version-check --no-index \\
+    --find-links {q(self._dir / "wheels")} nemotron-ops=={self.release.version}
+  rm -rf {q(self._dir / "wheels")}
+  {q(self._program)} --version
+{self._recipes()}
+  cat > {q(self._dir / "activate.sh")} <<'ACTIVATE'
+{self._activate_sh()}ACTIVATE
+  chmod 755 {q(self._dir / "activate.sh")}
+  printf '%s\\n' {q(json.dumps(about))} > {q(self._dir / ".RELEASE.json")}
+  sync {q(self._dir / ".RELEASE.json")}; mv {q(self._dir / ".RELEASE.json")} {q(self._dir / "RELEASE.json")}
+fi
+{q(self._program)} --version
+"""
+        about_ = f"install nemotron-ops {self.release.version} as release {self.name}"
+        return RemoteStep(name="unpack", about=about_, script=script, send=(self.release.bundle,))
+
+    def _recipes(self) -> str:
+        lines = [f"  mkdir -p {q(self._dir / 'recipes')}"]
+        for name, text in sorted(self.request.own_recipes.items()):
+            lines.append(f"  printf '%s' {q(text)} > {q(self._dir / 'recipes' / f'{name}.toml')}")
+        return "\n".join(lines)
+
+    @property
+    def _config(self) -> str:
+        """The target's configuration folder, as a shell word."""
+        return "/etc/nemotron-ops" if self.site.scope is Scope.SYSTEM else '"$HOME/.config/nemotron-ops"'
+
+    def _activate_sh(self) -> str:
+        request = self.request
+        words = ["service", "install", *request.recipes, f"--{self.site.scope.value}", "--host", request.host]
+        words += ["--port", str(request.port), *(["--profile", request.profile] if request.profile else [])]
+        words += [*request.service_words, "--no-fetch", "--take-over", "--ready-timeout", str(request.ready_s)]
+        use = (
+            f"{self._as_service}{q(self._program)} builds use {q(self.release.build_id)}\n"
+            if self.release.build_id
+            else ""
+        )
+        return f"""\
+#!/bin/sh
+# makes this release the one that serves; safe to run again
+set -eu
+{prelude(self.site.scope)}cd {q(self.site.root)}
+mkdir -p {self._config}/recipes
+cp -f releases/{self.name}/recipes/*.toml {self._config}/recipes/ 2>/dev/null || true
+{use}{_link("current", f"releases/{self.name}")}
+exec {q(self.site.program)} {shlex.join(words)}
+"""
+
+    def upload_build(self) -> RemoteStep:
+        assert self.release.build is not None
+        builds = self.site.data / "builds"
+        dest = builds / self.release.build_id
+        chown = f"  chown -R {USER}:{USER} {q(builds / '.sent')}\n" if self.site.scope is Scope.SYSTEM else ""
+        script = f"""\
+if [ ! -f {q(dest / "manifest.json")} ]; then
+  rm -rf {q(builds / ".sent")}; mkdir -p {q(builds / ".sent")}
+  tar -xf {q(self.site.incoming / self.release.build.name)} -C {q(builds / ".sent")}
+{chown}  rm -rf {q(dest)}; mv -T {q(builds / ".sent" / self.release.build_id)} {q(dest)}
+  rm -rf {q(builds / ".sent")}
+fi
+{q(dest / "bin/llama-server")} --version
+"""
+        about = f"bring llama.cpp build {self.release.build_id}, made here"
+        return RemoteStep(name="build", about=about, script=script, send=(self.release.build,))
+
+    def build_there(self) -> RemoteStep:
+        words = shlex.join(("build", *self.request.build_words))
+        script = f"{self._as_service}{q(self._program)} {words}\n"
+        return RemoteStep(name="build", about="build llama.cpp there (nothing to do if it is built)", script=script)
+
+    def models(self) -> RemoteStep:
+        token = "/etc/nemotron-ops/credentials/hub-token"
+        lines = []
+        if self.site.scope is Scope.SYSTEM:
+            lines.append(f"if [ -f {token} ]; then HF_TOKEN=$(cat {token}); export HF_TOKEN; fi")
+        recipes = self._dir / "recipes"
+        lines += [
+            f"mkdir -p {self._config}/recipes; cp -n {q(recipes)}/*.toml {self._config}/recipes/ 2>/dev/null || true",
+            *(f"{self._as_service}{q(self._program)} fetch {q(r)}" for r in self.request.recipes),
+        ]
+        return RemoteStep(name="models", about="fetch what is missing of the models", script="\n".join(lines) + "\n")
+
+    def try_beside(self) -> RemoteStep:
+        """Serve with the new release on a port of its own, beside the old one, and ask it one question."""
+        home = self.site.root / "candidate"
+        data = self.site.data
+        run = "systemd-run" if self.site.scope is Scope.SYSTEM else "systemd-run --user"
+        user = f" --property=User={USER}" if self.site.scope is Scope.SYSTEM else ""
+        own = f"chown -R {USER}:{USER} {q(home)}\n" if user else ""
+        journal = "journalctl" if user else "journalctl --user"
+        serve = ["serve", *self.request.recipes, "--host", "127.0.0.1", "--port", "PORT", "--no-build", "--offline"]
+        serve += ["--profile", self.request.profile] if self.request.profile else []
+        words = shlex.join(serve).replace("PORT", '"$port"')
+        # the build is named in full, so that the candidate gets the new one while `current` is still the old
+        pin = (
+            f"mkdir -p {q(home / 'data/builds')}\n"
+            f"ln -s {q(data / 'builds' / self.release.build_id)} {q(home / 'data/builds' / self.release.build_id)}\n"
+            f"printf '%s' {q(json.dumps({'current': self.release.build_id, 'previous': []}))}"
+            f" > {q(home / 'data/builds/current.json')}\n"
+            if self.release.build_id
+            else f"mkdir -p {q(home / 'data')}; ln -s {q(data / 'builds')} {q(home / 'data/builds')}\n"
+        )
+        script = f"""\
+{self._systemctl} stop {CANDIDATE}.service 2>/dev/null || true
+{self._systemctl} reset-failed {CANDIDATE}.service 2>/dev/null || true
+rm -rf {q(home)}; mkdir -p {q(home / "data")} {q(home / "config")}
+{pin}ln -s {q(data / "models")} {q(home / "data/models")}
+cp -r {q(self._dir / "recipes")} {q(home / "config/recipes")}
+cp {self._config}/settings.toml {q(home / "config")} 2>/dev/null || true
+{own}port=$({q(self.facts.python)} -c {q(FREE_PORT)})
+started=$(date +%s)
+code=0
+{run} --quiet --unit={CANDIDATE} --property=Type=notify --property=KillMode=mixed{user} \\
+  --property=TimeoutStartSec=300 --setenv=NEMOTRON_OPS_HOME={q(home)} --setenv=NEMOTRON_OPS_SYSTEM= \\
+  {q(self._program)} {words} || code=$?
+if [ "$code" = 0 ]; then
+  {q(self._dir / "venv/bin/python")} -m nemotron_ops.deploy.canary "$port" || code=$?
+else
+  status=$({self._systemctl} show -P ExecMainStatus {CANDIDATE}.service)
+  [ "$status" = {DOES_NOT_FIT} ] && code={DOES_NOT_FIT}
+fi
+[ "$code" = 0 ] || {journal} --no-pager --output=cat --lines=30 --since="@$started" \\
+  --{"user-" if not user else ""}unit={CANDIDATE}.service
+{self._systemctl} stop {CANDIDATE}.service 2>/dev/null || true
+{self._systemctl} reset-failed {CANDIDATE}.service 2>/dev/null || true
+rm -rf {q(home)}
+exit "$code"
+"""
+        return RemoteStep(name="try", about="serve with it beside the old one, and ask it one question", script=script)
+
+    def activate(self) -> RemoteStep:
+        script = f"""\
+cd {q(self.site.root)}
+{self._note("activate")}
+old=$(readlink current || true)
+if [ -n "$old" ] && [ "$old" != {q(f"releases/{self.name}")} ]; then {_link("previous", '"$old"')}; fi
+rm -f {q(self._dir / "BAD")}
+exec {q(self._dir / "activate.sh")}
+"""
+        return RemoteStep(name="activate", about="switch `current`, hand over to the new release", script=script)
+
+    def verify(self) -> RemoteStep:
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.request.host, self.request.host)
+        script = f"""\
+{q(self._dir / "venv/bin/python")} -m nemotron_ops.deploy.canary {self.request.port} {q(host)}
+before=$({self._systemctl} show -P NRestarts {SERVICE})
+sleep {self.request.stable_s}
+[ "$({self._systemctl} show -P ActiveState {SERVICE})" = active ]
+[ "$({self._systemctl} show -P NRestarts {SERVICE})" = "$before" ]
+"""
+        return RemoteStep(name="verify", about="one question through the door, and no restart since", script=script)
+
+    def finish(self) -> RemoteStep:
+        root = q(self.site.root)
+        script = f"""\
+cd {root}
+: > releases/{self.name}/GOOD; rm -f releases/{self.name}/BAD
+{self._note("good")}
+rm -rf incoming LOCK.json
+keep=" $(basename "$(readlink current)") $(basename "$(readlink previous || echo -)") "
+for r in $(ls -t releases | tail -n +{self.request.keep + 1}); do
+  case "$keep" in *" $r "*) ;; *) rm -rf "releases/$r" ;; esac
+done
+"""
+        return RemoteStep(name="finish", about=f"mark it good, keep {self.request.keep} releases", script=script)
+
+    def withdraw(self) -> RemoteStep:
+        """After a failure before the switch: the old release was never touched."""
+        script = f"""\
+cd {q(self.site.root)}
+{self._note("failed")}
+rm -f LOCK.json
+if [ -d releases/{self.name} ] && [ "$(readlink current || true)" != releases/{self.name} ]; then
+  : > releases/{self.name}/BAD
+fi
+"""
+        return RemoteStep(name="withdraw", about="mark it bad; the old release serves on", script=script)
+
+    def back(self) -> RemoteStep:
+        """After a failure from the switch on: the previous release serves again; without one, nothing does."""
+        script = f"""\
+cd {q(self.site.root)}
+{self._note("failed")}
+rm -f LOCK.json
+: > releases/{self.name}/BAD; rm -f releases/{self.name}/GOOD
+old=$(readlink previous || true)
+if [ -n "$old" ] && [ "$old" != releases/{self.name} ] && [ -x "$old/activate.sh" ]; then
+  exec "$old/activate.sh"
+fi
+{q(self._program)} service uninstall --{self.site.scope.value} || true
+rm -f current
+"""
+        return RemoteStep(name="back", about="the previous release serves again", script=script)
