@@ -1,0 +1,49 @@
+"""Hashes that prove a file's bytes: sha256, or git's blob id for files that are not in LFS. Disk.
+
+Hashing runs in a thread of its own behind the download, over the bytes as they come from the start on; hashlib
+lets go of Python's lock meanwhile, so on two cores it costs nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from nemotron_ops.errors import ModelError
+from nemotron_ops.progress import Report, Step
+
+PIECE = 4 << 20
+SHA256_DIGITS = 64
+
+
+def start(proof: str, size_bytes: int) -> hashlib._Hash:
+    """The hash that `proof` is of: sha256 by its length, else git's blob sha1, which begins with the size."""
+    if len(proof) == SHA256_DIGITS:
+        return hashlib.sha256()
+    return hashlib.sha1(b"blob %d\0" % size_bytes, usedforsecurity=False)
+
+
+def file_hash(path: Path, proof: str, *, report: Report, stop: Callable[[], bool] = lambda: False) -> str:
+    """The hash of a file in the manner of `proof`, with progress. Raises OSError as the disk does."""
+    size = path.stat().st_size
+    digest = start(proof, size)
+    buffer = bytearray(PIECE)
+    done = 0
+    with path.open("rb", buffering=0) as f:
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        while (n := f.readinto(buffer)) and not stop():
+            digest.update(memoryview(buffer)[:n])
+            done += n
+            report(Step(what=f"check {path.name}", done=done, total=size, unit="B"))
+    return digest.hexdigest()
+
+
+def sha256_of(path: Path, *, report: Report) -> str:
+    """The sha256 of a file. Raises ModelError if it cannot be read."""
+    try:
+        return file_hash(path, "0" * SHA256_DIGITS, report=report)
+    except OSError as exc:
+        raise ModelError(f"cannot read {path}: {exc.strerror or exc}") from exc

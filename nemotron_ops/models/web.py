@@ -1,0 +1,179 @@
+"""GET requests to a model hub, with the rules for redirects. httpx, DNS.
+
+A hub redirects large files to its storage on another host. Each hop is followed by hand: the token stays with the
+endpoint, https does not fall back to http, and private addresses are refused unless they are the configured
+endpoint or are named in `NEMOTRON_OPS_HUB_HOSTS` (host or host:port, with commas), so that a hub cannot be used to
+reach into the local network.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from urllib.parse import quote
+
+import httpx
+
+from nemotron_ops.errors import ModelError
+
+ENDPOINT = "https://huggingface.co"
+MAX_REDIRECTS = 5
+REDIRECTS = (301, 302, 303, 307, 308)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """How long a transfer waits and how often it tries again. `tries` counts failures in a row without a new byte."""
+
+    connect_s: float = 10.0
+    stall_s: float = 30.0
+    tries: int = 6
+    backoff_s: float = 1.0
+    backoff_max_s: float = 30.0
+
+
+class Stalled(ModelError):
+    """The other side was reached and then failed; trying again may help. `retry_after_s` is its own advice."""
+
+    def __init__(self, message: str, *, hint: str | None = None, retry_after_s: float | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_s = retry_after_s
+
+
+class Web:
+    """A client for one hub. `with Web(...) as web:` closes its connections."""
+
+    def __init__(self, env: Mapping[str, str], *, token: str = "", patience: Patience | None = None) -> None:
+        self.endpoint = endpoint_of(env)
+        self.patience = patience or Patience()
+        self._token = token
+        self._origin = httpx.URL(self.endpoint)
+        self._allowed = {h.strip().lower() for h in env.get("NEMOTRON_OPS_HUB_HOSTS", "").split(",") if h.strip()}
+        self._client = httpx.Client(
+            timeout=httpx.Timeout(self.patience.stall_s, connect=self.patience.connect_s),
+            follow_redirects=False,
+            trust_env=not _is_private(self._origin.host),  # a proxy from the environment cannot reach our own network
+            limits=httpx.Limits(max_connections=None),
+            headers={"user-agent": "nemotron-ops", "accept-encoding": "identity"},
+        )
+
+    def __enter__(self) -> Web:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._client.close()
+
+    def file_url(self, repo: str, commit: str, name: str) -> str:
+        """Where a file of a repository is."""
+        return f"{self.endpoint}/{repo}/resolve/{quote(commit, safe='')}/{quote(name)}"
+
+    @contextmanager
+    def get(self, url: str, *, start: int = 0, end: int | None = None) -> Iterator[httpx.Response]:
+        """The response for bytes `start` up to and without `end` (None: to the end); its body is not yet read.
+
+        Raises Stalled for what may pass (network, 429, 5xx), ModelError for what will not.
+        """
+        headers = {} if start == 0 and end is None else {"range": f"bytes={start}-{'' if end is None else end - 1}"}
+        try:
+            response = self._follow(httpx.URL(url), headers)
+        except httpx.HTTPError as exc:
+            raise Stalled(f"cannot reach {url}: {_cause(exc)}", hint="check the network, or HF_ENDPOINT") from exc
+        try:
+            check_status(response, url)
+            yield response
+        except httpx.HTTPError as exc:
+            raise Stalled(f"cannot read {url}: {_cause(exc)}") from exc
+        finally:
+            response.close()
+
+    def _follow(self, url: httpx.URL, headers: Mapping[str, str]) -> httpx.Response:
+        for _ in range(MAX_REDIRECTS + 1):
+            own = dict(headers)
+            if self._token and _origin(url) == _origin(self._origin):
+                own["authorization"] = f"Bearer {self._token}"
+            response = self._client.send(self._client.build_request("GET", url, headers=own), stream=True)
+            if response.status_code not in REDIRECTS:
+                return response
+            location = response.headers.get("location", "")
+            response.close()
+            target = url.join(location)
+            self._check_redirect(url, target)
+            url = target
+        raise ModelError(f"cannot read {url}: more than {MAX_REDIRECTS} redirects")
+
+    def _check_redirect(self, here: httpx.URL, target: httpx.URL) -> None:
+        """Raise ModelError unless it is safe to go from `here` to `target`."""
+        shown = f"{target.scheme}://{target.netloc.decode()}"
+        if target.scheme not in ("http", "https") or (here.scheme == "https" and target.scheme == "http"):
+            raise ModelError(f"cannot follow the redirect from {here.host} to {shown}: it is not https")
+        if _origin(target) == _origin(self._origin):
+            return
+        if {target.host.lower(), target.netloc.decode().lower()} & self._allowed:
+            return
+        if _is_private(target.host):
+            raise ModelError(
+                f"cannot follow the redirect from {here.host} to {shown}: it is a private address",
+                hint=f"if that is your own storage, set NEMOTRON_OPS_HUB_HOSTS={target.netloc.decode()}",
+            )
+
+
+def endpoint_of(env: Mapping[str, str]) -> str:
+    """The hub in use. Raises ModelError if HF_ENDPOINT is no address."""
+    endpoint = env.get("HF_ENDPOINT", "").rstrip("/") or ENDPOINT
+    if not endpoint.startswith(("http://", "https://")):
+        raise ModelError(f"cannot use HF_ENDPOINT={endpoint}: it does not start with https://")
+    return endpoint
+
+
+def check_status(response: httpx.Response, url: str) -> None:
+    """Raise unless the response carries the file: Stalled where trying again may help, else ModelError."""
+    code = response.status_code
+    if code in (200, 206):
+        return
+    said = response.headers.get("x-error-message", "")
+    why = f": {said}" if said else ""
+    match code:
+        case 401 | 403:
+            hint = "accept the model's terms on its page, then set HF_TOKEN to a token that may read it"
+            raise ModelError(f"cannot read {url}: access denied ({code}){why}", hint=hint)
+        case 404 | 410:
+            raise ModelError(f"cannot read {url}: there is no such file ({code}){why}")
+        case 416:
+            raise ModelError(f"cannot read {url}: the file there is shorter than the hub says (416)")
+        case 408 | 425 | 429 | 500 | 502 | 503 | 504:
+            raise Stalled(f"cannot read {url}: the server says {code}{why}", retry_after_s=_retry_after_s(response))
+        case _:
+            raise ModelError(f"cannot read {url}: the server says {code}{why}")
+
+
+def _retry_after_s(response: httpx.Response) -> float | None:
+    value = response.headers.get("retry-after", "")
+    return float(value) if value.isdigit() else None
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int]:
+    return url.scheme, url.host.lower(), url.port or (443 if url.scheme == "https" else 80)
+
+
+def _is_private(host: str) -> bool:
+    """Whether a host is, or resolves to, an address that is not on the public internet. Unknown hosts are not."""
+    try:
+        addresses = {str(info[4][0]) for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    except OSError:
+        return False
+    return any(not ipaddress.ip_address(a.partition("%")[0]).is_global for a in addresses)
+
+
+def _cause(exc: httpx.HTTPError) -> str:
+    """In words, what httpx met; its time-outs have no text of their own."""
+    if isinstance(exc, httpx.ConnectTimeout):
+        return "no connection in time"
+    if isinstance(exc, httpx.TimeoutException):
+        return "nothing came for a while"
+    return str(exc) or type(exc).__name__
