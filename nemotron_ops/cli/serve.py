@@ -107,6 +107,7 @@ def _run(app: App, wish: Wish, composed: Composed, *, as_json: bool) -> int:
     """Become the supervisor until stopped; returns its exit code."""
     from nemotron_ops.cli.compose import compose
     from nemotron_ops.cli.endpoint import Announcer, gateway_argv
+    from nemotron_ops.cli.notify import wired
     from nemotron_ops.supervisor.run import Options, supervise
 
     endpoint = composed.endpoint
@@ -117,10 +118,12 @@ def _run(app: App, wish: Wish, composed: Composed, *, as_json: bool) -> int:
         return first.pop() if first else compose(wish, app).config
 
     announcer = Announcer(app, composed, as_json=as_json)
-    options = Options(host=endpoint.host, port=endpoint.port, gateway_argv=gateway_argv(endpoint))
-    return supervise(
-        options, layout=app.layout, load_config=load_config, env=app.env, on_snapshot=announcer.on_snapshot
-    )
+    wires = wired(app.env, announcer.on_snapshot)
+    options = Options(
+        host=endpoint.host, port=endpoint.port, gateway_argv=gateway_argv(endpoint),
+        exit_on_failed=wires.exit_on_failed, on_tick=wires.on_tick,
+    )  # fmt: skip
+    return supervise(options, layout=app.layout, load_config=load_config, env=app.env, on_snapshot=wires.on_snapshot)
 
 
 def _given(flags: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,44 @@
+"""Wires the supervisor's snapshots and heartbeat to the service manager, where there is one. Environment, socket."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from nemotron_ops.service.notify import Notifier, Seen, under_service_manager, watchdog_period_s
+from nemotron_ops.supervisor.snapshot import Snapshot
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wires:
+    """What `supervise` gets: what to call with each snapshot and at each tick; whether failing all ends the service."""
+
+    on_snapshot: Callable[[Snapshot], None]
+    on_tick: Callable[[], None]
+    exit_on_failed: bool
+
+
+def wired(env: Mapping[str, str], on_snapshot: Callable[[Snapshot], None]) -> Wires:
+    """`on_snapshot`, and the service manager told the same things."""
+    if not under_service_manager(env):
+        return Wires(on_snapshot=on_snapshot, on_tick=lambda: None, exit_on_failed=False)
+    notifier = Notifier(env)
+    watched = watchdog_period_s(env, pid=os.getpid()) is not None
+
+    def told(snapshot: Snapshot) -> None:
+        if snapshot.stopping:
+            notifier.stopping()
+        else:
+            notifier.instances(seen(snapshot))
+        on_snapshot(snapshot)
+
+    return Wires(on_snapshot=told, on_tick=notifier.alive if watched else lambda: None, exit_on_failed=True)
+
+
+def seen(snapshot: Snapshot) -> list[Seen]:
+    """The snapshot's instances in the service manager's terms."""
+    return [
+        Seen(name=i.name, state=i.state.value, load_progress=i.load_progress, reason=i.reason)
+        for i in snapshot.instances
+    ]
