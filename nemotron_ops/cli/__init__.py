@@ -29,6 +29,12 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "status": ("status", "status", "Show what is running."),
     "logs": ("logs", "logs", "Show or follow an instance's log."),
     "stop": ("stop", "stop", "Drain and stop."),
+    "start": ("stop", "start", "Start what is stopped, failed or drained."),
+    "restart": ("stop", "restart", "Drain, stop and start again."),
+    "drain": ("stop", "drain", "Take instances out of traffic, models stay loaded."),
+    "reload": ("reload", "reload", "Apply changed recipes and settings without an outage."),
+    "events": ("logs", "events", "Show or follow what happened."),
+    "attach": ("logs", "attach", "Watch a detached supervisor."),
     "deploy": ("deploy", "deploy", "Put this version and your models on other machines, over SSH."),
     "service": ("service", "service", "Install, watch and remove the systemd or launchd service."),
 }

@@ -29,7 +29,12 @@ def request(layout: Layout, verb: str, *, timeout_s: float | None = TIMEOUT_S, *
 
 def follow(layout: Layout, verb: str, **args: Any) -> Iterator[dict[str, Any]]:
     """The supervisor's answers, one by one, until it or we end the connection."""
-    with _asked(layout, verb, {**args, "follow": True}, None) as lines:
+    return stream(layout, verb, timeout_s=None, follow=True, **args)
+
+
+def stream(layout: Layout, verb: str, *, timeout_s: float | None = TIMEOUT_S, **args: Any) -> Iterator[dict[str, Any]]:
+    """All answers to a request that has several."""
+    with _asked(layout, verb, args, timeout_s) as lines:
         for line in lines:
             yield _answer(line, verb)
 

@@ -100,7 +100,7 @@ class Supervisor:
         self.on_snapshot = on_snapshot
         self.executing = False
         self.code = 0
-        self.journal = Journal(layout.logs / "supervisor.log", on_event)
+        self.journal = Journal(layout.logs / "events.jsonl", on_event)
         self.verbs = Verbs(self)
         self.control = ControlServer(layout, self.verbs.table(), changed=self._changed)
         ground = Ground(

@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nemotron_ops import __version__
 from nemotron_ops.errors import ControlError, NemotronOpsError
+from nemotron_ops.proc import run
 from nemotron_ops.supervisor import logfiles
+from nemotron_ops.supervisor import snapshot as snapshots
 from nemotron_ops.supervisor.keeper import Keeper
 from nemotron_ops.supervisor.server import Answer, Verb
 from nemotron_ops.supervisor.snapshot import State
@@ -41,13 +44,26 @@ class Verbs:
 
     def table(self) -> dict[str, Verb]:
         return {
-            "ping": self.ping, "status": self.status, "start": self.start, "stop": self.stop, "restart": self.restart,
-            "drain": self.drain, "reload": self.reload, "rollback": self.rollback, "logs": self.logs,
-            "events": self.events, "want": self.want,
-        }  # fmt: skip
+            "ping": self.ping,
+            "status": self.status,
+            "snapshot": self.snapshot,
+            "start": self.start,
+            "stop": self.stop,
+            "restart": self.restart,
+            "drain": self.drain,
+            "reload": self.reload,
+            "rollback": self.rollback,
+            "logs": self.logs,
+            "events": self.events,
+            "want": self.want,
+        }
 
     async def ping(self, args: dict[str, Any]) -> Answer:
         return {"ok": True, "pid": os.getpid(), "version": __version__}
+
+    async def snapshot(self, args: dict[str, Any]) -> Answer:
+        """What gateways follow, as it is now."""
+        return {"snapshot": snapshots.to_json(self._s.fleet.snapshot)}
 
     async def status(self, args: dict[str, Any]) -> Answer:
         s, gateway = self._s, self._s.gateway
@@ -122,6 +138,8 @@ class Verbs:
 
     async def reload(self, args: dict[str, Any]) -> Answer:
         """Answers when everything is as configured, or has failed and is as before."""
+        if args.get("exec"):
+            await asyncio.to_thread(check_program)
         before = self._s.fleet.config
         outcome = await self._s.reload(strict=bool(args.get("strict")))
         self._before = before
@@ -207,6 +225,14 @@ class Verbs:
             "load_progress": view.load_progress,
             "socket": view.socket,
         }
+
+
+def check_program() -> None:
+    """Raises ControlError if the installed program does not even start: then this one had better go on."""
+    done = run([sys.executable, "-m", "nemotron_ops", "--version"], timeout_s=60)
+    if not done.ok:
+        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        raise ControlError(f"cannot run the installed version: it ends with {done.returncode}: {last}")
 
 
 def url(host: str, port: int) -> str:

@@ -41,7 +41,8 @@ async def save(k: Keeper) -> None:
             (folder / temporary).replace(file)
             digest = await asyncio.to_thread(sha256, file)
             saved.append({"slot": number, "sha256": digest, "tokens": int(answer.get("n_saved", 0))})
-        write_json(folder / "slots.json", {"fingerprint": k.spec.fingerprint, "slots": saved})
+        if saved:
+            write_json(folder / "slots.json", {"fingerprint": k.spec.fingerprint, "slots": saved})
     except (EngineError, OSError) as exc:
         k.ground.journal.add("slots-not-saved", str(exc), instance=k.id, level="warning")
         return

@@ -1,0 +1,139 @@
+"""`logs`, `events`, `attach`: what was said and what happened. Control socket, log files."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nemotron_ops.cli.app import App, json_option
+
+if TYPE_CHECKING:
+    from nemotron_ops.paths import Layout
+
+POLL_S = 0.2
+UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def span(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """`90s`, `10m`, `2h`, `1d` in seconds."""
+    if value is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", value)
+    if not match:
+        raise click.BadParameter(f"{value!r} is no time span; write 90s, 10m, 2h or 1d")
+    return float(match.group(1)) * UNITS_S[match.group(2) or "s"]
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[INSTANCE|MODEL|gateway]...")
+@click.option("-f", "--follow", is_flag=True, help="Go on with new lines until interrupted.")
+@click.option(
+    "-n", "--lines", type=click.IntRange(0), default=50, show_default=True, help="How many of the last lines."
+)
+@click.option("--since", callback=span, metavar="SPAN", help="Only if written to within SPAN (90s, 10m, 2h).")
+@json_option
+def logs(names: tuple[str, ...], follow: bool, lines: int, since: float | None, as_json: bool) -> None:
+    """Show the last lines of instances' logs, or follow them.
+
+    Works without a running supervisor too: the files stay. `gateway` names the gateway's log.
+    """
+    from nemotron_ops.supervisor import logfiles
+
+    with App() as app:
+        paths = _paths(app.layout, names)
+        if since is not None:
+            paths = {n: p for n, p in paths.items() if time.time() - p.stat().st_mtime <= since}
+        found = {name: _last(path, lines) for name, path in paths.items()}
+        if as_json and not follow:
+            app.ui.json([{"name": n, "path": str(paths[n]), "lines": found[n]} for n in found])
+            return
+        for name, said in found.items():
+            for line in said:
+                app.ui.data(_line(name, line, several=len(paths) > 1))
+        offsets = {name: path.stat().st_size for name, path in paths.items()}
+        while follow:
+            for name, path in paths.items():
+                data, offsets[name] = logfiles.read_from(path, offsets[name])
+                for raw in data.decode(errors="replace").splitlines():
+                    app.ui.data(_line(name, logfiles.clean(raw), several=len(paths) > 1))
+            time.sleep(POLL_S)
+
+
+@click.command()
+@click.option("-f", "--follow", is_flag=True, help="Go on with new events until interrupted.")
+@click.option(
+    "-n", "--count", type=click.IntRange(0), default=50, show_default=True, help="How many of the last events."
+)
+@json_option
+def events(follow: bool, count: int, as_json: bool) -> None:
+    """Show what happened: starts, deaths, changes. With --json one object per line."""
+    import json
+
+    from nemotron_ops.supervisor import control
+
+    with App() as app:
+        verb = (
+            control.follow(app.layout, "events", count=count)
+            if follow
+            else control.stream(app.layout, "events", count=count)
+        )
+        for entry in verb:
+            app.ui.data(json.dumps(entry) if as_json else event_line(entry))
+
+
+@click.command()
+@click.option("-n", "--count", type=click.IntRange(0), default=10, show_default=True, help="Events from before.")
+def attach(count: int) -> None:
+    """Watch a detached supervisor as if it ran in this terminal. Ctrl-C ends the watching, not the supervisor."""
+    from nemotron_ops.cli.status import show
+    from nemotron_ops.supervisor import control
+
+    with App() as app:
+        show(app, control.request(app.layout, "status"))
+        for entry in control.follow(app.layout, "events", count=count):
+            app.ui.data(event_line(entry))
+        app.ui.say("the supervisor has ended")
+
+
+def event_line(entry: dict[str, Any]) -> str:
+    """`12:00:01 30b-0 ready: pid 4711 after 3.2 s`."""
+    clock = time.strftime("%H:%M:%S", time.localtime(entry["time_s"]))
+    who = f" {entry['instance']}" if entry["instance"] else ""
+    said = f": {entry['message']}" if entry["message"] else ""
+    return f"{clock}{who} {entry['kind']}{said}"
+
+
+def _paths(layout: Layout, names: Sequence[str]) -> dict[str, Path]:
+    """Log name -> file, for the named (model names reach all their instances) or for all instances."""
+    from nemotron_ops.errors import ControlError
+
+    files = {p.name.removesuffix(".log"): p for p in sorted(layout.logs.glob("*.log")) if p.is_file()}
+    if not names:
+        return {n: p for n, p in files.items() if n not in ("gateway", "supervisor")}
+    found: dict[str, Path] = {}
+    for name in names:
+        hits = {n: p for n, p in files.items() if n == name or re.fullmatch(re.escape(name) + r"(-\d+)?(~\d+)?", n)}
+        if not hits:
+            raise ControlError(
+                f"cannot find a log of {name!r}", hint=f"logs: {', '.join(files) or 'none'} in {layout.logs}"
+            )
+        found |= hits
+    return found
+
+
+def _last(path: Path, count: int) -> list[str]:
+    """The last `count` lines, rotated files included."""
+    from collections import deque
+
+    from nemotron_ops.supervisor import logfiles
+
+    return list(deque(logfiles.read_lines(path), maxlen=count))
+
+
+def _line(name: str, line: str, *, several: bool) -> str:
+    return f"{name} | {line}" if several else line

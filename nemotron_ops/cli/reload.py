@@ -1,0 +1,66 @@
+"""`reload`: changing what runs, without an outage. Control socket."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+
+from nemotron_ops.cli.app import App, json_option
+
+
+@click.command()
+@click.option(
+    "--exec", "exec_", is_flag=True, help="Then run the installed version of nemotron-ops, keeping every model."
+)
+@click.option(
+    "--strict", is_flag=True, help="A replacement must also reason, call tools and be as fast as the old one."
+)
+@click.option("--back", is_flag=True, help="Go back to the configuration from before the last reload.")
+@click.option("--timeout", "timeout_s", type=float, default=3600.0, show_default=True, metavar="SECONDS")
+@json_option
+def reload(exec_: bool, strict: bool, back: bool, timeout_s: float, as_json: bool) -> None:
+    """Read recipes and settings again, and change only what differs.
+
+    A changed instance is replaced by one that is up, has answered a canary prompt and takes the traffic before the old
+    one drains; where memory does not allow two, requests wait while they are swapped. If the new one fails, the old
+    one stays, and the command ends with 9. A configuration that cannot be used changes nothing.
+    """
+    from nemotron_ops.errors import EngineError
+    from nemotron_ops.supervisor import control
+
+    with App() as app:
+        if back:
+            answer = control.request(app.layout, "rollback", timeout_s=timeout_s)
+        else:
+            answer = control.request(app.layout, "reload", timeout_s=timeout_s, exec=exec_, strict=strict)
+        if exec_:
+            _wait_for_new(app, timeout_s)
+        if as_json:
+            app.ui.json(answer)
+        else:
+            for line in lines(answer):
+                app.ui.say(line)
+        if answer["failed"]:
+            name, reason = next(iter(answer["failed"].items()))
+            raise EngineError(f"cannot replace {name}: {reason}", hint="the old one goes on; see `nemotron-ops logs`")
+
+
+def lines(answer: dict[str, Any]) -> list[str]:
+    """What happened, for people."""
+    named = [f"{what}: {', '.join(answer[what])}" for what in ("kept", "added", "replaced", "removed") if answer[what]]
+    return named or ["nothing to change"]
+
+
+def _wait_for_new(app: App, timeout_s: float) -> None:
+    """Until the supervisor that took the old one's place answers."""
+    from nemotron_ops.errors import ControlError
+    from nemotron_ops.supervisor import control
+
+    time.sleep(0.3)  # it answered before it goes; then it is away for a moment
+    deadline = time.monotonic() + timeout_s
+    while not control.running(app.layout):
+        if time.monotonic() > deadline:
+            raise ControlError("cannot reach the new version of the supervisor", hint="see `nemotron-ops logs`")
+        time.sleep(0.1)

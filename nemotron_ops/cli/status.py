@@ -1,0 +1,74 @@
+"""`status`: what is running. Control socket."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from nemotron_ops.cli.app import App, json_option
+from nemotron_ops.ui import duration
+
+
+@click.command()
+@json_option
+def status(as_json: bool) -> None:
+    """Show what is running: the endpoint, each instance, and why one is not ready.
+
+    Ends with 0 if everything that is wanted is ready, with 9 if an instance has failed, and with 10 if no supervisor
+    is running.
+    """
+    from nemotron_ops.errors import EngineError
+    from nemotron_ops.supervisor import control
+
+    with App() as app:
+        answer = control.request(app.layout, "status")
+        if as_json:
+            app.ui.json(answer)
+        else:
+            show(app, answer)
+        if any(i["state"] == "failed" for i in answer["instances"]):
+            raise click.exceptions.Exit(EngineError.exit_code)
+
+
+def show(app: App, answer: dict[str, Any]) -> None:
+    """The answer for people: one line for the endpoint, a table, and the reasons below it."""
+    since = duration(answer["uptime_s"])
+    app.ui.data(f"{answer['endpoint']['url']}  (nemotron-ops {answer['version']}, pid {answer['pid']}, up {since})")
+    header = ("instance", "state", "pid", "up", "restarts", "requests", "slots", "build")
+    app.ui.table(header, [row(i) for i in answer["instances"]])
+    for instance in answer["instances"]:
+        for line in why(instance):
+            app.ui.data(line)
+
+
+def row(instance: dict[str, Any]) -> tuple[object, ...]:
+    """One line of the table."""
+    up = instance["uptime_s"]
+    return (
+        instance["name"], state_words(instance), instance["pid"] or "-", duration(up) if up is not None else "-",
+        instance["restarts"], instance["inflight"], instance["slots"], instance["build"] or "-",
+    )  # fmt: skip
+
+
+def state_words(instance: dict[str, Any]) -> str:
+    """`ready`, `starting 42 %`, `ready, drained`, `stopped, not wanted`."""
+    words = str(instance["state"])
+    if instance["load_progress"] is not None:
+        words += f" {100 * instance['load_progress']:.0f} %"
+    if instance["state"] == "ready" and instance["draining"]:
+        words += ", drained"
+    if instance["state"] == "stopped" and instance["wanted"]:
+        words += ", waiting"
+    return words
+
+
+def why(instance: dict[str, Any]) -> list[str]:
+    """Reason, next step and last log lines of an instance that is not well."""
+    if not instance["reason"]:
+        return []
+    lines = [f"{instance['name']}: {instance['reason']}"]
+    if instance["hint"]:
+        lines.append(f"  hint: {instance['hint']}")
+    lines += [f"  | {line}" for line in instance["log_tail"][-8:]]
+    return lines
