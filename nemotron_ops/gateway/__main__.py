@@ -18,7 +18,7 @@ import uvloop
 
 from nemotron_ops.errors import GatewayError, NemotronOpsError, UsageError
 from nemotron_ops.gateway.http import ClientConnection
-from nemotron_ops.gateway.keys import KeyRing, parse
+from nemotron_ops.gateway.keystore import read_ring
 from nemotron_ops.gateway.options import FLAGS, Options, from_mapping
 from nemotron_ops.gateway.server import Gateway
 
@@ -81,16 +81,6 @@ def check_exposure(sockets: list[socket.socket], *, has_keys: bool) -> None:
             )
 
 
-def read_keys(path: str) -> KeyRing | None:
-    """The keys in a file, None without one. Raises GatewayError."""
-    if not path:
-        return None
-    try:
-        return parse(Path(path).read_bytes())
-    except OSError as exc:
-        raise GatewayError(f"cannot read keys file {path}: {exc.strerror}") from exc
-
-
 def tls(options: Options) -> ssl.SSLContext | None:
     """The server's TLS context, None without a certificate. Raises GatewayError."""
     if not options.tls_cert:
@@ -106,15 +96,16 @@ def tls(options: Options) -> ssl.SSLContext | None:
 
 async def serve(options: Options) -> None:
     """Serve until SIGTERM or SIGINT."""
-    ring = read_keys(options.api_keys_file)
+    ring = read_ring(Path(options.api_keys_file)) if options.api_keys_file else None
     sockets = open_sockets(options)
     check_exposure(sockets, has_keys=ring is not None)
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    gateway = Gateway(options, ring=ring)
     context = tls(options)
+    gateway = Gateway(options, ring=ring, tls=context)
+    loop.add_signal_handler(signal.SIGHUP, gateway.books.reopen_log)
     servers = []
     for sock in sockets:
         sock.setblocking(False)

@@ -10,6 +10,7 @@ import asyncio
 from dataclasses import dataclass
 
 from nemotron_ops.gateway.relay import Relay
+from nemotron_ops.gateway.resume import Diverged
 from nemotron_ops.gateway.upstream import Upstream, UpstreamConnection
 
 
@@ -19,6 +20,7 @@ class Lost:
 
     reason: str
     connected: bool
+    diverged: bool = False  # it answered, but not so that a stream could be continued
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +50,7 @@ class Attempt:
         self._type = b""
         self._parts: list[bytes] = []
         self._streams = False
+        self.diverged = False
 
     def on_head(self, status: int, headers: dict[bytes, bytes]) -> None:
         self._status = status
@@ -56,7 +59,11 @@ class Attempt:
 
     def on_data(self, data: bytes) -> None:
         if self._streams and self._relay is not None:
-            self._relay.feed(data)
+            try:
+                self._relay.feed(data)
+            except Diverged:
+                self.diverged = True
+                self._set(Lost(reason="another engine would have gone on differently", connected=True, diverged=True))
         else:
             self._parts.append(data)
 
@@ -95,7 +102,9 @@ async def attempt(
         except asyncio.CancelledError:
             connection.close()
             raise
-        if isinstance(outcome, Lost) and not fresh and connection.received == 0:
+        if sink.diverged:
+            connection.close()
+        elif isinstance(outcome, Lost) and not fresh and connection.received == 0:
             connection = None
             continue
         return outcome

@@ -11,20 +11,24 @@ that looks regular. A client that leaves cancels the task that runs this, and wi
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from nemotron_ops.gateway import sse
+from nemotron_ops.gateway import replies, sse
 from nemotron_ops.gateway.admission import Ticket
+from nemotron_ops.gateway.affinity import prefixes
 from nemotron_ops.gateway.attempt import Connected, Lost, Outcome, Streamed, Whole, attempt
-from nemotron_ops.gateway.directory import Named
+from nemotron_ops.gateway.directory import Named, may_serve
+from nemotron_ops.gateway.fold import Fold
 from nemotron_ops.gateway.headers import Request, upstream_head
 from nemotron_ops.gateway.http import ClientConnection
 from nemotron_ops.gateway.keys import ANYONE, Key, may_use
 from nemotron_ops.gateway.prepare import Prepared, prepare
 from nemotron_ops.gateway.relay import Relay
 from nemotron_ops.gateway.replies import Refusal, error_body, error_event, upstream_error
+from nemotron_ops.gateway.resume import Rewriter, continuation, said_in
 from nemotron_ops.gateway.routes import Api, Kind, Route
 from nemotron_ops.gateway.upload import form_field
 
@@ -33,34 +37,47 @@ if TYPE_CHECKING:
 
 EVENT_STREAM = b"text/event-stream"
 JSON_TYPE = b"application/json; charset=utf-8"
+PATIENCE_S = 86400.0
 NOT_READY = b"Loading model"
 
 
 class Exchange:
     """One request being answered."""
 
-    def __init__(self, gateway: Gateway, client: ClientConnection, request: Request, route: Route) -> None:
+    def __init__(
+        self, gateway: Gateway, client: ClientConnection, request: Request, route: Route, request_id: str
+    ) -> None:  # fmt: skip
         self.gateway = gateway
+        self.pool = gateway.pool
+        self.loop = gateway.loop
         self.client = client
         self.request = request
         self.route = route
+        self.id = request_id
         self.key: Key = ANYONE
-        self.id = ""
-        self.started = gateway.loop.time()
+        self.entered = False  # counted in the key's quota
+        self.started = self.loop.time()
         self.model = ""
         self.instance = ""
         self.status = 0
         self.cause = ""
         self.queued_s = 0.0
+        self.tries = 0
         self.ticket: Ticket | None = None
         self.relay: Relay | None = None
-        self.tries = 0
+        self.usage: sse.Usage | None = None
+        self.resumed = False
+        self.patient_until = 0.0
         self._granted_at = 0.0
 
     async def run(self) -> None:
         """Answer the request, whatever happens. Cancelled when the client leaves."""
         try:
-            await self._infer()
+            await self.pool.know()
+            if self.route.kind is Kind.INSPECT:
+                await self._inspect()
+            else:
+                await self._infer()
         except Refusal as refusal:
             self.refuse(refusal)
         except asyncio.CancelledError:
@@ -71,7 +88,6 @@ class Exchange:
             self.refuse(Refusal(status=500, code="internal", message="the gateway failed; its log says why"))
         finally:
             self._release(finished=False)
-            self.gateway.finished(self)
 
     def refuse(self, refusal: Refusal) -> None:
         """End with an error, in the way that is still open."""
@@ -90,49 +106,55 @@ class Exchange:
     # one request for a model
 
     async def _infer(self) -> None:
-        await self.gateway.know()
         prepared = self._prepare()
         self.model = prepared.named.model.name
         self._check_model(prepared.named)
-        self.ticket = self.gateway.ticket(self.route, prepared, self.key, len(prepared.body))
-        if self.route.kind is Kind.GENERATE and prepared.stream:
+        self.ticket = self._new_ticket(prepared)
+        if prepared.stream or prepared.fold is not None:
             self.relay = self._new_relay(prepared)
         while True:
             await self._admit(prepared)
             outcome = await self._attempt(prepared)
-            if isinstance(outcome, Streamed):
-                self._end_stream()
+            if isinstance(outcome, Streamed) or (self.relay is not None and self.relay.complete):
+                self._end_stream(prepared)
                 return
             if isinstance(outcome, Whole) and not _not_ready(outcome):
                 self._reply_whole(outcome, prepared.named.asked)
                 return
-            self._lost(outcome)
+            prepared = self._after_loss(outcome, prepared)
 
     def _prepare(self) -> Prepared:
-        directory = self.gateway.directory
+        resolve = self.pool.directory.resolve
         if self.route.kind is Kind.UPLOAD:
             name = form_field(self.request.headers.get(b"content-type", b""), self.request.body, "model")
-            named = directory.resolve(name)
-            return Prepared(named=named, body=self.request.body, stream=False, fields={})
-        if self.route.kind is Kind.INSPECT:
-            return Prepared(named=directory.resolve(self.request.param("model")), body=b"", stream=False, fields={})
-        return prepare(self.route, self.request.body, directory.resolve)
+            return Prepared(named=resolve(name), body=self.request.body, stream=False, fields={})
+        return prepare(self.route, self.request.body, resolve)
 
     def _check_model(self, named: Named) -> None:
         if not may_use(self.key, (named.model.name, *named.model.names)):
             raise Refusal(status=403, code="model_not_allowed", message="this API key may not use this model")
 
+    def _new_ticket(self, prepared: Prepared) -> Ticket:
+        ticket = Ticket(model=self.model, key=self.key.id, weight=self.key.weight, bytes=len(prepared.body))
+        ticket.light = self.route.kind is Kind.LIGHT
+        if self.route.kind is Kind.GENERATE and self.pool.replicated(self.model):
+            session = self.request.headers.get(b"x-session-id", b"").decode("latin-1")
+            ticket.prefixes = prefixes(self.route.api, self.model, prepared.fields, session)
+        return ticket
+
     async def _admit(self, prepared: Prepared) -> None:
         assert self.ticket is not None
-        before = self.gateway.loop.time()
-        await self.gateway.admit(self.ticket, prepared.named.model, again=self.tries > 0, waiting=self._waiting)
-        self._granted_at = self.gateway.loop.time()
+        model = prepared.named.model
+        before = self.loop.time()
+        deadline = self.patient_until or self.started + min(model.queue_wait_s, client_patience_s(self.request))
+        await self.pool.admit(self.ticket, model, again=self.tries > 0, deadline=deadline, waiting=self._waiting)
+        self._granted_at = self.loop.time()
         self.queued_s += self._granted_at - before
         self.instance = self.ticket.instance
 
     def _waiting(self) -> None:
         """A comment for a client whose stream waits, so that nothing between us takes it for dead."""
-        if self.relay is None:
+        if self.relay is None or self.relay.outlet is not self.client:
             return
         if not self.client.began:
             self._begin()
@@ -140,46 +162,77 @@ class Exchange:
 
     async def _attempt(self, prepared: Prepared) -> Outcome:
         self.tries += 1
-        upstream = self.gateway.upstreams[self.instance]
+        upstream = self.pool.upstreams[self.instance]
         head = upstream_head(
             self.route.upstream, key=upstream.key, length=len(prepared.body),
-            content_type=self.request.headers.get(b"content-type", b""), method=self.request.method,
+            content_type=self.request.headers.get(b"content-type", b""),
         )  # fmt: skip
         connected = Connected()
         self.client.on_pause = connected.pause
         return await attempt(upstream, head, prepared.body, self.relay, on_connected=connected)
 
-    def _lost(self, outcome: Lost | Whole) -> None:
-        """An instance did not answer. Returns if another try makes sense; raises Refusal if not."""
+    def _after_loss(self, outcome: Lost | Whole | Streamed, prepared: Prepared) -> Prepared:
+        """An instance did not answer: what to send to the next one. Raises Refusal if that makes no sense."""
         assert self.ticket is not None
-        relay = self.relay
-        if relay is not None and relay.complete:
-            return
         reason = outcome.reason if isinstance(outcome, Lost) else "the engine is still loading"
-        self.gateway.instance_failed(self.instance, self.model)
+        diverged = isinstance(outcome, Lost) and outcome.diverged
+        if not diverged:
+            self.pool.failed(self.instance, self.model)
         self._release(finished=False)
         self.ticket.avoid = self.instance
-        if relay is not None and relay.began:
-            raise Refusal(status=502, code="engine_lost", message=f"the answer was cut off: {reason}")
-        if self.tries > self.gateway.options.retries:
+        again = self.tries <= self.gateway.options.retries
+        relay = self.relay
+        if relay is None or not relay.began:
+            if again:
+                return prepared
             raise Refusal(
                 status=502, code="engine_lost", message=f"no instance could answer: {reason}", retry_after_s=1
             )
+        plan = None
+        if again and not diverged and relay.whole_kept:
+            plan = continuation(self.route.api, prepared.fields, said_in(relay.kept))
+        if plan is None:
+            raise Refusal(status=502, code="engine_lost", message=f"the answer was cut off: {reason}")
+        relay.restart(Rewriter(plan))
+        self.resumed = True
+        self.patient_until = self.loop.time() + prepared.named.model.queue_wait_s
+        self.gateway.books.metrics.resumed[(self.model,)] += 1
+        return replace(prepared, body=plan.body)
+
+    async def _inspect(self) -> None:
+        """An instance's own page."""
+        directory = self.pool.directory
+        name = self.request.param("instance")
+        if not name:
+            views = directory.instances.get(directory.resolve(self.request.param("model")).model.name, ())
+            name = next((v.name for v in views if may_serve(v)), views[0].name if views else "")
+        upstream = self.pool.upstreams.get(name)
+        if upstream is None:
+            known = ", ".join(directory.by_name) or "none"
+            raise Refusal(status=404, code="instance_not_found", message=f"no such instance; known: {known}")
+        self.instance = name
+        path = "/metrics" if self.route.path == "/engine/metrics" else self.route.upstream
+        head = upstream_head(path, key=upstream.key, length=0, content_type=b"", method="GET")
+        outcome = await attempt(upstream, head, b"", None, on_connected=Connected())
+        if not isinstance(outcome, Whole):
+            raise Refusal(status=502, code="engine_lost", message="the instance did not answer")
+        self.status = outcome.status
+        self.client.reply(outcome.status, outcome.body, content_type=outcome.content_type, extra=self._headers())
 
     def _release(self, *, finished: bool) -> None:
         ticket = self.ticket
         if ticket is not None and ticket.instance:
-            service = self.gateway.loop.time() - self._granted_at if finished else None
-            self.gateway.release(ticket, service_s=service)
+            service = self.loop.time() - self._granted_at if finished else None
+            self.pool.release(ticket, service_s=service)
             ticket.instance = ""
 
     # answers
 
     def _new_relay(self, prepared: Prepared) -> Relay:
-        relay = Relay(
-            self.route.api, prepared.named.asked, self.client, begin=self._begin, clock=self.gateway.loop.time
-        )  # fmt: skip
-        relay.on_gap = self.gateway.metrics.between_tokens_s[(prepared.named.model.name,)].observe
+        outlet = prepared.fold or self.client
+        begin = self._begin if prepared.fold is None else _nothing
+        relay = Relay(self.route.api, prepared.named.asked, outlet, begin=begin, clock=self.loop.time)
+        relay.on_gap = self.gateway.books.metrics.between_tokens_s[(prepared.named.model.name,)].observe
         return relay
 
     def _begin(self) -> None:
@@ -187,15 +240,28 @@ class Exchange:
         if not self.client.began:
             self.client.begin(200, EVENT_STREAM, [*self._headers(), (b"Cache-Control", b"no-store")])
 
-    def _end_stream(self) -> None:
+    def _end_stream(self, prepared: Prepared) -> None:
         relay = self.relay
         assert relay is not None
-        if relay.complete or relay.failed:
-            self.cause = "engine_error" if relay.failed else ""
-            self._release(finished=relay.complete)
+        if not (relay.complete or relay.failed):
+            raise Refusal(status=502, code="engine_lost", message="the answer was cut off: the engine ended it early")
+        self.cause = "engine_error" if relay.failed else ""
+        self._release(finished=relay.complete)
+        if prepared.fold is None:
             self.client.end()
-            return
-        raise Refusal(status=502, code="engine_lost", message="the answer was cut off: the engine ended it early")
+        else:
+            self._reply_folded(prepared.fold)
+
+    def _reply_folded(self, fold: Fold) -> None:
+        result = fold.result()
+        if result is None:
+            error = (fold.error or {}).get("error", {})
+            status = error.get("code") if error.get("code") in replies.REASONS else 500
+            raise Refusal(
+                status=status, code="engine_error", message=str(error.get("message", "the engine gave no answer"))
+            )
+        self.status = 200
+        self.client.reply(200, msgspec.json.encode(result), extra=self._headers())
 
     def _reply_whole(self, outcome: Whole, asked: str) -> None:
         self.status = outcome.status
@@ -204,7 +270,9 @@ class Exchange:
         if outcome.status >= 400:
             self.cause = "engine_refused" if outcome.status < 500 else "engine_error"
             body = upstream_error(self.route.api, outcome.status, body)
-        elif own := sse.model_name(body):
+        else:
+            self.usage = usage_of_body(body)
+        if outcome.status < 400 and (own := sse.model_name(body)):
             name = msgspec.json.encode(asked)[1:-1]
             body = body.replace(b'"model":"' + own + b'"', b'"model":"' + name + b'"')
         if self.client.began:  # comments went out while it waited: only an event can follow
@@ -220,6 +288,32 @@ class Exchange:
             headers.append((b"X-Instance", self.instance.encode()))
             headers.append((b"X-Queue-Ms", b"%d" % round(self.queued_s * 1000)))
         return headers + self.gateway.cors(self.request)
+
+
+def client_patience_s(request: Request) -> float:
+    """How long the client says it will wait for an answer to begin (OpenAI's clients say so in a header)."""
+    for name in (b"x-request-timeout", b"x-stainless-read-timeout", b"x-stainless-timeout"):
+        try:
+            seconds = float(request.headers[name])
+        except (KeyError, ValueError):
+            continue
+        if 0 < seconds < PATIENCE_S:
+            return seconds
+    return PATIENCE_S
+
+
+def usage_of_body(body: bytes) -> sse.Usage | None:
+    """The usage in a whole answer, if there is one."""
+    if not (b'"usage":{' in body or b'"timings":{' in body):
+        return None
+    try:
+        return sse.usage_of(msgspec.json.decode(body))
+    except msgspec.DecodeError:
+        return None
+
+
+def _nothing() -> None:
+    """A folded answer begins when it is whole."""
 
 
 def _not_ready(outcome: Whole) -> bool:

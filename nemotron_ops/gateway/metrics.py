@@ -57,5 +57,3 @@ class Metrics:
     first_token_s: defaultdict[Labels, Histogram] = field(default_factory=lambda: defaultdict(_latency))  # model
     between_tokens_s: defaultdict[Labels, Histogram] = field(default_factory=lambda: defaultdict(_gap))  # model
     duration_s: defaultdict[Labels, Histogram] = field(default_factory=lambda: defaultdict(_latency))  # model
-    connections: int = 0
-    connections_total: int = 0

@@ -14,6 +14,7 @@ import msgspec
 
 from nemotron_ops.gateway import fields as field_rules
 from nemotron_ops.gateway.directory import Named
+from nemotron_ops.gateway.fold import Fold, fold_for
 from nemotron_ops.gateway.replies import Refusal
 from nemotron_ops.gateway.routes import Api, Kind, Route
 
@@ -31,6 +32,7 @@ class Prepared:
     body: bytes
     stream: bool
     fields: Fields
+    fold: Fold | None = None  # a stream is asked for, and folded into one answer
 
 
 def read_fields(body: bytes) -> Fields:
@@ -59,10 +61,19 @@ def prepare(route: Route, body: bytes, resolve: Callable[[str], Named]) -> Prepa
         force(route.api, fields, named.model.fixed)
         cap(route.api, fields, named.model.capped)
     stream = bytes(fields.get("stream", b"")) == _TRUE
+    fold = fold_for(route.api, fields) if route.kind is Kind.GENERATE and not stream else None
+    if fold is not None:
+        ask_for_stream(route.api, fields)
     changed = fields.keys() != before.keys() or any(fields[k] is not before[k] for k in fields)
-    return Prepared(
-        named=named, body=msgspec.json.encode(fields) if changed else body, stream=stream, fields=fields
-    )  # fmt: skip
+    sent = msgspec.json.encode(fields) if changed else body
+    return Prepared(named=named, body=sent, stream=stream, fields=fields, fold=fold)
+
+
+def ask_for_stream(api: Api, fields: Fields) -> None:
+    """Make llama-server stream an answer that will be folded."""
+    fields["stream"] = msgspec.Raw(_TRUE)
+    if api in (Api.CHAT, Api.COMPLETION):
+        put(fields, "stream_options", {"include_usage": True})
 
 
 def text_field(fields: Mapping[str, msgspec.Raw], name: str) -> str:

@@ -1,4 +1,4 @@
-"""A stream of events on its way from llama-server to a client. asyncio-free; writes to the client's connection.
+"""A stream of events on its way from llama-server to a client. Writes to the client's connection.
 
 Whole events only are passed on, as they come: half an event would be of no use to a client, and a lie if the rest
 never came. The head goes out with the first event, because llama-server sends its own before it has done anything
@@ -48,6 +48,7 @@ class Relay:
         self._asked = msgspec.json.encode(asked)[1:-1]
         self._own: bytes | None = None
         self._rest = b""
+        self._rewrite: Callable[[bytes], bytes] | None = None
 
     def feed(self, data: bytes) -> None:
         """Bytes of an answer's body."""
@@ -62,10 +63,16 @@ class Relay:
         if data:
             self._pass(data)
 
-    def restart(self) -> None:
-        """The next bytes come from another attempt."""
+    @property
+    def whole_kept(self) -> bool:
+        """Whether everything that was passed on is kept."""
+        return self.kept_bytes <= KEPT_BYTES
+
+    def restart(self, rewrite: Callable[[bytes], bytes] | None = None) -> None:
+        """The next bytes come from another attempt; `rewrite` makes them go on with what was passed on."""
         self._rest = b""
         self._own = None
+        self._rewrite = rewrite
 
     def _pass(self, blob: bytes) -> None:
         count = blob.count(b"data: ")
@@ -76,7 +83,11 @@ class Relay:
             self.first_at = self.last_at = self.clock()
             self.begin()
         blob = self._renamed(blob)
-        self.outlet.send(blob)
+        if self._rewrite is not None:
+            blob = self._rewrite(blob)
+            count = blob.count(b"data: ")
+        if blob:
+            self.outlet.send(blob)
         if not count:
             return
         now = self.clock()
@@ -86,7 +97,7 @@ class Relay:
         self.last_at = now
         self._keep(blob)
         if sse.has_usage(blob):
-            self.usage = sse.usage_in(blob) or self.usage
+            self.usage = sse.usage_in(blob, self.usage)
         if sse.is_complete(self.api, blob):
             self.complete = True
         elif sse.is_error(blob):

@@ -76,12 +76,19 @@ def has_usage(blob: bytes) -> bool:
     return b'"timings":{' in blob or b'"usage":{' in blob
 
 
-def usage_in(blob: bytes) -> Usage | None:
-    """The last usage that the events of `blob` speak of."""
-    found = None
+def usage_in(blob: bytes, before: Usage | None = None) -> Usage | None:
+    """The usage that the events of `blob` speak of, added to what earlier ones said."""
     for value in events(blob):
-        found = usage_of(value) or found
-    return found
+        found = usage_of(value)
+        if found is None:
+            continue
+        before = before or Usage()
+        before = Usage(  # Anthropic says the prompt's tokens first and the answer's last
+            prompt_tokens=found.prompt_tokens or before.prompt_tokens,
+            completion_tokens=found.completion_tokens or before.completion_tokens,
+            cached_tokens=found.cached_tokens or before.cached_tokens,
+        )
+    return before
 
 
 def usage_of(value: Any) -> Usage | None:

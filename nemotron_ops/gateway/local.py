@@ -1,0 +1,41 @@
+"""What the gateway answers itself: health, models, metrics, its own description. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from urllib.parse import unquote
+
+import msgspec
+
+from nemotron_ops.gateway import replies, routes
+from nemotron_ops.gateway.directory import Directory
+from nemotron_ops.gateway.headers import Request
+from nemotron_ops.gateway.keys import Key, may_use
+from nemotron_ops.gateway.openapi import describe
+from nemotron_ops.gateway.replies import Refusal
+from nemotron_ops.gateway.routes import Route
+
+JSON = b"application/json; charset=utf-8"
+TEXT = b"text/plain; version=0.0.4; charset=utf-8"
+
+
+def answer(
+    route: Route, request: Request, key: Key, directory: Directory, *, metrics: Callable[[], bytes]
+) -> tuple[int, bytes, bytes]:  # fmt: skip
+    """Status, content type and body. Raises Refusal."""
+    snapshot = directory.snapshot
+    match route.path:
+        case "/health" | "/v1/health":
+            status, body = replies.health(snapshot)
+            return status, JSON, body
+        case "/v1/models" | "/models":
+            return 200, JSON, replies.models_body(snapshot, frozenset(key.models) or None)
+        case routes.MODEL_ROUTE.path:
+            named = directory.resolve(unquote(request.path.removeprefix(routes.MODEL_PATH)))
+            if not may_use(key, (named.model.name, *named.model.names)):
+                raise Refusal(status=403, code="model_not_allowed", message="this API key may not use this model")
+            return 200, JSON, msgspec.json.encode(replies.model_card(named.model, snapshot))
+        case "/metrics":
+            return 200, TEXT, metrics()
+        case _:
+            return 200, JSON, msgspec.json.encode(describe())

@@ -1,0 +1,230 @@
+"""The instances that can be given requests, and the requests that wait for one. asyncio.
+
+Routing follows the latest snapshot. An instance that has just failed a request gets nothing for a moment, because
+the snapshot may be behind; it is trusted again as soon as it is a new process or has answered something.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from nemotron_ops.gateway.admission import Admission, Place, Ticket, least_loaded
+from nemotron_ops.gateway.affinity import Affinity
+from nemotron_ops.gateway.directory import Directory, hopeless, index, may_serve
+from nemotron_ops.gateway.follow import Follower
+from nemotron_ops.gateway.metrics import Metrics
+from nemotron_ops.gateway.options import Options
+from nemotron_ops.gateway.replies import Refusal
+from nemotron_ops.gateway.upstream import Upstream
+from nemotron_ops.supervisor.snapshot import ModelView, Snapshot
+
+LIGHT_AT_ONCE = 32  # requests without a slot per instance; they only need llama-server's HTTP threads
+SUSPECT_S = 0.25
+MAX_SUSPECT_S = 4.0
+WANT_AGAIN_S = 5.0
+EXPECT_SNAPSHOT_S = 10.0
+
+
+class Pool:
+    """All instances, by the latest snapshot."""
+
+    def __init__(self, options: Options, metrics: Metrics) -> None:
+        self.options = options
+        self.metrics = metrics
+        self.loop = asyncio.get_running_loop()
+        self.follower = Follower(options.control, self.apply)
+        self.directory: Directory = index(Snapshot())
+        self.upstreams: dict[str, Upstream] = {}
+        self.slots = Admission()
+        self.light = Admission()
+        self.affinity = Affinity()
+        self.stopping = False
+        self._seen = asyncio.Event()
+        self._waiters: dict[str, set[asyncio.Future[None]]] = {}
+        self._suspects: dict[str, tuple[float, int]] = {}  # instance -> until, failures in a row
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return self.directory.snapshot
+
+    def apply(self, snapshot: Snapshot) -> None:
+        """Route by a new snapshot from here on."""
+        before = self.directory.by_name
+        self.directory = index(snapshot)
+        self._seen.set()
+        for view in snapshot.instances:
+            old = before.get(view.name)
+            new_process = old is None or (old.pid, old.socket) != (view.pid, view.socket)
+            if new_process:
+                self._suspects.pop(view.name, None)
+                self.affinity.forget(view.name)
+            upstream = self.upstreams.get(view.name)
+            if upstream is None or new_process or (not upstream.key and view.api_key_file):
+                self.upstreams[view.name] = Upstream(view.name, view.socket, _read_key(view.api_key_file))
+            if view.cut and upstream is not None:
+                upstream.cut()
+        for name in before.keys() - self.directory.by_name.keys():
+            self.upstreams.pop(name, None)
+        for model in snapshot.models:
+            self.pump(model.name)
+            if refusal := hopeless(model, self.directory.instances.get(model.name, ())):
+                self._fail_waiters(model.name, refusal)
+
+    async def know(self) -> None:
+        """Wait for the first snapshot. Raises Refusal if it does not come."""
+        if self._seen.is_set():
+            return
+        try:
+            async with asyncio.timeout(EXPECT_SNAPSHOT_S):
+                await self._seen.wait()
+        except TimeoutError:
+            message = "the supervisor has not said yet what there is to serve"
+            raise Refusal(status=503, code="no_supervisor", message=message, retry_after_s=2) from None
+
+    def replicated(self, model: str) -> bool:
+        """Whether there is a choice of instances for `model`."""
+        return len(self.directory.instances.get(model, ())) > 1
+
+    def failed(self, instance: str, model: str) -> None:
+        """Give an instance nothing for a moment: it has just failed a request."""
+        _, failures = self._suspects.get(instance, (0.0, 0))
+        pause = min(MAX_SUSPECT_S, SUSPECT_S * 2**failures)
+        self._suspects[instance] = (self.loop.time() + pause, failures + 1)
+        self.affinity.forget(instance)
+        self.metrics.retries[(model, instance)] += 1
+        self.loop.call_later(pause + 0.001, self.pump, model)
+
+    async def admit(
+        self, ticket: Ticket, model: ModelView, *, again: bool, deadline: float, waiting: Callable[[], None]
+    ) -> None:  # fmt: skip
+        """Wait until `ticket` has an instance. Raises Refusal if that takes too long or makes no sense.
+
+        `again` goes before all others. `waiting` is called now and then while it waits.
+        """
+        if self.stopping or self.snapshot.stopping:
+            raise Refusal(status=503, code="stopping", message="shutting down", retry_after_s=5)
+        future: asyncio.Future[None] = self.loop.create_future()
+        ticket.granted = lambda: None if future.done() else future.set_result(None)
+        line = self._line(ticket)
+        if again:
+            line.retry(ticket)
+        else:
+            line.offer(
+                ticket, now=self.loop.time(), length=model.queue_length,
+                max_bytes=self.options.max_queued_mib << 20, slots=self._slot_count(model.name),
+            )  # fmt: skip
+        self.pump(model.name)
+        if ticket.instance:
+            return
+        waiters = self._waiters.setdefault(model.name, set())
+        waiters.add(future)
+        try:
+            await self._wait(ticket, model, future, deadline, waiting)
+        finally:
+            waiters.discard(future)
+            if not ticket.instance:
+                line.leave(ticket)
+
+    async def _wait(
+        self, ticket: Ticket, model: ModelView, future: asyncio.Future[None], deadline: float,
+        waiting: Callable[[], None],
+    ) -> None:  # fmt: skip
+        if refusal := hopeless(model, self.directory.instances.get(model.name, ())):
+            raise refusal
+        comment_at = self.loop.time() + self.options.keep_alive_s
+        while not future.done():
+            now = self.loop.time()
+            if now >= deadline:
+                raise self._too_long(model, ticket, now)
+            again_at = deadline
+            if model.on_demand and not any(map(may_serve, self.directory.instances.get(model.name, ()))):
+                await self.follower.want(model.name)
+                again_at = now + WANT_AGAIN_S
+            if not future.done():
+                await asyncio.wait((future,), timeout=max(0.0, min(deadline, comment_at, again_at) - self.loop.time()))
+            if not future.done() and self.loop.time() >= comment_at:
+                waiting()
+                comment_at = self.loop.time() + self.options.keep_alive_s
+        future.result()
+
+    def _too_long(self, model: ModelView, ticket: Ticket, now: float) -> Refusal:
+        return Refusal(
+            status=503, code="queue_timeout",
+            retry_after_s=self._line(ticket).wait_s(model.name, self._slot_count(model.name)),
+            message=f"no instance of {model.name!r} was free within {now - ticket.since:.0f} s",
+        )  # fmt: skip
+
+    def release(self, ticket: Ticket, *, service_s: float | None) -> None:
+        """A request has left its instance; `service_s` if it was answered."""
+        self._line(ticket).release(ticket, service_s=service_s)
+        if service_s is not None:
+            self._suspects.pop(ticket.instance, None)
+        self.pump(ticket.model)
+
+    def pump(self, model: str) -> None:
+        """Let go who can go."""
+        places = self._places(model)
+        granted = self.slots.grants(model, places, self._choose)
+        if self.light.length(model):
+            wide = [Place(name=p.name, slots=LIGHT_AT_ONCE) for p in places]
+            granted += self.light.grants(model, wide, lambda _, free: least_loaded(self.light.inflight, free))
+        for ticket in granted:
+            if ticket.granted is not None:
+                ticket.granted()
+        self.follower.report(self.inflight())
+
+    def inflight(self) -> dict[str, int]:
+        """Requests at each instance."""
+        counts = dict(self.slots.inflight)
+        for name, count in self.light.inflight.items():
+            counts[name] = counts.get(name, 0) + count
+        return counts
+
+    def queue_lengths(self) -> dict[str, int]:
+        """Requests that wait, by model."""
+        return {m.name: self.slots.length(m.name) + self.light.length(m.name) for m in self.snapshot.models}
+
+    def _choose(self, ticket: Ticket, places: list[Place]) -> Place:
+        place = least_loaded(self.slots.inflight, places)
+        if ticket.prefixes:
+            known = self.affinity.find(ticket.prefixes)
+            free = next((p for p in places if p.name == known), None)
+            result = "hit" if free else "overloaded" if known else "miss"
+            self.metrics.affinity[(ticket.model, result)] += 1
+            place = free or place
+            self.affinity.remember(ticket.prefixes, place.name)
+        return place
+
+    def _line(self, ticket: Ticket) -> Admission:
+        return self.light if ticket.light else self.slots
+
+    def _places(self, model: str) -> list[Place]:
+        now = self.loop.time()
+        return [
+            Place(name=i.name, slots=max(1, i.slots))
+            for i in self.directory.instances.get(model, ())
+            if may_serve(i) and (i.name not in self._suspects or self._suspects[i.name][0] <= now)
+        ]
+
+    def _slot_count(self, model: str) -> int:
+        return sum(max(1, i.slots) for i in self.directory.instances.get(model, ()) if may_serve(i))
+
+    def _fail_waiters(self, model: str, refusal: Refusal) -> None:
+        for future in self._waiters.get(model, set()).copy():
+            if not future.done():
+                future.set_exception(_copy(refusal))
+
+
+def _copy(refusal: Refusal) -> Refusal:
+    """One exception object per waiter: each gets a traceback of its own."""
+    return replace(refusal)
+
+
+def _read_key(path: str) -> str:
+    try:
+        return Path(path).read_text().strip() if path else ""
+    except OSError:
+        return ""
