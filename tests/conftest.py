@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from nemotron_ops import host
+from nemotron_ops.build.run import ensure_build
+from nemotron_ops.build.spec import Backend, BuildOptions, BuildRequest
 from nemotron_ops.paths import Layout, user_layout
+from nemotron_ops.progress import silent
 
 
 @pytest.fixture
@@ -27,7 +31,12 @@ def layout(home: Path) -> Layout:
 @pytest.fixture(scope="session")
 def llama_bin() -> Path:
     """The folder with llama-server and its companions, built by this project (once per machine)."""
-    return Path("/tmp/w/b/bin")
+    env = dict(os.environ)
+    request = BuildRequest(options=BuildOptions(backend=Backend.CPU), activate=False)
+    build = ensure_build(
+        request, layout=user_layout(env, uid=os.getuid()), facts=host.probe(env), env=env, report=silent
+    )
+    return build.path / "bin"
 
 
 @pytest.fixture

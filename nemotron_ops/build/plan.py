@@ -17,6 +17,7 @@ from typing import Any
 from nemotron_ops.build import backends, cuda
 from nemotron_ops.build.cuda import CudaChoice
 from nemotron_ops.build.spec import TARGETS, Backend, BuildOptions, Fix, Source, source_json
+from nemotron_ops.build.wheel_pins import cuda_folder, wheels_for, zig_folder
 from nemotron_ops.errors import HostError, UsageError
 from nemotron_ops.host.facts import Facts, Tool
 
@@ -91,7 +92,7 @@ def plan(
         **backends.backend_options(backend, hip_archs=hip_archs),
         **compiler_options(compilers),
         **run_path_options(options, choice, facts),
-        **(cuda_options(choice, compilers, toolchains) if choice else {}),
+        **(cuda_options(choice, compilers, toolchains, facts) if choice else {}),
         **backends.fix_options(fixes),
         **parse_cmake_args(options.cmake_args),
     }
@@ -122,8 +123,7 @@ def plan(
 def choose_compilers(options: BuildOptions, facts: Facts, toolchains: Path) -> Compilers:
     """The system's compilers, or zig's from a wheel if asked. Raises HostError if there is none."""
     if options.zig:
-        home = toolchains / "zig"
-        return Compilers(cc=str(home / "cc"), cxx=str(home / "c++"), identity="zig", kind="zig", from_wheel=True)
+        return zig_compilers(options, facts, toolchains)
     cc, cxx = facts.tools.get("cc"), facts.tools.get("cxx")
     if not cc or not cxx:
         raise HostError(
@@ -132,6 +132,22 @@ def choose_compilers(options: BuildOptions, facts: Facts, toolchains: Path) -> C
             "from a Python wheel",
         )
     return Compilers(cc=cc.path, cxx=cxx.path, identity=f"{cxx.kind} {cuda.dotted(cxx.version)}", kind=cxx.kind)
+
+
+def zig_compilers(options: BuildOptions, facts: Facts, toolchains: Path) -> Compilers:
+    """zig's, for the CPU backend. Raises HostError where it cannot be used."""
+    backend = options.backend or backends.default_backend(facts)
+    if backend is not Backend.CPU:
+        raise HostError(
+            f"cannot build for {backend} with zig: it is used for the CPU backend alone",
+            hint=f"add --cpu, or install a system compiler: {backends.install_line('compiler', facts)}",
+        )
+    wheels = wheels_for("zig", facts.system, facts.machine)
+    if not wheels:
+        raise HostError(f"cannot use zig: no wheel is published for {facts.system} on {facts.machine}")
+    home = toolchains / zig_folder(wheels[0])
+    identity = f"zig {wheels[0].version}"
+    return Compilers(cc=str(home / "cc"), cxx=str(home / "c++"), identity=identity, kind="zig", from_wheel=True)
 
 
 def compiler_options(compilers: Compilers) -> dict[str, str]:
@@ -163,8 +179,8 @@ def run_path_options(options: BuildOptions, choice: CudaChoice | None, facts: Fa
     return {"CMAKE_BUILD_WITH_INSTALL_RPATH": "ON", "CMAKE_INSTALL_RPATH": ";".join(paths)}
 
 
-def cuda_options(choice: CudaChoice, compilers: Compilers, toolchains: Path) -> dict[str, str]:
-    root = cuda_root(choice, toolchains)
+def cuda_options(choice: CudaChoice, compilers: Compilers, toolchains: Path, facts: Facts) -> dict[str, str]:
+    root = cuda_root(choice, toolchains, facts)
     return {
         "CMAKE_CUDA_ARCHITECTURES": ";".join(choice.archs),
         "CMAKE_CUDA_COMPILER": choice.toolkit.nvcc or str(root / "bin/nvcc"),
@@ -173,10 +189,10 @@ def cuda_options(choice: CudaChoice, compilers: Compilers, toolchains: Path) -> 
     }
 
 
-def cuda_root(choice: CudaChoice, toolchains: Path) -> Path:
+def cuda_root(choice: CudaChoice, toolchains: Path, facts: Facts) -> Path:
     """The toolkit's folder: around the system's nvcc, or where the wheels are assembled."""
     if choice.toolkit.from_wheels:
-        return toolchains / f"cuda-{cuda.WHEELS_VERSION}"
+        return toolchains / cuda_folder(cuda.WHEELS_VERSION, facts.machine)
     return Path(choice.toolkit.nvcc).parent.parent
 
 

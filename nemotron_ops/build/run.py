@@ -9,6 +9,7 @@ build is in the store, and ninja does only what is left.
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Mapping
@@ -143,6 +144,7 @@ def _build(request: BuildRequest, prepared: Prepared, folder: Path, report: Repo
     layout = sources.layout
     toolchain.check_disk(chosen, layout.builds)
     programs = toolchain.programs(sources.facts)
+    toolchain.assemble(chosen, layout=layout, facts=sources.facts, env=sources.env, report=report)
     work = store.work_dir(layout, chosen.id)
     if request.force:
         shutil.rmtree(work, ignore_errors=True)
@@ -157,7 +159,8 @@ def _build(request: BuildRequest, prepared: Prepared, folder: Path, report: Repo
     began = time.monotonic()
     unknown = compiling.configure(chosen, place, report)
     compiled = compiling.compile_targets(chosen, place, report)
-    made = _install(chosen, work, store.new_dir(layout, chosen.id))
+    libraries = toolchain.shared_libraries(chosen, layout=layout, facts=sources.facts)
+    made = _install(chosen, work, store.new_dir(layout, chosen.id), libraries)
     proof = _prove(chosen, made, sources, report)
     manifest = {
         "schema": 1,
@@ -178,8 +181,8 @@ def _build(request: BuildRequest, prepared: Prepared, folder: Path, report: Repo
     return build
 
 
-def _install(chosen: BuildPlan, work: Path, to: Path) -> Path:
-    """The programs (and, for builds with dynamic backends, the libraries) out of the compile folder into `to`."""
+def _install(chosen: BuildPlan, work: Path, to: Path, libraries: tuple[Path, ...]) -> Path:
+    """The programs, and the libraries that they look for beside them, out of the compile folder into `to`."""
     shutil.rmtree(to, ignore_errors=True)
     (to / "bin").mkdir(parents=True)
     for target in chosen.targets:
@@ -189,7 +192,18 @@ def _install(chosen: BuildPlan, work: Path, to: Path) -> Path:
     if chosen.portable:
         for library in sorted((work / "bin").glob("*.so*")) + sorted((work / "bin").glob("*.dylib")):
             shutil.copy2(library, to / "bin" / library.name, follow_symlinks=False)
+    for library in libraries:
+        (to / "cuda/lib").mkdir(parents=True, exist_ok=True)
+        _link_or_copy(library, to / "cuda/lib" / library.name)
     return to
+
+
+def _link_or_copy(source: Path, to: Path) -> None:
+    """Builds share the bytes of a toolkit's libraries (0.6 GB) where the file system can."""
+    try:
+        os.link(source, to)
+    except OSError:
+        shutil.copy2(source, to)
 
 
 def _prove(chosen: BuildPlan, made: Path, sources: Sources, report: Report) -> Proof:
@@ -197,7 +211,10 @@ def _prove(chosen: BuildPlan, made: Path, sources: Sources, report: Report) -> P
     wanted = {"cuda": "cuda", "hip": "hip", "metal": "metal", "vulkan": "vulkan"}.get(str(chosen.backend), "")
     here = any(gpu.kind == wanted for gpu in sources.facts.gpus) or wanted in ("metal", "vulkan")
     workdir = made.parent / f"{made.name}.selftest"
-    return selftest.prove(chosen, made, workdir=workdir, env=sources.env, report=report, gpu=bool(wanted) and here)
+    env = dict(sources.env)
+    if stub := toolchain.driver_stub(chosen, layout=sources.layout, facts=sources.facts):
+        env["LD_LIBRARY_PATH"] = str(stub)
+    return selftest.prove(chosen, made, workdir=workdir, env=env, report=report, gpu=bool(wanted) and here)
 
 
 def _resolve(origin: Origin, request: BuildRequest, sources: Sources) -> Source:

@@ -99,7 +99,6 @@ class BuildRequest:
     force: bool = False  # build again even if the store has it
     activate: bool = True  # make it current
     offline: bool = False  # only what is here already
-    accept_licences: bool = False  # NVIDIA's, for the toolkit from wheels
 
 
 def parse_origin(text: str, ref: str, default_package: str) -> Origin:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nemotron_ops.build.plan import BuildPlan, found_tool
+from nemotron_ops.build import cuda, cuda_wheels, zig
+from nemotron_ops.build.plan import BuildPlan, cuda_root, found_tool
+from nemotron_ops.build.wheel_pins import wheels_for
 from nemotron_ops.errors import HostError
 from nemotron_ops.host.facts import Facts, Tool
+from nemotron_ops.paths import Layout
+from nemotron_ops.progress import Report
 
 WHEEL_HINT = "it comes with nemotron-ops as a Python wheel: install nemotron-ops again"
 
@@ -27,8 +33,6 @@ def programs(facts: Facts) -> Programs:
 
 def check_disk(plan: BuildPlan, folder: Path) -> None:
     """Raises HostError if the disk of `folder` has too little room for this build."""
-    import shutil
-
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if free < plan.disk_bytes:
@@ -36,3 +40,40 @@ def check_disk(plan: BuildPlan, folder: Path) -> None:
             f"cannot build llama.cpp: {folder} has {free / 1e9:.1f} GB free, {plan.disk_bytes / 1e9:.1f} GB are needed",
             hint="`nemotron-ops builds prune` and `nemotron-ops models rm` make room",
         )
+
+
+def assemble(plan: BuildPlan, *, layout: Layout, facts: Facts, env: Mapping[str, str], report: Report) -> None:
+    """Everything that `plan` compiles with and that comes as wheels. Raises SourceError, HostError."""
+    cache = layout.cache / "wheels"
+    if plan.compilers.from_wheel:
+        (wheel,) = wheels_for("zig", facts.system, facts.machine)
+        zig.assemble(layout.toolchains, wheel, cache=cache, env=env, report=report)
+    if plan.cuda and plan.cuda.toolkit.from_wheels:
+        cuda_wheels.assemble(
+            layout.toolchains, version=cuda.WHEELS_VERSION, machine=facts.machine, cache=cache, cc=plan.compilers.cc,
+            env=env, report=report,
+        )  # fmt: skip
+
+
+def shared_libraries(plan: BuildPlan, *, layout: Layout, facts: Facts) -> tuple[Path, ...]:
+    """Libraries out of a private toolkit that the built programs need beside them."""
+    if not plan.cuda or not plan.cuda.toolkit.from_wheels:
+        return ()
+    return cuda_wheels.runtime_libraries(cuda_root(plan.cuda, layout.toolchains, facts))
+
+
+def driver_stub(plan: BuildPlan, *, layout: Layout, facts: Facts) -> Path | None:
+    """A folder with a stand-in for NVIDIA's driver library, for self-tests where there is no driver."""
+    if not plan.cuda or facts.driver_cuda is not None:
+        return None
+    root = cuda_root(plan.cuda, layout.toolchains, facts)
+    if (root / "driver-stub").is_dir():
+        return root / "driver-stub"
+    stub = next((p for p in (root / "lib64/stubs/libcuda.so", root / "lib/stubs/libcuda.so") if p.exists()), None)
+    if stub is None:
+        return None
+    folder = layout.toolchains / "driver-stub"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "libcuda.so.1").unlink(missing_ok=True)
+    (folder / "libcuda.so.1").symlink_to(stub)
+    return folder

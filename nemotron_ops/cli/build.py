@@ -36,13 +36,12 @@ if TYPE_CHECKING:
 @click.option("--force", is_flag=True, help="Build again even if this build exists.")
 @click.option("--offline", is_flag=True, help="Use only sources that are here already.")
 @click.option("--no-use", is_flag=True, help="Keep the build that is current.")
-@click.option("--accept-licence", is_flag=True, help="Accept the licence of NVIDIA's CUDA toolkit without asking.")
 @dry_run_option
 @json_option
 def build(
     backend: str | None, ref: str, source: str, mirror: str, portable: bool, cuda_archs: tuple[str, ...],
     hip_archs: tuple[str, ...], zig: bool, jobs: int | None, cmake_args: tuple[str, ...], force: bool, offline: bool,
-    no_use: bool, accept_licence: bool, dry_run: bool, as_json: bool,
+    no_use: bool, dry_run: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Build llama.cpp for this machine, prove that it answers, and make it the current build.
 
@@ -55,7 +54,6 @@ def build(
     )  # fmt: skip
     request = BuildRequest(
         options=options, ref=ref, source=source, mirror=mirror, force=force, activate=not no_use, offline=offline,
-        accept_licences=accept_licence,
     )  # fmt: skip
     with App() as app:
         from nemotron_ops.build import run

@@ -20,6 +20,7 @@ SOURCE = Source(
     label="b11370", commit=COMMIT, number=11370,
 )  # fmt: skip
 TOOLCHAINS = Path("/data/toolchains")
+CUDA = "/data/toolchains/cuda-13.0.2-ec884754"
 ENV = {"PATH": "/usr/bin:/bin", "HOME": "/home/u", "CFLAGS": "-O0", "SECRET": "x"}
 
 
@@ -74,8 +75,8 @@ def test_cuda_with_the_toolkit_from_wheels_the_whole_command() -> None:
     assert configured(planned(H100)) == [
         *ALWAYS, *STATIC, *NAMED, *chosen("CUDA"), "-DGGML_CUDA_NCCL=OFF", *GCC,
         RPATH, "-DCMAKE_INSTALL_RPATH=$ORIGIN;$ORIGIN/../cuda/lib",
-        "-DCMAKE_CUDA_ARCHITECTURES=90-real", "-DCMAKE_CUDA_COMPILER=/data/toolchains/cuda-13.0.2/bin/nvcc",
-        "-DCUDAToolkit_ROOT=/data/toolchains/cuda-13.0.2", "-DCMAKE_CUDA_HOST_COMPILER=/usr/bin/c++",
+        "-DCMAKE_CUDA_ARCHITECTURES=90-real", f"-DCMAKE_CUDA_COMPILER={CUDA}/bin/nvcc",
+        f"-DCUDAToolkit_ROOT={CUDA}", "-DCMAKE_CUDA_HOST_COMPILER=/usr/bin/c++",
     ]  # fmt: skip
 
 
@@ -99,7 +100,7 @@ def test_vulkan_the_whole_command() -> None:
 
 
 def test_zig_the_whole_command() -> None:
-    home = "/data/toolchains/zig"
+    home = "/data/toolchains/zig-0.17.1-ea6cc5d8"
     assert configured(planned(replace(LAPTOP, tools=WHEELS), backend=Backend.CPU, zig=True)) == [
         *ALWAYS, *STATIC, *NAMED, *chosen("CPU"), f"-DCMAKE_C_COMPILER={home}/cc", f"-DCMAKE_CXX_COMPILER={home}/c++",
         f"-DCMAKE_AR={home}/ar", f"-DCMAKE_RANLIB={home}/ranlib", "-DGGML_OPENMP=OFF",
