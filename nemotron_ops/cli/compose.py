@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from nemotron_ops.errors import BuildError, GatewayError, ModelError, UsageError
 from nemotron_ops.recipes.load import load_settings, recipe_for
-from nemotron_ops.recipes.resolve import Plan, Settings, public_names, request_fields, resolve
+from nemotron_ops.recipes.resolve import Plan, Setting, Settings, public_names, request_fields, resolve
 from nemotron_ops.supervisor.snapshot import ModelView
 from nemotron_ops.supervisor.spec import Config, InstanceSpec
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nemotron_ops.build.store import Build
     from nemotron_ops.cli.app import App
     from nemotron_ops.engine.flags import Flags
+    from nemotron_ops.memory.fit import Placement
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -73,25 +74,21 @@ def compose(wish: Wish, app: App, *, dry_run: bool = False) -> Composed:
     endpoint = endpoint_of(plans[0], settings)
     build = build_for(wish, app, dry_run=dry_run)
     flags = _flags(build)
-    placed, files, notes = [], [], []
-    taken: dict[str, int] = {}
+    room = Room(app=app, backend=build.backend if build else "")
+    instances: list[InstanceSpec] = []
+    placed: list[Plan] = []
     for plan in plans:
         model = model_file(plan, wish, app, dry_run=dry_run)
-        plan, memory, remarks = _place(plan, model, app, taken)
-        placed.append(plan)
-        files.append((model, memory))
-        notes += remarks
-    instances = [
-        spec
-        for plan, (model, memory) in zip(placed, files, strict=True)
-        for spec in _instances(plan, model, memory, build, flags, wish.extra, app)
-    ]
+        shown, specs = _instances(plan, model, build, flags, wish.extra, room)
+        placed.append(shown)
+        instances += specs
     config = Config(
         models=tuple(_view(p) for p in placed),
         instances=tuple(instances),
         default_model=settings.default_model or (placed[0].name if len(placed) == 1 else ""),
+        capacity_bytes=room.capacity_bytes(),
     )
-    return Composed(endpoint=endpoint, plans=tuple(placed), config=config, notes=tuple(notes))
+    return Composed(endpoint=endpoint, plans=tuple(placed), config=config, notes=tuple(room.notes))
 
 
 def plans_for(wish: Wish, app: App, settings: Settings) -> tuple[Plan, ...]:
@@ -177,47 +174,99 @@ def model_file(plan: Plan, wish: Wish, app: App, *, dry_run: bool) -> Path:
     ).path
 
 
-def _place(plan: Plan, model: Path, app: App, taken: dict[str, int]) -> tuple[Plan, Mapping[str, int], Sequence[str]]:
-    """The plan with what memory decides filled in, the bytes it takes per device, and remarks for the user."""
-    return plan, {}, ()
+@dataclass(kw_only=True)
+class Room:
+    """The memory of this machine while models are placed into it one after the other."""
+
+    app: App
+    backend: str
+    used_bytes: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def place(self, plan: Plan, model: Path, device: str) -> tuple[Plan, Mapping[str, int]]:
+        """`plan` with what memory decides filled in, and the bytes it takes per device.
+
+        Raises FitError if it cannot fit. An architecture whose memory nobody has worked out is not refused, only
+        noted; llama-server's own fitting then has the word.
+        """
+        from nemotron_ops.memory import fit
+        from nemotron_ops.memory.hyper import UnknownArchitectureError
+        from nemotron_ops.models.local import read_header
+
+        if not model.exists():  # a dry run before the download
+            self.notes.append(f"{plan.name}: memory is not planned yet, the model is not here; see `nemotron-ops plan`")
+            return plan, {}
+        try:
+            found = fit.choose(
+                read_header(model), self.app.facts, plan.server, asked=_asked(plan), backend=self.backend,
+                devices=(device,) if device else (), used_bytes=self.used_bytes,
+            )  # fmt: skip
+        except UnknownArchitectureError as exc:
+            self.notes.append(f"{plan.name}: {exc.message}; its memory is not planned")
+            return plan, {}
+        if not plan.recipe.lifecycle.on_demand:
+            for name, taken in found.bytes_by_device.items():
+                self.used_bytes[name] = self.used_bytes.get(name, 0) + taken
+        if found.ctx_size != plan.value("ctx_size"):
+            self.notes.append(f"{plan.name}: {found.why}")
+        return plan.with_settings(_placed_settings(plan, found)), found.bytes_by_device
+
+    def capacity_bytes(self) -> Mapping[str, int]:
+        """What all instances together may take, by device."""
+        from nemotron_ops.memory.machine import machine
+
+        pools = machine(self.app.facts, backend=self.backend)
+        return {d.name: d.room_bytes for d in (pools.host, *pools.gpus)}
+
+
+def _asked(plan: Plan) -> tuple[str, ...]:
+    """The settings that somebody chose by hand: memory planning keeps them."""
+    return tuple(k for k, s in plan.settings.items() if s.source != "built in" and not s.source.startswith("recipe "))
+
+
+def _placed_settings(plan: Plan, found: Placement) -> dict[str, Setting]:
+    """What the placement decides, as settings; those that already have the value keep their source."""
+    decided = {
+        "ctx_size": found.ctx_size,
+        "n_gpu_layers": found.n_gpu_layers,
+        "n_cpu_moe": found.n_cpu_moe or None,
+        "tensor_split": found.tensor_split or None,
+        "ctx_checkpoints": found.ctx_checkpoints,
+        "cache_ram_mib": found.cache_ram_mib,
+    }
+    source = f"memory: {found.why}"
+    return {k: Setting(value=v, source=source) for k, v in decided.items() if v is not None and v != plan.value(k)}
 
 
 def _instances(
-    plan: Plan, model: Path, memory: Mapping[str, int], build: Build | None, flags: Flags | None,
-    extra: Sequence[str], app: App,
-) -> list[InstanceSpec]:  # fmt: skip
-    """One spec per replica."""
+    plan: Plan, model: Path, build: Build | None, flags: Flags | None, extra: Sequence[str], room: Room
+) -> tuple[Plan, list[InstanceSpec]]:
+    """One spec per replica, and the plan of the first with what memory decided."""
     from nemotron_ops.engine.args import server_argv
 
-    server = plan.server
-    own_extra = tuple(server.pop("extra_args", ()) or ())
-    parallel = server.get("parallel") or 1
-    ctx = server["ctx_size"]
-    devices = _devices(plan, app)
+    devices = _devices(plan, room.app)
     binary = build.binary("llama-server") if build else Path("llama-server")
-    specs = []
-    for i in range(_replicas(plan, app)):
+    shown, specs = plan, []
+    for i in range(_replicas(plan, room.app)):
+        device = devices[i % len(devices)] if devices else ""
+        placed, memory = room.place(plan, model, device)
+        shown = placed if i == 0 else shown
+        server = placed.server
+        own_extra = tuple(server.pop("extra_args", ()))
         argv = server_argv(
             binary=binary, model=model, socket="{socket}", api_key_file="{api_key_file}", alias=plan.alias,
-            settings=server, extra=(*own_extra, *extra), flags=flags,
-            device=devices[i % len(devices)] if devices else "",
+            settings=server, extra=(*own_extra, *extra), flags=flags, device=device, slot_save_path="{slots_dir}",
         )  # fmt: skip
+        recipe, parallel, ctx = plan.recipe, server["parallel"], server["ctx_size"]
         specs.append(
             InstanceSpec(
-                name=f"{plan.name}-{i}",
-                model=plan.name,
-                argv=argv,
-                slots=parallel,
-                ctx_tokens=ctx if server.get("kv_unified") else ctx // parallel,
-                memory_bytes=memory,
-                build=build.id if build else "",
-                files=(str(model),),
-                restart=plan.recipe.restart,
-                health=plan.recipe.health,
-                lifecycle=plan.recipe.lifecycle,
+                name=f"{plan.name}-{i}", model=plan.name, argv=argv, slots=parallel,
+                ctx_tokens=ctx if server.get("kv_unified") else ctx // parallel, memory_bytes=memory,
+                build=build.id if build else "", files=(str(model),), restart=recipe.restart, health=recipe.health,
+                lifecycle=recipe.lifecycle,
             )
-        )
-    return specs
+        )  # fmt: skip
+    return shown, specs
 
 
 def _replicas(plan: Plan, app: App) -> int:
@@ -232,8 +281,9 @@ def _devices(plan: Plan, app: App) -> tuple[str, ...]:
     lifecycle = plan.recipe.lifecycle
     if lifecycle.devices or lifecycle.replicas != "auto" or len(app.facts.gpus) < 2:
         return lifecycle.devices
-    prefix = {"cuda": "CUDA", "hip": "ROCm", "vulkan": "Vulkan", "metal": "Metal"}
-    return tuple(f"{prefix[g.kind]}{g.index}" for g in app.facts.gpus)
+    from nemotron_ops.memory.machine import device_name
+
+    return tuple(device_name(g, i) for i, g in enumerate(app.facts.gpus))
 
 
 def _view(plan: Plan) -> ModelView:

@@ -12,17 +12,16 @@ from nemotron_ops.supervisor.snapshot import Snapshot
 
 @dataclass(frozen=True, kw_only=True)
 class Wires:
-    """What `supervise` gets: what to call with each snapshot and at each tick; whether failing all ends the service."""
+    """What `supervise` gets: what to call with each snapshot and at each tick."""
 
     on_snapshot: Callable[[Snapshot], None]
     on_tick: Callable[[], None]
-    exit_on_failed: bool
 
 
 def wired(env: Mapping[str, str], on_snapshot: Callable[[Snapshot], None]) -> Wires:
     """`on_snapshot`, and the service manager told the same things."""
     if not under_service_manager(env):
-        return Wires(on_snapshot=on_snapshot, on_tick=lambda: None, exit_on_failed=False)
+        return Wires(on_snapshot=on_snapshot, on_tick=lambda: None)
     notifier = Notifier(env)
     watched = watchdog_period_s(env, pid=os.getpid()) is not None
 
@@ -33,7 +32,7 @@ def wired(env: Mapping[str, str], on_snapshot: Callable[[Snapshot], None]) -> Wi
             notifier.instances(seen(snapshot))
         on_snapshot(snapshot)
 
-    return Wires(on_snapshot=told, on_tick=notifier.alive if watched else lambda: None, exit_on_failed=True)
+    return Wires(on_snapshot=told, on_tick=notifier.alive if watched else lambda: None)
 
 
 def seen(snapshot: Snapshot) -> list[Seen]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,7 +69,7 @@ def sampling_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @json_option
 @click.pass_context
 def serve(
-    ctx: click.Context, targets: tuple[str, ...], files: tuple[str, ...], repos: tuple[str, ...], profile: str,
+    ctx: click.Context, /, targets: tuple[str, ...], files: tuple[str, ...], repos: tuple[str, ...], profile: str,
     no_build: bool, no_fetch: bool, offline: bool, detach: bool, dry_run: bool, as_json: bool, **flags: Any,
 ) -> None:  # fmt: skip
     """Serve models behind one OpenAI-compatible endpoint.
@@ -120,10 +120,23 @@ def _run(app: App, wish: Wish, composed: Composed, *, as_json: bool) -> int:
     announcer = Announcer(app, composed, as_json=as_json)
     wires = wired(app.env, announcer.on_snapshot)
     options = Options(
-        host=endpoint.host, port=endpoint.port, gateway_argv=gateway_argv(endpoint),
-        exit_on_failed=wires.exit_on_failed, on_tick=wires.on_tick,
+        host=endpoint.host, port=endpoint.port, gateway_argv=gateway_argv(endpoint), exit_on_failed=True,
+        on_tick=wires.on_tick, free_bytes=free_bytes(app.env),
     )  # fmt: skip
     return supervise(options, layout=app.layout, load_config=load_config, env=app.env, on_snapshot=wires.on_snapshot)
+
+
+def free_bytes(env: Mapping[str, str]) -> Callable[[], Mapping[str, int]]:
+    """A look at what each device has free right now."""
+
+    def look() -> Mapping[str, int]:
+        from nemotron_ops import host
+        from nemotron_ops.memory.machine import machine
+
+        pools = machine(host.probe(env))
+        return {d.name: d.room_bytes for d in (pools.host, *pools.gpus)}
+
+    return look
 
 
 def _given(flags: dict[str, Any]) -> dict[str, Any]:

@@ -58,7 +58,9 @@ def ask(
                 raise EngineError(f"cannot ask {model}: {_message(response.text)} (HTTP {response.status_code})")
             return _collect(_events(response.iter_lines()), on_text)
     except httpx.HTTPError as exc:
-        raise EngineError(f"cannot ask {model}: {exc or type(exc).__name__}", hint="see `nemotron-ops status`") from exc
+        raise EngineError(
+            f"cannot ask {model}: {str(exc) or type(exc).__name__}", hint="see `nemotron-ops status`"
+        ) from exc
 
 
 def printable(text: str) -> str:
@@ -81,7 +83,8 @@ def _events(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
 
 def _collect(events: Iterable[Mapping[str, Any]], on_text: Callable[[str, bool], None]) -> Answer:
     parts: dict[bool, list[str]] = {True: [], False: []}
-    finish, timings = "", {}
+    finish = ""
+    timings: Mapping[str, Any] = {}
     for event in events:
         timings = event.get("timings") or timings
         for choice in event.get("choices", ()):
