@@ -236,7 +236,7 @@ def composed(
     """The ServiceSpec for what the command line says, completed from recipes, settings and this machine."""
     from nemotron_ops.recipes.load import load_settings, recipe_for
     from nemotron_ops.recipes.resolve import resolve
-    from nemotron_ops.service.units import CREDENTIALS, ServiceSpec
+    from nemotron_ops.service.units import CREDENTIALS, Scope, ServiceSpec
 
     flags = {"host": host or None, "port": port}
     settings = load_settings(app.layout)
@@ -254,8 +254,8 @@ def composed(
         prio=max(int(p.value("prio") or 0) for p in plans),
         mlock=any("mlock" in str(p.value("load_mode") or "") for p in plans),
         gpu=gpu_kind(app) if gpu == "auto" else gpu.replace("none", ""),
-        api_keys=Path(CREDENTIALS, "api-keys").exists(),
-        hub_token=Path(CREDENTIALS, "hub-token").exists(),
+        api_keys=scope is Scope.SYSTEM and Path(CREDENTIALS, "api-keys").exists(),
+        hub_token=scope is Scope.SYSTEM and Path(CREDENTIALS, "hub-token").exists(),
     )
 
 

@@ -9,11 +9,14 @@ from __future__ import annotations
 import http.client
 import json
 import sys
+import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
 PROMPT = "What is 2 + 2?"
 MAX_TOKENS = 32
+SETTLE_S = 20.0
+POLL_S = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +38,12 @@ def ask(port: int, *, host: str = "127.0.0.1", model: str = "", timeout_s: float
     """Ask the first model of the endpoint (or `model`) one question; never raises for what the endpoint does."""
     try:
         if not model:
-            status, body = _call(host, port, "GET", "/v1/models", None, timeout_s)
+            status, models = _models(host, port, timeout_s)
             if status in (401, 403):
                 return Answer(outcome="closed")
-            if status != 200:
-                return Answer(outcome="failed", reason=f"GET /v1/models: {status} {body!r}"[:300])
-            model = str(body["data"][0]["id"])
+            if not models:
+                return Answer(outcome="failed", reason=f"GET /v1/models: {status}, no models")
+            model = models[0]
         request = {"model": model, "max_tokens": MAX_TOKENS, "messages": [{"role": "user", "content": PROMPT}]}
         status, body = _call(host, port, "POST", "/v1/chat/completions", request, timeout_s)
     except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError) as exc:
@@ -61,6 +64,17 @@ def judge(status: int, body: Any, *, model: str) -> Answer:
     if status != 200 or not text or tokens < 1:
         return Answer(outcome="failed", model=model, reason=f"{status}, {tokens} tokens, text {text!r}")
     return Answer(outcome="answered", model=model, text=text, tokens=tokens)
+
+
+def _models(host: str, port: int, timeout_s: float) -> tuple[int, list[str]]:
+    """The names of the endpoint's models; a door that has only just opened may not know them yet."""
+    deadline = time.monotonic() + min(timeout_s, SETTLE_S)
+    while True:
+        status, body = _call(host, port, "GET", "/v1/models", None, timeout_s)
+        names = [str(m["id"]) for m in body["data"]] if status == 200 else []
+        if names or status in (401, 403) or time.monotonic() > deadline:
+            return status, names
+        time.sleep(POLL_S)
 
 
 def _call(host: str, port: int, method: str, path: str, value: Any, timeout_s: float) -> tuple[int, Any]:

@@ -31,6 +31,12 @@ from nemotron_ops.service.units import SERVICE, USER, Scope, sysusers_conf
 CANDIDATE = "nemotron-ops-candidate"
 KEEP_RELEASES = 5
 DOES_NOT_FIT = 8  # exit code of FitError
+# polkit may not let a user ask for it; whoever has sudo may
+LINGER = """\
+[ -e "/var/lib/systemd/linger/$(id -un)" ] || loginctl enable-linger 2>/dev/null \\
+  || sudo -n loginctl enable-linger "$(id -un)" 2>/dev/null \\
+  || echo "the service will end at logout; an administrator can change that: loginctl enable-linger $(id -un)"
+"""
 FREE_PORT = 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 
 
@@ -254,7 +260,7 @@ install -d -o {USER} -g {USER} {q(self.site.data)} {q(self.site.data / "builds")
 install -d -m 0755 /etc/nemotron-ops
 """
         else:
-            system = f"loginctl enable-linger || true\nmkdir -p {q(self.site.data)}\n"
+            system = f"{LINGER}mkdir -p {q(self.site.data / 'builds')} {q(self.site.data / 'models')}\n"
         script = f"""\
 mkdir -p {q(self.site.releases)} {q(self.site.incoming)}
 {system}{_claim(self.site, who=self.who, now=self.now, why=f"deploy of {self.name}")}{self._note("begin")}

@@ -170,9 +170,8 @@ def carry_out(ready: Ready, job: Job, *, report: Report) -> Outcome:
                 report(Step(what="back", note=f"{target}: {step.name} failed, going back"))
                 back, said = session.run(plan.back.script)
                 job.hooks.after_switch(target)
-                how = (
-                    "the previous release serves again" if not back else f"going back failed too: {' '.join(said[-3:])}"
-                )
+                how = "the previous release serves again" if ready.facts.current else "nothing was there before"
+                how = f"going back failed too: {' '.join(said[-3:])}" if back else how
                 raise _failed(target, step, code, lines, how)
         job.hooks.after_switch(target)
         _run(session, plan.finish, report)
