@@ -28,6 +28,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "demo": ("demo", "demo", "Build, serve a tiny model, ask it a question, stop."),
     "status": ("status", "status", "Show what is running."),
     "logs": ("logs", "logs", "Show or follow an instance's log."),
+    "upgrade": ("upgrade", "upgrade", "Try a new build or quant beside the running one; keep it if it is as good."),
+    "rollback": ("upgrade", "rollback", "Make the build before this one current again, and serve with it."),
     "stop": ("stop", "stop", "Drain and stop."),
     "start": ("stop", "start", "Start what is stopped, failed or drained."),
     "restart": ("stop", "restart", "Drain, stop and start again."),

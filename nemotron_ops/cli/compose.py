@@ -6,6 +6,7 @@ bytes, then memory. Nothing is started here. `reload` composes again from the sa
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from nemotron_ops.cli.app import App
     from nemotron_ops.engine.flags import Flags
     from nemotron_ops.memory.fit import Placement
+    from nemotron_ops.models.fetch import Means
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -153,25 +155,26 @@ def model_file(plan: Plan, wish: Wish, app: App, *, dry_run: bool) -> Path:
 
         directory = app.layout.models / "synthetic"
         return synthetic.ensure(model.synthetic, directory, quant=model.quant or "Q8_0")
-    from nemotron_ops.models import store
+    from nemotron_ops.models import fetch, store
     from nemotron_ops.models.ref import Ref
 
     ref = Ref(repo=model.repo, quant=model.quant)
     found = store.find(app.layout, ref)
-    if found:
+    if found and all(store.intact(f) for f in found.files):
         return found.path
     if dry_run:
         return app.layout.models / f"{model.repo}/{model.quant or 'model'}.gguf"
     if not wish.may_fetch:
-        raise ModelError(
-            f"cannot serve {plan.name}: {ref} is not on this machine",
-            hint=f"run `nemotron-ops fetch {plan.name}` first",
-        )
-    from nemotron_ops.models.hub import fetch
+        hint = f"run `nemotron-ops fetch {plan.name}` first"
+        raise ModelError(f"cannot serve {plan.name}: {ref} is not on this machine", hint=hint)
+    return fetch.fetch(ref, fetch_means(app), revision=model.revision, mmproj=model.mmproj, pinned=model.sha256).path
 
-    return fetch(
-        ref, layout=app.layout, revision=model.revision, mmproj=model.mmproj, env=app.env, report=app.ui.report
-    ).path
+
+def fetch_means(app: App) -> Means:
+    """What a download works with, for this command."""
+    from nemotron_ops.models.fetch import Means
+
+    return Means(layout=app.layout, env=app.env, report=app.ui.report, now=time.time())
 
 
 @dataclass(kw_only=True)
