@@ -206,6 +206,20 @@ class Stage:
     def raw(self, request: bytes, *, timeout_s: float = 10.0) -> tuple[int, bytes]:
         return ask(self.address, request, timeout_s=timeout_s)
 
+    def settle(self) -> None:
+        """Wait until the gateway routes by the latest snapshot (it shows the serial in /metrics)."""
+        wanted = f"nemotron_ops_snapshot_serial {float(self.control.snapshot.serial)}".encode()
+        deadline = time.monotonic() + START_S
+        while wanted not in self.raw(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")[1]:
+            assert time.monotonic() < deadline, "the gateway did not take over the snapshot"
+            time.sleep(0.01)
+
+    def prefer(self, *names: str) -> None:
+        """Let idle instances be chosen in this order."""
+        by_name = {i.name: i for i in self.control.snapshot.instances}
+        self.control.show(instances=tuple(by_name[n] for n in names))
+        self.settle()
+
     def stop(self) -> int:
         """SIGTERM and the exit code."""
         self.process.send_signal(signal.SIGTERM)
@@ -239,3 +253,67 @@ def gateway(folder: Path, *flags: str, code_ok: tuple[int, ...] = (0,)) -> Itera
         control.stop()
         for engine in stage.engines:
             engine.kill()
+
+
+class Answer:
+    """A request on a connection of its own, read step by step. `broken`: it did not end as HTTP says it should."""
+
+    def __init__(self, s: socket.socket) -> None:
+        self.socket = s
+        self.data = b""
+        self.broken = False
+
+    @property
+    def status(self) -> int:
+        return int(self.data.split(b" ", 2)[1]) if self.data.startswith(b"HTTP/1.1 ") else 0
+
+    @property
+    def head(self) -> str:
+        return self.data.partition(b"\r\n\r\n")[0].decode("latin-1")
+
+    def until(self, word: bytes) -> None:
+        """Read until `word` has come."""
+        while word not in self.data:
+            part = self.socket.recv(65536)
+            assert part, f"ended before {word!r}: {self.data!r}"
+            self.data += part
+
+    def rest(self) -> bytes:
+        """Read to the end; the body without its chunk sizes."""
+        try:
+            while part := self.socket.recv(65536):
+                self.data += part
+        except ConnectionError:
+            self.broken = True
+        return self.everything_read()
+
+    everything = rest
+
+    def everything_read(self) -> bytes:
+        head, _, body = self.data.partition(b"\r\n\r\n")
+        if b"transfer-encoding: chunked" not in head.lower():
+            return body
+        out = b""
+        while True:
+            size, found, body = body.partition(b"\r\n")
+            if not found:
+                self.broken = True
+                return out
+            length = int(size, 16)
+            if length == 0:
+                return out
+            out += body[:length]
+            body = body[length + 2 :]
+
+
+@contextlib.contextmanager
+def open_request(
+    stage: Stage, path: str, body: object, *, headers: dict[str, str] | None = None, timeout_s: float = 30.0
+) -> Iterator[Answer]:
+    """A POST on a connection of its own, closed at the end of the block."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    extra = "".join(f"{k}: {v}\r\n" for k, v in (headers or {}).items())
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(data)}\r\nConnection: close\r\n{extra}\r\n"
+    with socket.create_connection(stage.address, timeout=timeout_s) as s:
+        s.sendall(head.encode() + data)
+        yield Answer(s)

@@ -21,7 +21,7 @@ from nemotron_ops.gateway.admission import Ticket
 from nemotron_ops.gateway.affinity import prefixes
 from nemotron_ops.gateway.attempt import Connected, Lost, Outcome, Streamed, Whole, attempt
 from nemotron_ops.gateway.directory import Named, may_serve
-from nemotron_ops.gateway.fold import Fold
+from nemotron_ops.gateway.fold import Fold, fold_for
 from nemotron_ops.gateway.headers import Request, upstream_head
 from nemotron_ops.gateway.http import ClientConnection
 from nemotron_ops.gateway.keys import ANYONE, Key, may_use
@@ -39,6 +39,10 @@ EVENT_STREAM = b"text/event-stream"
 JSON_TYPE = b"application/json; charset=utf-8"
 PATIENCE_S = 86400.0
 NOT_READY = b"Loading model"
+
+
+class _AllSaid(Exception):
+    """A stream was lost after its last word, before the mark of its end."""
 
 
 class Exchange:
@@ -115,13 +119,17 @@ class Exchange:
         while True:
             await self._admit(prepared)
             outcome = await self._attempt(prepared)
-            if isinstance(outcome, Streamed) or (self.relay is not None and self.relay.complete):
+            if self.relay is not None and (self.relay.complete or self.relay.failed):
                 self._end_stream(prepared)
                 return
             if isinstance(outcome, Whole) and not _not_ready(outcome):
                 self._reply_whole(outcome, prepared.named.asked)
                 return
-            prepared = self._after_loss(outcome, prepared)
+            try:
+                prepared = self._after_loss(outcome, prepared)
+            except _AllSaid:
+                self._close_said(prepared)
+                return
 
     def _prepare(self) -> Prepared:
         resolve = self.pool.directory.resolve
@@ -174,7 +182,8 @@ class Exchange:
     def _after_loss(self, outcome: Lost | Whole | Streamed, prepared: Prepared) -> Prepared:
         """An instance did not answer: what to send to the next one. Raises Refusal if that makes no sense."""
         assert self.ticket is not None
-        reason = outcome.reason if isinstance(outcome, Lost) else "the engine is still loading"
+        reason = "the engine ended it early" if isinstance(outcome, Streamed) else "the engine is still loading"
+        reason = outcome.reason if isinstance(outcome, Lost) else reason
         diverged = isinstance(outcome, Lost) and outcome.diverged
         if not diverged:
             self.pool.failed(self.instance, self.model)
@@ -184,13 +193,18 @@ class Exchange:
         relay = self.relay
         if relay is None or not relay.began:
             if again:
-                return prepared
+                return self._anew(prepared)
             raise Refusal(
                 status=502, code="engine_lost", message=f"no instance could answer: {reason}", retry_after_s=1
             )
         plan = None
+        said = said_in(relay.kept)
+        if said.finished and self.route.api in (Api.CHAT, Api.COMPLETION):
+            raise _AllSaid
         if again and not diverged and relay.whole_kept:
-            plan = continuation(self.route.api, prepared.fields, said_in(relay.kept))
+            plan = continuation(self.route.api, prepared.fields, said)
+        if plan is None and again and prepared.fold is not None:
+            return self._anew(prepared)  # the client has seen nothing of a folded answer
         if plan is None:
             raise Refusal(status=502, code="engine_lost", message=f"the answer was cut off: {reason}")
         relay.restart(Rewriter(plan))
@@ -198,6 +212,13 @@ class Exchange:
         self.patient_until = self.loop.time() + prepared.named.model.queue_wait_s
         self.gateway.books.metrics.resumed[(self.model,)] += 1
         return replace(prepared, body=plan.body)
+
+    def _anew(self, prepared: Prepared) -> Prepared:
+        """The same request once more, from its beginning."""
+        if self.relay is not None:
+            prepared = replace(prepared, fold=fold_for(self.route.api, prepared.fields) if prepared.fold else None)
+            self.relay = self._new_relay(prepared)
+        return prepared
 
     async def _inspect(self) -> None:
         """An instance's own page."""
@@ -240,11 +261,17 @@ class Exchange:
         if not self.client.began:
             self.client.begin(200, EVENT_STREAM, [*self._headers(), (b"Cache-Control", b"no-store")])
 
+    def _close_said(self, prepared: Prepared) -> None:
+        """Only the mark of the end was missing: everything has been said."""
+        relay = self.relay
+        assert relay is not None
+        relay.outlet.send(sse.DONE)
+        relay.complete = True
+        self._end_stream(prepared)
+
     def _end_stream(self, prepared: Prepared) -> None:
         relay = self.relay
         assert relay is not None
-        if not (relay.complete or relay.failed):
-            raise Refusal(status=502, code="engine_lost", message="the answer was cut off: the engine ended it early")
         self.cause = "engine_error" if relay.failed else ""
         self._release(finished=relay.complete)
         if prepared.fold is None:

@@ -35,6 +35,7 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "queue_length": ("Requests that wait for a slot.", ("model",)),
     "inflight_requests": ("Requests at an instance.", ("instance",)),
     "client_connections": ("Open connections of clients.", ()),
+    "snapshot_serial": ("The supervisor's snapshot that requests are routed by.", ()),
     "supervisor_connected": ("1 while the supervisor can be reached.", ()),
     "instance_state": ("1 for the state that an instance is in.", ("model", "instance", "state")),
     "instance_slots": ("Requests that an instance can work on at once.", ("model", "instance")),
@@ -110,6 +111,7 @@ def gauges(picture: Picture) -> Iterator[Metric]:
     values["queue_length"] = {(m,): n for m, n in picture.queue_length.items()}
     values["inflight_requests"] = {(i,): n for i, n in picture.inflight.items()}
     values["client_connections"] = {(): picture.connections}
+    values["snapshot_serial"] = {(): picture.snapshot.serial}
     values["supervisor_connected"] = {(): float(picture.connected)}
     for view in picture.snapshot.instances:
         who = (view.model, view.name)

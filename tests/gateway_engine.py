@@ -1,0 +1,230 @@
+"""A scripted engine on a unix socket: it speaks like llama-server and fails exactly where it is told to."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nemotron_ops.supervisor.snapshot import InstanceView, State
+
+WORDS = ("The", " answer", " is", " four", ".")
+STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@dataclass
+class Heard:
+    """One request that the engine got."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+Play = Callable[[socket.socket, Heard], None]
+
+
+@dataclass
+class ScriptedEngine:
+    """Each connection is played by `play`; `heard` has the requests, `left` counts clients that went away."""
+
+    name: str
+    path: Path
+    play: Play
+    heard: list[Heard] = field(default_factory=list)
+    left: int = 0
+    pid: int = 1
+    slots: int = 2
+    _server: socket.socket | None = None
+
+    def start(self) -> ScriptedEngine:
+        self.path.unlink(missing_ok=True)
+        self._server = socket.socket(socket.AF_UNIX)
+        self._server.bind(str(self.path))
+        self._server.listen(64)
+        threading.Thread(target=self._accept, args=(self._server,), daemon=True).start()
+        return self
+
+    def stop(self) -> None:
+        if self._server is not None:
+            with contextlib.suppress(OSError):
+                self._server.shutdown(socket.SHUT_RDWR)
+            self._server.close()
+
+    def view(self, model: str = "m", **rest: Any) -> InstanceView:
+        given = {"name": self.name, "model": model, "state": State.READY, "socket": str(self.path), "slots": self.slots}
+        return InstanceView(**{**given, "api_key_file": "", "pid": self.pid, **rest})
+
+    def _accept(self, server: socket.socket) -> None:
+        while True:
+            try:
+                s, _ = server.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(s,), daemon=True).start()
+
+    def _serve(self, s: socket.socket) -> None:
+        with contextlib.suppress(OSError), s:
+            request = read_request(s)
+            if request is None:
+                return
+            self.heard.append(request)
+            try:
+                self.play(s, request)
+            except OSError:
+                self.left += 1
+
+
+def read_request(s: socket.socket) -> Heard | None:
+    data = b""
+    while b"\r\n\r\n" not in data:
+        part = s.recv(65536)
+        if not part:
+            return None
+        data += part
+    head, _, body = data.partition(b"\r\n\r\n")
+    lines = head.decode().split("\r\n")
+    headers = {k.lower(): v for k, v in (line.split(": ", 1) for line in lines[1:])}
+    while len(body) < int(headers.get("content-length", 0)):
+        body += s.recv(65536)
+    return Heard(path=lines[0].split(" ")[1], headers=headers, body=body)
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def events(api: str, words: tuple[str, ...] = WORDS) -> list[bytes]:
+    """A whole stream of `api` as llama-server writes it, event by event."""
+    if api == "chat":
+        start = [_chat({"role": "assistant", "content": None})]
+        return [*start, *(_chat({"content": w}) for w in words), _chat({}, "stop", usage=True), b"data: [DONE]\n\n"]
+    if api == "completion":
+        parts = [_data({"choices": [{"text": w, "index": 0, "logprobs": None, "finish_reason": None}], **_TOP}) for w in words]
+        last = {"choices": [{"text": "", "index": 0, "logprobs": None, "finish_reason": "stop"}], **_TOP, "usage": _USAGE}
+        return [*parts, _data(last), b"data: [DONE]\n\n"]
+    if api == "native":
+        parts = [_data({"index": 0, "content": w, "tokens": [1], "stop": False, "model": "engine"}) for w in words]
+        last = {"index": 0, "content": "", "tokens": [], "stop": True, "model": "engine", "tokens_predicted": 5}
+        return [*parts, _data(last)]
+    if api == "messages":
+        start = {"type": "message_start", "message": {"id": "x", "type": "message", "role": "assistant", "content": [], "model": "engine", "stop_reason": None, "stop_sequence": None, "usage": {"cache_read_input_tokens": 0, "input_tokens": 10, "output_tokens": 0}}}  # fmt: skip
+        block = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
+        parts = [{"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": w}} for w in words]
+        end = {"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": None}, "usage": {"output_tokens": 5}}
+        stop = {"type": "content_block_stop", "index": 0}
+        return [_event(v) for v in (start, block, *parts, stop, end, {"type": "message_stop"})]
+    assert api == "responses"
+    start = {"type": "response.created", "response": {"id": "resp_1", "object": "response", "status": "in_progress"}}
+    parts = [{"type": "response.output_text.delta", "item_id": "msg_1", "delta": w} for w in words]
+    message = {"type": "message", "status": "completed", "id": "msg_1", "role": "assistant", "content": [{"type": "output_text", "annotations": [], "logprobs": [], "text": "".join(words)}]}  # fmt: skip
+    usage = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
+    whole = {"id": "resp_1", "object": "response", "created_at": 1, "status": "completed", "model": "engine", "output": [message], "usage": usage}  # fmt: skip
+    return [_event(v) for v in (start, *parts, {"type": "response.completed", "response": whole})]
+
+
+_TOP = {"created": 1, "model": "engine", "system_fingerprint": "b1", "object": "text_completion", "id": "chatcmpl-1"}
+_USAGE = {"completion_tokens": 5, "prompt_tokens": 10, "total_tokens": 15}
+
+
+def _chat(delta: dict[str, Any], finish: str | None = None, *, usage: bool = False) -> bytes:
+    value: dict[str, Any] = {"choices": [{"finish_reason": finish, "index": 0, "delta": delta}], **_TOP}
+    value["object"] = "chat.completion.chunk"
+    return _data({**value, "usage": _USAGE} if usage else value)
+
+
+def _data(value: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(value, separators=(",", ":")).encode() + b"\n\n"
+
+
+def _event(value: dict[str, Any]) -> bytes:
+    return b"event: " + value["type"].encode() + b"\n" + _data(value)
+
+
+def api_of(request: Heard) -> str:
+    return {
+        "/v1/chat/completions": "chat", "/v1/completions": "completion", "/completion": "native",
+        "/v1/messages": "messages", "/v1/responses": "responses",
+    }[request.path]  # fmt: skip
+
+
+# plays
+
+
+def well(s: socket.socket, request: Heard) -> None:
+    """Answers as asked; a chat that is to be continued is."""
+    if request.path in ("/tokenize", "/v1/messages/count_tokens"):
+        body = b'{"tokens":[1,2,3]}'
+        s.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        return
+    s.sendall(STREAM_HEAD + b"".join(map(chunk, events(api_of(request), rest_of(request)))) + b"0\r\n\r\n")
+
+
+def rest_of(request: Heard) -> tuple[str, ...]:
+    """The words that come after those which the request gives as said."""
+    body = request.json
+    last = body["messages"][-1] if isinstance(body.get("messages"), list) and body["messages"] else {}
+    said = last.get("content", "") if last.get("role") == "assistant" else str(body.get("prompt", ""))
+    for n in range(len(WORDS), 0, -1):
+        if said.endswith("".join(WORDS[:n])):
+            return WORDS[n:]
+    return WORDS
+
+
+def dies_after(n: int, *, clean: bool = False, half: bool = False) -> Play:
+    """Sends the head and `n` events, then closes; `clean` ends the body regularly, `half` adds half an event."""
+
+    def play(s: socket.socket, request: Heard) -> None:
+        found = events(api_of(request), rest_of(request))
+        s.sendall(STREAM_HEAD + b"".join(map(chunk, found[:n])))
+        if half:
+            s.sendall(chunk(found[n][: len(found[n]) // 2]))
+        if clean:
+            s.sendall(b"0\r\n\r\n")
+
+    return play
+
+
+def hangs_after(n: int) -> Play:
+    """Sends the head and `n` events, then nothing until the other side leaves."""
+
+    def play(s: socket.socket, request: Heard) -> None:
+        s.sendall(STREAM_HEAD + b"".join(map(chunk, events(api_of(request))[:n])))
+        if not s.recv(1):
+            raise ConnectionResetError
+
+    return play
+
+
+def says(data: bytes) -> Play:
+    """Sends `data` and closes."""
+
+    def play(s: socket.socket, request: Heard) -> None:
+        s.sendall(data)
+
+    return play
+
+
+def first_then(*plays: Play) -> Play:
+    """The first connection gets the first play, and so on; the last play repeats."""
+    left = list(plays)
+    lock = threading.Lock()
+
+    def play(s: socket.socket, request: Heard) -> None:
+        with lock:
+            chosen = left.pop(0) if len(left) > 1 else left[0]
+        chosen(s, request)
+
+    return play
+
+
+LOADING = b'HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: 74\r\nConnection: close\r\n\r\n{"error":{"message":"Loading model","type":"unavailable_error","code":503}}'  # fmt: skip

@@ -1,0 +1,190 @@
+"""The fault table: what a client sees when an engine fails, at every point of a request."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from nemotron_ops.supervisor.snapshot import ModelView, State
+from tests.gateway_engine import WORDS, Heard, ScriptedEngine, dies_after, first_then, hangs_after, says, well
+from tests.gateway_faults import APIS, FAULTS, Fault, sees
+from tests.gateway_stage import Stage, gateway, open_request
+
+pytestmark = pytest.mark.process
+MODEL = ModelView(name="m", names=("m", "org/m"), queue_wait_s=5.0)
+TEXT = "".join(WORDS)
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with gateway(tmp_path_factory.mktemp("g"), "--retries", "1") as found:
+        yield found
+
+
+@pytest.fixture
+def engines(stage: Stage, tmp_path: Path) -> Iterator[Callable[..., list[ScriptedEngine]]]:
+    """`engines(play, play …)`: scripted engines that serve the model from now on; a play None listens nowhere."""
+    made: list[ScriptedEngine] = []
+
+    def make(*plays: object, **model: object) -> list[ScriptedEngine]:
+        for n, play in enumerate(plays):
+            engine = ScriptedEngine(name=f"m-{n}", path=tmp_path / f"{n}.sock", play=play or well)  # type: ignore[arg-type]
+            made.append(engine if play is None else engine.start())
+        views = tuple(e.view(restarts=stage.control.snapshot.serial) for e in made)
+        stage.control.show(models=(MODEL,), instances=views)
+        stage.settle()
+        return made
+
+    yield make
+    for engine in made:
+        engine.stop()
+
+
+def body_of(api: str, *, stream: bool) -> dict[str, object]:
+    body: dict[str, object] = {"model": "org/m", "stream": stream, "max_tokens": 50}
+    if api in ("completion", "native"):
+        return {**body, "prompt": "Say it: "}
+    if api == "responses":
+        return {"model": "org/m", "stream": stream, "input": "Say it"}
+    return {**body, "messages": [{"role": "user", "content": "Say it"}]}
+
+
+def text_in(answer: bytes) -> str:
+    """All words in an answer, whole or streamed, of any API."""
+    found = ""
+    for line in answer.split(b"\n"):
+        if not line.startswith(b"data: {"):
+            continue
+        value = json.loads(line[6:])
+        found += value.get("content") or "" if isinstance(value.get("content"), str) else ""
+        found += value["delta"] if isinstance(value.get("delta"), str) else (value.get("delta") or {}).get("text", "")
+        for choice in value.get("choices", ()):
+            found += choice.get("text") or (choice.get("delta") or {}).get("content") or ""
+    return found
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("api", APIS)
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f.name.replace(" ", "-"))
+def test_a_fault_with_another_instance_at_hand(
+    stage: Stage, engines: Callable[..., list[ScriptedEngine]], fault: Fault, api: str, stream: bool
+) -> None:
+    bad, good = engines(fault.play, well)
+    stage.prefer(bad.name, good.name)
+    with open_request(stage, APIS[api], body_of(api, stream=stream)) as answer:
+        raw = answer.rest()
+    expected = sees(fault, api, stream=stream, other=True)
+    if fault.play is not None:
+        assert bad.heard, "the fault did not happen"
+    if expected == "error":
+        assert answer.broken, "an error in a stream must not end like a whole answer"
+        assert b'"error"' in raw
+        assert b"[DONE]" not in raw
+        assert b"message_stop" not in raw
+        assert b"response.completed" not in raw
+        return
+    assert not answer.broken
+    assert answer.status == 200
+    assert (text_in(raw) if stream else raw.decode()).find(TEXT) >= 0, raw
+    assert b'"engine"' not in raw, "the engine's own name for the model must not show"
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f.name.replace(" ", "-"))
+def test_a_fault_without_another_instance_is_an_error(
+    stage: Stage, engines: Callable[..., list[ScriptedEngine]], fault: Fault
+) -> None:
+    engines(first_then(fault.play, says(b"")) if fault.play else None)
+    with open_request(stage, APIS["chat"], body_of("chat", stream=True), timeout_s=60) as answer:
+        raw = answer.rest()
+    assert b'"error"' in raw
+    assert b"[DONE]" not in raw
+    assert answer.broken if answer.status == 200 else answer.status in (502, 503)
+
+
+def test_a_stream_is_continued_by_the_restarted_instance(
+    stage: Stage, engines: Callable[..., list[ScriptedEngine]]
+) -> None:
+    (engine,) = engines(first_then(dies_after(3), well))
+    with open_request(stage, APIS["chat"], body_of("chat", stream=True)) as answer:
+        answer.until(b" answer")
+        stage.control.change(engine.name, state=State.BACKOFF)
+        stage.control.change(engine.name, state=State.READY, pid=2)
+        raw = answer.everything()
+    assert not answer.broken
+    assert text_in(raw) == TEXT
+    assert raw.count(b'"role":"assistant"') == 1
+    assert engine.heard[1].json["continue_final_message"] == "content"
+    assert engine.heard[1].json["max_tokens"] < 50
+
+
+def test_a_stream_that_lost_only_its_end_mark_ends_well(
+    stage: Stage, engines: Callable[..., list[ScriptedEngine]]
+) -> None:
+    engines(dies_after(7))
+    with open_request(stage, APIS["chat"], body_of("chat", stream=True)) as answer:
+        raw = answer.rest()
+    assert not answer.broken
+    assert text_in(raw) == TEXT
+    assert raw.rstrip().endswith(b"data: [DONE]")
+
+
+def test_an_engines_own_error_event_is_passed_on(stage: Stage, engines: Callable[..., list[ScriptedEngine]]) -> None:
+    from tests.gateway_engine import STREAM_HEAD, chunk, events
+
+    error = b'data: {"error":{"code":500,"message":"Compute error.","type":"server_error"}}\n\n'
+    start = b"".join(map(chunk, events("chat")[:3]))
+    engines(says(STREAM_HEAD + start + chunk(error) + b"0\r\n\r\n"))
+    with open_request(stage, APIS["chat"], body_of("chat", stream=True)) as answer:
+        raw = answer.rest()
+    assert b"Compute error." in raw
+    assert b"[DONE]" not in raw
+
+
+@pytest.mark.parametrize("events", [0, 1, 3], ids=["before-the-first-event", "after-the-first", "in-the-middle"])
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_a_client_that_leaves_takes_its_request_along(
+    stage: Stage,
+    engines: Callable[..., list[ScriptedEngine]],
+    eventually: Callable[..., None],
+    events: int,
+    stream: bool,
+) -> None:
+    (engine,) = engines(hangs_after(events))
+    with open_request(stage, APIS["chat"], body_of("chat", stream=stream)):
+        eventually(lambda: engine.heard)
+    eventually(lambda: engine.left == 1)
+    eventually(lambda: not stage.control.inflight)
+
+
+def test_a_cut_instance_loses_its_connections(
+    stage: Stage, engines: Callable[..., list[ScriptedEngine]], eventually: Callable[..., None]
+) -> None:
+    bad, good = engines(hangs_after(3), well)
+    stage.prefer(bad.name, good.name)
+    with open_request(stage, APIS["chat"], body_of("chat", stream=True)) as answer:
+        answer.until(b" answer")
+        stage.control.change(bad.name, draining=True, cut=True)
+        raw = answer.everything()
+    assert text_in(raw) == TEXT
+    eventually(lambda: bad.left == 1)
+
+
+def test_a_client_never_hears_of_the_engines_key_and_the_engine_never_of_the_clients(
+    stage: Stage, engines: Callable[..., list[ScriptedEngine]], tmp_path: Path
+) -> None:
+    (engine,) = engines(well)
+    key_file = tmp_path / "key"
+    key_file.write_text("engine-secret\n")
+    stage.control.change(engine.name, api_key_file=str(key_file), pid=3)
+    stage.settle()
+    head = {"Authorization": "Bearer client-secret", "X-Conversation-Id": "c1", "X-Api-Key": "client-secret"}
+    with open_request(stage, APIS["chat"], body_of("chat", stream=True), headers=head) as answer:
+        raw = answer.rest()
+    heard: Heard = engine.heard[-1]
+    assert heard.headers["authorization"] == "Bearer engine-secret"
+    assert "x-conversation-id" not in heard.headers
+    assert "client-secret" not in str(heard)
+    assert b"engine-secret" not in raw
