@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nemotron_ops import __version__
-from nemotron_ops.build import compiling, ninja, pins, proofs, selftest, source, store, toolchain
+from nemotron_ops.build import compiling, known_bad, ninja, pins, proofs, selftest, source, store, toolchain
 from nemotron_ops.build.fetch import hash_of
 from nemotron_ops.build.plan import BuildPlan, plan, plan_json
 from nemotron_ops.build.selftest import Proof, SelfTestFailed
@@ -93,6 +93,7 @@ def _build_somehow(
         try:
             exact = _resolve(origin, request, sources)
             chosen = _plan(request, exact, sources)
+            _check_known_bad(request, chosen, sources)
             if not request.force and (build := store.get(layout, chosen.id)):
                 return build
             folder = source.tree(exact, sources)
@@ -232,6 +233,24 @@ def _plan(request: BuildRequest, exact: Source, sources: Sources) -> BuildPlan:
         request.options, facts=sources.facts, source=exact, toolchains=layout.toolchains, env=sources.env,
         busy=store.count_building(layout),
     )  # fmt: skip
+
+
+def _check_known_bad(request: BuildRequest, chosen: BuildPlan, sources: Sources) -> None:
+    """Say what is known against this llama.cpp here. Raises BuildError for what is sure to fail, unless forced."""
+    found = known_bad.matching(
+        known_bad.shipped(),
+        number=chosen.source.number,
+        backend=chosen.backend,
+        facts=sources.facts,
+        fixes=chosen.fixes,
+    )
+    for bad in found:
+        if bad.refuse and not request.force:
+            raise BuildError(
+                f"cannot recommend llama.cpp {chosen.source.label}: {bad.what} ({bad.issue})",
+                hint=f"{bad.remedy}; --force builds it anyway",
+            )
+        sources.report(Step(what="known bug", note=bad.line))
 
 
 def log_file(layout: Layout, build_id: str) -> Path:

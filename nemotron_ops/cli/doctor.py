@@ -1,0 +1,40 @@
+"""`nemotron-ops doctor`: what this machine has, lacks, and how to fix it. Prints."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from nemotron_ops.cli.app import App, json_option
+from nemotron_ops.errors import HostError
+
+MARKS = {"ok": "ok", "missing": "MISSING", "warning": "warning", "absent": "-"}
+
+
+@click.command()
+@click.option("--offline", is_flag=True, help="Do not try what can be reached over the network.")
+@json_option
+def doctor(offline: bool, as_json: bool) -> None:
+    """Check this machine for everything the main job needs.
+
+    Looks at compilers, cmake, ninja, git, GPU and driver, CUDA, memory, disk, and whether llama.cpp's source, the
+    package registry and the model hub can be reached. Ends with 4 if the main job cannot run.
+    """
+    with App() as app:
+        from nemotron_ops.build.diagnosis import can_run, diagnose
+        from nemotron_ops.build.reach import surroundings
+
+        findings = diagnose(app.facts, surroundings(app.layout, app.env, offline=offline))
+        if as_json:
+            app.ui.json({"ok": can_run(findings), "findings": [asdict(f) for f in findings]})
+        else:
+            width = max(len(f.what) for f in findings)
+            for finding in findings:
+                app.ui.data(f"{MARKS[finding.status].ljust(8)}{finding.what.ljust(width)}  {finding.found}")
+                if finding.fix:
+                    app.ui.data(f"{' ' * (10 + width)}{finding.why}")
+                    app.ui.data(f"{' ' * (10 + width)}fix: {finding.fix}")
+        if not can_run(findings):
+            missing = ", ".join(f.what for f in findings if f.status == "missing")
+            raise HostError(f"cannot run the main job on this machine: {missing} missing", hint="see the fixes above")
