@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "plan": ("plan", "plan", "Show what fits this machine."),
     "recipes": ("recipes", "recipes", "List, show, check and start recipes."),
     "serve": ("serve", "serve", "Serve models behind one OpenAI-compatible endpoint."),
+    "keys": ("keys", "keys", "Make, list and revoke the keys that clients need."),
     "chat": ("chat", "chat", "Talk to a model."),
     "demo": ("demo", "demo", "Build, serve a tiny model, ask it a question, stop."),
     "status": ("status", "status", "Show what is running."),
@@ -38,6 +39,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "events": ("logs", "events", "Show or follow what happened."),
     "attach": ("logs", "attach", "Watch a detached supervisor."),
     "deploy": ("deploy", "deploy", "Put this version and your models on other machines, over SSH."),
+    "tunnel": ("tunnel", "tunnel", "A remote endpoint on a local port."),
     "service": ("service", "service", "Install, watch and remove the systemd or launchd service."),
 }
 
