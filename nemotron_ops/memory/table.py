@@ -1,0 +1,91 @@
+"""Quants × contexts: what fits where on one machine, and which line to take. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nemotron_ops.errors import FitError, ModelError
+from nemotron_ops.memory.fit import Mode, Placement, Question, answer, largest_context, question, usable_modes
+from nemotron_ops.memory.hyper import Hyper, hyper
+from nemotron_ops.memory.machine import Machine
+from nemotron_ops.memory.model import settings_from, weight_bytes, with_context
+from nemotron_ops.models.gguf import Header
+
+MODE_ORDER = list(Mode)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One quant with one context: a placement, or why there is none."""
+
+    ctx_size: int
+    placement: Placement | None = None
+    why_not: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One quant. `largest_context` is the most that fits in any way, `unknown` says why nothing can be computed."""
+
+    quant: str
+    weight_bytes: int
+    cells: tuple[Cell, ...] = ()
+    largest_context: int = 0
+    unknown: str = ""
+
+    def cell(self, ctx_size: int) -> Cell | None:
+        return next((c for c in self.cells if c.ctx_size == ctx_size), None)
+
+
+def row(
+    quant: str, header: Header, machine: Machine, server: Mapping[str, Any], contexts: Sequence[int],
+    *, asked: Collection[str] = (), most_tokens: int | None = None,
+) -> Row:  # fmt: skip
+    """The line of one quant: every context as if asked for by hand. `most_tokens` bounds the largest context."""
+    try:
+        h = hyper(header)
+        settings = settings_from({**server, "ctx_size": contexts[0]})
+        q = question(h, settings, machine, server, {*asked, "ctx_size"})
+        cells = tuple(_cell(q, ctx) for ctx in contexts)
+        return Row(
+            quant=quant,
+            weight_bytes=weight_bytes(h),
+            cells=cells,
+            largest_context=_largest(q, h, most_tokens),
+        )
+    except (FitError, ModelError) as exc:
+        return Row(quant=quant, weight_bytes=header.weight_bytes, unknown=exc.message)
+
+
+def recommended(rows: Sequence[Row], ctx_size: int, *, preferred: str) -> Row | None:
+    """The line to take at `ctx_size`: the recipe's own quant unless another one fits in a better way.
+
+    A better way is one that comes earlier in `Mode`; among equals the quant with most bytes is the best one.
+    """
+    fitting = [(r, c.placement.mode) for r in rows if (c := r.cell(ctx_size)) and c.placement]
+    if not fitting:
+        return None
+    best = min(MODE_ORDER.index(mode) for _, mode in fitting)
+    same = [r for r, mode in fitting if MODE_ORDER.index(mode) == best]
+    mine = [r for r in same if r.quant.upper() == preferred.upper()]
+    smaller = [r for r in same if r.weight_bytes <= _weight_of(rows, preferred)]
+    return (mine or sorted(smaller or same, key=lambda r: r.weight_bytes))[-1]
+
+
+def _weight_of(rows: Sequence[Row], quant: str) -> float:
+    return next((r.weight_bytes for r in rows if r.quant.upper() == quant.upper()), float("inf"))
+
+
+def _cell(q: Question, ctx_size: int) -> Cell:
+    try:
+        asked = replace(q, settings=with_context(q.settings, ctx_size))
+        return Cell(ctx_size=ctx_size, placement=answer(asked))
+    except FitError as exc:
+        return Cell(ctx_size=ctx_size, why_not=exc.message.partition(": ")[2] or exc.message)
+
+
+def _largest(q: Question, h: Hyper, most_tokens: int | None) -> int:
+    upto = min(h.n_ctx_train, most_tokens or h.n_ctx_train)
+    return max(largest_context(q, mode, upto=upto) for mode in usable_modes(q))
