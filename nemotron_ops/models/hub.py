@@ -68,7 +68,7 @@ def _list_files(repo: str, *, revision: str, env: Mapping[str, str], timeout_s: 
     from huggingface_hub import HfApi, errors
 
     endpoint = endpoint_of(env)
-    network = (*_network_errors(), OSError)
+    network: tuple[type[Exception], ...] = (*_network_errors(), OSError)
     api = HfApi(endpoint=endpoint, token=token_of(env) or False)
     try:
         info = api.model_info(repo, revision=revision, files_metadata=True, timeout=timeout_s)
