@@ -7,11 +7,11 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from nemotron_ops.paths import user_layout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,13 +29,23 @@ class Installation:
         return done
 
     def json(self, *words: str) -> Any:
-        return json.loads(self.run(*words, "--json").stdout)
+        """What a command answers with `--json`."""
+        cut = words.index("--") if "--" in words else len(words)
+        return json.loads(self.run(*words[:cut], "--json", *words[cut:]).stdout)
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        """Start a command in a process group of its own."""
+    @contextmanager
+    def started(self, *words: str) -> Iterator[subprocess.Popen[str]]:
+        """Run a command beside the test, in a process group of its own; killed at the end if it still runs."""
         argv = [sys.executable, "-m", "nemotron_ops", *words]
         pipe = subprocess.PIPE
-        return subprocess.Popen(argv, env=self.env, stdout=pipe, stderr=subprocess.STDOUT, text=True, process_group=0)
+        with subprocess.Popen(
+            argv, env=self.env, stdout=pipe, stderr=subprocess.STDOUT, text=True, process_group=0
+        ) as p:
+            try:
+                yield p
+            finally:
+                if p.poll() is None:
+                    os.killpg(p.pid, signal.SIGKILL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,13 +61,15 @@ class Served:
 
 
 def installation_in(home: Path, llama_bin: Path) -> Installation:
-    shared = user_layout(os.environ, uid=os.getuid()).builds
+    """A private installation whose only build, the current one, is that of `llama_bin`."""
+    build = llama_bin.parent
     builds = home / "data" / "builds"
-    builds.parent.mkdir(parents=True)
-    builds.symlink_to(shared)
-    assert llama_bin.is_relative_to(shared), f"{llama_bin} is not in {shared}"
+    builds.mkdir(parents=True)
+    (builds / build.name).symlink_to(build)
     keep = {k: v for k, v in os.environ.items() if not k.startswith(("NEMOTRON_OPS", "XDG_"))}
-    return Installation(home=home, env={**keep, "NEMOTRON_OPS_HOME": str(home)})
+    installation = Installation(home=home, env={**keep, "NEMOTRON_OPS_HOME": str(home)})
+    installation.run("builds", "use", build.name)
+    return installation
 
 
 def is_alive(pid: int) -> bool:
@@ -68,8 +80,18 @@ def is_alive(pid: int) -> bool:
     return True
 
 
-def stop_group(child: subprocess.Popen[str], sig: signal.Signals = signal.SIGINT) -> int:
-    """Send `sig` to a started command and wait for its end."""
-    if child.poll() is None:
-        child.send_signal(sig)
+def wait_for_line(child: subprocess.Popen[str], start: str) -> str:
+    """Read what `child` prints until a line that starts with `start`; fails if it ends without."""
+    assert child.stdout is not None
+    seen = []
+    for line in child.stdout:
+        if line.startswith(start):
+            return line
+        seen.append(line)
+    raise AssertionError(f"no line {start!r} in:\n{''.join(seen)}")
+
+
+def interrupt(child: subprocess.Popen[str]) -> int:
+    """Send Ctrl-C's signal and wait for the end; returns the exit code."""
+    child.send_signal(signal.SIGINT)
     return child.wait(60)
