@@ -267,6 +267,13 @@ def unreachable(target: str, stderr: str) -> DeployError:
     return DeployError(f"cannot reach {target}: {why}", hint=hint, log_tail=tuple(text.splitlines()[-3:]))
 
 
+def tunnel_argv(target: str, *, config: Path | None, port: int, remote_port: int) -> tuple[str, ...]:
+    """The ssh command that shows a target's loopback port on ours. A connection of its own: it is meant to last."""
+    forward = f"127.0.0.1:{port}:127.0.0.1:{remote_port}"
+    base = Connection(target=target, config=config).base()
+    return (*base, "-o", "ExitOnForwardFailure=yes", "-N", "-L", forward, "--", target)
+
+
 def sha256_of(path: Path) -> str:
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()

@@ -294,7 +294,7 @@ def _folders(place: Place, *, purge: bool) -> list[Path]:
     if purge:
         found += [layout.config, layout.data, layout.cache]
     elif place.scope is Scope.SYSTEM:
-        found += [p for p in sorted(layout.config.glob("*")) if p != layout.user_recipes]
+        found += [p for p in sorted(layout.config.glob("*")) if p != layout.user_recipes or not any(p.iterdir())]
     else:
         found.append(place.record)  # the rest of the folder is the user's own: recipes, keys
     return [p for p in found if p.exists()]

@@ -15,7 +15,7 @@ from nemotron_ops.proc import Finished, run
 from nemotron_ops.progress import Report, Step
 from nemotron_ops.service.units import SERVICE, Scope
 
-PROPERTIES = "ActiveState,SubState,StatusText,NRestarts,Result,MainPID,InvocationID,ExecMainStatus,UnitFileState"
+PROPERTIES = "ActiveState,SubState,StatusText,NRestarts,Result,MainPID,InvocationID,ExecMainStatus,UnitFileState,Job"
 POLL_S = 0.2
 
 
@@ -32,6 +32,7 @@ class UnitStatus:
     invocation: str = ""
     exit_status: int = 0
     enabled: str = ""
+    job: int = 0  # a start or stop that is queued
 
     @property
     def up(self) -> bool:
@@ -39,7 +40,8 @@ class UnitStatus:
 
     @property
     def gave_up(self) -> bool:
-        return self.active == "failed" or (self.active == "inactive" and self.sub in ("dead", "failed"))
+        """Down, and nothing is under way: between a crash and its restart a unit is dead for a moment, with a job."""
+        return self.active in ("failed", "inactive") and not self.job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +131,7 @@ def parse_status(text: str) -> UnitStatus:
         invocation=value.get("InvocationID", ""),
         exit_status=number("ExecMainStatus"),
         enabled=value.get("UnitFileState", ""),
+        job=number("Job"),
     )
 
 

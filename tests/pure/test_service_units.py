@@ -191,6 +191,7 @@ def test_the_answer_of_systemctl_show_is_understood() -> None:
     )
     assert (now.active, now.text, now.restarts, now.pid, now.up) == ("activating", "loading 30b-0 40 %", 2, 71, False)
     assert parse_status("ActiveState=failed\nSubState=failed\nResult=exit-code\n").gave_up
+    assert not parse_status("ActiveState=inactive\nSubState=dead\nResult=signal\nJob=4711\n").gave_up
     assert not parse_status("ActiveState=activating\nSubState=auto-restart\n").gave_up
 
 

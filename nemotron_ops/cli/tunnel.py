@@ -1,0 +1,51 @@
+"""`tunnel`: a remote endpoint on a local port. SSH."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import click
+
+from nemotron_ops.cli.app import App, dry_run_option
+from nemotron_ops.cli.deploy import reach, ssh_option
+from nemotron_ops.errors import DeployError, UsageError
+
+
+@click.command()
+@click.argument("target")
+@click.option("--port", type=click.IntRange(0, 65535), default=8001, show_default=True, help="Port here; 0 picks one.")
+@click.option("--remote-port", type=click.IntRange(1, 65535), default=8001, show_default=True, help="Port there.")
+@ssh_option
+@dry_run_option
+def tunnel(target: str, port: int, remote_port: int, ssh_config: Path | None, dry_run: bool) -> None:
+    """Have TARGET's endpoint on a port of this machine, until Ctrl-C.
+
+    The remote service can stay on loopback: what reaches it comes through ssh.
+    """
+    from nemotron_ops.deploy.ssh import tunnel_argv
+
+    with App() as app:
+        with reach(app, (target,), system=None, config=ssh_config) as there:
+            if len(there.connections) != 1:
+                raise UsageError("cannot make a tunnel to several targets at once")
+            connection = there.connections[0]
+        port = free_port(port)
+        argv = tunnel_argv(connection.target, config=connection.config, port=port, remote_port=remote_port)
+        if dry_run:
+            app.ui.data(" ".join(argv))
+            return
+        app.ui.say(f"http://127.0.0.1:{port}/v1 is {connection.target}'s, until Ctrl-C")
+        os.execvp(argv[0], argv)
+
+
+def free_port(port: int) -> int:
+    """`port` if it can be had, or one that the kernel picks for 0. Raises DeployError if it is taken."""
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            s.bind(("127.0.0.1", port))
+        except OSError as exc:
+            raise DeployError(f"cannot use port {port}: {exc.strerror}", hint="choose another one with --port") from exc
+        return int(s.getsockname()[1])

@@ -1,0 +1,29 @@
+if [ ! -f /opt/nemotron-ops/releases/1.2.3-ea8b0c6999/RELEASE.json ]; then
+  rm -rf /opt/nemotron-ops/releases/1.2.3-ea8b0c6999; mkdir -p /opt/nemotron-ops/releases/1.2.3-ea8b0c6999/wheels
+  tar -xf /opt/nemotron-ops/incoming/bundle-aaaa.tar -C /opt/nemotron-ops/releases/1.2.3-ea8b0c6999/wheels
+  # Debian's python3 has no ensurepip: pip runs from its own wheel
+  /usr/bin/python3.11 -m venv --without-pip /opt/nemotron-ops/releases/1.2.3-ea8b0c6999/venv
+  pip=$(ls /opt/nemotron-ops/releases/1.2.3-ea8b0c6999/wheels/pip-*.whl)
+  /opt/nemotron-ops/releases/1.2.3-ea8b0c6999/venv/bin/python "$pip/pip" install --quiet --disable-pip-version-check --no-index \
+    --find-links /opt/nemotron-ops/releases/1.2.3-ea8b0c6999/wheels nemotron-ops==1.2.3
+  rm -rf /opt/nemotron-ops/releases/1.2.3-ea8b0c6999/wheels
+  /opt/nemotron-ops/releases/1.2.3-ea8b0c6999/venv/bin/nemotron-ops --version
+  mkdir -p /opt/nemotron-ops/releases/1.2.3-ea8b0c6999/recipes
+  printf '%s' 'title = '"'"'it'"'"'
+' > /opt/nemotron-ops/releases/1.2.3-ea8b0c6999/recipes/mine.toml
+  cat > /opt/nemotron-ops/releases/1.2.3-ea8b0c6999/activate.sh <<'ACTIVATE'
+#!/bin/sh
+# makes this release the one that serves; safe to run again
+set -eu
+export NEMOTRON_OPS_SYSTEM=1
+cd /opt/nemotron-ops
+mkdir -p /etc/nemotron-ops/recipes
+cp -f releases/1.2.3-ea8b0c6999/recipes/*.toml /etc/nemotron-ops/recipes/ 2>/dev/null || true
+rm -f .current.new; ln -s releases/1.2.3-ea8b0c6999 .current.new; mv -T .current.new current
+exec /opt/nemotron-ops/current/venv/bin/nemotron-ops service install 30b mine --system --host 0.0.0.0 --port 8001 --profile guide --allow-from 10.0.0.0/8 --no-fetch --take-over --ready-timeout 3600
+ACTIVATE
+  chmod 755 /opt/nemotron-ops/releases/1.2.3-ea8b0c6999/activate.sh
+  printf '%s\n' '{"release": "1.2.3-ea8b0c6999", "version": "1.2.3", "by": "ann@desk", "at": "2026-01-01T00:00:00+00:00"}' > /opt/nemotron-ops/releases/1.2.3-ea8b0c6999/.RELEASE.json
+  sync /opt/nemotron-ops/releases/1.2.3-ea8b0c6999/.RELEASE.json; mv /opt/nemotron-ops/releases/1.2.3-ea8b0c6999/.RELEASE.json /opt/nemotron-ops/releases/1.2.3-ea8b0c6999/RELEASE.json
+fi
+/opt/nemotron-ops/releases/1.2.3-ea8b0c6999/venv/bin/nemotron-ops --version

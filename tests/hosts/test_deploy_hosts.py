@@ -1,0 +1,272 @@
+"""Deploys to a real host: fresh, again, under load, broken, cut off at every step, refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from .conftest import Host, Laptop, Load, make_laptop
+
+pytestmark = [pytest.mark.hosts, pytest.mark.timeout(900)]
+ROOT = ".local/lib/nemotron-ops"
+ENGINE = "llama-server --model"
+Eventually = Callable[..., None]
+TINY = """\
+title = "tiny, with {slots} slots"
+arch = "nemotron_h_moe"
+[model]
+synthetic = "moe"
+quant = "Q8_0"
+alias = "nemotron-ops/tiny"
+[context]
+default_tokens = 4096
+[server]
+parallel = {slots}
+"""
+BROKEN = TINY.replace('synthetic = "moe"\nquant = "Q8_0"', 'path = "/nowhere/model.gguf"')
+
+
+@pytest.fixture(scope="module")
+def place(
+    new_host: Callable[[], Host], tmp_path_factory: pytest.TempPathFactory, llama_bin: Path, bundles: Path
+) -> tuple[Host, Laptop]:
+    """A host that has been deployed to as a user without any privilege beyond lingering."""
+    host = new_host()
+    laptop = make_laptop(tmp_path_factory.mktemp("laptop"), llama_bin, bundles)
+    laptop.knows(host)
+    laptop.recipe(TINY.format(slots=2))
+    done = laptop.run("deploy", target(host), "-r", "tiny", "--yes", "--json")
+    assert [o["result"] for o in json.loads(done.stdout)] == ["deployed"]
+    return host, laptop
+
+
+@pytest.fixture
+def host(place: tuple[Host, Laptop]) -> Host:
+    return place[0]
+
+
+@pytest.fixture
+def laptop(place: tuple[Host, Laptop]) -> Laptop:
+    return place[1]
+
+
+def target(host: Host, user: str = "deploy") -> str:
+    return f"{user}@{host.name}"
+
+
+def current(host: Host) -> str:
+    return host.ssh(f"basename $(readlink {ROOT}/current)", user="deploy")
+
+
+def audit(host: Host) -> list[tuple[str, str]]:
+    lines = host.ssh(f"cat {ROOT}/deploy.log", user="deploy").splitlines()
+    return [(json.loads(line)["event"], json.loads(line)["release"]) for line in lines]
+
+
+def test_a_fresh_deploy_serves_as_that_user_and_after_logout(host: Host, laptop: Laptop) -> None:
+    assert host.ask() == "2 + 2 = 4."
+    (pid,) = host.pids(ENGINE)
+    assert host.ssh(f"ps -o user= -p {pid}") == "deploy"
+    (row,) = json.loads(laptop.run("deploy", "status", target(host), "--json").stdout)
+    assert (row["service"], row["says"], row["release"]) == ("active", "1 of 1 ready", current(host))
+    assert audit(host)[-1] == ("good", current(host))
+
+
+def test_deploying_the_same_again_does_nothing(host: Host, laptop: Laptop) -> None:
+    before = (current(host), host.pids(ENGINE), len(audit(host)))
+    done = laptop.run("deploy", target(host), "-r", "tiny", "--yes", "--json")
+    assert json.loads(done.stdout)[0]["result"] == "already there"
+    assert (current(host), host.pids(ENGINE), len(audit(host))) == before
+
+
+def test_a_dry_run_changes_nothing(host: Host, laptop: Laptop) -> None:
+    laptop.recipe(TINY.format(slots=7))
+    before = host.ssh(f"find {ROOT} -maxdepth 2 | sort", user="deploy")
+    plan = json.loads(laptop.run("deploy", target(host), "-r", "tiny", "--dry-run", "--json").stdout)
+    assert [s["name"] for s in plan[0]["steps"]] == [
+        "begin", "unpack", "build", "models", "try", "activate", "verify", "finish",
+    ]  # fmt: skip
+    assert host.ssh(f"find {ROOT} -maxdepth 2 | sort", user="deploy") == before
+
+
+def test_an_upgrade_under_load_fails_no_request_and_can_be_rolled_back(
+    host: Host, laptop: Laptop, eventually: Eventually
+) -> None:
+    first = current(host)
+    laptop.recipe(TINY.format(slots=3))
+    with laptop.tunnel(target(host)) as port, Load(port=port) as load:
+        eventually(lambda: load.answered > 10)
+        laptop.run("deploy", target(host), "-r", "tiny", "--yes")
+        second = current(host)
+        seen = load.answered
+        eventually(lambda: load.answered > seen + 10)
+        upgraded = (load.answered, len(load.failed))
+        laptop.run("deploy", "rollback", target(host))
+        seen = load.answered
+        eventually(lambda: load.answered > seen + 10)
+    print(f"\nupgrade under load: {upgraded[0]} answered, {upgraded[1]} failed; "
+          f"with the rollback: {load.answered} answered, {len(load.failed)} failed")  # fmt: skip
+    assert second != first
+    assert current(host) == first
+    assert load.failed == []
+
+
+def test_a_recipe_that_cannot_load_is_withdrawn_and_the_old_release_never_stopped(
+    host: Host, laptop: Laptop, eventually: Eventually
+) -> None:
+    before = (current(host), host.pids(ENGINE))
+    laptop.recipe(BROKEN.format(slots=2))
+    with laptop.tunnel(target(host)) as port, Load(port=port) as load:
+        eventually(lambda: load.answered > 5)
+        done = laptop.run("deploy", target(host), "-r", "tiny", "--yes", check=False)
+        seen = load.answered
+        eventually(lambda: load.answered > seen + 5)
+    assert done.returncode == 13
+    assert "the old release was not touched" in done.stderr
+    assert (current(host), host.pids(ENGINE)) == before
+    assert load.failed == []
+    assert audit(host)[-1][0] == "failed"
+
+
+def test_a_broken_build_is_withdrawn_before_it_could_serve(host: Host, laptop: Laptop) -> None:
+    before = (current(host), host.pids(ENGINE))
+    bad = laptop.home / "data/builds/badbuild-cpu"
+    (bad / "bin").mkdir(parents=True)
+    (bad / "bin/llama-server").write_text("#!/bin/sh\necho version: broken\n[ $1 = --version ]\n")
+    (bad / "bin/llama-server").chmod(0o755)
+    (bad / "manifest.json").write_text((laptop.home / "data/builds/testbuild-cpu/manifest.json").read_text())
+    pointer = laptop.home / "data/builds/current.json"
+    good = pointer.read_text()
+    pointer.write_text(json.dumps({"current": bad.name, "previous": []}))
+    laptop.recipe(TINY.format(slots=2))
+    try:
+        done = laptop.run("deploy", target(host), "-r", "tiny", "--yes", check=False)
+    finally:
+        pointer.write_text(good)
+    assert done.returncode == 13
+    assert "step try" in done.stderr
+    assert (current(host), host.pids(ENGINE)) == before
+    assert host.ask() == "2 + 2 = 4."
+
+
+@pytest.mark.parametrize("step", ["unpack", "build", "models", "try", "activate", "verify", "finish"])
+def test_a_connection_cut_at_any_step_leaves_it_serving_and_is_continued(
+    step: str, host: Host, laptop: Laptop, eventually: Eventually
+) -> None:
+    laptop.recipe(TINY.format(slots=2) + f"# cut at {step}\n")
+    words = ("deploy", target(host), "-r", "tiny", "--yes")
+    child = laptop.start(*words)
+    assert child.stdout
+    for line in child.stdout:
+        if f": {step}: " in line:
+            break
+    else:
+        raise AssertionError(f"no step {step}")
+    # the whole process group at once, ssh too, as when a laptop's lid is closed
+    os.killpg(child.pid, signal.SIGKILL)
+    for ssh in laptop_ssh(laptop):
+        os.kill(ssh, signal.SIGKILL)
+    child.communicate()
+    assert host.ask() == "2 + 2 = 4."
+
+    def again() -> bool:
+        done = laptop.run(*words, check=False)
+        # the step that was under way over there ends first, holding the lock
+        assert done.returncode == 0 or "another deploy is under way" in done.stderr, done.stderr
+        return done.returncode == 0
+
+    eventually(again, within_s=120)
+    assert audit(host)[-1] == ("good", current(host))
+    assert host.ask() == "2 + 2 = 4."
+    assert len(host.pids(ENGINE)) == 1
+
+
+def laptop_ssh(laptop: Laptop) -> list[int]:
+    """Every ssh that reaches out with this laptop's configuration, shared connections too."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        if entry.name.isdigit() and words.startswith("ssh") and str(laptop.ssh_config) in words:
+            found.append(int(entry.name))
+    return found
+
+
+def test_the_second_of_two_deployers_is_told_who_the_first_is(host: Host, laptop: Laptop) -> None:
+    laptop.recipe(TINY.format(slots=4))
+    first = laptop.start("deploy", target(host), "-r", "tiny", "--yes")
+    assert first.stdout
+    for line in first.stdout:
+        if ": unpack: " in line:
+            break
+    other = replace(laptop, who="bob@desk")
+    done = other.run("deploy", target(host), "-r", "tiny", "--yes", "--force", check=False)
+    rest = first.communicate(timeout=240)[0]
+    assert first.returncode == 0, rest
+    assert done.returncode == 13
+    assert "another deploy is under way there (tester since" in done.stderr
+
+
+def test_a_lock_put_down_by_a_person_keeps_others_out_until_it_is_taken_away(host: Host, laptop: Laptop) -> None:
+    laptop.run("deploy", "lock", target(host), "-m", "benchmarks are running")
+    laptop.recipe(TINY.format(slots=2))
+    done = laptop.run("deploy", target(host), "-r", "tiny", "--yes", check=False)
+    assert "it is locked: tester since" in done.stderr
+    assert "benchmarks are running" in done.stderr
+    laptop.run("deploy", "unlock", target(host))
+    assert laptop.run("deploy", target(host), "-r", "tiny", "--dry-run").returncode == 0
+
+
+def test_exec_runs_commands_of_the_release_that_serves(host: Host, laptop: Laptop) -> None:
+    assert "testbuild-cpu" in laptop.run("deploy", "exec", target(host), "builds", "list").stdout
+    assert "nemotron-ops[" in laptop.run("deploy", "logs", target(host)).stdout
+    pids = host.pids(ENGINE)
+    laptop.run("deploy", "restart", target(host))
+    assert host.pids(ENGINE) == pids
+
+
+def test_a_full_disk_is_found_before_anything_is_sent(host: Host, laptop: Laptop) -> None:
+    host.ssh("mkdir -p /home/alice/.local/lib && mount -t tmpfs -o size=50m none /home/alice/.local/lib")
+    done = laptop.run("deploy", target(host, "alice"), "-r", "tiny", "--yes", check=False)
+    host.ssh("umount /home/alice/.local/lib")
+    assert done.returncode == 13
+    assert "400 MiB are needed there" in done.stderr
+
+
+def test_a_system_service_without_sudo_is_refused_cleanly(host: Host, laptop: Laptop) -> None:
+    done = laptop.run("deploy", target(host, "alice"), "--system", "-r", "tiny", "--yes", check=False)
+    assert "alice has no sudo without a password" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_changed_host_key_stops_it(host: Host, laptop: Laptop, tmp_path: Path) -> None:
+    other = tmp_path / "key"
+    os.system(f"ssh-keygen -q -t ed25519 -N '' -f {other}")
+    known = tmp_path / "known_hosts"
+    known.write_text(f"{host.address} {' '.join((tmp_path / 'key.pub').read_text().split()[:2])}\n")
+    config = tmp_path / "config"
+    config.write_text(laptop.ssh_config.read_text().replace(host.info["known_hosts"], str(known)))
+    done = replace(laptop, ssh_config=config).run("deploy", target(host), "-r", "tiny", "--yes", check=False)
+    assert done.returncode == 13
+    assert "its host key is not the known one" in done.stderr
+
+
+def test_a_python_too_old_is_named_with_the_way_out(host: Host, laptop: Laptop) -> None:
+    host.ssh("""
+        cd /usr/bin && mv python3.11 python3.11.real
+        printf '#!/bin/sh\\necho 3.9\\n' > python3.9 && chmod 755 python3.9 && ln -sf python3.9 python3
+    """)
+    try:
+        done = laptop.run("deploy", target(host), "-r", "tiny", "--yes", check=False)
+    finally:
+        host.ssh("cd /usr/bin && mv python3.11.real python3.11 && rm python3.9 && ln -sf python3.11 python3")
+    assert done.returncode == 13
+    assert "Python 3.11 or newer is needed there, and /usr/bin/python3 is 3.9" in done.stderr

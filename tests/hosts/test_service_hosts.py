@@ -1,0 +1,144 @@
+"""The service on a real host: installed for the machine, crashed, watched, stopped, rebooted, cut off, removed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .conftest import Host, Laptop, Load, make_laptop
+
+pytestmark = [pytest.mark.hosts, pytest.mark.timeout(600)]
+SUPERVISOR = "nemotron-ops serve tiny"
+ENGINE = "llama-server --model"
+GATEWAY = "nemotron_ops.gateway"
+Eventually = Callable[..., None]
+
+
+@pytest.fixture(scope="module")
+def machine(
+    new_host: Callable[[], Host], tmp_path_factory: pytest.TempPathFactory, llama_bin: Path, bundles: Path
+) -> tuple[Host, Laptop]:
+    """A host with the system service for `tiny`, installed by a deploy."""
+    host = new_host()
+    laptop = make_laptop(tmp_path_factory.mktemp("laptop"), llama_bin, bundles)
+    laptop.knows(host)
+    laptop.run("deploy", f"root@{host.name}", "--system", "-r", "tiny", "--yes")
+    return host, laptop
+
+
+@pytest.fixture
+def host(machine: tuple[Host, Laptop], eventually: Eventually) -> Host:
+    """The host, with the service up."""
+    host = machine[0]
+    host.ssh("systemctl reset-failed nemotron-ops || true; systemctl start nemotron-ops.socket nemotron-ops")
+    eventually(lambda: host.ssh("systemctl is-active nemotron-ops || true") == "active")
+    return host
+
+
+def engine(host: Host) -> str:
+    (pid,) = host.pids(ENGINE)
+    return pid
+
+
+def test_it_answers_as_its_own_user_in_its_sandbox(host: Host) -> None:
+    assert host.ask() == "2 + 2 = 4."
+    assert host.ssh(f"ps -o user= -p {engine(host)}") == "nemotron"
+    assert host.ssh("systemctl show -P StatusText nemotron-ops") == "1 of 1 ready"
+    status = host.ssh(f"cat /proc/{engine(host)}/status")
+    assert "NoNewPrivs:\t1" in status
+    assert "Seccomp:\t2" in status
+    assert "CapBnd:\t0000000000000000" in status
+
+
+def test_a_killed_supervisor_costs_no_request_and_no_model(
+    host: Host, machine: tuple[Host, Laptop], eventually: Eventually
+) -> None:
+    _, laptop = machine
+    before, gateway = engine(host), host.pids(GATEWAY)
+    with laptop.tunnel(f"root@{host.name}") as port, Load(port=port) as load:
+        eventually(lambda: load.answered > 20)
+        restarts = int(host.ssh("systemctl show -P NRestarts nemotron-ops"))
+        host.ssh("systemctl kill --kill-who=main --signal=SIGKILL nemotron-ops")
+        eventually(lambda: int(host.ssh("systemctl show -P NRestarts nemotron-ops")) > restarts)
+        eventually(lambda: host.ssh("systemctl is-active nemotron-ops || true") == "active")
+        seen = load.answered
+        eventually(lambda: load.answered > seen + 20)
+    print(f"\nsupervisor killed under load: {load.answered} answered, {len(load.failed)} failed")
+    assert load.failed == []
+    assert engine(host) == before
+    assert host.pids(GATEWAY) == gateway
+
+
+def test_a_hung_supervisor_is_bitten_by_the_watchdog_and_the_model_stays(host: Host, eventually: Eventually) -> None:
+    drop_in = "/run/systemd/system/nemotron-ops.service.d"
+    host.ssh(f"mkdir -p {drop_in}; printf '[Service]\\nWatchdogSec=3s\\n' > {drop_in}/w.conf; systemctl daemon-reload")
+    host.ssh("/opt/nemotron-ops/current/venv/bin/nemotron-ops service restart")  # to learn of the shorter watchdog
+    before = engine(host)
+    restarts = int(host.ssh("systemctl show -P NRestarts nemotron-ops"))
+    host.ssh("kill -STOP $(systemctl show -P MainPID nemotron-ops)")
+    eventually(lambda: int(host.ssh("systemctl show -P NRestarts nemotron-ops")) > restarts)
+    eventually(lambda: host.ssh("systemctl is-active nemotron-ops || true") == "active")
+    assert "Watchdog timeout" in host.ssh("journalctl -u nemotron-ops -o cat --no-pager | grep Watchdog")
+    assert engine(host) == before
+    assert host.ask() == "2 + 2 = 4."
+    host.ssh(f"rm -r {drop_in}; systemctl daemon-reload")
+
+
+def test_a_stop_stops_everything(host: Host) -> None:
+    host.ssh("systemctl stop nemotron-ops.socket nemotron-ops nemotron-ops-engines")
+    assert (host.pids(ENGINE), host.pids(GATEWAY), host.pids(SUPERVISOR)) == ([], [], [])
+
+
+def test_a_stop_between_crash_and_restart_stops_everything_too(host: Host, eventually: Eventually) -> None:
+    drop_in = "/run/systemd/system/nemotron-ops.service.d"
+    host.ssh(f"mkdir -p {drop_in}; printf '[Service]\\nRestartSec=60s\\n' > {drop_in}/w.conf; systemctl daemon-reload")
+    host.ssh("systemctl kill --kill-who=main --signal=SIGKILL nemotron-ops")
+    eventually(lambda: host.ssh("systemctl show -P SubState nemotron-ops") == "auto-restart")
+    assert host.pids(ENGINE)
+    host.ssh("systemctl stop nemotron-ops.socket nemotron-ops nemotron-ops-engines")
+    eventually(lambda: (host.pids(ENGINE), host.pids(GATEWAY)) == ([], []))
+    host.ssh(f"rm -r {drop_in}; systemctl daemon-reload")
+
+
+def test_a_request_while_it_restarts_is_not_refused(
+    host: Host, machine: tuple[Host, Laptop], eventually: Eventually
+) -> None:
+    _, laptop = machine
+    before = engine(host)
+    with laptop.tunnel(f"root@{host.name}") as port, Load(port=port, threads=2) as load:
+        eventually(lambda: load.answered > 5)
+        host.ssh("systemctl restart nemotron-ops", check=True)
+        seen = load.answered
+        eventually(lambda: load.answered > seen + 5)
+    assert not [f for f in load.failed if "refused" in f.lower()]
+    assert engine(host) != before
+
+
+def test_after_a_reboot_and_after_a_power_cut_it_serves_without_a_touch(host: Host, eventually: Eventually) -> None:
+    host.control("reboot")
+    eventually(lambda: host.ssh("systemctl is-active nemotron-ops || true") == "active")
+    assert host.ask() == "2 + 2 = 4."
+    host.control("crash")
+    host.control("start")
+    eventually(lambda: host.ssh("systemctl is-active nemotron-ops || true") == "active")
+    assert host.ask() == "2 + 2 = 4."
+
+
+def test_installing_twice_changes_nothing(host: Host) -> None:
+    install = "/opt/nemotron-ops/current/venv/bin/nemotron-ops service install tiny --no-fetch --json"
+    host.ssh(install)
+    before = (engine(host), host.pids(SUPERVISOR))
+    assert '"changed": []' in host.ssh(install)
+    assert (engine(host), host.pids(SUPERVISOR)) == before
+
+
+def test_uninstall_leaves_nothing_but_models_and_builds(host: Host) -> None:
+    host.ssh("/opt/nemotron-ops/current/venv/bin/nemotron-ops service uninstall --system")
+    assert (host.pids(ENGINE), host.pids(GATEWAY), host.pids(SUPERVISOR)) == ([], [], [])
+    assert host.ssh("ls /etc/systemd/system | grep -c nemotron || true") == "0"
+    assert host.ssh("find /run /etc /var/log -name '*nemotron-ops*' ! -path '/etc/sysusers.d/*'") == ""
+    kept = host.ssh("ls /var/lib/nemotron-ops").split()
+    assert set(kept) == {"builds", "models"}
+    assert host.ssh("systemctl list-units --all --no-legend '*nemotron*'") == ""

@@ -1,0 +1,250 @@
+"""The steps of a deploy to the letter, and the rules behind them.
+
+The golden scripts in tests/golden/deploy are rewritten by `python tests/pure/test_deploy_plan.py`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nemotron_ops.deploy.plan import (
+    DeployPlan,
+    Parcel,
+    Release,
+    Request,
+    break_script,
+    deploy_plan,
+    exec_script,
+    hold_script,
+    rollback_script,
+    rollback_target,
+)
+from nemotron_ops.deploy.ssh import Connection, accept_script, offset_script, tunnel_argv, unreachable
+from nemotron_ops.deploy.target import (
+    TargetFacts,
+    build_fits,
+    check_target,
+    facts_script,
+    parse_facts,
+    site_for,
+)
+from nemotron_ops.deploy.targets import expand, parse_groups
+from nemotron_ops.errors import DeployError, RecipeError, UsageError
+from nemotron_ops.service.units import Scope
+
+GOLDEN = Path(__file__).parents[1] / "golden/deploy"
+FACTS = TargetFacts(
+    user="me", uid=1000, home="/home/me", hostname="gpu1", machine="x86_64", python="/usr/bin/python3.11",
+    python_version=(3, 11), glibc=(2, 36), systemd=252, free_bytes=10**12, cpu_features=frozenset({"avx2", "fma"}),
+)  # fmt: skip
+RELEASE = Release(
+    version="1.2.3",
+    bundle=Parcel(name="bundle-aaaa.tar", sha256="a" * 64),
+    build_id="cpu-1234",
+    build=Parcel(name="build-cpu-1234.tar", sha256="b" * 64),
+)
+USER = Request(scope=Scope.USER, recipes=("30b",))
+SYSTEM = Request(
+    scope=Scope.SYSTEM, recipes=("30b", "mine"), profile="guide", host="0.0.0.0",
+    own_recipes={"mine": "title = 'it'\n"}, build_words=("--cuda",), service_words=("--allow-from", "10.0.0.0/8"),
+)  # fmt: skip
+
+
+def plan_for(request: Request, release: Release = RELEASE, facts: TargetFacts = FACTS) -> DeployPlan:
+    site = site_for(request.scope, home=facts.home)
+    return deploy_plan(request, release, facts, site, who="ann@desk", now="2026-01-01T00:00:00+00:00")
+
+
+def scripts(plan: DeployPlan) -> dict[str, str]:
+    """Everything that could be run on the target, in order."""
+    steps = [*plan.steps, plan.withdraw, plan.back]
+    return {f"{i}-{s.name}.sh": s.script for i, s in enumerate(steps)}
+
+
+CASES = {
+    "user-sends-build": plan_for(USER),
+    "system-builds-there": plan_for(SYSTEM, replace(RELEASE, build=None, build_id="")),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_remote_step_is_this_to_the_letter(case: str) -> None:
+    assert scripts(CASES[case]) == {p.name: p.read_text() for p in (GOLDEN / case).iterdir()}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_remote_step_is_shell_that_bash_understands(case: str) -> None:
+    for name, script in scripts(CASES[case]).items():
+        done = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True)
+        assert done.returncode == 0, (name, done.stderr)
+
+
+def test_the_questions_to_a_target_are_plain_posix_shell_and_write_nothing() -> None:
+    for scope in Scope:
+        script = facts_script(scope)
+        assert subprocess.run(["sh", "-n"], input=script, capture_output=True, text=True).returncode == 0
+        assert not any(word in script for word in (" > ", ">>", "rm ", "mkdir", "touch "))
+
+
+def test_this_machine_answers_the_questions(tmp_path: Path) -> None:
+    done = subprocess.run(["sh", "-s"], input=facts_script(Scope.USER), capture_output=True, text=True,
+                          env={"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(tmp_path)})  # fmt: skip
+    facts = parse_facts(done.stdout)
+    assert facts.home == str(tmp_path)
+    assert facts.python_version >= (3, 9)
+    assert facts.free_bytes > 0
+    assert facts.current == ""
+
+
+def test_same_content_is_the_same_release_and_any_change_another() -> None:
+    name = RELEASE.id(USER)
+    assert name == RELEASE.id(USER)
+    assert name.startswith("1.2.3-")
+    others = [
+        RELEASE.id(replace(USER, recipes=("4b",))),
+        RELEASE.id(replace(USER, port=9000)),
+        RELEASE.id(replace(USER, own_recipes={"30b": "x"})),
+        replace(RELEASE, bundle=Parcel(name="bundle", sha256="c" * 64)).id(USER),
+        replace(RELEASE, build_id="cpu-9").id(USER),
+    ]
+    assert len({name, *others}) == 6
+
+
+def test_who_and_when_are_no_part_of_a_releases_name() -> None:
+    site = site_for(Scope.USER, home="/home/me")
+    later = deploy_plan(USER, RELEASE, FACTS, site, who="bob", now="2027")
+    assert later.release == plan_for(USER).release
+
+
+def test_words_from_outside_cannot_break_out_of_a_script() -> None:
+    evil = replace(USER, recipes=("a; touch /tmp/evil",), own_recipes={"x": "'; touch /tmp/evil; '"}, profile="$(id)")
+    for name, script in scripts(plan_for(evil)).items():
+        done = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True)
+        assert done.returncode == 0, name
+        assert "fetch a; touch" not in script
+        assert "--profile $(id)" not in script
+
+
+def test_rolling_back_takes_the_previous_release_or_the_newest_good_one() -> None:
+    facts = replace(FACTS, current="c", previous="b", releases=("a", "b", "c"), good=("a", "b", "c"))
+    assert rollback_target(facts) == "b"
+    assert rollback_target(replace(facts, bad=("b",))) == "a"
+    assert rollback_target(replace(facts, previous="c")) == "b"
+    assert rollback_target(replace(facts, good=("c",))) == ""
+
+
+def test_small_scripts_are_understood_by_the_shell_that_runs_them() -> None:
+    site = site_for(Scope.USER, home="/home/me")
+    for script in (
+        rollback_script(site, to="a", who="x", now="y"),
+        hold_script(site, hold={"who": "a'b", "since": "t", "why": "$(id)"}),
+        hold_script(site, hold=None),
+        break_script(site),
+        exec_script(site, ("logs", "a b")),
+        offset_script("/x/a.part", "/x/a", "0" * 64),
+        accept_script("/x/a.part", "/x/a", "0" * 64),
+    ):
+        assert subprocess.run(["sh", "-n"], input=script, capture_output=True, text=True).returncode == 0, script
+
+
+def test_host_keys_are_checked_and_nobody_is_asked(tmp_path: Path) -> None:
+    connection = Connection(target="ann@gpu1", config=tmp_path / "c", control=tmp_path)
+    assert connection.argv("echo", "a b") == (
+        "ssh", "-F", f"{tmp_path}/c", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes",
+        "-o", "ConnectTimeout=15", "-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4", "-o", "ControlMaster=auto",
+        "-o", f"ControlPath={tmp_path}/%C", "-o", "ControlPersist=60", "--", "ann@gpu1", "echo 'a b'",
+    )  # fmt: skip
+    assert tunnel_argv("gpu1", config=None, port=8001, remote_port=9000)[-6:] == (
+        "ExitOnForwardFailure=yes", "-N", "-L", "127.0.0.1:8001:127.0.0.1:9000", "--", "gpu1",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("stderr", "why"),
+    [
+        ("No ED25519 host key is known for x\nHost key verification failed.", "host key is not known"),
+        ("@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\nHost key verification failed.", "not the known one"),
+        ("ann@gpu1: Permission denied (publickey).", "does not accept our key"),
+        ("ssh: Could not resolve hostname gpu9: Name or service not known", "no host of that name"),
+        ("ssh: connect to host gpu1 port 22: Connection refused", "nobody answers"),
+        ("client_loop: send disconnect: Broken pipe", "the connection broke"),
+    ],
+)
+def test_what_ssh_says_is_explained(stderr: str, why: str) -> None:
+    error = unreachable("gpu1", stderr)
+    assert why in error.message
+    assert error.hint
+
+
+def test_a_target_that_will_not_do_is_refused_before_anything_is_sent() -> None:
+    def refusal(facts: TargetFacts, scope: Scope = Scope.USER) -> str:
+        with pytest.raises(DeployError) as caught:
+            check_target("gpu1", facts, scope, need_bytes=10**9)
+        return caught.value.message
+
+    assert "/usr/bin/python3 is 3.9" in refusal(replace(FACTS, python="/usr/bin/python3", python_version=(3, 9)))
+    assert "there is none" in refusal(replace(FACTS, python="", python_version=(0, 0)))
+    assert "systemd does not run" in refusal(replace(FACTS, systemd=0))
+    assert "MiB are needed there" in refusal(replace(FACTS, free_bytes=10**6))
+    assert "takes root" in refusal(FACTS, Scope.SYSTEM)
+    check_target("gpu1", replace(FACTS, sudo=True), Scope.SYSTEM, need_bytes=10**9)
+
+
+def test_a_build_is_sent_only_where_it_can_run() -> None:
+    def why_not(
+        machine: str = "x86_64", glibc: tuple[int, int] = (2, 31), features: frozenset[str] = frozenset()
+    ) -> str:
+        return build_fits(machine=machine, glibc=glibc, cpu_features=features, facts=FACTS)
+
+    assert why_not() == ""
+    assert "it is for aarch64" in why_not(machine="aarch64")
+    assert "needs glibc 2.39" in why_not(glibc=(2, 39))
+    assert "lacks amx_int8, avx512f" in why_not(features=frozenset({"avx2", "avx512f", "amx_int8"}))
+    assert why_not(features=frozenset({"avx2", "lahf_lm"})) == ""
+
+
+def test_groups_are_read_and_expanded() -> None:
+    groups = parse_groups(
+        '[groups.prod]\ntargets = ["gpu1", "ann@gpu2"]\nrecipes = ["30b"]\nscope = "system"\n', origin="targets.toml"
+    )
+    targets, group = expand(["prod"], groups)
+    assert targets == ("gpu1", "ann@gpu2")
+    assert group
+    assert (group.scope, group.recipes) == (Scope.SYSTEM, ("30b",))
+    assert expand(["prod", "gpu1", "gpu9"], groups) == (("gpu1", "ann@gpu2", "gpu9"), None)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[groups.a]\ntargets = ["x"]\nrecipe = ["30b"]', "groups.a.recipe: unknown key; did you mean recipes?"),
+        ("[groups.a]", "groups.a.targets: expected a list of host names, found nothing"),
+        ('[groups.a]\ntargets = "x"', "groups.a.targets: expected a list of strings, found 'x'"),
+        ('[groups.a]\ntargets = ["x"]\nport = "1"', "groups.a.port: expected an integer, found '1'"),
+        ('[groups.a]\ntargets = ["x"]\nscope = "root"', 'groups.a.scope: expected "user" or "system"'),
+        ("[group.a]", "group: unknown key; expected [groups.NAME]"),
+        ("x", "not valid TOML"),
+    ],
+)
+def test_a_wrong_targets_file_is_explained(text: str, message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse_groups(text, origin="targets.toml")
+    assert message in caught.value.message
+
+
+def test_a_target_cannot_be_an_option_of_ssh() -> None:
+    with pytest.raises(UsageError, match="not the name of a host"):
+        expand(["-oProxyCommand=evil"], {})
+
+
+if __name__ == "__main__":
+    for case, plan in CASES.items():
+        shutil.rmtree(GOLDEN / case, ignore_errors=True)
+        (GOLDEN / case).mkdir(parents=True)
+        for name, script in scripts(plan).items():
+            (GOLDEN / case / name).write_text(script)
