@@ -26,6 +26,7 @@ from nemotron_ops.progress import Report, silent
 
 MANIFEST_VERSION = 1
 LOCAL = "local"  # owner of models that were imported without a repository
+SYNTHETIC = "synthetic"  # folder of tiny models made on the spot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +188,8 @@ def mark_used(layout: Layout, model: StoredModel, now: float) -> None:
 def orphans(layout: Layout) -> list[Path]:
     """Files in the store that no model uses: left over from an update or a stopped fetch, oldest first."""
     used = {f.path for model in list_models(layout) for f in model.files}
-    files = [p for p in layout.models.rglob("*") if p.is_file() or p.is_symlink()]
+    folders = [p for p in layout.models.glob("*") if p.name != SYNTHETIC]
+    files = [p for folder in folders for p in folder.rglob("*") if p.is_file() or p.is_symlink()]
     mine = (p for p in files if p.suffix in (".gguf", ".partial", ".progress") and str(p) not in used)
     return sorted(mine, key=lambda p: (p.lstat().st_mtime, str(p)))
 
@@ -200,29 +202,38 @@ def free_bytes(path: Path) -> int:
     return shutil.disk_usage(there).free
 
 
-def bring(source: Path, target: Path) -> str:
-    """Make `target` the same file as `source` without copying if possible; returns how: reflink, hardlink, symlink.
+def bring(source: Path, target: Path, *, copy: bool = False) -> str:
+    """Make `target` the same file as `source`, sharing its bytes if possible; returns how.
 
-    `target` appears whole or not at all.
+    That is "reflink", "hardlink", or where neither works "symlink", or "copy" if `copy` is asked for. `target`
+    appears whole or not at all. Raises OSError as the disk does.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.bringing")
     temporary.unlink(missing_ok=True)
     real = source.resolve()
     try:
-        if _reflink(real, temporary):
-            how = "reflink"
-        else:
-            try:
-                os.link(real, temporary)
-                how = "hardlink"
-            except OSError:
-                temporary.symlink_to(real)
-                how = "symlink"
+        how = _share(real, temporary, copy=copy)
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
     return how
+
+
+def _share(source: Path, target: Path, *, copy: bool) -> str:
+    if _reflink(source, target):
+        return "reflink"
+    try:
+        os.link(source, target)
+    except OSError:
+        if copy:
+            shutil.copyfile(source, target)
+            with target.open("rb") as f:
+                os.fsync(f.fileno())
+            return "copy"
+        target.symlink_to(source)
+        return "symlink"
+    return "hardlink"
 
 
 def _reflink(source: Path, target: Path) -> bool:

@@ -13,7 +13,7 @@ from nemotron_ops.models.synthetic.container import Value
 from nemotron_ops.models.synthetic.shape import Shape
 from nemotron_ops.models.synthetic.vocabulary import BOS, EOS, PAD, UNK, Vocabulary
 
-FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q8_0": 7, "Q4_K": 15, "BF16": 32}  # llama.h: llama_ftype
+FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q8_0": 7, "Q4_K": 15, "Q6_K": 18, "BF16": 32}  # llama.h: llama_ftype
 QUANTIZATION_VERSION = 2  # ggml.h: GGML_QNT_VERSION
 
 

@@ -1,0 +1,126 @@
+"""`nemotron-ops fetch`: download a model and prove its bytes. Prints."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nemotron_ops.cli.app import App, dry_run_option, json_option
+
+if TYPE_CHECKING:
+    from nemotron_ops.models.fetch import FetchPlan, Means
+    from nemotron_ops.models.store import StoredModel
+
+
+@click.command()
+@click.argument("model", metavar="RECIPE|REPO[:QUANT]")
+@click.option("--quant", metavar="Q", help="Quant to fetch, as in the file names (UD-Q4_K_XL). Default: the recipe's.")
+@click.option("--revision", metavar="R", help="Branch, tag or commit. A full commit pins it.")
+@click.option("--local-dir", metavar="D", type=click.Path(path_type=Path), help="Put the files here, not in the store.")
+@click.option("--mmproj", is_flag=True, help="Also fetch the multimodal projector.")
+@dry_run_option
+@json_option
+def fetch(
+    model: str,
+    quant: str | None,
+    revision: str | None,
+    local_dir: Path | None,
+    mmproj: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Download a model and prove its bytes.
+
+    Continues where an earlier run stopped, uses what the caches of Hugging Face and llama.cpp hold already, and
+    checks every file's sha256. HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE and the cache variables are honoured.
+    """
+    with App() as app:
+        from nemotron_ops.recipes.load import recipe_for
+
+        recipe = recipe_for(model, app.layout).model
+        if recipe.synthetic or recipe.path:
+            path = made_here(app, recipe.synthetic, quant or recipe.quant) if recipe.synthetic else Path(recipe.path)
+            app.ui.json({"model": model, "path": path}) if as_json else app.ui.say(f"{path} is here: nothing to fetch")
+            return
+        from nemotron_ops.models.fetch import carry_out, prepare
+        from nemotron_ops.models.ref import Ref
+
+        plan = prepare(
+            Ref(repo=recipe.repo, quant=quant or recipe.quant), means(app), revision=revision or recipe.revision,
+            local_dir=local_dir.absolute() if local_dir else None, mmproj=mmproj or recipe.mmproj, pinned=recipe.sha256,
+        )  # fmt: skip
+        _say_plan(app, plan)
+        if dry_run:
+            if as_json:
+                app.ui.json(plan_value(plan))
+            return
+        found = carry_out(plan, means(app))
+        if as_json:
+            app.ui.json(model_value(found))
+        else:
+            app.ui.data(str(found.path))
+
+
+def means(app: App) -> Means:
+    """What fetching works with, for this run."""
+    from nemotron_ops.models.fetch import Means
+
+    return Means(layout=app.layout, env=app.env, report=app.ui.report, now=time.time())
+
+
+def model_value(model: StoredModel) -> dict[str, Any]:
+    """A stored model for `--json`."""
+    return {"id": model.id, "path": str(model.path), "size_bytes": model.size_bytes, **asdict(model)}
+
+
+def plan_value(plan: FetchPlan) -> dict[str, Any]:
+    """A fetch that has not been done, for `--json`."""
+    return {
+        "model": f"{plan.ref.repo}:{plan.quant}",
+        "revision": plan.revision,
+        "commit": plan.commit,
+        "size_bytes": plan.size_bytes,
+        "fetch_bytes": plan.fetch_bytes,
+        "free_bytes": plan.free_bytes,
+        "here": plan.model is not None,
+        "files": [
+            {
+                "name": w.file.name,
+                "path": str(w.path),
+                "size_bytes": w.file.size_bytes,
+                "sha256": w.file.sha256,
+                "here": w.here or ("partly" if w.partial_bytes else "no"),
+                "fetch_bytes": w.fetch_bytes,
+            }
+            for w in plan.wanted
+        ],
+    }
+
+
+def made_here(app: App, kind: str, quant: str) -> Path:
+    from nemotron_ops.models import store, synthetic
+
+    return synthetic.ensure(kind, app.layout.models / store.SYNTHETIC, quant=quant or "Q8_0")
+
+
+def _say_plan(app: App, plan: FetchPlan) -> None:
+    from nemotron_ops.ui import size
+
+    if plan.note:
+        app.ui.warn(plan.note)
+    if plan.model:
+        app.ui.say(f"{plan.model.id} is here and unchanged ({size(plan.model.size_bytes)})")
+        return
+    app.ui.say(f"{plan.ref.repo}:{plan.quant} at {plan.commit[:12]}")
+    if plan.old:
+        app.ui.say(f"  replaces {plan.old.commit[:12]}, which stays until all is here")
+    for wanted in plan.wanted:
+        state = {"stored": "is here", "cached": f"from {wanted.copy}"}.get(wanted.here, "")
+        if wanted.partial_bytes and not wanted.here:
+            state = f"{size(wanted.partial_bytes)} are here"
+        app.ui.say(f"  {wanted.file.name}  {size(wanted.file.size_bytes)}  {state}".rstrip())
+    app.ui.say(f"  {size(plan.fetch_bytes)} to fetch, {size(plan.free_bytes)} free on the disk")

@@ -1,0 +1,223 @@
+"""`nemotron-ops plan`: what fits this machine, before anything is downloaded. Prints."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nemotron_ops.cli.app import App, json_option
+from nemotron_ops.errors import FitError, UsageError
+
+if TYPE_CHECKING:
+    from nemotron_ops.host.facts import Facts
+    from nemotron_ops.memory.machine import Machine
+    from nemotron_ops.memory.table import Row
+    from nemotron_ops.models.gguf import Header
+    from nemotron_ops.recipes.resolve import Plan as Resolved
+
+CONTEXTS = (16384, 65536, 262144, 1048576)
+GIB = 1 << 30
+
+
+@click.command()
+@click.argument("model", metavar="RECIPE|REPO[:QUANT]|FILE.gguf")
+@click.option("--quant", "quants", metavar="Q", multiple=True, help="Only this quant; may be repeated.")
+@click.option(
+    "--ctx-size",
+    "contexts",
+    metavar="N",
+    multiple=True,
+    type=click.IntRange(256),
+    help="Only this context; may be repeated.",
+)
+@click.option("--parallel", metavar="N", type=click.IntRange(1, 256), help="Slots.")
+@click.option("--profile", metavar="P", default="", help="A profile of the recipe, for its server flags.")
+@click.option("--gpu", metavar="SPEC", default="", help="Plan for other GPUs: none, or their GiB with commas (24,24).")
+@click.option("--ram", metavar="GIB", type=float, help="Plan for another amount of host memory.")
+@click.option("--backend", metavar="B", default="", help="The build's backend: cpu, cuda, hip, metal, vulkan.")
+@click.option(
+    "--compare-log",
+    metavar="FILE",
+    type=click.Path(exists=True, path_type=Path),
+    help="Hold the prediction against llama-server's log of a run (-lv 4).",
+)
+@json_option
+def plan(
+    model: str, quants: tuple[str, ...], contexts: tuple[int, ...], parallel: int | None, profile: str, gpu: str,
+    ram: float | None, backend: str, compare_log: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Show what fits this machine: every quant with several contexts, and the one to take.
+
+    Only headers are read, over the network if the model is not here. Exit code 8 if nothing fits.
+    """
+    with App() as app:
+        from nemotron_ops.memory.machine import machine
+        from nemotron_ops.recipes.load import load_settings, recipe_for
+        from nemotron_ops.recipes.resolve import resolve
+
+        recipe = recipe_for(model, app.layout)
+        flags = {"parallel": parallel, "ctx_size": contexts[0] if len(contexts) == 1 else None}
+        resolved = resolve(recipe, profile=profile, settings=load_settings(app.layout), env=app.env, flags=flags)
+        headers = _headers(app, resolved, quants)
+        if compare_log:
+            _compare(app, resolved, headers, compare_log, as_json=as_json)
+            return
+        pools = machine(_facts(app, gpu, ram), backend=backend or ("cuda" if gpu and gpu != "none" else ""))
+        shown = _contexts(contexts, resolved)
+        result = _result(resolved, headers, pools, shown, asked=("parallel",) if parallel else ())
+        if as_json:
+            app.ui.json(_value(resolved, result))
+        else:
+            _show(app, resolved, result)
+        if not any(c.placement for r in result.rows for c in r.cells) and not all(r.unknown for r in result.rows):
+            raise FitError(
+                f"cannot fit {resolved.name} on this machine with any of these quants and contexts",
+                hint="try a smaller model or context, or plan another machine with --gpu and --ram",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """A finished plan: the table, the line to take, and with which context."""
+
+    machine: Machine
+    contexts: tuple[int, ...]
+    rows: tuple[Row, ...]
+    chosen: Row | None
+    ctx_size: int
+
+
+def _result(
+    resolved: Resolved, headers: Sequence[tuple[str, Header | str]], pools: Machine, contexts: tuple[int, ...], *,
+    asked: tuple[str, ...],
+) -> Result:  # fmt: skip
+    from nemotron_ops.memory import table
+
+    most = resolved.recipe.context.max_tokens
+    rows = tuple(
+        table.Row(quant=quant, weight_bytes=0, unknown=header)
+        if isinstance(header, str)
+        else table.row(quant, header, pools, resolved.server, contexts, asked=asked, most_tokens=most)
+        for quant, header in headers
+    )
+    wanted = resolved.value("ctx_size")
+    smaller = sorted((c for c in contexts if c < wanted), reverse=True)
+    for ctx in (wanted, *smaller):
+        if chosen := table.recommended(rows, ctx, preferred=resolved.recipe.model.quant):
+            return Result(machine=pools, contexts=contexts, rows=rows, chosen=chosen, ctx_size=ctx)
+    return Result(machine=pools, contexts=contexts, rows=rows, chosen=None, ctx_size=wanted)
+
+
+def _headers(app: App, resolved: Resolved, quants: tuple[str, ...]) -> list[tuple[str, Header | str]]:
+    """Quants with their headers, or with words on why there is none: of a file, the tiny model, or the hub's."""
+    from nemotron_ops.cli.fetch import made_here, means
+    from nemotron_ops.models import hub, offers, store
+    from nemotron_ops.models.local import read_header
+    from nemotron_ops.models.ref import Ref, quant_label
+    from nemotron_ops.models.web import Stalled
+
+    model = resolved.recipe.model
+    if model.path:
+        return [(quant_label(Path(model.path).name) or "-", read_header(Path(model.path)))]
+    if model.synthetic:
+        kinds = quants or (model.quant or "Q8_0",)
+        return [(q, read_header(made_here(app, model.synthetic, q))) for q in kinds]
+    here = [m for m in store.list_models(app.layout) if m.repo == model.repo]
+    try:
+        if hub.offline(app.env):
+            raise Stalled(f"cannot plan {model.repo}: HF_HUB_OFFLINE forbids the network, and it is not here")
+        found = offers.offers(Ref(repo=model.repo), means(app), revision=model.revision, quants=quants)
+    except Stalled as exc:
+        if not here:
+            raise
+        app.ui.warn(f"{exc.message}; planning with what is here")
+        return [(m.quant, read_header(m.path)) for m in here if not quants or m.quant in quants]
+    return [(o.quant, o.header or o.why) for o in found]
+
+
+def _facts(app: App, gpu: str, ram_gib: float | None) -> Facts:
+    """This machine, or with --gpu and --ram another one."""
+    from nemotron_ops.host.facts import Gpu
+
+    facts = app.facts
+    if gpu == "none":
+        facts = replace(facts, gpus=())
+    elif gpu:
+        if not re.fullmatch(r"\d+(\.\d+)?(,\d+(\.\d+)?)*", gpu):
+            raise UsageError(f"cannot read --gpu {gpu}: expected none, or sizes in GiB like 24,24")
+        sizes = [int(float(g) * GIB) for g in gpu.split(",")]
+        facts = replace(
+            facts,
+            gpus=tuple(
+                Gpu(index=i, kind="cuda", name=f"{n / GIB:g} GiB", memory_bytes=n, free_bytes=n)
+                for i, n in enumerate(sizes)
+            ),
+        )
+    if ram_gib is not None:
+        facts = replace(facts, ram_bytes=int(ram_gib * GIB), ram_available_bytes=int(ram_gib * GIB))
+    return facts
+
+
+def _contexts(given: tuple[int, ...], resolved: Resolved) -> tuple[int, ...]:
+    """The contexts to show: those asked for, else the usual ones and the recipe's own, up to its maximum."""
+    if given:
+        return tuple(sorted(set(given)))
+    most = resolved.recipe.context.max_tokens
+    return tuple(sorted({c for c in (*CONTEXTS, resolved.value("ctx_size")) if c <= most}))
+
+
+def _show(app: App, resolved: Resolved, result: Result) -> None:
+    from nemotron_ops.cli import plan_view
+
+    title = resolved.recipe.title or resolved.name
+    app.ui.data(f"{title}, {resolved.value('parallel') or 4} slots; {plan_view.machine_line(result.machine)}\n")
+    header = ["", "quant", "weights", *(f"{c:,}" for c in result.contexts), "most tokens"]
+    app.ui.table(header, plan_view.table_rows(result.rows, result.contexts, result.chosen))
+    if result.chosen and (cell := result.chosen.cell(result.ctx_size)) and cell.placement:
+        app.ui.data(f"\n* {result.chosen.quant} with {result.ctx_size:,} tokens: {cell.placement.why}")
+        app.ui.data(f"  {plan_view.buffers_line(cell.placement)}")
+        for line in plan_view.bars(cell.placement):
+            app.ui.data(f"  {line}")
+    if why := plan_view.reasons(result.rows):
+        app.ui.data("\nwhat does not fit:")
+        for line in why:
+            app.ui.data(f"  {line}")
+
+
+def _value(resolved: Resolved, result: Result) -> dict[str, Any]:
+    from nemotron_ops.cli import plan_view
+
+    pools = (result.machine.host, *result.machine.gpus)
+    return {
+        "model": resolved.name,
+        "devices": {p.name: {"total_bytes": p.total_bytes, "room_bytes": p.room_bytes} for p in pools},
+        "unified": result.machine.unified,
+        "recommended": {"quant": result.chosen.quant, "ctx_size": result.ctx_size} if result.chosen else None,
+        "quants": [plan_view.row_value(r, chosen=r is result.chosen) for r in result.rows],
+    }
+
+
+def _compare(
+    app: App, resolved: Resolved, headers: Sequence[tuple[str, Header | str]], path: Path, *, as_json: bool
+) -> None:
+    from nemotron_ops.cli import plan_view
+    from nemotron_ops.memory import log
+    from nemotron_ops.memory.model import estimate, settings_from
+
+    wanted = resolved.recipe.model.quant.upper()
+    header = next((h for q, h in headers if q.upper() == wanted), headers[0][1])
+    if isinstance(header, str):
+        raise FitError(f"cannot compare {path}: {header}")
+    lines = path.read_text(errors="replace").splitlines()
+    if not log.logged_buffers(lines):
+        raise UsageError(f"cannot compare {path}: it names no buffers", hint="run llama-server with -lv 4")
+    found = log.compare(estimate(header, settings_from(resolved.server)), lines)
+    if as_json:
+        app.ui.json([{"kind": c.kind, "predicted_mib": c.predicted_mib, "logged_mib": c.logged_mib} for c in found])
+    else:
+        app.ui.table(("buffer", "predicted MiB", "logged MiB", "ratio"), plan_view.comparison_rows(found))
