@@ -109,27 +109,48 @@ def events(api: str, words: tuple[str, ...] = WORDS) -> list[bytes]:
         start = [_chat({"role": "assistant", "content": None})]
         return [*start, *(_chat({"content": w}) for w in words), _chat({}, "stop", usage=True), b"data: [DONE]\n\n"]
     if api == "completion":
-        parts = [_data({"choices": [{"text": w, "index": 0, "logprobs": None, "finish_reason": None}], **_TOP}) for w in words]
-        last = {"choices": [{"text": "", "index": 0, "logprobs": None, "finish_reason": "stop"}], **_TOP, "usage": _USAGE}
+        parts = [
+            _data({"choices": [{"text": w, "index": 0, "logprobs": None, "finish_reason": None}], **_TOP})
+            for w in words
+        ]
+        last = {
+            "choices": [{"text": "", "index": 0, "logprobs": None, "finish_reason": "stop"}],
+            **_TOP,
+            "usage": _USAGE,
+        }
         return [*parts, _data(last), b"data: [DONE]\n\n"]
     if api == "native":
         parts = [_data({"index": 0, "content": w, "tokens": [1], "stop": False, "model": "engine"}) for w in words]
         last = {"index": 0, "content": "", "tokens": [], "stop": True, "model": "engine", "tokens_predicted": 5}
         return [*parts, _data(last)]
     if api == "messages":
-        start = {"type": "message_start", "message": {"id": "x", "type": "message", "role": "assistant", "content": [], "model": "engine", "stop_reason": None, "stop_sequence": None, "usage": {"cache_read_input_tokens": 0, "input_tokens": 10, "output_tokens": 0}}}  # fmt: skip
+        usage = {"cache_read_input_tokens": 0, "input_tokens": 10, "output_tokens": 0}
+        top = {"id": "x", "type": "message", "role": "assistant", "content": [], "model": "engine"}
+        start = {"type": "message_start", "message": {**top, "stop_reason": None, "usage": usage}}
         block = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
         parts = [{"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": w}} for w in words]
-        end = {"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": None}, "usage": {"output_tokens": 5}}
+        end = {
+            "type": "message_delta",
+            "delta": {"stop_reason": "end_turn", "stop_sequence": None},
+            "usage": {"output_tokens": 5},
+        }
         stop = {"type": "content_block_stop", "index": 0}
         return [_event(v) for v in (start, block, *parts, stop, end, {"type": "message_stop"})]
     assert api == "responses"
     start = {"type": "response.created", "response": {"id": "resp_1", "object": "response", "status": "in_progress"}}
     parts = [{"type": "response.output_text.delta", "item_id": "msg_1", "delta": w} for w in words]
-    message = {"type": "message", "status": "completed", "id": "msg_1", "role": "assistant", "content": [{"type": "output_text", "annotations": [], "logprobs": [], "text": "".join(words)}]}  # fmt: skip
+    text = {"type": "output_text", "annotations": [], "logprobs": [], "text": "".join(words)}
+    message = {"type": "message", "status": "completed", "id": "msg_1", "role": "assistant", "content": [text]}
     usage = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
-    whole = {"id": "resp_1", "object": "response", "created_at": 1, "status": "completed", "model": "engine", "output": [message], "usage": usage}  # fmt: skip
-    return [_event(v) for v in (start, *parts, {"type": "response.completed", "response": whole})]
+    whole = {
+        "id": "resp_1",
+        "object": "response",
+        "created_at": 1,
+        "status": "completed",
+        "model": "engine",
+        "output": [message],
+    }
+    return [_event(v) for v in (start, *parts, {"type": "response.completed", "response": {**whole, "usage": usage}})]
 
 
 _TOP = {"created": 1, "model": "engine", "system_fingerprint": "b1", "object": "text_completion", "id": "chatcmpl-1"}
@@ -152,9 +173,12 @@ def _event(value: dict[str, Any]) -> bytes:
 
 def api_of(request: Heard) -> str:
     return {
-        "/v1/chat/completions": "chat", "/v1/completions": "completion", "/completion": "native",
-        "/v1/messages": "messages", "/v1/responses": "responses",
-    }[request.path]  # fmt: skip
+        "/v1/chat/completions": "chat",
+        "/v1/completions": "completion",
+        "/completion": "native",
+        "/v1/messages": "messages",
+        "/v1/responses": "responses",
+    }[request.path]
 
 
 # plays
@@ -164,7 +188,9 @@ def well(s: socket.socket, request: Heard) -> None:
     """Answers as asked; a chat that is to be continued is."""
     if request.path in ("/tokenize", "/v1/messages/count_tokens"):
         body = b'{"tokens":[1,2,3]}'
-        s.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        s.sendall(
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+        )
         return
     s.sendall(STREAM_HEAD + b"".join(map(chunk, events(api_of(request), rest_of(request)))) + b"0\r\n\r\n")
 
@@ -205,6 +231,18 @@ def hangs_after(n: int) -> Play:
     return play
 
 
+def pauses_after(n: int, go_on: threading.Event) -> Play:
+    """Sends the head and `n` events, and the rest when `go_on` is set."""
+
+    def play(s: socket.socket, request: Heard) -> None:
+        found = events(api_of(request))
+        s.sendall(STREAM_HEAD + b"".join(map(chunk, found[:n])))
+        go_on.wait(timeout=60)
+        s.sendall(b"".join(map(chunk, found[n:])) + b"0\r\n\r\n")
+
+    return play
+
+
 def says(data: bytes) -> Play:
     """Sends `data` and closes."""
 
@@ -227,4 +265,8 @@ def first_then(*plays: Play) -> Play:
     return play
 
 
-LOADING = b'HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: 74\r\nConnection: close\r\n\r\n{"error":{"message":"Loading model","type":"unavailable_error","code":503}}'  # fmt: skip
+LOADING_BODY = b'{"error":{"message":"Loading model","type":"unavailable_error","code":503}}'
+LOADING = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
+    b"Content-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(LOADING_BODY), LOADING_BODY)
+)

@@ -1,4 +1,4 @@
-"""What can go wrong between gateway and engine, and what a client sees. The tests and the table in the docs share it."""
+"""What can go wrong between gateway and engine, and what a client sees: shared by the tests and the docs' table."""
 
 from __future__ import annotations
 
@@ -56,7 +56,10 @@ def sees(fault: Fault, api: str, *, stream: bool, other: bool) -> str:
 
 def table() -> str:
     """The faults as a table in Markdown."""
-    rows = ["| the engine | client of a whole answer | chat, completion stream | messages, responses stream |", "|---|---|---|---|"]
+    rows = [
+        "| the engine | client of a whole answer | chat, completion stream | messages, responses stream |",
+        "|---|---|---|---|",
+    ]
     for fault in FAULTS:
         cells = [
             sees(fault, "chat", stream=False, other=True), sees(fault, "chat", stream=True, other=True),

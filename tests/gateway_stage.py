@@ -206,11 +206,14 @@ class Stage:
     def raw(self, request: bytes, *, timeout_s: float = 10.0) -> tuple[int, bytes]:
         return ask(self.address, request, timeout_s=timeout_s)
 
-    def settle(self) -> None:
+    def settle(self, key: str = "") -> None:
         """Wait until the gateway routes by the latest snapshot (it shows the serial in /metrics)."""
         wanted = f"nemotron_ops_snapshot_serial {float(self.control.snapshot.serial)}".encode()
+        request = (
+            f"GET /metrics HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\nConnection: close\r\n\r\n"
+        )
         deadline = time.monotonic() + START_S
-        while wanted not in self.raw(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")[1]:
+        while wanted not in self.raw(request.encode())[1]:
             assert time.monotonic() < deadline, "the gateway did not take over the snapshot"
             time.sleep(0.01)
 

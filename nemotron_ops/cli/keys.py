@@ -32,14 +32,28 @@ def keys() -> None:
 
 @keys.command()
 @click.argument("name")
-@click.option("--scope", "scopes", multiple=True, type=click.Choice(["inference", "metrics", "admin"]), help="What the key may do (repeatable); default: inference. admin includes the others.")  # fmt: skip
-@click.option("--model", "models", multiple=True, help="Recipe name or alias that the key may use (repeatable); default: all.")  # fmt: skip
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    type=click.Choice(["inference", "metrics", "admin"]),
+    help="What the key may do (repeatable); default: inference. admin includes the others.",
+)
+@click.option(
+    "--model", "models", multiple=True, help="Recipe name or alias that the key may use (repeatable); default: all."
+)
 @click.option("--expires", metavar="TIME", help="Time until the key ends: 12h, 30d, 8w.")
 @click.option("--requests-per-minute", type=click.IntRange(min=1), default=None, help="Requests per minute.")
 @click.option("--tokens-per-minute", type=click.IntRange(min=1), default=None, help="Tokens (in and out) per minute.")
 @click.option("--tokens-per-day", type=click.IntRange(min=1), default=None, help="Tokens (in and out) per day, UTC.")
 @click.option("--concurrent", type=click.IntRange(min=1), default=None, help="Requests at the same time.")
-@click.option("--weight", type=click.FloatRange(min=0.01), default=1.0, show_default=True, help="Share of the slots beside other keys when requests have to wait.")  # fmt: skip
+@click.option(
+    "--weight",
+    type=click.FloatRange(min=0.01),
+    default=1.0,
+    show_default=True,
+    help="Share of the slots beside other keys when requests have to wait.",
+)
 @click.option("--replace", "replace_old", is_flag=True, help="Revoke the active key of this name first.")
 @file_option
 @dry_run_option
@@ -58,11 +72,16 @@ def create(name: str, file: Path | None, replace_old: bool, dry_run: bool, as_js
         now = time.time()
         limits = ("requests_per_minute", "tokens_per_minute", "tokens_per_day", "concurrent")
         wanted = Key(
-            id="", sha256="", name=name, models=given["models"], weight=given["weight"], created_at=now,
+            id="",
+            sha256="",
+            name=name,
+            models=given["models"],
+            weight=given["weight"],
+            created_at=now,
             scopes=tuple(Scope(s) for s in given["scopes"] or ("inference",)),
             expires_at=now + seconds(given["expires"]) if given["expires"] else 0.0,
             **{limit: given[limit] or 0 for limit in limits},
-        )  # fmt: skip
+        )
         if dry_run:
             app.ui.say(f"would add the key {name!r} to {path}")
             if as_json:
@@ -158,13 +177,22 @@ def row(key: Key, used: Usage, now: float) -> tuple[object, ...]:
     limits = [
         f"{value:g} {word}"
         for value, word in (
-            (key.requests_per_minute, "requests/min"), (key.tokens_per_minute, "tokens/min"),
-            (key.tokens_per_day, "tokens/day"), (key.concurrent, "at once"),
+            (key.requests_per_minute, "requests/min"),
+            (key.tokens_per_minute, "tokens/min"),
+            (key.tokens_per_day, "tokens/day"),
+            (key.concurrent, "at once"),
         )
         if value
-    ]  # fmt: skip
+    ]
     today = used.day_tokens if used.day == int(now // 86400) else 0
     return (
-        key.id, key.name, state_of(key, now), ",".join(key.scopes), ",".join(key.models) or "all",
-        ", ".join(limits) or "none", used.requests, used.prompt_tokens + used.completion_tokens, today,
-    )  # fmt: skip
+        key.id,
+        key.name,
+        state_of(key, now),
+        ",".join(key.scopes),
+        ",".join(key.models) or "all",
+        ", ".join(limits) or "none",
+        used.requests,
+        used.prompt_tokens + used.completion_tokens,
+        today,
+    )

@@ -167,8 +167,11 @@ class Admission:
         return ticket
 
     def _forget_idle(self, lines: _Lines) -> None:
-        """Keys that do not wait and are not ahead of the clock need no memory."""
-        if len(lines.served) > 64 + 2 * len(lines.lines):
+        """Where nobody waits, nobody is ahead; else keys that don't wait and aren't ahead need no memory."""
+        if lines.length == 0:
+            lines.served.clear()
+            lines.clock = 0.0
+        elif len(lines.served) > 64 + 2 * len(lines.lines):
             lines.served = {k: v for k, v in lines.served.items() if k in lines.lines or v > lines.clock}
 
 
