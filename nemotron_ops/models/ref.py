@@ -64,8 +64,7 @@ class FileSet:
 
 def parse(text: str) -> Ref:
     """The Ref that `text` names. Raises UsageError if it is not `owner/name[:QUANT]`."""
-    repo, _, quant = text.partition(":")
-    repo = repo.removeprefix("https://huggingface.co/").strip("/")
+    repo, _, quant = text.removeprefix("https://huggingface.co/").partition(":")
     if not REPO.fullmatch(repo) or ".." in repo or (quant and not safe_name(quant)):
         hint = 'write "owner/name" or "owner/name:QUANT", for example unsloth/Nemotron-3-Nano-30B-A3B-GGUF:UD-Q4_K_XL'
         raise UsageError(f"cannot read {text!r} as a model: it names no repository", hint=hint)
