@@ -40,6 +40,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "attach": ("logs", "attach", "Watch a detached supervisor."),
     "deploy": ("deploy", "deploy", "Put this version and your models on other machines, over SSH."),
     "tunnel": ("tunnel", "tunnel", "A remote endpoint on a local port."),
+    "balancer": ("balancer", "balancer", "One door for many hosts: HAProxy for a group of targets."),
+    "export": ("export", "export", "Write manifests for other orchestrators (Kubernetes)."),
     "service": ("service", "service", "Install, watch and remove the systemd or launchd service."),
 }
 

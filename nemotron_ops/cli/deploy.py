@@ -18,7 +18,7 @@ from nemotron_ops.cli.app import App, dry_run_option, json_option
 from nemotron_ops.errors import NemotronOpsError, UsageError
 
 if TYPE_CHECKING:
-    from nemotron_ops.deploy.rollout import LocalBuild, Ready
+    from nemotron_ops.deploy.rollout import Hooks, LocalBuild, Ready
     from nemotron_ops.deploy.ssh import Connection
     from nemotron_ops.deploy.target import Site, TargetFacts
     from nemotron_ops.deploy.targets import Group
@@ -74,6 +74,13 @@ def deploy() -> None:
 @click.option(
     "--serve-option", "serve_options", multiple=True, metavar="WORD", help="Further word for `serve`. Repeatable."
 )
+@click.option(
+    "--balancer",
+    "door",
+    type=click.Path(path_type=Path),
+    metavar="SOCKET",
+    help="HAProxy's runtime socket: each target is drained there while it switches.",
+)
 @click.option("--parallel", default=4, show_default=True, help="Targets at once, after the first has gone well.")
 @click.option("--why", default="", help="Reason, for the lock and the audit log.")
 @click.option("--force", is_flag=True, help="Deploy although it is there already, or although a person holds the lock.")
@@ -85,8 +92,8 @@ def deploy() -> None:
 @json_option
 def run(
     targets: tuple[str, ...], recipes: tuple[str, ...], profile: str, host: str, port: int | None, backend: str | None,
-    build: str, in_place: bool, serve_options: tuple[str, ...], parallel: int, why: str, force: bool, yes: bool,
-    ready_s: int, system: bool | None, ssh_config: Path | None, dry_run: bool, as_json: bool,
+    build: str, in_place: bool, serve_options: tuple[str, ...], door: Path | None, parallel: int, why: str,
+    force: bool, yes: bool, ready_s: int, system: bool | None, ssh_config: Path | None, dry_run: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Deploy to TARGETs: the first one alone, and the others once it serves.
 
@@ -116,7 +123,7 @@ def run(
         )
         job = Job(
             request=request, cache=app.layout.cache / "bundles", who=who(app), now=now(), why=why, force=force,
-            build=None if build == "there" else local_build(app, backend),
+            build=None if build == "there" else local_build(app, backend), hooks=hooks_for(app, door),
         )  # fmt: skip
         if build == "send" and job.build is None:
             raise UsageError("cannot send a build: this machine has none that is current", hint="nemotron-ops build")
@@ -297,6 +304,20 @@ def reach(app: App, words: tuple[str, ...], *, system: bool | None, config: Path
         finally:
             for connection in connections:
                 connection.close()
+
+
+def hooks_for(app: App, door: Path | None) -> Hooks:
+    """Around the switch of a target: out of the balancer before, back into it after."""
+    from nemotron_ops.deploy import haproxy
+    from nemotron_ops.deploy.balancer import server_name
+    from nemotron_ops.deploy.rollout import Hooks
+
+    if door is None:
+        return Hooks()
+    return Hooks(
+        before_switch=lambda target: haproxy.take_out(door, server_name(target), report=app.ui.report),
+        after_switch=lambda target: haproxy.put_back(door, server_name(target)),
+    )
 
 
 def read_groups(app: App) -> dict[str, Group]:

@@ -6,7 +6,8 @@ Every step looks first and acts only where something is missing, so that a deplo
 continued by running it again. Up to `try` the old release serves untouched. `activate` is one script that stays in the
 release: switching to a release, forwards or back, is running its `activate.sh`.
 
-    ROOT/releases/ID/venv           the program and all it needs; never changed once RELEASE.json is there
+    ROOT/programs/HASH              a virtual environment with the program and all it needs; unchanged once complete
+    ROOT/releases/ID/venv           link to the one that this release runs; some releases differ only in what they serve
     ROOT/releases/ID/recipes        recipes of the user's own that came along
     ROOT/releases/ID/activate.sh    makes this release the one that serves
     ROOT/releases/ID/GOOD, BAD      how it went
@@ -274,17 +275,23 @@ true
     def unpack(self) -> RemoteStep:
         bundle = self.site.incoming / self.release.bundle.name
         about = {"release": self.name, "version": self.release.version, "by": self.who, "at": self.now}
+        program = self.site.root / "programs" / self.release.bundle.sha256[:16]
         script = f"""\
-if [ ! -f {q(self._dir / "RELEASE.json")} ]; then
-  rm -rf {q(self._dir)}; mkdir -p {q(self._dir / "wheels")}
-  tar -xf {q(bundle)} -C {q(self._dir / "wheels")}
+if [ ! -f {q(program / "COMPLETE")} ]; then
+  rm -rf {q(program)}; mkdir -p {q(program / "wheels")}
+  tar -xf {q(bundle)} -C {q(program / "wheels")}
   # Debian's python3 has no ensurepip: pip runs from its own wheel
-  {q(self.facts.python)} -m venv --without-pip {q(self._dir / "venv")}
-  pip=$(ls {q(self._dir / "wheels")}/pip-*.whl)
-  {q(self._dir / "venv/bin/python")} "$pip/pip" install --quiet --disable-pip-version-check --no-index \\
-    --find-links {q(self._dir / "wheels")} nemotron-ops=={self.release.version}
-  rm -rf {q(self._dir / "wheels")}
-  {q(self._program)} --version
+  {q(self.facts.python)} -m venv --without-pip {q(program)}
+  pip=$(ls {q(program / "wheels")}/pip-*.whl)
+  {q(program / "bin/python")} "$pip/pip" install --quiet --disable-pip-version-check --no-index \\
+    --find-links {q(program / "wheels")} nemotron-ops=={self.release.version}
+  rm -rf {q(program / "wheels")}
+  {q(program / "bin/nemotron-ops")} --version
+  sync {q(program)}; : > {q(program / "COMPLETE")}
+fi
+if [ ! -f {q(self._dir / "RELEASE.json")} ]; then
+  rm -rf {q(self._dir)}; mkdir -p {q(self._dir)}
+  ln -s {q(program)} {q(self._dir / "venv")}
 {self._recipes()}
   cat > {q(self._dir / "activate.sh")} <<'ACTIVATE'
 {self._activate_sh()}ACTIVATE
@@ -443,6 +450,10 @@ rm -rf incoming LOCK.json
 keep=" $(basename "$(readlink current)") $(basename "$(readlink previous || echo -)") "
 for r in $(ls -t releases | tail -n +{self.request.keep + 1}); do
   case "$keep" in *" $r "*) ;; *) rm -rf "releases/$r" ;; esac
+done
+used=" $(for r in releases/*; do basename "$(readlink "$r/venv" || echo -)"; done | tr '\\n' ' ') "
+for p in programs/*; do
+  case "$used" in *" $(basename "$p") "*) ;; *) rm -rf "$p" ;; esac
 done
 """
         return RemoteStep(name="finish", about=f"mark it good, keep {self.request.keep} releases", script=script)

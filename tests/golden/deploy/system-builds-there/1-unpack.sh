@@ -1,13 +1,18 @@
-if [ ! -f /opt/nemotron-ops/releases/1.2.3-ea8b0c6999/RELEASE.json ]; then
-  rm -rf /opt/nemotron-ops/releases/1.2.3-ea8b0c6999; mkdir -p /opt/nemotron-ops/releases/1.2.3-ea8b0c6999/wheels
-  tar -xf /opt/nemotron-ops/incoming/bundle-aaaa.tar -C /opt/nemotron-ops/releases/1.2.3-ea8b0c6999/wheels
+if [ ! -f /opt/nemotron-ops/programs/aaaaaaaaaaaaaaaa/COMPLETE ]; then
+  rm -rf /opt/nemotron-ops/programs/aaaaaaaaaaaaaaaa; mkdir -p /opt/nemotron-ops/programs/aaaaaaaaaaaaaaaa/wheels
+  tar -xf /opt/nemotron-ops/incoming/bundle-aaaa.tar -C /opt/nemotron-ops/programs/aaaaaaaaaaaaaaaa/wheels
   # Debian's python3 has no ensurepip: pip runs from its own wheel
-  /usr/bin/python3.11 -m venv --without-pip /opt/nemotron-ops/releases/1.2.3-ea8b0c6999/venv
-  pip=$(ls /opt/nemotron-ops/releases/1.2.3-ea8b0c6999/wheels/pip-*.whl)
-  /opt/nemotron-ops/releases/1.2.3-ea8b0c6999/venv/bin/python "$pip/pip" install --quiet --disable-pip-version-check --no-index \
-    --find-links /opt/nemotron-ops/releases/1.2.3-ea8b0c6999/wheels nemotron-ops==1.2.3
-  rm -rf /opt/nemotron-ops/releases/1.2.3-ea8b0c6999/wheels
-  /opt/nemotron-ops/releases/1.2.3-ea8b0c6999/venv/bin/nemotron-ops --version
+  /usr/bin/python3.11 -m venv --without-pip /opt/nemotron-ops/programs/aaaaaaaaaaaaaaaa
+  pip=$(ls /opt/nemotron-ops/programs/aaaaaaaaaaaaaaaa/wheels/pip-*.whl)
+  /opt/nemotron-ops/programs/aaaaaaaaaaaaaaaa/bin/python "$pip/pip" install --quiet --disable-pip-version-check --no-index \
+    --find-links /opt/nemotron-ops/programs/aaaaaaaaaaaaaaaa/wheels nemotron-ops==1.2.3
+  rm -rf /opt/nemotron-ops/programs/aaaaaaaaaaaaaaaa/wheels
+  /opt/nemotron-ops/programs/aaaaaaaaaaaaaaaa/bin/nemotron-ops --version
+  sync /opt/nemotron-ops/programs/aaaaaaaaaaaaaaaa; : > /opt/nemotron-ops/programs/aaaaaaaaaaaaaaaa/COMPLETE
+fi
+if [ ! -f /opt/nemotron-ops/releases/1.2.3-ea8b0c6999/RELEASE.json ]; then
+  rm -rf /opt/nemotron-ops/releases/1.2.3-ea8b0c6999; mkdir -p /opt/nemotron-ops/releases/1.2.3-ea8b0c6999
+  ln -s /opt/nemotron-ops/programs/aaaaaaaaaaaaaaaa /opt/nemotron-ops/releases/1.2.3-ea8b0c6999/venv
   mkdir -p /opt/nemotron-ops/releases/1.2.3-ea8b0c6999/recipes
   printf '%s' 'title = '"'"'it'"'"'
 ' > /opt/nemotron-ops/releases/1.2.3-ea8b0c6999/recipes/mine.toml

@@ -6,3 +6,7 @@ keep=" $(basename "$(readlink current)") $(basename "$(readlink previous || echo
 for r in $(ls -t releases | tail -n +6); do
   case "$keep" in *" $r "*) ;; *) rm -rf "releases/$r" ;; esac
 done
+used=" $(for r in releases/*; do basename "$(readlink "$r/venv" || echo -)"; done | tr '\n' ' ') "
+for p in programs/*; do
+  case "$used" in *" $(basename "$p") "*) ;; *) rm -rf "$p" ;; esac
+done

@@ -1,13 +1,18 @@
-if [ ! -f /home/me/.local/lib/nemotron-ops/releases/1.2.3-2a2251d7c6/RELEASE.json ]; then
-  rm -rf /home/me/.local/lib/nemotron-ops/releases/1.2.3-2a2251d7c6; mkdir -p /home/me/.local/lib/nemotron-ops/releases/1.2.3-2a2251d7c6/wheels
-  tar -xf /home/me/.local/lib/nemotron-ops/incoming/bundle-aaaa.tar -C /home/me/.local/lib/nemotron-ops/releases/1.2.3-2a2251d7c6/wheels
+if [ ! -f /home/me/.local/lib/nemotron-ops/programs/aaaaaaaaaaaaaaaa/COMPLETE ]; then
+  rm -rf /home/me/.local/lib/nemotron-ops/programs/aaaaaaaaaaaaaaaa; mkdir -p /home/me/.local/lib/nemotron-ops/programs/aaaaaaaaaaaaaaaa/wheels
+  tar -xf /home/me/.local/lib/nemotron-ops/incoming/bundle-aaaa.tar -C /home/me/.local/lib/nemotron-ops/programs/aaaaaaaaaaaaaaaa/wheels
   # Debian's python3 has no ensurepip: pip runs from its own wheel
-  /usr/bin/python3.11 -m venv --without-pip /home/me/.local/lib/nemotron-ops/releases/1.2.3-2a2251d7c6/venv
-  pip=$(ls /home/me/.local/lib/nemotron-ops/releases/1.2.3-2a2251d7c6/wheels/pip-*.whl)
-  /home/me/.local/lib/nemotron-ops/releases/1.2.3-2a2251d7c6/venv/bin/python "$pip/pip" install --quiet --disable-pip-version-check --no-index \
-    --find-links /home/me/.local/lib/nemotron-ops/releases/1.2.3-2a2251d7c6/wheels nemotron-ops==1.2.3
-  rm -rf /home/me/.local/lib/nemotron-ops/releases/1.2.3-2a2251d7c6/wheels
-  /home/me/.local/lib/nemotron-ops/releases/1.2.3-2a2251d7c6/venv/bin/nemotron-ops --version
+  /usr/bin/python3.11 -m venv --without-pip /home/me/.local/lib/nemotron-ops/programs/aaaaaaaaaaaaaaaa
+  pip=$(ls /home/me/.local/lib/nemotron-ops/programs/aaaaaaaaaaaaaaaa/wheels/pip-*.whl)
+  /home/me/.local/lib/nemotron-ops/programs/aaaaaaaaaaaaaaaa/bin/python "$pip/pip" install --quiet --disable-pip-version-check --no-index \
+    --find-links /home/me/.local/lib/nemotron-ops/programs/aaaaaaaaaaaaaaaa/wheels nemotron-ops==1.2.3
+  rm -rf /home/me/.local/lib/nemotron-ops/programs/aaaaaaaaaaaaaaaa/wheels
+  /home/me/.local/lib/nemotron-ops/programs/aaaaaaaaaaaaaaaa/bin/nemotron-ops --version
+  sync /home/me/.local/lib/nemotron-ops/programs/aaaaaaaaaaaaaaaa; : > /home/me/.local/lib/nemotron-ops/programs/aaaaaaaaaaaaaaaa/COMPLETE
+fi
+if [ ! -f /home/me/.local/lib/nemotron-ops/releases/1.2.3-2a2251d7c6/RELEASE.json ]; then
+  rm -rf /home/me/.local/lib/nemotron-ops/releases/1.2.3-2a2251d7c6; mkdir -p /home/me/.local/lib/nemotron-ops/releases/1.2.3-2a2251d7c6
+  ln -s /home/me/.local/lib/nemotron-ops/programs/aaaaaaaaaaaaaaaa /home/me/.local/lib/nemotron-ops/releases/1.2.3-2a2251d7c6/venv
   mkdir -p /home/me/.local/lib/nemotron-ops/releases/1.2.3-2a2251d7c6/recipes
   cat > /home/me/.local/lib/nemotron-ops/releases/1.2.3-2a2251d7c6/activate.sh <<'ACTIVATE'
 #!/bin/sh
