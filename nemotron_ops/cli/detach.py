@@ -5,11 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nemotron_ops.cli.endpoint import Announcer, all_ready
+from nemotron_ops.cli.endpoint import Announcer, all_ready, lazy_models
 from nemotron_ops.errors import ControlError, EngineError
 from nemotron_ops.paths import Layout
 from nemotron_ops.supervisor import control
@@ -41,7 +41,7 @@ def detach_serve(app: App, own: Sequence[str], extra: Sequence[str], composed: C
             env=dict(app.env),
         )  # fmt: skip
     announcer = Announcer(app, composed, as_json=as_json)
-    wait_ready(app.layout, child, log, on_snapshot=announcer.on_snapshot)
+    wait_ready(app.layout, child, log, lazy=lazy_models(composed), on_snapshot=announcer.on_snapshot)
     app.ui.say(f"running in the background (pid {child.pid}); see `nemotron-ops status`, log in {log}")
 
 
@@ -56,9 +56,12 @@ def _refuse_second(app: App) -> None:
 
 
 def wait_ready(
-    layout: Layout, child: subprocess.Popen[bytes], log: Path, *, on_snapshot: Callable[[Snapshot], None]
-) -> None:
-    """Wait until every instance that `child`, a supervisor, started is ready; `on_snapshot` sees it coming.
+    layout: Layout, child: subprocess.Popen[bytes], log: Path, *, on_snapshot: Callable[[Snapshot], None],
+    lazy: Collection[str] = (),
+) -> None:  # fmt: skip
+    """Wait until every instance of `child`, a supervisor, is ready; `on_snapshot` sees it coming.
+
+    Models in `lazy` may also wait for their first request.
 
     Raises EngineError if `child` ends or an instance fails.
     """
@@ -76,7 +79,7 @@ def wait_ready(
                     f"cannot serve {failed[0].name}: {failed[0].reason}",
                     hint=f"`nemotron-ops logs {failed[0].name}` shows its log; the supervisor runs on, `stop` ends it",
                 )
-            if all_ready(snapshot):
+            if all_ready(snapshot, lazy=lazy):
                 return
         time.sleep(POLL_S)
 

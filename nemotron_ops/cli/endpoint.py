@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from nemotron_ops.progress import Step
@@ -45,11 +46,15 @@ def snippet(endpoint: Endpoint, alias: str) -> str:
     return SNIPPET.format(url=endpoint.url, alias=alias, auth=auth, key=key)
 
 
-def all_ready(snapshot: Snapshot) -> bool:
-    """Whether every instance that was started (on-demand ones wait for a request) is ready."""
-    on_demand = {m.name for m in snapshot.models if m.on_demand}
-    started = [i for i in snapshot.instances if i.model not in on_demand or i.state is not State.STOPPED]
-    return bool(snapshot.instances) and all(i.state is State.READY for i in started)
+def all_ready(snapshot: Snapshot, *, lazy: Collection[str] = ()) -> bool:
+    """Whether every instance is ready; those of models in `lazy` may also wait, stopped, for their first request."""
+    expected = [i for i in snapshot.instances if i.model not in lazy or i.state is not State.STOPPED]
+    return bool(snapshot.instances) and not snapshot.stopping and all(i.state is State.READY for i in expected)
+
+
+def lazy_models(composed: Composed) -> frozenset[str]:
+    """The models that are started by their first request."""
+    return frozenset(p.name for p in composed.plans if p.recipe.lifecycle.on_demand)
 
 
 class Announcer:
@@ -67,7 +72,7 @@ class Announcer:
             if instance.state is State.STARTING and instance.load_progress is not None:
                 step = Step(what=f"load {instance.name}", done=round(100 * instance.load_progress), total=100, unit="%")
                 self.app.ui.report(step)
-        if not self.announced and all_ready(snapshot):
+        if not self.announced and all_ready(snapshot, lazy=lazy_models(self.composed)):
             self.announced = True
             self._announce()
 

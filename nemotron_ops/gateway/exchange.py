@@ -78,7 +78,9 @@ class Exchange:
         """Answer the request, whatever happens. Cancelled when the client leaves."""
         try:
             await self.pool.know()
-            if self.route.kind is Kind.INSPECT:
+            if self.route.kind is Kind.LOCAL:
+                self.gateway.answer(self)
+            elif self.route.kind is Kind.INSPECT:
                 await self._inspect()
             else:
                 await self._infer()

@@ -73,9 +73,14 @@ class Pool:
             if refusal := hopeless(model, self.directory.instances.get(model.name, ())):
                 self._fail_waiters(model.name, refusal)
 
+    @property
+    def known(self) -> bool:
+        """Whether a snapshot has come."""
+        return self._seen.is_set()
+
     async def know(self) -> None:
         """Wait for the first snapshot. Raises Refusal if it does not come."""
-        if self._seen.is_set():
+        if self.known:
             return
         try:
             async with asyncio.timeout(EXPECT_SNAPSHOT_S):

@@ -77,10 +77,10 @@ class Gateway:
                 raise self._no_route(request)
             else:
                 self._authorise(exchange, route)
-                if route.kind is not Kind.LOCAL:
-                    self._start(exchange)
+                if route.kind is not Kind.LOCAL or (route.scope is Scope.INFERENCE and not self.pool.known):
+                    self._start(exchange)  # a list of models waits for the first snapshot rather than be empty
                     return
-                self._answer(exchange, route)
+                self.answer(exchange)
         except Refusal as refusal:
             exchange.refuse(refusal)
         self.books.finished(exchange, now=self.loop.time())
@@ -94,9 +94,10 @@ class Gateway:
             self.books.quotas.enter(exchange.key, now=self.loop.time(), wall=time.time())
             exchange.entered = True
 
-    def _answer(self, exchange: Exchange, route: Route) -> None:
+    def answer(self, exchange: Exchange) -> None:
+        """Answer what no llama-server is needed for. Raises Refusal."""
         status, kind, body = local.answer(
-            route, exchange.request, exchange.key, self.pool.directory, metrics=self._metrics
+            exchange.route, exchange.request, exchange.key, self.pool.directory, metrics=self._metrics
         )  # fmt: skip
         exchange.status = status
         exchange.client.reply(status, body, content_type=kind, extra=self.cors(exchange.request))
