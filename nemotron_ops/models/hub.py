@@ -78,12 +78,13 @@ def _list_files(repo: str, *, revision: str, env: Mapping[str, str], timeout_s: 
     except errors.RevisionNotFoundError as exc:
         raise ModelError(f"cannot read {repo}: it has no revision {revision}") from exc
     except errors.RepositoryNotFoundError as exc:
-        hint = "check the spelling; for a private repository, set HF_TOKEN to a token that may read it"
-        raise ModelError(f"cannot read {repo}: there is no such repository, or it is private", hint=hint) from exc
+        raise _not_found(repo) from exc
     except errors.HFValidationError as exc:
         raise ModelError(f"cannot read {repo}: {exc}") from exc
     except errors.HfHubHTTPError as exc:
         code = exc.response.status_code
+        if code in (401, 403):
+            raise _not_found(repo) from exc
         kind = Stalled if code == 429 or code >= 500 else ModelError
         raise kind(f"cannot read {repo} at {endpoint}: the hub says {code}") from exc
     except network as exc:
@@ -92,6 +93,12 @@ def _list_files(repo: str, *, revision: str, env: Mapping[str, str], timeout_s: 
     except (ValueError, TypeError, KeyError) as exc:
         raise ModelError(f"cannot read the answer of {endpoint}: {exc}", hint="check HF_ENDPOINT") from exc
     return _listing(repo, revision, info)
+
+
+def _not_found(repo: str) -> ModelError:
+    """The hub does not tell a repository it hides from one it has not."""
+    hint = "check the spelling; for a private repository, set HF_TOKEN to a token that may read it"
+    return ModelError(f"cannot read {repo}: there is no such repository, or it is private", hint=hint)
 
 
 def _network_errors() -> tuple[type[Exception], ...]:

@@ -268,7 +268,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 self.wfile.write(fault.body)
                 return
             at, began = start, time.monotonic()
-            piece = PIECE if fault.bytes_s is None else min(PIECE, max(1, int(fault.bytes_s / 50)))
+            piece = PIECE if fault.bytes_s is None else min(PIECE, max(1, int(fault.bytes_s / 200)))
             while at < end:
                 stop = min(x for x in (fault.close_after, fault.stall_after, end - start) if x is not None)
                 data = bytearray(entry.read(at, min(piece, end - at, max(0, stop - (at - start)))))
