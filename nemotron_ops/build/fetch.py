@@ -26,7 +26,6 @@ from nemotron_ops.progress import Report, Step
 if TYPE_CHECKING:
     import httpx
 
-CHUNK_BYTES = 1 << 20
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 60.0
 TRIES = 3
@@ -127,7 +126,7 @@ def _continue(http: httpx.Client, file: RemoteFile, part: Path, report: Report) 
         began, got = time.monotonic(), 0
         with part.open("r+b" if have else "wb") as out:
             out.seek(have)
-            for chunk in answer.iter_bytes(CHUNK_BYTES):
+            for chunk in answer.iter_bytes():
                 out.write(chunk)
                 got += len(chunk)
                 report(_step(file, have + got, total, got / max(time.monotonic() - began, 1e-6)))

@@ -86,9 +86,10 @@ def open_bundle(git: str, bundle: Path, ref: str, *, store: Path, env: Mapping[s
     if not heads.ok or not commit:
         raise SourceError(f"cannot use bundle {bundle}: {_reason(heads) if not heads.ok else f'it has no {wanted}'}")
     done = proc.run([git, f"--git-dir={store}", "bundle", "unbundle", bundle], env=git_env(env))
-    if not done.ok:
-        raise SourceError(f"cannot use bundle {bundle}: {_reason(done)}")
-    return commit
+    exact = _rev(git, store, commit, env) if done.ok else ""  # a tag in a bundle may be an object of its own
+    if not exact:
+        raise SourceError(f"cannot use bundle {bundle}: {_reason(done) if not done.ok else f'it lacks {commit}'}")
+    return exact
 
 
 def commit_of_folder(git: str, folder: Path, env: Mapping[str, str]) -> str:

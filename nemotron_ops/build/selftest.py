@@ -133,8 +133,8 @@ def _bench(folder: Path, workdir: Path, env: Mapping[str, str], *, gpu: bool) ->
     bench = folder / "bin" / "llama-bench"
     model = synthetic.ensure("moe", workdir / "models", quant=QUANT)
     layers = "99" if gpu else "0"
-    argv: list[str | Path] = [bench, "-m", model, "-p", "64", "-n", "32", "-r", "2", "-ngl", layers, "-o", "json", "-v"]
-    done = proc.run(argv, env=env, timeout_s=RUN_TIMEOUT_S)
+    what = ["-p", "64", "-n", "32", "-r", "2", "-t", "1", "-ngl", layers, "-o", "json", "-v"]
+    done = proc.run([bench, "-m", model, *what], env=env, timeout_s=RUN_TIMEOUT_S)
     if not done.ok:
         raise SelfTestFailed(
             f"cannot trust the build: llama-bench {_ending(done)}", log_tail=tuple(done.stderr.splitlines()[-10:])

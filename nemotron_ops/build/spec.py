@@ -115,14 +115,14 @@ def parse_origin(text: str, ref: str, default_package: str) -> Origin:
         return Origin(kind=SourceKind.REGISTRY, place=package, ref=version or ref)
     if is_git_url(text):
         return Origin(kind=SourceKind.GIT, place=text, ref=ref)
-    if text.endswith(".bundle"):
-        return Origin(kind=SourceKind.BUNDLE, place=text, ref=ref)
-    if text.endswith((".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar", ".zip")):
-        return Origin(kind=SourceKind.ARCHIVE, place=text)
     if text.startswith(("http:", "https:", "-")) or not text:
         raise UsageError(
             f"cannot read --source {text or '(empty)'}: not something to get source from", hint=SOURCE_HINT
         )
+    if text.endswith(".bundle"):
+        return Origin(kind=SourceKind.BUNDLE, place=text, ref=ref)
+    if text.endswith((".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar", ".zip")):
+        return Origin(kind=SourceKind.ARCHIVE, place=text)
     return Origin(kind=SourceKind.DIRECTORY, place=text)
 
 

@@ -7,6 +7,7 @@ otherwise, and a probe should also prove that new connections are taken.
 
 from __future__ import annotations
 
+import socket as socketlib
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +28,7 @@ class Client:
     def __init__(
         self, socket: Path | None = None, base_url: str | None = None, api_key: str = "", timeout_s: float = 5.0
     ) -> None:
+        self._socket = socket
         self._http = httpx.Client(
             transport=httpx.HTTPTransport(uds=str(socket) if socket else None, limits=LIMITS, verify=_is_tls(base_url)),
             base_url=base_url or "http://llama-server", headers=_auth(api_key), timeout=timeout_s, trust_env=False,
@@ -43,6 +45,8 @@ class Client:
 
     def health(self) -> Health:
         """Never raises: what cannot be reached is `unreachable`."""
+        if self._socket is not None and not _listening(self._socket):
+            return Health.UNREACHABLE
         try:
             return health_of(self._http.get("/health").status_code)
         except httpx.HTTPError:
@@ -131,6 +135,16 @@ class AsyncClient:
 def _is_tls(base_url: str | None) -> bool:
     """Certificates are only loaded where there is one to check: that costs 20 ms and more."""
     return bool(base_url) and str(base_url).startswith("https:")
+
+
+def _listening(path: Path) -> bool:
+    """Whether someone listens at `path`. httpcore 1.0 leaves its socket open where that is not so."""
+    with socketlib.socket(socketlib.AF_UNIX) as attempt:
+        try:
+            attempt.connect(str(path))
+        except OSError:
+            return False
+    return True
 
 
 def _auth(api_key: str) -> dict[str, str]:

@@ -1,0 +1,73 @@
+"""A source tree with llama.cpp's shape that compiles in a second, for tests of building itself.
+
+Its `llama-server` and `llama-bench` hand over to real ones, so the self-test after the build is the real one too.
+What goes wrong is chosen by `mode`: "sigill" dies as a miscompiled server does, until the fix's flags are there;
+"broken" does not compile; "stranger" says it is another commit. While the file `gate` exists, the last step waits.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nemotron_ops.build.spec import TARGETS
+
+CMAKE = """
+cmake_minimum_required(VERSION 3.14)
+project("llama.cpp" C)
+set(LLAMA_VERSION_MAJOR 0)
+set(LLAMA_VERSION_MINOR {minor})
+set(LLAMA_VERSION_PATCH 0)
+set(FIXED no)
+if(CMAKE_C_FLAGS MATCHES "mno-amx-tile")
+  set(FIXED yes)
+endif()
+configure_file(${{CMAKE_SOURCE_DIR}}/server.in ${{CMAKE_BINARY_DIR}}/llama-server.sh @ONLY)
+file(MAKE_DIRECTORY ${{CMAKE_BINARY_DIR}}/bin)
+set(BEFORE "")
+foreach(name {targets})
+  set(made ${{CMAKE_BINARY_DIR}}/bin/${{name}})
+  add_custom_command(OUTPUT ${{made}} COMMAND sh ${{CMAKE_SOURCE_DIR}}/make.sh ${{name}} ${{made}}
+    DEPENDS ${{BEFORE}} COMMENT "Building ${{made}}" VERBATIM)
+  add_custom_target(${{name}} DEPENDS ${{made}})
+  set(BEFORE ${{made}})
+endforeach()
+"""
+
+MAKE = """
+set -e
+echo "$1" >> '{ledger}'
+if [ '{mode}' = broken ] && [ "$1" = llama-quantize ]; then
+  echo "quantize.cpp:7:1: error: 'x' was not declared in this scope"; exit 1
+fi
+while [ "$1" = llama-fit-params ] && [ -e '{gate}' ]; do sleep 0.05; done
+if [ "$1" = llama-server ]; then cp llama-server.sh "$2"; else
+  printf '#!/bin/sh\\nexec %s/%s "$@"\\n' '{real}' "$1" > "$2"
+fi
+chmod 755 "$2"
+"""
+
+SERVER = """#!/bin/sh
+commit=@LLAMA_BUILD_COMMIT@
+[ {mode} = stranger ] && commit=0000000
+case "$1" in --version) echo "version: 0.5.0-dev (build 0, commit $commit)"; exit 0;; esac
+[ {mode} = sigill ] && [ @FIXED@ = no ] && [ "$1" != --list-devices ] && kill -ILL $$
+exec {real}/llama-server "$@"
+"""
+
+
+def write_tree(
+    folder: Path, *, real: Path, ledger: Path, mode: str = "fine", gate: Path | None = None, minor: int = 5
+) -> Path:
+    """The tree in `folder`; each step appends its name to `ledger`, programs hand over to those in `real`."""
+    (folder / "src").mkdir(parents=True)
+    (folder / "src/llama-arch.cpp").write_text('{ LLM_ARCH_NEMOTRON_H_MOE, "nemotron_h_moe" },\n')
+    (folder / "CMakeLists.txt").write_text(
+        CMAKE.format(minor=minor, targets=" ".join(sorted(TARGETS, key=_gated_last)))
+    )
+    (folder / "make.sh").write_text(MAKE.format(ledger=ledger, mode=mode, gate=gate or "/nonexistent", real=real))
+    (folder / "server.in").write_text(SERVER.format(mode=mode, real=real))
+    return folder
+
+
+def _gated_last(name: str) -> bool:
+    return name == "llama-fit-params"

@@ -1,0 +1,336 @@
+"""Sources over real git repositories and a real package index on loopback."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import io
+import os
+import subprocess
+import tarfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from nemotron_ops import host
+from nemotron_ops.build import fetch, git, pins, registry, source
+from nemotron_ops.build.simple_index import RemoteFile
+from nemotron_ops.build.source import Sources
+from nemotron_ops.build.source_order import order
+from nemotron_ops.build.spec import BuildRequest, Origin, SourceKind
+from nemotron_ops.errors import SourceError
+from nemotron_ops.paths import Layout
+from nemotron_ops.progress import silent
+
+pytestmark = pytest.mark.process
+
+ARCH = '{ LLM_ARCH_NEMOTRON_H_MOE, "nemotron_h_moe" },\n'
+COMMIT = "ab" * 20
+GIT_ENV = {
+    "PATH": os.environ["PATH"], "GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@example.org", "GIT_COMMITTER_NAME": "t",
+    "GIT_COMMITTER_EMAIL": "t@example.org", "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null",
+}  # fmt: skip
+
+
+def run_git(folder: Path, *words: str) -> str:
+    done = subprocess.run(["git", "-C", folder, *words], env=GIT_ENV, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A git repository with llama.cpp's shape, a release tag and a branch ahead of it."""
+    folder = tmp_path / "upstream"
+    (folder / "src").mkdir(parents=True)
+    (folder / "CMakeLists.txt").write_text('project("llama.cpp")\n')
+    (folder / "src/llama-arch.cpp").write_text(ARCH)
+    run_git(folder, "init", "-q", "-b", "master")
+    run_git(folder, "add", ".")
+    run_git(folder, "commit", "-q", "-m", "one")
+    run_git(folder, "tag", "-a", "b8000", "-m", "release")
+    (folder / "src/new.cpp").write_text("// new\n")
+    run_git(folder, "add", ".")
+    run_git(folder, "commit", "-q", "-m", "two")
+    return folder
+
+
+@pytest.fixture
+def sources(layout: Layout) -> Sources:
+    env = {"PATH": os.environ["PATH"], "HOME": str(layout.data), "PIP_CONFIG_FILE": "/dev/null"}
+    return Sources(layout=layout, facts=host.probe(env), env=env, pins=pins.shipped(), report=silent)
+
+
+def git_origin(repository: Path, ref: str) -> Origin:
+    return Origin(kind=SourceKind.GIT, place=repository.as_uri(), ref=ref)
+
+
+def test_a_tag_is_resolved_to_its_commit_and_fetched_without_history(repository: Path, sources: Sources) -> None:
+    exact = source.resolve(git_origin(repository, "b8000"), sources)
+    assert exact.commit == run_git(repository, "rev-parse", "b8000^{commit}")
+    assert exact.number == 8000
+    tree = source.tree(exact, sources)
+    assert (tree / "src/llama-arch.cpp").exists()
+    assert not (tree / "src/new.cpp").exists()
+    assert not (tree / ".git").exists()
+
+
+def test_a_branch_is_followed_and_a_commit_is_taken_as_it_is(repository: Path, sources: Sources) -> None:
+    head = run_git(repository, "rev-parse", "HEAD")
+    assert source.resolve(git_origin(repository, "master"), sources).commit == head
+    exact = source.resolve(git_origin(repository, head), sources)
+    assert (source.tree(exact, sources) / "src/new.cpp").exists()
+
+
+def test_a_tag_that_was_looked_up_needs_no_repository_any_more(repository: Path, sources: Sources) -> None:
+    origin = git_origin(repository, "b8000")
+    exact = source.resolve(origin, sources)
+    tree = source.tree(exact, sources)
+    repository.rename(repository.with_name("gone"))
+    assert source.known_source(origin, sources) == exact
+    assert source.tree(exact, sources) == tree
+
+
+def test_a_ref_that_is_not_there_is_refused(repository: Path, sources: Sources) -> None:
+    with pytest.raises(SourceError, match="no such tag"):
+        source.resolve(git_origin(repository, "b9999"), sources)
+
+
+def test_a_host_where_nobody_listens_is_given_up_at_once(sources: Sources) -> None:
+    with pytest.raises(SourceError, match=r"cannot reach 127\.0\.0\.1"):
+        git.resolve("git", "https://127.0.0.1:1/llama.cpp", "v0.5.0", sources.env)
+
+
+def test_a_bundle_is_a_source(repository: Path, sources: Sources, tmp_path: Path) -> None:
+    bundle = tmp_path / "llama.bundle"
+    run_git(repository, "bundle", "create", str(bundle), "HEAD", "b8000")
+    exact = source.resolve(Origin(kind=SourceKind.BUNDLE, place=str(bundle), ref="b8000"), sources)
+    assert exact.commit == run_git(repository, "rev-parse", "b8000^{commit}")
+    assert (source.tree(exact, sources) / "src/llama-arch.cpp").exists()
+
+
+def test_a_clean_checkout_is_known_by_its_commit_and_a_changed_one_by_its_content(
+    repository: Path, sources: Sources
+) -> None:
+    origin = Origin(kind=SourceKind.DIRECTORY, place=str(repository))
+    clean = source.resolve(origin, sources)
+    assert clean.commit == run_git(repository, "rev-parse", "HEAD")
+    (repository / "src/new.cpp").write_text("// changed\n")
+    changed = source.resolve(origin, sources)
+    assert changed.commit == ""
+    assert changed.identity != clean.identity
+    assert (source.tree(changed, sources) / "src/new.cpp").read_text() == "// changed\n"
+
+
+def test_a_llama_cpp_from_before_nemotron_3_is_refused(repository: Path, sources: Sources) -> None:
+    (repository / "src/llama-arch.cpp").write_text("{ LLM_ARCH_LLAMA },\n")
+    with pytest.raises(SourceError, match="older than Nemotron 3"):
+        source.resolve(Origin(kind=SourceKind.DIRECTORY, place=str(repository)), sources)
+
+
+def sdist(version: str = "9.9") -> bytes:
+    """An archive in the shape of llama-cpp-python's: its own files, and llama.cpp below vendor/."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        for name, content in {
+            ".git/modules/vendor/llama.cpp/HEAD": f"{COMMIT}\n",
+            "setup.py": "raise SystemExit('never run')",
+            "vendor/llama.cpp/CMakeLists.txt": 'project("llama.cpp")',
+            "vendor/llama.cpp/src/llama-arch.cpp": ARCH,
+            "vendor/llama.cpp/big.bin": "x" * 3_000_000,
+        }.items():
+            info = tarfile.TarInfo(f"some_llama-{version}/{name}")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content.encode()))
+    return packed.getvalue()
+
+
+@dataclass
+class Index:
+    """A package index on loopback. `cut_after` breaks the next download off after so many bytes."""
+
+    url: str
+    files: dict[str, bytes]
+    asked: list[str] = field(default_factory=list)
+    json: bool = True
+    hashed: bool = True
+    cut_after: int = 0
+
+
+@pytest.fixture
+def index() -> Iterator[Index]:
+    made = Index(url="", files={"some_llama-9.9.tar.gz": sdist()})
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            made.asked.append(f"{self.path} {self.headers.get('Range', '')}".strip())
+            if self.path == "/simple/some-llama/":
+                self.page()
+            elif self.path.startswith("/files/"):
+                self.file(made.files[self.path.removeprefix("/files/")])
+            else:
+                self.send_error(404)
+
+        def page(self) -> None:
+            hashes = {name: hashlib.sha256(content).hexdigest() for name, content in made.files.items()}
+            if made.json:
+                import json
+
+                files = [
+                    {"filename": n, "url": f"../../files/{n}", "hashes": {"sha256": h} if made.hashed else {}}
+                    for n, h in hashes.items()
+                ]
+                body, kind = json.dumps({"files": files}), "application/vnd.pypi.simple.v1+json"
+            else:
+                links = (
+                    f'<a href="/files/{n}{f"#sha256={h}" if made.hashed else ""}">{n}</a>' for n, h in hashes.items()
+                )
+                body, kind = "".join(links), "text/html"
+            self.whole(body.encode(), kind)
+
+        def file(self, content: bytes) -> None:
+            start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
+            self.send_response(206 if start else 200)
+            self.send_header("Content-Length", str(len(content) - start))
+            self.end_headers()
+            cut, made.cut_after = made.cut_after, 0
+            self.wfile.write(content[start : cut or None])
+            self.close_connection = True
+
+        def whole(self, body: bytes, kind: str) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            return
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    made.url = f"http://127.0.0.1:{server.server_port}/simple"
+    yield made
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def env(index: Index, layout: Layout) -> dict[str, str]:
+    return {
+        "PATH": os.environ["PATH"], "HOME": str(layout.data), "PIP_CONFIG_FILE": "/dev/null",
+        "PIP_INDEX_URL": index.url,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def get(env: dict[str, str], tmp_path: Path) -> Callable[..., Path]:
+    def fetch_it(sha256: str = "") -> Path:
+        path, _, _ = registry.fetch_sdist(
+            "some-llama", "9.9", sha256=sha256, to=tmp_path / "archives", env=env, report=silent
+        )
+        return path
+
+    return fetch_it
+
+
+@pytest.mark.parametrize("json", [True, False])
+def test_an_archive_is_found_fetched_and_checked(index: Index, get: Callable[..., Path], json: bool) -> None:
+    index.json = json
+    assert get().read_bytes() == index.files["some_llama-9.9.tar.gz"]
+
+
+def test_a_changed_archive_is_refused_and_nothing_of_it_kept(
+    index: Index, get: Callable[..., Path], tmp_path: Path
+) -> None:
+    good = hashlib.sha256(index.files["some_llama-9.9.tar.gz"]).hexdigest()
+    index.files["some_llama-9.9.tar.gz"] += b"more"
+    with pytest.raises(SourceError, match="expected " + good):
+        get(good)
+    assert [p.name for p in (tmp_path / "archives").iterdir() if not p.name.startswith(".")] == []
+
+
+def test_an_index_without_hashes_is_not_trusted(index: Index, get: Callable[..., Path]) -> None:
+    index.hashed = False
+    with pytest.raises(SourceError, match="gives no sha256"):
+        get()
+
+
+def test_a_download_that_breaks_off_goes_on_where_it_stopped(index: Index, get: Callable[..., Path]) -> None:
+    index.cut_after = 1000
+    assert get().read_bytes() == index.files["some_llama-9.9.tar.gz"]
+    ranges = [asked.partition(" ")[2] for asked in index.asked if asked.startswith("/files/")]
+    assert ranges == ["", "bytes=1000-"]
+
+
+def test_what_was_fetched_is_not_fetched_again(index: Index, get: Callable[..., Path]) -> None:
+    get()
+    get()
+    assert sum(asked.startswith("/files/") for asked in index.asked) == 1
+
+
+def test_a_version_that_no_index_has_is_an_error_that_names_the_reason(env: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"cannot find some-llama 1\.0"):
+        registry.fetch_sdist("some-llama", "1.0", sha256="", to=tmp_path, env=env, report=silent)
+    broken = {**env, "PIP_INDEX_URL": "http://127.0.0.1:1/simple"}
+    with pytest.raises(SourceError, match="cannot read index"):
+        registry.fetch_sdist("some-llama", "9.9", sha256="", to=tmp_path, env=broken, report=silent)
+
+
+def test_an_index_of_files_works_like_a_mirror(tmp_path: Path, env: dict[str, str]) -> None:
+    page = tmp_path / "mirror/simple/some-llama"
+    page.mkdir(parents=True)
+    content = sdist()
+    (page / "some_llama-9.9.tar.gz").write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    (page / "index.html").write_text(f'<a href="some_llama-9.9.tar.gz#sha256={digest}">x</a>')
+    offline = {**env, "PIP_INDEX_URL": (tmp_path / "mirror/simple").as_uri()}
+    path, sha256, _ = registry.fetch_sdist(
+        "some-llama", "9.9", sha256="", to=tmp_path / "to", env=offline, report=silent
+    )
+    assert (path.read_bytes(), sha256) == (content, digest)
+
+
+def test_a_folder_of_find_links_is_a_registry_too(tmp_path: Path, env: dict[str, str]) -> None:
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / "wheels/some_llama-9.9.tar.gz").write_bytes(sdist())
+    offline = {**env, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path / "wheels")}
+    path, _, _ = registry.fetch_sdist("some-llama", "9.9", sha256="", to=tmp_path / "to", env=offline, report=silent)
+    assert path.exists()
+
+
+def test_llama_cpp_is_unpacked_out_of_the_package_and_knows_its_commit(
+    sources: Sources, env: dict[str, str], layout: Layout
+) -> None:
+    here = Sources(layout=layout, facts=sources.facts, env=env, pins=sources.pins, report=silent)
+    exact = source.resolve(Origin(kind=SourceKind.REGISTRY, place="some-llama", ref="9.9"), here)
+    assert exact.commit == COMMIT
+    tree = source.tree(exact, here)
+    assert sorted(p.name for p in tree.iterdir()) == ["CMakeLists.txt", "big.bin", "src"]
+
+
+def test_an_archive_on_disk_is_a_source(sources: Sources, tmp_path: Path) -> None:
+    (tmp_path / "x.tar.gz").write_bytes(sdist())
+    exact = source.resolve(Origin(kind=SourceKind.ARCHIVE, place=str(tmp_path / "x.tar.gz")), sources)
+    assert exact.commit == COMMIT
+    assert (source.tree(exact, sources) / "src/llama-arch.cpp").exists()
+
+
+def test_a_file_whose_server_knows_no_ranges_is_fetched_anew(index: Index, env: dict[str, str], tmp_path: Path) -> None:
+    content = index.files["some_llama-9.9.tar.gz"]
+    part = tmp_path / "a.tar.gz.part"
+    part.write_bytes(b"rubbish from another file")
+    file = RemoteFile(name="a.tar.gz", url=index.url.replace("/simple", "/files/some_llama-9.9.tar.gz"))
+    with fetch.client(registry.pip_config(env), env) as http, pytest.raises(SourceError, match="sha256 is"):
+        fetch.fetch_file(http, file, tmp_path / "a.tar.gz", sha256=hashlib.sha256(content).hexdigest(), report=silent)
+    with fetch.client(registry.pip_config(env), env) as http:  # the rubbish is gone, so this starts from nothing
+        fetch.fetch_file(http, file, tmp_path / "a.tar.gz", sha256=hashlib.sha256(content).hexdigest(), report=silent)
+    assert (tmp_path / "a.tar.gz").read_bytes() == content
+
+
+def test_the_order_of_preference_names_git_first() -> None:
+    assert [o.kind for o in order(BuildRequest(), pins.shipped())] == [SourceKind.GIT, SourceKind.REGISTRY]

@@ -1,0 +1,208 @@
+"""Building, whole: from a source tree to a proven build in the store, and everything that may go wrong between."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nemotron_ops import host
+from nemotron_ops.build import store
+from nemotron_ops.build.run import ensure_build, existing
+from nemotron_ops.build.selftest import SelfTestFailed
+from nemotron_ops.build.spec import TARGETS, Backend, BuildOptions, BuildRequest
+from nemotron_ops.build.store import Build
+from nemotron_ops.errors import BuildError
+from nemotron_ops.host import Facts, Tool
+from nemotron_ops.paths import Layout
+from nemotron_ops.progress import Step
+from tests.fakes.llama_cpp_tree import write_tree
+
+pytestmark = pytest.mark.real
+
+ENV = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
+
+
+@pytest.fixture(scope="module")
+def facts() -> Facts:
+    """This machine, said to have an old gcc and no AMX: then nothing is repaired beforehand."""
+    found = host.probe(ENV)
+    cxx = found.tools["cxx"]
+    tools = {**found.tools, "cxx": Tool(path=cxx.path, version=(12, 2, 0), kind="gcc")}
+    return replace(found, tools=tools, cpu_flags=frozenset({"avx2"}), gpus=())
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Path:
+    return tmp_path / "ledger"
+
+
+@pytest.fixture
+def said() -> list[str]:
+    """The notes that a build gave to people."""
+    return []
+
+
+@pytest.fixture
+def build(layout: Layout, facts: Facts, said: list[str]) -> Callable[..., Build]:
+    def make(tree: Path, *, facts: Facts = facts, force: bool = False, jobs: int | None = None) -> Build:
+        request = BuildRequest(options=BuildOptions(backend=Backend.CPU, jobs=jobs), source=str(tree), force=force)
+
+        def report(step: Step) -> None:
+            if step.note:
+                said.append(step.note)
+
+        return ensure_build(request, layout=layout, facts=facts, env=ENV, report=report)
+
+    return make
+
+
+def steps(ledger: Path) -> list[str]:
+    return ledger.read_text().split() if ledger.exists() else []
+
+
+def test_a_build_is_made_proven_stored_and_current(
+    build: Callable[..., Build], layout: Layout, tmp_path: Path, ledger: Path, llama_bin: Path
+) -> None:
+    tree = write_tree(tmp_path / "src", real=llama_bin, ledger=ledger)
+    before = sorted(str(p) for p in tree.rglob("*"))
+    made = build(tree)
+    assert sorted(str(p) for p in tree.rglob("*")) == before  # a source tree is never built in
+    assert store.current(layout) == made
+    assert all(made.binary(name).exists() for name in TARGETS)
+    proof = made.manifest["selftest"]
+    assert proof["whole"] is True
+    assert len(proof["passed"]) == 9
+    assert proof["tokens_per_s"]["generation"] > 0
+    assert made.manifest["version"] == "0.5.0"
+    assert not store.work_dir(layout, made.id).exists()
+    assert store.leftovers(layout) == ()
+
+
+def test_the_same_build_is_not_made_twice(
+    build: Callable[..., Build], tmp_path: Path, ledger: Path, llama_bin: Path
+) -> None:
+    tree = write_tree(tmp_path / "src", real=llama_bin, ledger=ledger)
+    first = build(tree)
+    assert build(tree) == first
+    assert sorted(steps(ledger)) == sorted(TARGETS)
+    build(tree, force=True)
+    assert len(steps(ledger)) == 2 * len(TARGETS)
+
+
+def test_an_illegal_instruction_is_repaired_by_flags_and_said_aloud(
+    build: Callable[..., Build], layout: Layout, tmp_path: Path, ledger: Path, llama_bin: Path, said: list[str]
+) -> None:
+    made = build(write_tree(tmp_path / "src", real=llama_bin, ledger=ledger, mode="sigill"))
+    assert made.manifest["plan"]["fixes"] == ["no-amx"]
+    assert "-mno-amx-tile" in made.manifest["plan"]["cmake"]["CMAKE_CXX_FLAGS"]
+    assert any("SIGILL" in note and "no-amx" in note for note in said)
+    assert any("SIGILL" in note for note in made.manifest["source_notes"])
+    assert store.current(layout) == made
+    assert len(store.listed(layout)) == 1
+
+
+def test_a_death_without_a_known_fix_keeps_the_build_before_it(
+    build: Callable[..., Build], layout: Layout, facts: Facts, tmp_path: Path, ledger: Path, llama_bin: Path
+) -> None:
+    good = build(write_tree(tmp_path / "good", real=llama_bin, ledger=ledger))
+    newer = {**facts.tools, "cxx": replace(facts.tools["cxx"], version=(14, 2))}
+    bad = write_tree(tmp_path / "bad", real=llama_bin, ledger=ledger, mode="sigill", minor=6)
+    with pytest.raises(SelfTestFailed, match="SIGILL"):
+        build(bad, facts=replace(facts, tools=newer))
+    assert store.current(layout) == good
+    assert store.listed(layout) == (good,)
+
+
+def test_a_binary_of_another_commit_is_not_trusted(
+    build: Callable[..., Build], layout: Layout, tmp_path: Path, ledger: Path, llama_bin: Path
+) -> None:
+    with pytest.raises(SelfTestFailed, match="instead of commit"):
+        build(write_tree(tmp_path / "src", real=llama_bin, ledger=ledger, mode="stranger"))
+    assert store.current(layout) is None
+
+
+def test_a_failed_compile_shows_the_compilers_words_and_the_log(
+    build: Callable[..., Build], layout: Layout, tmp_path: Path, ledger: Path, llama_bin: Path
+) -> None:
+    with pytest.raises(BuildError, match="cannot compile") as caught:
+        build(write_tree(tmp_path / "src", real=llama_bin, ledger=ledger, mode="broken"))
+    assert any("was not declared" in line for line in caught.value.log_tail)
+    hint = caught.value.hint or ""
+    assert Path(hint.rpartition(" ")[2]).read_text().count("was not declared") == 1
+    assert store.listed(layout) == ()
+
+
+def test_an_upgrade_can_be_rolled_back(
+    build: Callable[..., Build], layout: Layout, tmp_path: Path, ledger: Path, llama_bin: Path
+) -> None:
+    old = build(write_tree(tmp_path / "old", real=llama_bin, ledger=ledger, minor=5))
+    new = build(write_tree(tmp_path / "new", real=llama_bin, ledger=ledger, minor=6))
+    assert store.current(layout) == new
+    assert store.previous(layout) == old
+    assert store.rollback(layout) == old
+    assert store.current(layout) == old
+
+
+def command(tree: Path, layout: Layout) -> list[str]:
+    return [sys.executable, "-m", "nemotron_ops", "build", "--cpu", "--source", str(tree), "--jobs", "1"]
+
+
+def environment(layout: Layout) -> dict[str, str]:
+    return {**ENV, "NEMOTRON_OPS_HOME": str(layout.data.parent), "PYTHONPATH": os.getcwd()}
+
+
+def test_a_killed_build_goes_on_where_it_stopped(
+    layout: Layout, tmp_path: Path, ledger: Path, llama_bin: Path, eventually: Callable[..., None]
+) -> None:
+    gate = tmp_path / "gate"
+    gate.touch()
+    tree = write_tree(tmp_path / "src", real=llama_bin, ledger=ledger, gate=gate)
+    first = subprocess.Popen(command(tree, layout), env=environment(layout), start_new_session=True,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    eventually(lambda: "llama-fit-params" in steps(ledger))
+    first.kill()
+    first.wait()
+    gate.unlink()
+    assert store.listed(layout) == ()
+    again = subprocess.run(command(tree, layout), env=environment(layout), capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert store.current(layout) is not None
+    done_twice = {name for name in TARGETS if steps(ledger).count(name) > 1}
+    assert done_twice <= {"llama-fit-params"}  # the one that was running when the kill came
+
+
+def test_two_at_once_build_once_and_the_second_says_that_it_waits(
+    layout: Layout, tmp_path: Path, ledger: Path, llama_bin: Path, eventually: Callable[..., None]
+) -> None:
+    gate = tmp_path / "gate"
+    gate.touch()
+    tree = write_tree(tmp_path / "src", real=llama_bin, ledger=ledger, gate=gate)
+    logs = [tmp_path / "first.log", tmp_path / "second.log"]
+    running = []
+    for log in logs:
+        with log.open("wb") as out:
+            running.append(
+                subprocess.Popen(command(tree, layout), env=environment(layout), stdout=out, stderr=subprocess.STDOUT)
+            )
+        eventually(lambda: "llama-fit-params" in steps(ledger))
+    eventually(lambda: "waiting for it" in logs[1].read_text())
+    gate.unlink()
+    assert [child.wait(timeout=120) for child in running] == [0, 0], logs[1].read_text()
+    assert sorted(steps(ledger)) == sorted(TARGETS)
+    assert len(store.listed(layout)) == 1
+
+
+def test_the_projects_own_build_is_found_without_asking_the_network(llama_bin: Path) -> None:
+    from nemotron_ops.paths import user_layout
+
+    layout = user_layout(os.environ, uid=os.getuid())
+    request = BuildRequest(options=BuildOptions(backend=Backend.CPU))
+    found = existing(request, layout=layout, facts=host.probe(os.environ), env={"PATH": "/nonexistent"})
+    assert found is not None
+    assert found.path == llama_bin.parent
