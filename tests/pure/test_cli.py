@@ -39,10 +39,10 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
-def test_the_one_line_help_of_a_command_is_its_own_first_line(name: str) -> None:
-    command = cli.get_command(click.Context(cli), name)
-    assert command is not None
-    assert command.get_short_help_str(200) == COMMANDS[name][2].rstrip(".")
+def test_every_command_has_one_line_in_the_list_of_commands(name: str) -> None:
+    line = COMMANDS[name][2]
+    assert line.endswith(".")
+    assert len(line) <= 80
 
 
 @pytest.mark.parametrize("path", sorted(LEAVES))
