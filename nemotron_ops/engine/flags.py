@@ -136,7 +136,8 @@ def checked_args(args: Sequence[str], flags: Flags | None) -> tuple[str, ...]:
 
 def _known(word: str, flags: Flags | None) -> Flag:
     if flags is None:
-        return Flag(spellings=(normal(word),))
+        plain = normal(word)
+        return Flag(spellings=(plain, plain.replace("--no-", "--", 1)))
     flag = flags.find(word)
     if flag is None:
         near = flags.near(word)

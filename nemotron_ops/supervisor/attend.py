@@ -62,8 +62,8 @@ async def health(k: Keeper) -> None:
             k.ground.journal.add("suspect", pulse.why, instance=k.id, level="warning")
             if await canary(k, within_s=max(1.0, rules.wedge_s - (clock() - pulse.at))):
                 pulse = answered(pulse, now=clock())
-            else:  # its silence has used up the rest of the time
-                pulse, verdict = judge(pulse, None, now=clock(), health=rules)
+            elif clock() - pulse.at >= rules.wedge_s:  # its silence has used up the rest of the time
+                verdict = Verdict.STUCK
         if verdict is Verdict.STUCK:
             k.tell(Event.WEDGED, f"stuck: {pulse.why}")
             return

@@ -119,6 +119,8 @@ class Supervisor:
         found = await asyncio.to_thread(adopt.find, self.layout)
         inherited = socket.socket(fileno=listen_fd) if listen_fd is not None else given(self.env, os.getpid())
         self.gateway.open(inherited)
+        kept = frozenset(("gateway", "supervisor", *(s.name for s in config.instances), *(r.id for r in found.alive)))
+        await asyncio.to_thread(logfiles.prune, self.layout.logs, kept)
         await self.control.start()
         self._on_signals()
         self.journal.add("supervisor-started", f"pid {os.getpid()}")

@@ -510,7 +510,7 @@ for line in sys.stdin:  # one child per line; only the child has threads
         download(
             web, web.file_url(REPO, "main", "big.gguf"), name="big.gguf", size_bytes=int(size), expected=digest,
             partial=Path(partial), final=Path(final), report=silent,
-            speed=Speed(segment_bytes=1 << 20, run_segments=4, connections=3, grow_s=0.1),
+            speed=Speed(segment_bytes=1 << 20, run_segments=4, connections=2, grow_s=0.1),
         )
     os._exit(0)
 """
@@ -520,9 +520,9 @@ def test_fifty_kills_at_random_bytes_cost_hardly_a_byte_and_no_right_one(
     stage: FetchStage, tmp_path: Path, eventually: Callable[..., None]
 ) -> None:
     chance = random.Random(4)
-    data = chance.randbytes(20 << 20)
+    data = chance.randbytes(64 << 20)
     stage.hub.add(REPO, "big.gguf", data)
-    stage.hub.faults = [Fault(bytes_s=10e6)]
+    stage.hub.faults = [Fault(bytes_s=20e6)]
     partial, final = tmp_path / "big.partial", tmp_path / "big.gguf"
     argv = [stage.hub.url, str(len(data)), hashlib.sha256(data).hexdigest(), str(partial), str(final)]
     with subprocess.Popen(
@@ -544,4 +544,5 @@ def test_fifty_kills_at_random_bytes_cost_hardly_a_byte_and_no_right_one(
         int(forker.stdout.readline())
         assert int(forker.stdout.readline()) == 0
     assert final.read_bytes() == data
-    assert stage.hub.sent_bytes - len(data) <= (KILLS + 1) * 3 * 256 * 1024, "what three connections had in flight"
+    again = stage.hub.sent_bytes - len(data)  # what was under way at each kill; starting over would be half of it all
+    assert again <= len(data) // 4

@@ -1,0 +1,45 @@
+"""A supervisor as its own process, for tests: `supervised.py OPTIONS.json`. What it runs is read from CONFIG.json."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from nemotron_ops.errors import NemotronOpsError, RecipeError
+from nemotron_ops.paths import user_layout
+from nemotron_ops.supervisor import spec
+from nemotron_ops.supervisor.run import Options, supervise
+from nemotron_ops.supervisor.snapshot import ModelView
+
+
+def load(path: Path) -> spec.Config:
+    value: dict[str, Any] = json.loads(path.read_text())
+    if "bad" in value:
+        raise RecipeError(str(value["bad"]))
+    instances = tuple(spec.from_json(i) for i in value["instances"])
+    names = sorted({i.model for i in instances})
+    on_demand = {i.model for i in instances if i.lifecycle.on_demand}
+    models = tuple(ModelView(name=n, names=(n,), on_demand=n in on_demand) for n in names)
+    return spec.Config(models=models, instances=instances, capacity_bytes=value.get("capacity_bytes", {}))
+
+
+def main() -> int:
+    settings = json.loads(Path(sys.argv[1]).read_text())
+    layout = user_layout({"NEMOTRON_OPS_HOME": settings["home"]}, uid=os.getuid())
+    options = Options(
+        gateway_argv=tuple(settings["gateway"]),
+        port=settings["port"],
+        exit_on_failed=settings.get("exit_on_failed", False),
+    )
+    try:
+        return supervise(options, layout=layout, load_config=lambda: load(Path(settings["config"])), env=os.environ)
+    except NemotronOpsError as exc:
+        print(f"error: {exc.message}", file=sys.stderr)
+        return exc.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
