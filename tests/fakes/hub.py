@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import socket
 import threading
 import time
 from dataclasses import dataclass, field
@@ -157,6 +158,10 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
         wbufsize = 0
 
+        def setup(self) -> None:
+            super().setup()
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)  # little may be under way
+
         def log_message(self, format: str, *args: object) -> None:
             pass
 
@@ -268,7 +273,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 self.wfile.write(fault.body)
                 return
             at, began = start, time.monotonic()
-            piece = PIECE if fault.bytes_s is None else min(PIECE, max(1, int(fault.bytes_s / 200)))
+            piece = PIECE if fault.bytes_s is None else min(PIECE, max(1, int(fault.bytes_s / 400)))
             while at < end:
                 stop = min(x for x in (fault.close_after, fault.stall_after, end - start) if x is not None)
                 data = bytearray(entry.read(at, min(piece, end - at, max(0, stop - (at - start)))))
