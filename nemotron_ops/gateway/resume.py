@@ -41,13 +41,13 @@ class Said:
     content: str = ""
     calls: list[dict[str, str]] = field(default_factory=list)  # name, arguments
     first: dict[str, Any] = field(default_factory=dict)  # the first event
-    events: int = 0
+    tokens: int = 0  # about: one per event with text
     finished: bool = False
 
     def take(self, value: dict[str, Any]) -> None:
         """Add one event of a chat or completion."""
         self.first = self.first or value
-        self.events += 1
+        before = len(self.content) + len(self.reasoning)
         if "content" in value:  # llama-server's own completion
             self.content += value["content"] or ""
             self.finished |= value.get("stop") is True
@@ -59,6 +59,7 @@ class Said:
             for call in delta.get("tool_calls", ()):
                 self._take_call(call)
             self.finished |= bool(choice.get("finish_reason"))
+        self.tokens += len(self.content) + len(self.reasoning) > before
 
     def _take_call(self, call: Mapping[str, Any]) -> None:
         index = int(call.get("index", 0))
@@ -106,11 +107,11 @@ def continuation(api: Api, fields: Fields, said: Said) -> Continuation | None:
     changed = dict(fields)
     if GRAMMARS & fields.keys():
         return _replay(changed, said)
-    _lower_limit(api, changed, said.events)
+    _lower_limit(api, changed, said.tokens)
     if api is not Api.CHAT:
         prompt = msgspec.json.decode(fields["prompt"], type=str)
         changed["prompt"] = _raw(prompt + said.content)
-        return Continuation(msgspec.json.encode(changed), said, "", "", said.events)
+        return Continuation(msgspec.json.encode(changed), said, "", "", said.tokens)
     messages = _messages_with(fields, said)
     if messages is None:
         return _replay(dict(fields), said)
@@ -118,7 +119,7 @@ def continuation(api: Api, fields: Fields, said: Said) -> Continuation | None:
     changed["add_generation_prompt"] = _raw(False)
     answering = bool(said.content or said.calls)
     changed["continue_final_message"] = _raw("content" if answering else "reasoning_content")
-    return Continuation(msgspec.json.encode(changed), said, "", "", said.events)
+    return Continuation(msgspec.json.encode(changed), said, "", "", said.tokens)
 
 
 def _replay(fields: dict[str, msgspec.Raw], said: Said) -> Continuation:

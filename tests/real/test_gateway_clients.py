@@ -1,0 +1,354 @@
+"""Real clients and a real llama-server with the gateway between them: nobody notices that it is there."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import httpx
+import openai
+import pytest
+
+from nemotron_ops.models.synthetic import ensure
+from nemotron_ops.supervisor.snapshot import ModelView, State
+from tests.gateway_engine import read_request
+from tests.gateway_stage import Engine, Stage, gateway, open_request
+
+pytestmark = pytest.mark.real
+
+SUM = [{"role": "user", "content": "What is 2 + 2?"}]
+CAPITAL = [{"role": "user", "content": "What is the capital of France?"}]
+WEATHER = [{"role": "user", "content": "What is the weather in Oslo?"}]
+CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+TOOL = {"name": "get_weather", "description": "Weather of a city", "parameters": CITY}
+TOOLS = [{"type": "function", "function": TOOL}]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return ensure("moe", tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory, model: Path, llama_bin: Path) -> Iterator[Stage]:
+    """A gateway before one llama-server that calls itself by the public name, so that answers can be compared."""
+    folder = tmp_path_factory.mktemp("real")
+    with gateway(folder) as found:
+        binary = llama_bin / "llama-server"
+        engine = Engine(name="tiny-0", model=model, folder=folder, binary=binary, alias="tiny")
+        found.engines.append(engine)
+        engine.start()
+        view = ModelView(
+            name="tiny", names=("tiny", "org/tiny"), profiles={"tools": {"temperature": 0.6, "top_p": 0.95}}
+        )
+        found.control.show(models=(view,), instances=(engine.view(),))
+        found.settle()
+        yield found
+
+
+@pytest.fixture(scope="module")
+def client(stage: Stage) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{stage.url}/v1", api_key="sk-no-key-required", max_retries=0) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def claude(stage: Stage) -> Iterator[anthropic.Anthropic]:
+    with anthropic.Anthropic(base_url=stage.url, api_key="sk-no-key-required", max_retries=0) as found:
+        yield found
+
+
+# OpenAI's package
+
+
+def test_chat_whole_and_streamed(client: openai.OpenAI) -> None:
+    whole: Any = client.chat.completions.create(model="org/tiny", messages=SUM)  # type: ignore[call-overload]
+    assert whole.choices[0].message.content == "2 + 2 = 4."
+    assert whole.choices[0].message.reasoning_content == "Two plus two makes four.\n"
+    assert whole.model == "org/tiny"
+    assert whole.usage.completion_tokens > 0
+    stream: Any = client.chat.completions.create(model="tiny:tools", messages=SUM, stream=True)  # type: ignore[call-overload]
+    chunks = list(stream)
+    assert "".join(c.choices[0].delta.content or "" for c in chunks) == "2 + 2 = 4."
+    assert {c.model for c in chunks} == {"tiny:tools"}
+    assert chunks[-1].choices[0].finish_reason == "stop"
+
+
+def test_a_tool_is_called_and_its_result_used(client: openai.OpenAI) -> None:
+    first: Any = client.chat.completions.create(model="tiny", messages=WEATHER, tools=TOOLS)  # type: ignore[call-overload]
+    (call,) = first.choices[0].message.tool_calls
+    assert (call.function.name, json.loads(call.function.arguments)) == ("get_weather", {"city": "Oslo"})
+    turn = {"role": "assistant", "content": "", "tool_calls": [call.model_dump()]}
+    result = {"role": "tool", "tool_call_id": call.id, "content": "sunny"}
+    second: Any = client.chat.completions.create(model="tiny", messages=[*WEATHER, turn, result], tools=TOOLS)  # type: ignore[call-overload]
+    assert second.choices[0].message.content == "It is sunny in Oslo."
+
+
+def test_completions_responses_and_models(client: openai.OpenAI) -> None:
+    text = client.completions.create(model="tiny", prompt="What is 2 + 2?", max_tokens=6)
+    assert text.choices[0].text
+    answer = client.responses.create(model="tiny", input="What is 2 + 2?")
+    assert answer.output_text == "2 + 2 = 4."
+    events = client.responses.create(model="tiny", input="What is 2 + 2?", stream=True)
+    assert "".join(e.delta for e in events if e.type == "response.output_text.delta") == "2 + 2 = 4."
+    assert [m.id for m in client.models.list()] == ["tiny"]
+    assert client.models.retrieve("org/tiny").id == "tiny"
+
+
+def test_errors_are_the_clients_own_classes(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match="known models: tiny"):
+        client.chat.completions.create(model="nope", messages=SUM)  # type: ignore[call-overload]
+    with pytest.raises(openai.BadRequestError, match="messages"):
+        client.post("/chat/completions", body={"model": "tiny"}, cast_to=httpx.Response)
+    with pytest.raises(openai.InternalServerError):
+        client.embeddings.create(model="tiny", input="x")  # this llama-server was started without: 501
+
+
+def test_thinking_is_switched_off_and_bounded(client: openai.OpenAI) -> None:
+    def thought(**extra: Any) -> str:
+        answer: Any = client.chat.completions.create(model="tiny", messages=SUM, extra_body=extra)  # type: ignore[call-overload]
+        return getattr(answer.choices[0].message, "reasoning_content", "") or ""
+
+    assert thought() == "Two plus two makes four.\n"
+    assert thought(enable_thinking=False) == ""
+    assert thought(reasoning={"effort": "none"}) == ""
+    assert thought(thinking={"type": "disabled"}) == ""
+    assert len(thought(thinking_budget=2)) < len(thought())
+
+
+# Anthropic's package
+
+
+def test_messages_whole_and_streamed(claude: anthropic.Anthropic) -> None:
+    whole = claude.messages.create(model="org/tiny", max_tokens=100, messages=SUM)  # type: ignore[arg-type]
+    assert [b.type for b in whole.content] == ["thinking", "text"]
+    assert whole.content[1].text == "2 + 2 = 4."  # type: ignore[union-attr]
+    assert whole.model == "org/tiny"
+    with claude.messages.stream(model="tiny", max_tokens=100, messages=SUM) as stream:  # type: ignore[arg-type]
+        assert "".join(stream.text_stream) == "2 + 2 = 4."
+        assert stream.get_final_message().usage.output_tokens == whole.usage.output_tokens
+
+
+def test_messages_call_a_tool_and_count_tokens(claude: anthropic.Anthropic) -> None:
+    tool: Any = {"name": "get_weather", "description": "w", "input_schema": CITY}
+    answer = claude.messages.create(model="tiny", max_tokens=100, messages=WEATHER, tools=[tool])  # type: ignore[arg-type]
+    (use,) = [b for b in answer.content if b.type == "tool_use"]
+    assert use.input == {"city": "Oslo"}
+    assert answer.stop_reason == "tool_use"
+    assert claude.messages.count_tokens(model="tiny", messages=SUM).input_tokens > 5  # type: ignore[arg-type]
+
+
+def test_anthropics_errors_are_its_own_classes(claude: anthropic.Anthropic) -> None:
+    with pytest.raises(anthropic.NotFoundError, match="known models: tiny"):
+        claude.messages.create(model="nope", max_tokens=5, messages=SUM)  # type: ignore[arg-type]
+
+
+# the same bytes as from llama-server itself
+
+RANDOM = {"id", "created", "created_at", "completed_at", "timings", "call_id", "item_id", "id_slot"}
+CASES: list[tuple[str, dict[str, Any]]] = [
+    ("/v1/chat/completions", {"messages": SUM}),
+    ("/v1/chat/completions", {"messages": WEATHER, "tools": TOOLS}),
+    ("/v1/chat/completions", {"messages": SUM, "max_tokens": 3}),
+    ("/v1/chat/completions", {"messages": SUM, "logprobs": True, "top_logprobs": 2}),
+    ("/v1/chat/completions", {"messages": SUM, "n": 2}),
+    ("/v1/chat/completions", {"messages": SUM, "stop": ["="]}),
+    ("/v1/chat/completions", {"messages": SUM, "response_format": {"type": "json_object"}, "max_tokens": 40}),
+    ("/v1/chat/completions", {"messages": SUM, "stream": True}),
+    ("/v1/chat/completions", {"messages": SUM, "stream": True, "stream_options": {"include_usage": True}}),
+    ("/v1/chat/completions", {"messages": WEATHER, "tools": TOOLS, "stream": True}),
+    ("/v1/chat/completions", {}),
+    ("/v1/chat/completions", {"messages": "x"}),
+    ("/v1/completions", {"prompt": "What is 2 + 2?", "max_tokens": 5}),
+    ("/v1/completions", {"prompt": ["a", "b"], "max_tokens": 3}),
+    ("/v1/completions", {"prompt": "What is 2 + 2?", "max_tokens": 5, "stream": True}),
+    ("/completion", {"prompt": "What is 2 + 2?", "n_predict": 5}),
+    ("/completion", {"prompt": "What is 2 + 2?", "n_predict": 5, "return_tokens": True}),
+    ("/completion", {"prompt": "What is 2 + 2?", "n_predict": 5, "stream": True}),
+    ("/v1/responses", {"input": "What is 2 + 2?"}),
+    ("/v1/responses", {"input": "What is 2 + 2?", "stream": True}),
+    ("/v1/responses", {"input": WEATHER, "tools": [{"type": "function", **TOOL}]}),
+    ("/v1/messages", {"messages": SUM, "max_tokens": 50}),
+    ("/v1/messages", {"messages": SUM, "max_tokens": 50, "stop_sequences": ["="]}),
+    ("/v1/messages", {"messages": SUM, "max_tokens": 50, "stream": True}),
+    ("/v1/messages/count_tokens", {"messages": SUM}),
+    ("/v1/chat/completions/input_tokens", {"messages": SUM}),
+    ("/tokenize", {"content": "What is 2 + 2?", "with_pieces": True}),
+    ("/detokenize", {"tokens": [100, 101]}),
+    ("/apply-template", {"messages": SUM}),
+    ("/infill", {"input_prefix": "a", "input_suffix": "b"}),
+    ("/v1/embeddings", {"input": "x"}),
+    ("/v1/rerank", {"query": "a", "documents": ["b"]}),
+]
+
+
+def plain(value: Any) -> Any:
+    """A value without what differs from run to run."""
+    if isinstance(value, dict):
+        return {k: "random" if k in RANDOM else plain(v) for k, v in value.items()}
+    return [plain(v) for v in value] if isinstance(value, list) else value
+
+
+def readable(answer: httpx.Response) -> list[Any]:
+    """Status, and the body as values in order; a stream as its lines."""
+    if answer.headers["content-type"].startswith("text/event-stream"):
+        lines = [line for line in answer.text.split("\n") if line]
+        return [json.dumps(plain(json.loads(x[6:]))) if x.startswith("data: {") else x for x in lines]
+    return [answer.status_code, json.dumps(plain(answer.json()))]
+
+
+@pytest.mark.parametrize(("path", "body"), CASES, ids=lambda v: v if isinstance(v, str) else "+".join(v))
+def test_the_same_bytes_as_from_llama_server(stage: Stage, path: str, body: dict[str, Any]) -> None:
+    (engine,) = stage.engines
+    body = {"model": "tiny", "temperature": 0, "cache_prompt": False, **body}
+    if path.startswith("/v1/messages"):
+        del body["cache_prompt"]
+    head = {"Authorization": f"Bearer {engine.key}", "Connection": "close"}
+    transport = httpx.HTTPTransport(uds=str(engine.socket))
+    with httpx.Client(transport=transport, base_url="http://engine", headers=head, timeout=60) as direct:
+        direct.post(path, json=body)  # so that both find the same prompt in the cache
+        expected = readable(direct.post(path, json=body))
+    with httpx.Client(base_url=stage.url, timeout=60) as through:
+        assert readable(through.post(path, json=body)) == expected
+
+
+# leaving and dying
+
+
+def busy(engine: Engine) -> int:
+    """How many slots of a real llama-server work."""
+    transport = httpx.HTTPTransport(uds=str(engine.socket))
+    with httpx.Client(transport=transport, headers={"Authorization": f"Bearer {engine.key}"}) as direct:
+        return sum(slot["is_processing"] for slot in direct.get("http://engine/slots").json())
+
+
+FOREVER = {
+    "model": "tiny",
+    "messages": [{"role": "user", "content": "Count forever."}],
+    "max_tokens": 100000,
+    "ignore_eos": True,
+}
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+def test_who_leaves_frees_the_slot_while_another_streams(
+    stage: Stage, eventually: Callable[..., None], stream: bool
+) -> None:
+    """llama-server alone would compute a whole answer to its end as long as another one streams."""
+    (engine,) = stage.engines
+    eventually(lambda: busy(engine) == 0)
+    with open_request(stage, "/v1/chat/completions", {**FOREVER, "stream": True}) as steady:
+        steady.until(b"data:")
+        with open_request(stage, "/v1/chat/completions", {**FOREVER, "stream": stream}):
+            eventually(lambda: busy(engine) == 2)
+        eventually(lambda: busy(engine) == 1)
+        steady.socket.shutdown(socket.SHUT_RDWR)
+    eventually(lambda: busy(engine) == 0)
+
+
+class Dying(threading.Thread):
+    """Stands before a real llama-server and closes a connection after some events of its stream."""
+
+    def __init__(self, path: Path, real: Path, events: int) -> None:
+        super().__init__(daemon=True)
+        self.real, self.events = real, events
+        self.server = socket.socket(socket.AF_UNIX)
+        self.server.bind(str(path))
+        self.server.listen()
+
+    def run(self) -> None:
+        s, _ = self.server.accept()
+        with s, socket.socket(socket.AF_UNIX) as engine:
+            request = read_request(s)
+            assert request is not None
+            engine.connect(str(self.real))
+            head = "".join(f"{k}: {v}\r\n" for k, v in request.headers.items())
+            engine.sendall(f"POST {request.path} HTTP/1.1\r\n{head}\r\n".encode() + request.body)
+            seen = b""
+            while seen.count(b"data: ") < self.events:
+                part = engine.recv(400)
+                seen += part
+                s.sendall(part)
+
+
+@pytest.mark.parametrize("events", [1, 3, 8, 10, 12])
+@pytest.mark.parametrize("kind", ["text", "tool call", "no thinking"])
+def test_a_stream_is_continued_by_another_llama_server_word_for_word(
+    stage: Stage, tmp_path: Path, kind: str, events: int
+) -> None:
+    (engine,) = stage.engines
+    body: dict[str, Any] = {"model": "org/tiny", "messages": CAPITAL, "stream": True, "temperature": 0}
+    body["stream_options"] = {"include_usage": True}
+    if kind == "tool call":
+        body |= {"messages": WEATHER, "tools": TOOLS}
+    if kind == "no thinking":
+        body["reasoning_effort"] = "none"
+        events = min(events, 6)
+
+    def ask() -> dict[str, str]:
+        with open_request(stage, "/v1/chat/completions", body) as answer:
+            raw = answer.rest()
+        assert not answer.broken
+        assert raw.endswith(b"data: [DONE]\n\n")
+        said = {"reasoning_content": "", "content": "", "arguments": "", "name": "", "finish": "", "tokens": ""}
+        ids = set()
+        for line in raw.split(b"\n"):
+            if not line.startswith(b"data: {"):
+                continue
+            value = json.loads(line[6:])
+            ids.add(value["id"])
+            said["tokens"] = str(value.get("usage", {}).get("completion_tokens", ""))
+            for choice in value["choices"]:
+                delta = choice["delta"]
+                said["content"] += delta.get("content") or ""
+                said["reasoning_content"] += delta.get("reasoning_content") or ""
+                said["finish"] += choice["finish_reason"] or ""
+                for call in delta.get("tool_calls", ()):
+                    said["arguments"] += call["function"].get("arguments", "")
+                    said["name"] += call["function"].get("name", "")
+        assert len(ids) == 1
+        return said
+
+    expected = ask()
+    dying = Dying(tmp_path / "d.sock", engine.socket, events)
+    dying.start()
+    one = engine.view(name="tiny-dying", socket=str(tmp_path / "d.sock"))
+    other = engine.view(pid=stage.control.snapshot.serial)  # a new process, to which no conversation belongs
+    stage.control.show(instances=(one, other))
+    stage.settle()
+    try:
+        got = ask()
+        dying.join(timeout=10)
+        assert not dying.is_alive(), "the fault did not happen"
+    finally:
+        dying.server.close()
+        stage.control.show(instances=(engine.view(),))
+        stage.settle()
+    tokens, right = got.pop("tokens"), expected.pop("tokens")
+    assert got == expected
+    assert not tokens or abs(int(tokens) - int(right)) <= 2  # tokens without text of their own are not counted again
+
+
+def test_a_killed_llama_server_is_survived_by_a_stream(
+    tmp_path: Path, model: Path, llama_bin: Path, eventually: Callable[..., None]
+) -> None:
+    engine = Engine(name="tiny-0", model=model, folder=tmp_path, binary=llama_bin / "llama-server", slots=1).start()
+    with gateway(tmp_path) as stage:
+        stage.engines.append(engine)
+        stage.control.show(models=(ModelView(name="tiny", names=("tiny",)),), instances=(engine.view(),))
+        body = {**FOREVER, "stream": True, "max_tokens": 900}
+        with open_request(stage, "/v1/chat/completions", body) as answer:
+            answer.until(b"reasoning_content")
+            engine.kill()
+            stage.control.change("tiny-0", state=State.BACKOFF)
+            engine.start()
+            stage.control.show(instances=(engine.view(),))
+            raw = answer.rest()
+        assert not answer.broken
+        assert raw.endswith(b"data: [DONE]\n\n")
+        assert b'"finish_reason":"length"' in raw
