@@ -113,7 +113,7 @@ class Stage:
     # ---- asking
 
     def ask(self, verb: str, **args: Any) -> dict[str, Any]:
-        return control.request(self.layout, verb, timeout_s=WITHIN_S, **args)
+        return control.request(self.layout, verb, timeout_s=WITHIN_S / 2, **args)
 
     def instances(self) -> dict[str, dict[str, Any]]:
         return {i["name"]: i for i in self.ask("status")["instances"]}

@@ -21,6 +21,7 @@ from nemotron_ops.supervisor.state import Event
 
 REST = (State.STOPPED, State.FAILED)
 TICK_S = 0.5
+GATHER_S = 0.005
 FREE_WAIT_S = 30.0  # how long freed memory may take to show
 
 
@@ -57,6 +58,7 @@ class Fleet:
                         await self._dirty.wait()
                 except TimeoutError:
                     pass
+                await asyncio.sleep(GATHER_S)  # lets keepers act, and makes one review of many changes
                 self._dirty.clear()
                 await self.review()
         finally:
@@ -258,7 +260,7 @@ class Fleet:
         )  # fmt: skip
 
     def _idle(self, k: Keeper) -> bool:
-        return k.life.state is State.READY and not k.busy and not self.ground.inflight(k.id)
+        return k.life.state is State.READY and not k.told and not k.busy and not self.ground.inflight(k.id)
 
     def _show(self) -> None:
         """Publish a new Snapshot if anything in it differs."""

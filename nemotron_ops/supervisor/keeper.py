@@ -93,9 +93,14 @@ class Keeper:
         return self._client
 
     @property
+    def told(self) -> bool:
+        """Whether something is in the inbox that it has not yet acted on."""
+        return not self._inbox.empty()
+
+    @property
     def at_rest(self) -> bool:
         """No process, and none will come by itself."""
-        return self.life.state in (State.STOPPED, State.FAILED) and self._inbox.empty()
+        return self.life.state in (State.STOPPED, State.FAILED) and not self.told
 
     def view(self) -> InstanceView:
         state = self.life.state

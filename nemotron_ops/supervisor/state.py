@@ -272,7 +272,8 @@ def _after_exit(
     reason = life.fault or what.reason
     failed = bool(life.fault) or (what.failure and not life.asked)
     if not life.wanted:
-        return _enter(life, State.STOPPED, replace(what, reason=""), now, rules), ()
+        why = life.reason if life.state in (State.STOPPING, State.KILLING) else ""  # who asked for it, not how it ended
+        return _enter(life, State.STOPPED, replace(what, reason=why), now, rules), ()
     if life.asked and not life.fault:
         return replace(_starting(life, now, rules), restarts=life.restarts + 1), (Action.SPAWN,)
     policy = rules.restart.policy

@@ -1,4 +1,4 @@
-"""Crashes, upgrades and changes: what runs goes on running, with the same pids, and nobody else's process is touched."""
+"""Crashes, upgrades and changes: what runs goes on, with the same pids, and nobody else's process is touched."""
 
 from __future__ import annotations
 
