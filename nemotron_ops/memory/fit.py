@@ -18,7 +18,7 @@ from nemotron_ops.errors import FitError
 from nemotron_ops.host.facts import Facts
 from nemotron_ops.memory.hyper import Hyper, hyper
 from nemotron_ops.memory.machine import HOST, Device, Machine, machine
-from nemotron_ops.memory.model import MIB, Estimate, Settings, estimate_hyper, settings_from, with_context
+from nemotron_ops.memory.model import MIB, Estimate, Settings, estimate_hyper, settings_from, weight_bytes, with_context
 from nemotron_ops.memory.placement import Split, bytes_by_device, deal
 from nemotron_ops.models.gguf import Header
 
@@ -291,10 +291,11 @@ def _refusal(q: Question, modes: Collection[Mode]) -> FitError:
     last = list(modes)[-1]
     lacking = shortage(q, _most(q, last))
     nearest = max(largest_context(q, mode, upto=q.settings.ctx_size) for mode in modes)
+    weights = weight_bytes(q.hyper)
     if nearest:
         hint = f"a context of {nearest:,} tokens would fit: --ctx-size {nearest}"
-    elif q.settings.parallel > 1 and q.hyper.rs_sequence_bytes:
-        hint = "try fewer slots (--parallel 1) or a smaller quant; `nemotron-ops plan` shows what fits"
+    elif lacking and weights > sum(d.room_bytes for d in (q.machine.host, *q.machine.gpus)):
+        hint = f"its weights alone take {weights / 1e9:.1f} GB: take a smaller quant or model; see `nemotron-ops plan`"
     else:
-        hint = "try a smaller quant or model; `nemotron-ops plan` shows what fits"
+        hint = "try fewer slots (--parallel 1) or a smaller quant; `nemotron-ops plan` shows what fits"
     return FitError(f"cannot fit the model with a context of {q.settings.ctx_size:,} tokens: {lacking}", hint=hint)

@@ -137,7 +137,7 @@ def estimate_hyper(h: Hyper, s: Settings) -> Estimate:
         kv=s.streams * s.cells * sum(kv_layers),
         rs=rs,
         compute=compute,
-        output=4 * h.n_vocab * s.parallel,
+        output=4 * h.n_vocab * s.parallel * (2 if mtp else 1),  # MTP drafts in a context of its own
         mtp_kv=s.streams * s.cells * mtp_rows,
         mtp_compute=compute if mtp else 0,
         lora=s.lora_bytes,

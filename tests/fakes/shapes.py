@@ -7,14 +7,19 @@ follow from them equal the published ones (3.97 B, 31.6 B, 120.7 B).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from gguf import GGMLQuantizationType
 
+from nemotron_ops.models import gguf
+from nemotron_ops.models.gguf import Header
 from nemotron_ops.models.synthetic.container import TensorInfo, Value, header, padded, tensor_type
-from nemotron_ops.models.synthetic.shape import Shape
+from nemotron_ops.models.synthetic.metadata import metadata
+from nemotron_ops.models.synthetic.scripts import script_vocabulary
+from nemotron_ops.models.synthetic.shape import Shape, tensors
 from nemotron_ops.models.synthetic.write import write_sparse
 
 NANO_4B = Shape(
@@ -31,7 +36,8 @@ SUPER_120B = Shape(
     n_embd=4096, n_head=32, n_head_kv=2, head_dim=128, ssm_heads=128, ssm_head_dim=64, n_group=8,
     n_expert=512, n_used=22, n_ff_exp=2688, n_ff_shexp=5376, expert_scale=5.0, latent=1024,
 )  # fmt: skip
-TRUE_SHAPES = {"4b": NANO_4B, "30b": NANO_30B, "120b": SUPER_120B}
+TRUE_SHAPES = {"4b": NANO_4B, "30b": NANO_30B, "120b": SUPER_120B, "120b-mtp": replace(SUPER_120B, mtp=True)}
+N_VOCAB = 131072
 
 
 def sparse(name: str, directory: Path, quant: str = "Q4_K", shards: int = 1) -> Path:
@@ -87,13 +93,32 @@ def sparse_transformer(name: str, directory: Path, quant: str = "Q8_0") -> Path:
     """A true-size ordinary transformer, written to `directory`."""
     shape = TRANSFORMERS[name]
     kind = GGMLQuantizationType[quant]
-    infos = [TensorInfo(name=n, size=s, type=tensor_type(n, s, kind)) for n, s in _tensors(shape)]
+    infos = _infos(_tensors(shape), kind)
     path = directory / f"{name}-{quant}.gguf"
-    head = header(_metadata(shape), infos)
+    head = header(metadata_of(shape), infos)
     with path.open("wb") as f:
         f.write(head)
         f.truncate(len(head) + sum(padded(i.n_bytes) for i in infos))
     return path
+
+
+def true_header(name: str, quant: str) -> Header:
+    """The header alone of a true-size model, without a file."""
+    kind = GGMLQuantizationType[quant]
+    if name in TRANSFORMERS:
+        pairs, found = metadata_of(TRANSFORMERS[name]), _infos(_tensors(TRANSFORMERS[name]), kind)
+    else:
+        shape, vocab = TRUE_SHAPES[name], script_vocabulary()
+        pairs = metadata(shape, vocab, name=name, quant=quant, template="")
+        pairs[f"{shape.arch}.vocab_size"] = N_VOCAB
+        del pairs["tokenizer.ggml.tokens"]
+        found = _infos(tensors(shape, N_VOCAB), kind)
+    data = header(pairs, found)
+    return gguf.parse(lambda offset, n: data[offset : offset + n], size=len(data))
+
+
+def _infos(named: Iterable[tuple[str, tuple[int, ...]]], kind: GGMLQuantizationType) -> list[TensorInfo]:
+    return [TensorInfo(name=n, size=size, type=tensor_type(n, size, kind)) for n, size in named]
 
 
 def _tensors(s: Transformer) -> list[tuple[str, tuple[int, ...]]]:
@@ -120,7 +145,7 @@ def _tensors(s: Transformer) -> list[tuple[str, tuple[int, ...]]]:
     return found if s.tied else [*found, ("output.weight", (s.n_vocab, s.n_embd))]
 
 
-def _metadata(s: Transformer) -> dict[str, Value]:
+def metadata_of(s: Transformer) -> dict[str, Value]:
     pairs: dict[str, Value] = {
         "block_count": s.n_layer,
         "context_length": 131072,
