@@ -42,7 +42,9 @@ class Balancer:
     socket: str = SOCKET
     queue_s: int = 600
     answer_s: int = 3600  # longest silence of a host: a long prompt may take this long to read
-    overload_percent: int = 150
+    # a host may have this share of the mean load before it is passed over. Small, because HAProxy queues at the host
+    # that was chosen: with 200, requests waited for one host while another one had slots free
+    overload_percent: int = 125
     check_ms: int = 1000
 
 
@@ -74,6 +76,13 @@ def parse_stat(csv: str) -> tuple[ServerState, ...]:
     rows = [dict(zip(header, line, strict=False)) for line in lines[1:]]
     hosts = [r for r in rows if r.get("pxname") == BACKEND and r.get("svname") not in ("BACKEND", "FRONTEND")]
     return tuple(_state(row) for row in hosts)
+
+
+def waiting(csv: str) -> int:
+    """Requests that wait for a slot, at a host or at the door."""
+    lines = [line.split(",") for line in csv.splitlines() if line.strip()]
+    column = [name.strip("# ") for name in lines[0]].index("qcur") if lines else 0
+    return sum(int(line[column]) for line in lines[1:] if line[0] == BACKEND and line[column].isdigit())
 
 
 def set_state(name: str, state: str) -> str:

@@ -79,7 +79,7 @@ def install(text: str, *, config: Path = CONFIG, force: bool = False) -> None:
 
 def check(config: Path) -> None:
     """Raise DeployError with HAProxy's own words if it finds the configuration wrong."""
-    done = run(("haproxy", "-c", "-q", "-f", config), timeout_s=30)
+    done = run(("haproxy", "-c", "-f", config), timeout_s=30)
     if done.returncode == 127:
         raise DeployError(
             "cannot check the balancer's configuration: haproxy is not installed", hint="apt-get install haproxy"

@@ -1,0 +1,298 @@
+"""A real HAProxy with the configuration that we render, in front of small servers with knobs."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nemotron_ops.deploy import haproxy
+from nemotron_ops.deploy.balancer import Balancer, Server, render, waiting
+from nemotron_ops.progress import silent
+
+pytestmark = pytest.mark.process
+Eventually = Callable[..., None]
+
+
+@dataclass(kw_only=True)
+class Upstream:
+    """A stand-in for one host's gateway."""
+
+    name: str
+    ready: bool = True
+    dies: bool = False  # closes the connection instead of answering
+    gate: threading.Event = field(default_factory=threading.Event)  # answers wait for it
+    asked: int = 0
+    running: int = 0
+    most: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    server: ThreadingHTTPServer | None = None
+
+    def start(self) -> None:
+        upstream = self
+        upstream.gate.set()
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                status = 200 if upstream.ready or self.path != "/health" else 503
+                self.answer(status, {"host": upstream.name})
+
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["Content-Length"]))
+                if upstream.dies:
+                    self.close_connection = True
+                    self.connection.shutdown(socket.SHUT_RDWR)
+                    return
+                with upstream.lock:
+                    upstream.asked += 1
+                    upstream.running += 1
+                    upstream.most = max(upstream.most, upstream.running)
+                upstream.gate.wait(30)
+                with upstream.lock:
+                    upstream.running -= 1
+                self.answer(200, {"host": upstream.name})
+
+            def answer(self, status: int, value: Any) -> None:
+                body = json.dumps(value).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def handle(self) -> None:
+                with suppress(ConnectionError):  # HAProxy ends connections that it has no more use for
+                    super().handle()
+
+            def log_message(self, *args: Any) -> None:
+                return
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+    @property
+    def address(self) -> str:
+        assert self.server
+        return f"127.0.0.1:{self.server.server_port}"
+
+    def close(self) -> None:
+        assert self.server
+        self.gate.set()
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@dataclass(kw_only=True)
+class Door:
+    """A running HAProxy."""
+
+    port: int
+    runtime: Path
+    upstreams: dict[str, Upstream]
+
+    def ask_quietly(self, text: str, **more: Any) -> str:
+        """Like `ask`, once HAProxy has finished with every earlier request: load decides nothing then."""
+        deadline = time.monotonic() + 30
+        while any(s.running for s in haproxy.states(self.runtime)):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        return self.ask(text, **more)
+
+    def ask(self, text: str, *, headers: dict[str, str] | None = None, fields: dict[str, Any] | None = None) -> str:
+        """Who answers a conversation that begins with `text`."""
+        status, answer = self.post({"messages": [{"role": "user", "content": text}], **(fields or {})}, headers or {})
+        assert status == 200, answer
+        return str(json.loads(answer)["host"])
+
+    def post(self, value: Any, headers: dict[str, str]) -> tuple[int, str]:
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)) as c:
+            c.request(
+                "POST", "/v1/chat/completions", json.dumps(value), {"Content-Type": "application/json", **headers}
+            )
+            response = c.getresponse()
+            return response.status, response.read().decode()
+
+    def state(self, name: str) -> str:
+        return {s.name: s.status for s in haproxy.states(self.runtime)}[name]
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+@pytest.fixture
+def started(tmp_path: Path, eventually: Eventually) -> Iterator[Callable[..., Door]]:
+    """Starts HAProxy in front of three upstreams."""
+    assert shutil.which("haproxy"), "apt-get install -y haproxy"
+    children: list[subprocess.Popen[bytes]] = []
+    upstreams = {name: Upstream(name=name) for name in ("a", "b", "c")}
+
+    def start(**shape: Any) -> Door:
+        for upstream in upstreams.values():
+            upstream.start()
+        servers = tuple(Server(name=u.name, address=u.address) for u in upstreams.values())
+        port, runtime = free_port(), tmp_path / "admin.sock"
+        shaped = Balancer(
+            servers=servers, bind=f"127.0.0.1:{port}", stats="", socket=str(runtime), check_ms=100, **shape
+        )  # fmt: skip
+        config = tmp_path / "haproxy.cfg"
+        config.write_text(render(shaped))
+        haproxy.check(config)
+        log = (tmp_path / "log").open("wb")
+        children.append(subprocess.Popen(["haproxy", "-db", "-f", config], stdout=log, stderr=log))
+        log.close()
+        door = Door(port=port, runtime=runtime, upstreams=upstreams)
+        eventually(runtime.exists)
+        return door
+
+    yield start
+    for child in children:
+        child.kill()
+        child.wait()
+    for upstream in upstreams.values():
+        if upstream.server:
+            upstream.close()
+
+
+@pytest.fixture
+def door(started: Callable[..., Door]) -> Door:
+    return started()
+
+
+def test_a_conversation_stays_on_one_host_and_conversations_spread(door: Door) -> None:
+    homes = {text: {door.ask_quietly(text) for _ in range(3)} for text in map(str, range(24))}
+    assert all(len(hosts) == 1 for hosts in homes.values())
+    assert set.union(*homes.values()) == {"a", "b", "c"}
+
+
+def test_a_longer_turn_of_the_same_conversation_goes_where_it_is_warm(door: Door) -> None:
+    first = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hello"}]
+    longer = [*first, {"role": "assistant", "content": "hi"}, {"role": "user", "content": "and now?"}]
+    homes = {
+        json.loads(door.post({"messages": m, "max_tokens": i}, {})[1])["host"] for i, m in enumerate([first, longer])
+    }
+    assert len(homes) == 1
+
+
+def test_a_session_header_and_a_cache_key_count_more_than_the_words(door: Door) -> None:
+    assert len({door.ask_quietly(f"q{i}", headers={"X-Session-Id": "s1"}) for i in range(8)}) == 1
+    assert len({door.ask_quietly(f"q{i}", fields={"prompt_cache_key": "k1"}) for i in range(8)}) == 1
+
+
+def test_a_body_that_is_no_chat_is_routed_by_its_beginning(door: Door) -> None:
+    assert len({door.ask_quietly("", fields={"messages": [], "prompt": "once upon a time"}) for _ in range(4)}) == 1
+
+
+def test_a_host_that_is_not_ready_gets_nothing_until_it_is(door: Door, eventually: Eventually) -> None:
+    door.upstreams["b"].ready = False
+    eventually(lambda: door.state("b") == "DOWN")
+    before = door.upstreams["b"].asked
+    assert {door.ask(f"q{i}") for i in range(24)} == {"a", "c"}
+    assert door.upstreams["b"].asked == before
+    door.upstreams["b"].ready = True
+    eventually(lambda: door.state("b") == "UP")
+    assert {door.ask(f"q{i}") for i in range(24)} == {"a", "b", "c"}
+
+
+def test_a_host_that_dies_before_its_answer_begins_costs_no_request(door: Door) -> None:
+    door.upstreams["a"].dies = True
+    assert {door.ask(f"q{i}") for i in range(24)} == {"b", "c"}
+
+
+def test_a_host_takes_as_many_requests_as_it_has_slots_and_the_rest_waits(
+    started: Callable[..., Door], eventually: Eventually
+) -> None:
+    door = started(slots=2)
+    for upstream in door.upstreams.values():
+        upstream.gate.clear()
+    with ThreadPoolExecutor(12) as pool:
+        answers = [pool.submit(door.ask, f"q{i}") for i in range(12)]
+        eventually(lambda: sum(u.running for u in door.upstreams.values()) == 6)
+        eventually(lambda: waiting(haproxy.ask(door.runtime, "show stat")) == 6)
+        for upstream in door.upstreams.values():
+            upstream.gate.set()
+        assert len([a.result() for a in answers]) == 12
+    assert max(u.most for u in door.upstreams.values()) == 2
+
+
+def test_one_busy_conversation_does_not_bury_its_host(started: Callable[..., Door], eventually: Eventually) -> None:
+    """Bounded load: the same prompt everywhere would put everything on one host without it."""
+    door = started(slots=8)
+    for upstream in door.upstreams.values():
+        upstream.gate.clear()
+    with ThreadPoolExecutor(12) as pool:
+        answers = [pool.submit(door.ask, "the same question") for _ in range(12)]
+        eventually(lambda: sum(u.running for u in door.upstreams.values()) == 12)
+        for upstream in door.upstreams.values():
+            upstream.gate.set()
+        hosts = [a.result() for a in answers]
+    assert len(set(hosts)) > 1
+    assert max(hosts.count(h) for h in set(hosts)) <= 5
+
+
+def test_draining_lets_requests_end_and_sends_no_new_ones(door: Door, eventually: Eventually) -> None:
+    home = door.ask_quietly("q")
+    door.upstreams[home].gate.clear()
+    with ThreadPoolExecutor(2) as pool:
+        running = pool.submit(door.ask, "q")
+        eventually(lambda: door.upstreams[home].running == 1)
+        drained = pool.submit(haproxy.take_out, door.runtime, home, report=silent)
+        eventually(lambda: "DRAIN" in door.state(home))
+        assert door.ask("q") != home
+        assert not drained.done()
+        door.upstreams[home].gate.set()
+        drained.result(30)
+        assert running.result(30) == home
+    haproxy.put_back(door.runtime, home)
+    eventually(lambda: door.state(home) == "UP")
+    assert door.ask_quietly("q") == home
+
+
+def test_tls_is_ended_at_the_door(started: Callable[..., Door], tmp_path: Path) -> None:
+    pem = tmp_path / "door.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", tmp_path / "key", "-out", pem],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    context = ssl.create_default_context(cafile=str(pem))
+    pem.write_text(pem.read_text() + (tmp_path / "key").read_text())
+    door = started(certificate=str(pem))
+    c = http.client.HTTPSConnection("localhost", door.port, timeout=30, context=context)
+    c.request("GET", "/v1/models")
+    assert c.getresponse().status == 200
+    c.close()
+
+
+def test_a_configuration_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
+    config = tmp_path / "haproxy.cfg"
+    config.write_text("global\n    # hand-made\n")
+    with pytest.raises(haproxy.DeployError, match="is not ours"):
+        haproxy.install("x", config=config)
+    assert "hand-made" in config.read_text()
+
+
+def test_haproxys_own_words_explain_a_wrong_configuration(tmp_path: Path) -> None:
+    config = tmp_path / "haproxy.cfg"
+    config.write_text("defaults\n    mode nonsense\n")
+    with pytest.raises(haproxy.DeployError, match="haproxy refuses it") as caught:
+        haproxy.check(config)
+    assert any("nonsense" in line for line in caught.value.log_tail)
