@@ -76,18 +76,21 @@ def run_lines(
     env: Mapping[str, str] | None = None,
     log: Path | None = None,
     stall_s: float | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> Finished:
     """Run `argv` with stdout and stderr as one stream of lines, each given to `on_line` as it comes.
 
     With `log`, every line is also appended to that file. The command gets a process group of its own, which is
     killed whole when the caller is interrupted (Ctrl-C) or no output comes for `stall_s`. `stdout` of the result
-    holds the last lines. A program that cannot be started ends with 127 or 126, as in `run`.
+    holds the last lines. A program that cannot be started ends with 127 or 126, as in `run`. `pass_fds` stay open
+    in the command: a lock among them is held until the last of its processes has ended, also when we are killed.
     """
     words = tuple(str(a) for a in argv)
     try:
         child = subprocess.Popen(
             words, cwd=cwd, env=None if env is None else dict(env), stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0, process_group=0,
+            pass_fds=pass_fds,
         )  # fmt: skip
     except OSError as exc:
         return _not_started(words, exc)

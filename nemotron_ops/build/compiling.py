@@ -31,6 +31,7 @@ class Workplace:
     steps: Path  # recorded seconds per step, of all builds
     cmake: Tool
     ninja: Tool
+    lock: int  # descriptor of the build's lock; whatever compiles keeps it open
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,9 @@ def configure(plan: BuildPlan, place: Workplace, report: Report) -> tuple[str, .
     place.log.parent.mkdir(parents=True, exist_ok=True)
     argv = configure_argv(place.cmake.path, place.ninja.path, place.source, place.folder, plan.cmake)
     _log(place.log, argv)
-    done = proc.run_lines(argv, on_line=_nothing, env=plan.env, log=place.log, stall_s=CONFIGURE_STALL_S)
+    done = proc.run_lines(
+        argv, on_line=_nothing, env=plan.env, log=place.log, stall_s=CONFIGURE_STALL_S, pass_fds=[place.lock]
+    )
     if not done.ok:
         raise _failure("configure llama.cpp", done, place)
     report(Step(what="configure", done=1, total=1))
@@ -76,7 +79,7 @@ def compile_targets(plan: BuildPlan, place: Workplace, report: Report) -> Compil
     argv = compile_argv(place.ninja.path, place.folder, plan.jobs, targets)
     _log(place.log, argv)
     env = {**plan.env, "NINJA_STATUS": ninja.STATUS}
-    done = proc.run_lines(argv, on_line=on_line, env=env, log=place.log, stall_s=COMPILE_STALL_S)
+    done = proc.run_lines(argv, on_line=on_line, env=env, log=place.log, stall_s=COMPILE_STALL_S, pass_fds=[place.lock])
     if not done.ok:
         raise _failure("compile llama.cpp", done, place)
     if total == 0:

@@ -5,8 +5,9 @@ The data is `data/llama_cpp.toml`, shipped with the package; what is known bad i
 
 from __future__ import annotations
 
+import json
 import tomllib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
 
@@ -66,3 +67,12 @@ def packaged_source(package: Package) -> Source:
         origin=origin, label=f"{package.name} {package.version}", commit=package.commit, number=package.number,
         sha256=package.sha256,
     )  # fmt: skip
+
+
+def packages_toml(pins: Pins) -> str:
+    """The `[[package]]` entries of the data file for `pins`."""
+    blocks = []
+    for package in pins.packages:
+        lines = [f"{k} = {json.dumps(v)}" for k, v in asdict(package).items() if v]
+        blocks.append("\n".join(["[[package]]", *lines]))
+    return "\n\n".join(blocks)

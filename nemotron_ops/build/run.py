@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nemotron_ops import __version__
-from nemotron_ops.build import compiling, known_bad, ninja, pins, proofs, selftest, source, store, toolchain
+from nemotron_ops.build import compiling, known_bad, moving, ninja, pins, proofs, selftest, source, store, toolchain
 from nemotron_ops.build.fetch import hash_of
 from nemotron_ops.build.plan import BuildPlan, plan, plan_json
 from nemotron_ops.build.selftest import Proof, SelfTestFailed
@@ -129,10 +129,10 @@ def _build_locked(request: BuildRequest, prepared: Prepared, folder: Path, repor
     waited = False
     while True:
         try:
-            with store.building(layout, build_id, timeout_s=0 if not waited else WAIT_PERIOD_S):
+            with store.building(layout, build_id, timeout_s=0 if not waited else WAIT_PERIOD_S) as lock:
                 if (waited or not request.force) and (build := store.get(layout, build_id)):
                     return build
-                return _build(request, prepared, folder, report)
+                return _build(request, prepared, folder, lock, report)
         except store.Busy:
             if not waited:
                 report(Step(what="wait", note=f"build {build_id} is being made by another process, waiting for it"))
@@ -140,7 +140,7 @@ def _build_locked(request: BuildRequest, prepared: Prepared, folder: Path, repor
             _relay(log_file(layout, build_id), report)
 
 
-def _build(request: BuildRequest, prepared: Prepared, folder: Path, report: Report) -> Build:
+def _build(request: BuildRequest, prepared: Prepared, folder: Path, lock: int, report: Report) -> Build:
     sources, chosen = prepared.sources, prepared.plan
     layout = sources.layout
     toolchain.check_disk(chosen, layout.builds)
@@ -151,7 +151,7 @@ def _build(request: BuildRequest, prepared: Prepared, folder: Path, report: Repo
         shutil.rmtree(work, ignore_errors=True)
     place = compiling.Workplace(
         source=folder, folder=work, log=log_file(layout, chosen.id), steps=store.steps_file(layout),
-        cmake=programs.cmake, ninja=programs.ninja,
+        cmake=programs.cmake, ninja=programs.ninja, lock=lock,
     )  # fmt: skip
     place.log.parent.mkdir(parents=True, exist_ok=True)
     place.log.write_text("")
@@ -169,6 +169,7 @@ def _build(request: BuildRequest, prepared: Prepared, folder: Path, report: Repo
         "made_at": store.now(),
         "made_by": f"nemotron-ops {__version__}",
         "version": source.version_of(folder),
+        "platform": moving.platform_json(sources.facts, portable=chosen.portable),
         "plan": plan_json(chosen),
         "source_notes": list(prepared.notes),
         "unknown_options": list(unknown),
@@ -215,7 +216,9 @@ def _prove(chosen: BuildPlan, made: Path, sources: Sources, report: Report) -> P
     env = dict(sources.env)
     if stub := toolchain.driver_stub(chosen, layout=sources.layout, facts=sources.facts):
         env["LD_LIBRARY_PATH"] = str(stub)
-    return selftest.prove(chosen, made, workdir=workdir, env=env, report=report, gpu=bool(wanted) and here)
+    return selftest.prove(
+        chosen.backend, chosen.source.short, made, workdir=workdir, env=env, report=report, gpu=bool(wanted) and here
+    )
 
 
 def _resolve(origin: Origin, request: BuildRequest, sources: Sources) -> Source:

@@ -16,8 +16,8 @@ from typing import Any
 
 from nemotron_ops import proc
 from nemotron_ops.build import proofs
-from nemotron_ops.build.plan import BuildPlan
 from nemotron_ops.build.proofs import Check
+from nemotron_ops.build.spec import Backend
 from nemotron_ops.engine.client import Client
 from nemotron_ops.engine.once import started
 from nemotron_ops.errors import BuildError, EngineError
@@ -54,19 +54,21 @@ class SelfTestFailed(BuildError):
 
 
 def prove(
-    plan: BuildPlan, folder: Path, *, workdir: Path, env: Mapping[str, str], report: Report, gpu: bool | None = None
-) -> Proof:
-    """Run every check on the binaries in `folder/bin`. Raises SelfTestFailed at the first that fails.
+    backend: Backend, commit: str, folder: Path, *, workdir: Path, env: Mapping[str, str], report: Report,
+    gpu: bool | None = None,
+) -> Proof:  # fmt: skip
+    """Run every check on the binaries in `folder/bin`, which must say that they are `commit` (as abbreviated for the
+    build). Raises SelfTestFailed at the first check that fails.
 
     `gpu` says whether the device is here; without it a GPU build shows only that it starts and computes on the
     CPU, and the proof is not whole.
     """
-    gpu = plan.backend in proofs.GPU_BACKENDS if gpu is None else gpu
+    gpu = backend in proofs.GPU_BACKENDS if gpu is None else gpu
     server = folder / "bin" / "llama-server"
-    names = _starts(server, plan, env)
-    if gpu and not proofs.has_device(names, plan.backend):
+    names = _starts(server, commit, env)
+    if gpu and not proofs.has_device(names, backend):
         raise SelfTestFailed(
-            f"cannot trust the build: it is for {plan.backend}, and sees only {', '.join(names) or 'the CPU'}",
+            f"cannot trust the build: it is for {backend}, and sees only {', '.join(names) or 'the CPU'}",
             hint="is the driver loaded? `nemotron-ops doctor` looks",
         )
     todo = proofs.checks(gpu=gpu)
@@ -78,15 +80,15 @@ def prove(
     report(Step(what="self-test", done=len(todo) + 1, total=len(todo) + 1))
     shutil.rmtree(workdir, ignore_errors=True)
     return Proof(
-        on=str(plan.backend) if gpu else "cpu",
-        whole=gpu or plan.backend not in proofs.GPU_BACKENDS,
+        on=str(backend) if gpu else "cpu",
+        whole=gpu or backend not in proofs.GPU_BACKENDS,
         passed=tuple(check.name for check in todo),
         rates=rates,
         devices=names,
     )
 
 
-def _starts(server: Path, plan: BuildPlan, env: Mapping[str, str]) -> tuple[str, ...]:
+def _starts(server: Path, commit: str, env: Mapping[str, str]) -> tuple[str, ...]:
     """Devices that the binary sees, once it has shown that it starts and is what was built."""
     version = proc.run([server, "--version"], env=env, timeout_s=RUN_TIMEOUT_S)
     if not version.ok:
@@ -94,7 +96,7 @@ def _starts(server: Path, plan: BuildPlan, env: Mapping[str, str]) -> tuple[str,
             f"cannot trust the build: llama-server --version {_ending(version)}",
             log_tail=tuple((version.stderr or version.stdout).splitlines()[-10:]),
         )
-    if wrong := proofs.version_mismatch(version.stdout + version.stderr, plan.source.short):
+    if wrong := proofs.version_mismatch(version.stdout + version.stderr, commit):
         raise SelfTestFailed(f"cannot trust the build: {wrong}")
     return proofs.devices(proc.run([server, "--list-devices"], env=env, timeout_s=RUN_TIMEOUT_S).stdout)
 

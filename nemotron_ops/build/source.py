@@ -17,7 +17,7 @@ from pathlib import Path
 
 from nemotron_ops.build import archive, fetch, git, registry
 from nemotron_ops.build.pins import Pins, packaged_source
-from nemotron_ops.build.source_order import git_source, known, ref_key
+from nemotron_ops.build.source_order import git_source, is_exact, known, ref_key
 from nemotron_ops.build.spec import Origin, Source, SourceKind, is_commit
 from nemotron_ops.errors import SourceError
 from nemotron_ops.files import locked, read_json, write_json
@@ -76,7 +76,7 @@ def resolve(origin: Origin, sources: Sources) -> Source:
             return git_source(origin, commit)
         case SourceKind.REGISTRY:
             package = packaged_source(sources.pins.package(origin.place, _version(origin)))
-            return package if is_commit(package.commit) else _from_registry(package, sources)
+            return package if is_exact(package) else _from_registry(package, sources)
         case SourceKind.DIRECTORY:
             return _from_folder(origin, sources)
         case SourceKind.ARCHIVE:

@@ -77,8 +77,13 @@ def known(origin: Origin, pins: Pins, resolved: Mapping[str, str]) -> Source | N
         return git_source(origin, commit) if commit else None
     if origin.kind is SourceKind.REGISTRY:
         source = packaged_source(pins.package(origin.place, origin.ref))
-        return source if is_commit(source.commit) else None
+        return source if is_exact(source) else None
     return None
+
+
+def is_exact(source: Source) -> bool:
+    """Whether a package's source is known before it is fetched: by its commit, or by its hash if it tells none."""
+    return is_commit(source.commit) or (not source.commit and bool(source.sha256))
 
 
 def git_source(origin: Origin, commit: str) -> Source:

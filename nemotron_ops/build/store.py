@@ -14,6 +14,7 @@ build or a whole one. `current` is a pointer file: changing it takes no copying 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import time
@@ -23,8 +24,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from nemotron_ops.build.spec import Source, source_from_json
 from nemotron_ops.errors import BuildError
 from nemotron_ops.files import locked, read_json, sync_dir, write_json
@@ -32,6 +31,7 @@ from nemotron_ops.paths import Layout
 
 MANIFEST = "manifest.json"
 PREVIOUS_KEPT = 10
+LOCK_POLL_S = 0.1
 
 
 class Busy(BuildError):
@@ -200,28 +200,45 @@ def leftovers(layout: Layout) -> tuple[Path, ...]:
 
 
 @contextmanager
-def building(layout: Layout, build_id: str, *, timeout_s: float = -1) -> Iterator[None]:
-    """Hold the lock of whoever builds `build_id`. Raises Busy if another does after `timeout_s`."""
-    lock = filelock.FileLock(_lock_place(layout, build_id), timeout=timeout_s)
+def building(layout: Layout, build_id: str, *, timeout_s: float = -1) -> Iterator[int]:
+    """Hold the lock of whoever builds `build_id`. Raises Busy if another does after `timeout_s` (-1: wait for ever).
+
+    Gives the lock's file descriptor, to be passed on to compilers: if we are killed, the lock is held until the last
+    of them has ended, so that nobody compiles into the same folder beside them.
+    """
+    path = lock_file(layout, build_id)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        lock.acquire()
-    except filelock.Timeout as exc:
-        raise Busy(f"cannot work on build {build_id}: it is being built", hint="wait for it to end") from exc
-    try:
-        yield
+        _acquire(fd, build_id, timeout_s)
+        try:
+            yield fd
+        finally:
+            fcntl.flock(fd, fcntl.LOCK_UN)  # also for what still has it, such as a compiler cache's server
     finally:
-        lock.release()
+        os.close(fd)
+
+
+def _acquire(fd: int, build_id: str, timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError as exc:
+            if timeout_s >= 0 and time.monotonic() >= deadline:
+                raise Busy(f"cannot work on build {build_id}: it is being built", hint="wait for it to end") from exc
+            time.sleep(LOCK_POLL_S)
 
 
 def is_building(layout: Layout, build_id: str) -> bool:
     """Whether some process holds `build_id`'s lock at the moment."""
-    path = lock_file(layout, build_id)
-    if not path.exists():
+    if not lock_file(layout, build_id).exists():
         return False
     try:
-        with locked(path, timeout_s=0):
+        with building(layout, build_id, timeout_s=0):
             return False
-    except filelock.Timeout:
+    except Busy:
         return True
 
 
@@ -233,12 +250,6 @@ def count_building(layout: Layout) -> int:
 
 def lock_file(layout: Layout, build_id: str) -> Path:
     return layout.builds / ".locks" / f"{build_id}.lock"
-
-
-def _lock_place(layout: Layout, build_id: str) -> Path:
-    path = lock_file(layout, build_id)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
 
 
 def now() -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 import click
@@ -62,8 +63,14 @@ def build(
             prepared = run.prepare(request, layout=app.layout, facts=app.facts, env=app.env, report=app.ui.report)
             show_plan(prepared, app.ui, as_json=as_json)
             return
+        signal.signal(signal.SIGTERM, interrupted)
         made = run.ensure_build(request, layout=app.layout, facts=app.facts, env=app.env, report=app.ui.report)
         show_build(made, app.ui, as_json=as_json)
+
+
+def interrupted(number: int, frame: object) -> None:
+    """A polite end takes the compilers along, as Ctrl-C does; what they finished is kept for the next run."""
+    raise KeyboardInterrupt
 
 
 def split(words: tuple[str, ...]) -> tuple[str, ...]:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from nemotron_ops.cli.app import App, dry_run_option, json_option
+
+if TYPE_CHECKING:
+    from nemotron_ops.build.store import Build
 
 
 @click.group()
@@ -142,6 +147,116 @@ def prune(keep: int, dry_run: bool, as_json: bool) -> None:
                 shutil.rmtree(path, ignore_errors=True)
         value = {"removed": [b.id for b in old], "leftovers": [str(p) for p in left], "dry_run": dry_run}
         told(app, as_json, value, f"removed {len(old)} builds and {len(left)} leftovers")
+
+
+@builds.command()
+@click.argument("a")
+@click.argument("b", default="current")
+@json_option
+def diff(a: str, b: str, as_json: bool) -> None:
+    """Show what changes from build A to build B: version, options, llama-server's flags, recipes that would break."""
+    with App() as app:
+        from nemotron_ops.build import store
+        from nemotron_ops.build.diff import compare
+
+        first, second = store.find(app.layout, a), store.find(app.layout, b)
+        found = compare(
+            first.manifest, second.manifest, flags_a=server_flags(first), flags_b=server_flags(second),
+            recipe_flags=recipe_flags(app),
+        )  # fmt: skip
+        if as_json:
+            app.ui.json({"a": first.id, "b": second.id, **asdict(found), "breaks": found.breaks})
+            return
+        for name, (old, new) in {**found.facts, **found.options}.items():
+            app.ui.data(f"{name}: {old or '(none)'} -> {new or '(none)'}")
+        for flag in found.new_flags:
+            app.ui.data(f"+ {flag}")
+        for flag in found.vanished_flags:
+            using = found.users.get(flag, ())
+            app.ui.data(f"- {flag}" + (f"   used by {', '.join(using)}" if using else ""))
+        if first.id == second.id:
+            app.ui.say("the same build")
+
+
+@builds.command("export")
+@click.argument("build", default="current")
+@click.option("--to", type=click.Path(path_type=Path), default=".", help="File, or folder for ID.tar.gz.")
+@dry_run_option
+@json_option
+def export_command(build: str, to: Path, dry_run: bool, as_json: bool) -> None:
+    """Write a build as one archive, for another machine of the same kind."""
+    with App() as app:
+        from nemotron_ops.build import moving, store
+
+        found = store.find(app.layout, build)
+        target = to / f"{found.id}.tar.gz" if to.is_dir() else to
+        if not dry_run:
+            target = moving.export_build(found, to, app.ui.report)
+        told(app, as_json, {"id": found.id, "archive": str(target), "dry_run": dry_run}, f"exported: {target}")
+
+
+@builds.command("import")
+@click.argument("archive", type=click.Path(path_type=Path))
+@click.option("--no-use", is_flag=True, help="Keep the build that is current.")
+@json_option
+def import_command(archive: Path, no_use: bool, as_json: bool) -> None:
+    """Take in an archive that `export` wrote: checked against its manifest, and proven on this machine."""
+    with App() as app:
+        from nemotron_ops.build import moving
+
+        made = moving.import_build(
+            archive, layout=app.layout, facts=app.facts, env=app.env, report=app.ui.report, activate=not no_use
+        )
+        told(app, as_json, {"id": made.id, "path": str(made.path)}, f"imported: {made.id}")
+
+
+@builds.command()
+@click.option("--refresh", is_flag=True, help="Look at the registry and print entries for the data file.")
+@json_option
+def packages(refresh: bool, as_json: bool) -> None:
+    """List published packages that carry llama.cpp, and which llama.cpp each carries."""
+    with App() as app:
+        from nemotron_ops.build import pins
+
+        known = pins.shipped()
+        if refresh:
+            from nemotron_ops.build.package_table import refreshed
+
+            known = refreshed(known, env=app.env, report=app.ui.report)
+            app.ui.data(pins.packages_toml(known))
+            return
+        if as_json:
+            app.ui.json([asdict(p) for p in known.packages])
+            return
+        rows = [(p.name, p.version, p.commit[:12], p.number or "-", p.about) for p in known.packages]
+        app.ui.table(("package", "version", "commit", "build number", ""), rows)
+
+
+def server_flags(build: Build) -> frozenset[str]:
+    """Every spelling of every flag that the build's llama-server knows."""
+    from nemotron_ops import proc
+    from nemotron_ops.engine.flags import parse_help
+
+    done = proc.run([build.binary("llama-server"), "--help"], timeout_s=60)
+    return frozenset(parse_help(done.stdout).spellings)
+
+
+def recipe_flags(app: App) -> dict[str, frozenset[str]]:
+    """Flags that each recipe would pass to llama-server, with all its profiles."""
+    from nemotron_ops.engine.args import FLAGS, setting_words
+    from nemotron_ops.recipes.load import load_recipe, recipe_files
+
+    found = {}
+    for name in recipe_files(app.layout):
+        recipe = load_recipe(name, app.layout)
+        servers = [recipe.server, *(profile.server for profile in recipe.profiles.values())]
+        words = [word for s in servers for word in (*setting_words(server_settings(s), FLAGS, None), *s.extra_args)]
+        found[name] = frozenset(word for word in words if word.startswith("--"))
+    return found
+
+
+def server_settings(server: Any) -> dict[str, Any]:
+    return {key: value for key, value in asdict(server).items() if key not in ("extra_args", "port")}
 
 
 def protected(app: App, ids: list[str]) -> frozenset[str]:

@@ -13,14 +13,15 @@ import pytest
 
 from nemotron_ops import host
 from nemotron_ops.build import store
+from nemotron_ops.build.moving import export_build, import_build
 from nemotron_ops.build.run import ensure_build, existing
 from nemotron_ops.build.selftest import SelfTestFailed
 from nemotron_ops.build.spec import TARGETS, Backend, BuildOptions, BuildRequest
 from nemotron_ops.build.store import Build
-from nemotron_ops.errors import BuildError
+from nemotron_ops.errors import BuildError, SourceError
 from nemotron_ops.host import Facts, Tool
-from nemotron_ops.paths import Layout
-from nemotron_ops.progress import Step
+from nemotron_ops.paths import Layout, user_layout
+from nemotron_ops.progress import Step, silent
 from tests.fakes.llama_cpp_tree import write_tree
 
 pytestmark = pytest.mark.real
@@ -149,6 +150,33 @@ def test_an_upgrade_can_be_rolled_back(
     assert store.current(layout) == old
 
 
+def test_a_build_moves_to_another_machine_and_is_proven_there(
+    build: Callable[..., Build], facts: Facts, tmp_path: Path, ledger: Path, llama_bin: Path
+) -> None:
+    made = build(write_tree(tmp_path / "src", real=llama_bin, ledger=ledger))
+    packed = export_build(made, tmp_path, silent)
+    there = user_layout({"NEMOTRON_OPS_HOME": str(tmp_path / "there")}, uid=os.getuid())
+    taken = import_build(packed, layout=there, facts=facts, env=ENV, report=silent, activate=True)
+    assert taken.manifest["files"] == made.manifest["files"]
+    assert store.current(there) == taken
+    assert store.leftovers(there) == ()
+    again = import_build(packed, layout=there, facts=facts, env=ENV, report=silent, activate=True)
+    assert again.id == taken.id
+
+
+def test_a_build_that_was_changed_on_its_way_is_refused(
+    build: Callable[..., Build], facts: Facts, layout: Layout, tmp_path: Path, ledger: Path, llama_bin: Path
+) -> None:
+    made = build(write_tree(tmp_path / "src", real=llama_bin, ledger=ledger))
+    (made.path / "bin/llama-cli").write_text("#!/bin/sh\necho evil\n")
+    packed = export_build(made, tmp_path, silent)
+    there = user_layout({"NEMOTRON_OPS_HOME": str(tmp_path / "there")}, uid=os.getuid())
+    with pytest.raises(SourceError, match="bin/llama-cli is not as its manifest says"):
+        import_build(packed, layout=there, facts=facts, env=ENV, report=silent, activate=True)
+    assert store.listed(there) == ()
+    assert store.leftovers(there) == ()
+
+
 def command(tree: Path, layout: Layout) -> list[str]:
     return [sys.executable, "-m", "nemotron_ops", "build", "--cpu", "--source", str(tree), "--jobs", "1"]
 
@@ -168,13 +196,30 @@ def test_a_killed_build_goes_on_where_it_stopped(
     eventually(lambda: "llama-fit-params" in steps(ledger))
     first.kill()
     first.wait()
-    gate.unlink()
     assert store.listed(layout) == ()
-    again = subprocess.run(command(tree, layout), env=environment(layout), capture_output=True, text=True, check=False)
-    assert again.returncode == 0, again.stderr
+    log = tmp_path / "again.log"
+    with log.open("wb") as out:
+        again = subprocess.Popen(command(tree, layout), env=environment(layout), stdout=out, stderr=subprocess.STDOUT)
+    eventually(lambda: "waiting for it" in log.read_text())  # a compiler of the killed run is still at work
+    gate.unlink()
+    assert again.wait(timeout=120) == 0, log.read_text()
     assert store.current(layout) is not None
     done_twice = {name for name in TARGETS if steps(ledger).count(name) > 1}
     assert done_twice <= {"llama-fit-params"}  # the one that was running when the kill came
+
+
+def test_a_build_that_is_asked_to_end_takes_its_compilers_along(
+    layout: Layout, tmp_path: Path, ledger: Path, llama_bin: Path, eventually: Callable[..., None]
+) -> None:
+    gate = tmp_path / "gate"
+    gate.touch()
+    tree = write_tree(tmp_path / "src", real=llama_bin, ledger=ledger, gate=gate)
+    child = subprocess.Popen(command(tree, layout), env=environment(layout), stderr=subprocess.DEVNULL)
+    eventually(lambda: "llama-fit-params" in steps(ledger))
+    assert store.count_building(layout) == 1
+    child.terminate()
+    assert child.wait(timeout=60) == 130
+    eventually(lambda: store.count_building(layout) == 0)
 
 
 def test_two_at_once_build_once_and_the_second_says_that_it_waits(
@@ -199,8 +244,6 @@ def test_two_at_once_build_once_and_the_second_says_that_it_waits(
 
 
 def test_the_projects_own_build_is_found_without_asking_the_network(llama_bin: Path) -> None:
-    from nemotron_ops.paths import user_layout
-
     layout = user_layout(os.environ, uid=os.getuid())
     request = BuildRequest(options=BuildOptions(backend=Backend.CPU))
     found = existing(request, layout=layout, facts=host.probe(os.environ), env={"PATH": "/nonexistent"})
