@@ -92,8 +92,9 @@ def deploy() -> None:
 @json_option
 def run(
     targets: tuple[str, ...], recipes: tuple[str, ...], profile: str, host: str, port: int | None, backend: str | None,
-    build: str, in_place: bool, serve_options: tuple[str, ...], door: Path | None, parallel: int, why: str,
-    force: bool, yes: bool, ready_s: int, system: bool | None, ssh_config: Path | None, dry_run: bool, as_json: bool,
+    build: str, in_place: bool, keys: Path | None, serve_options: tuple[str, ...], door: Path | None, parallel: int,
+    why: str, force: bool, yes: bool, ready_s: int, system: bool | None, ssh_config: Path | None, dry_run: bool,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Deploy to TARGETs: the first one alone, and the others once it serves.
 
@@ -108,7 +109,7 @@ def run(
         served = recipes or (group.recipes if group else ())
         if not served:
             raise UsageError("cannot deploy: no recipe named", hint="--recipe 30b")
-        words = [word for option in serve_options for word in ("--serve-option", option)]
+        words = [f"--serve-option={option}" for option in serve_options]
         request = Request(
             scope=there.scope,
             recipes=served,
@@ -124,6 +125,7 @@ def run(
         job = Job(
             request=request, cache=app.layout.cache / "bundles", who=who(app), now=now(), why=why, force=force,
             build=None if build == "there" else local_build(app, backend), hooks=hooks_for(app, door),
+            keys=keys,
         )  # fmt: skip
         if build == "send" and job.build is None:
             raise UsageError("cannot send a build: this machine has none that is current", hint="nemotron-ops build")

@@ -27,7 +27,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from nemotron_ops.deploy.target import Site, TargetFacts
-from nemotron_ops.service.units import SERVICE, USER, Scope, sysusers_conf
+from nemotron_ops.service.units import CREDENTIALS, SERVICE, USER, Scope, sysusers_conf
 
 CANDIDATE = "nemotron-ops-candidate"
 KEEP_RELEASES = 5
@@ -75,12 +75,13 @@ class Release:
     bundle: Parcel
     build_id: str = ""
     build: Parcel | None = None
-    models: tuple[Parcel, ...] = ()
+    keys: Parcel | None = None  # API keys (hashed) that clients must show
 
     def id(self, request: Request) -> str:
         """The release's name: same content and same wishes, same name."""
         what: list[Any] = [self.bundle.sha256, self.build_id, request.recipes, request.profile, request.host]
         what += [request.port, sorted(request.own_recipes.items()), request.service_words, request.build_words]
+        what += [self.keys.sha256 if self.keys else ""]
         return f"{self.version}-{hashlib.sha256(json.dumps(what).encode()).hexdigest()[:10]}"
 
 
@@ -293,7 +294,7 @@ if [ ! -f {q(self._dir / "RELEASE.json")} ]; then
   rm -rf {q(self._dir)}; mkdir -p {q(self._dir)}
   ln -s {q(program)} {q(self._dir / "venv")}
 {self._recipes()}
-  cat > {q(self._dir / "activate.sh")} <<'ACTIVATE'
+{self._keys()}  cat > {q(self._dir / "activate.sh")} <<'ACTIVATE'
 {self._activate_sh()}ACTIVATE
   chmod 755 {q(self._dir / "activate.sh")}
   printf '%s\\n' {q(json.dumps(about))} > {q(self._dir / ".RELEASE.json")}
@@ -302,7 +303,23 @@ fi
 {q(self._program)} --version
 """
         about_ = f"install nemotron-ops {self.release.version} as release {self.name}"
-        return RemoteStep(name="unpack", about=about_, script=script, send=(self.release.bundle,))
+        return RemoteStep(name="unpack", about=about_, script=script, send=self._parcels())
+
+    def _parcels(self) -> tuple[Parcel, ...]:
+        return (self.release.bundle, *((self.release.keys,) if self.release.keys else ()))
+
+    def _keys(self) -> str:
+        if not self.release.keys:
+            return ""
+        sent = self.site.incoming / self.release.keys.name
+        return f"  install -m 600 {q(sent)} {q(self._dir / 'api-keys')}\n"
+
+    @property
+    def _keys_at(self) -> str:
+        """Where the service reads its keys from: a credential of the system's, or a file of the user's."""
+        if self.site.scope is Scope.SYSTEM:
+            return f"{CREDENTIALS}/api-keys"
+        return f"{self.facts.home}/.config/nemotron-ops/api-keys"
 
     def _recipes(self) -> str:
         lines = [f"  mkdir -p {q(self._dir / 'recipes')}"]
@@ -319,6 +336,11 @@ fi
         request = self.request
         words = ["service", "install", *request.recipes, f"--{self.site.scope.value}", "--host", request.host]
         words += ["--port", str(request.port), *(["--profile", request.profile] if request.profile else [])]
+        keys = ""
+        if self.release.keys:
+            keys = f"install -D -m 600 releases/{self.name}/api-keys {q(self._keys_at)}\n"
+            if self.site.scope is Scope.USER:
+                words += ["--serve-option=--api-key-file", f"--serve-option={self._keys_at}"]
         words += [*request.service_words, "--no-fetch", "--take-over", "--ready-timeout", str(request.ready_s)]
         use = (
             f"{self._as_service}{q(self._program)} builds use {q(self.release.build_id)}\n"
@@ -332,7 +354,7 @@ set -eu
 {prelude(self.site.scope)}cd {q(self.site.root)}
 mkdir -p {self._config}/recipes
 cp -f releases/{self.name}/recipes/*.toml {self._config}/recipes/ 2>/dev/null || true
-{use}{_link("current", f"releases/{self.name}")}
+{keys}{use}{_link("current", f"releases/{self.name}")}
 exec {q(self.site.program)} {shlex.join(words)}
 """
 

@@ -27,7 +27,7 @@ from nemotron_ops.deploy.plan import (
     rollback_script,
     rollback_target,
 )
-from nemotron_ops.deploy.ssh import Connection, Locked, Session
+from nemotron_ops.deploy.ssh import Connection, Locked, Session, sha256_of
 from nemotron_ops.deploy.target import (
     Site,
     TargetFacts,
@@ -75,6 +75,7 @@ class Job:
     now: str
     why: str = ""
     build: LocalBuild | None = None
+    keys: Path | None = None  # file of API keys, as `keys create` makes it
     force: bool = False
     hooks: Hooks = field(default_factory=Hooks)
 
@@ -139,11 +140,17 @@ def make_ready(connection: Connection, job: Job, *, report: Report) -> Ready:
             path = job.cache / f"build-{own.id}.tar"
             build = Parcel(name=path.name, sha256=pack_folder(own.path, path, prefix=own.id))
             parcels[path.name] = path
+    keys = None
+    if job.keys:
+        sha256 = sha256_of(job.keys)
+        keys = Parcel(name=f"keys-{sha256[:16]}.json", sha256=sha256)
+        parcels[keys.name] = job.keys
     release = Release(
         version=bundle.version,
         bundle=Parcel(name=bundle.path.name, sha256=bundle.sha256),
         build_id=job.build.id if job.build and build else "",
         build=build,
+        keys=keys,
     )
     plan = deploy_plan(request, release, facts, site, who=job.who, now=job.now)
     return Ready(connection=connection, facts=facts, site=site, plan=plan, parcels=parcels, notes=tuple(notes))

@@ -233,6 +233,7 @@ def offset_script(part: str, to: str, sha256: str) -> str:
     """Prints "whole" if `to` is there and right, else how many bytes of the partial file are."""
     p, t = shlex.quote(part), shlex.quote(to)
     return f"""\
+umask 077
 mkdir -p "$(dirname {t})"
 if [ -f {t} ] && printf '%s  %s\\n' {sha256} {t} | sha256sum -c --quiet - 2>/dev/null; then echo whole
 else touch {p} && wc -c < {p}; fi

@@ -182,6 +182,7 @@ def test_a_connection_cut_at_any_step_leaves_it_serving_and_is_continued(
         return done.returncode == 0
 
     eventually(again, within_s=120)
+    eventually(lambda: host.ssh(f"flock -n {ROOT}/.lock echo free || true", user="deploy") == "free")
     assert audit(host)[-1] == ("good", current(host))
     assert host.ask() == "2 + 2 = 4."
     assert len(host.pids(ENGINE)) == 1

@@ -48,6 +48,7 @@ RELEASE = Release(
     build_id="cpu-1234",
     build=Parcel(name="build-cpu-1234.tar", sha256="b" * 64),
 )
+KEYS = Parcel(name="keys-cccc.json", sha256="c" * 64)
 USER = Request(scope=Scope.USER, recipes=("30b",))
 SYSTEM = Request(
     scope=Scope.SYSTEM, recipes=("30b", "mine"), profile="guide", host="0.0.0.0",
@@ -68,7 +69,8 @@ def scripts(plan: DeployPlan) -> dict[str, str]:
 
 CASES = {
     "user-sends-build": plan_for(USER),
-    "system-builds-there": plan_for(SYSTEM, replace(RELEASE, build=None, build_id="")),
+    "system-builds-there": plan_for(SYSTEM, replace(RELEASE, build=None, build_id="", keys=KEYS)),
+    "user-with-keys-in-place": plan_for(replace(USER, candidate=False), replace(RELEASE, keys=KEYS)),
 }
 
 

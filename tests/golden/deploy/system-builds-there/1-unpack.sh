@@ -10,25 +10,27 @@ if [ ! -f /opt/nemotron-ops/programs/aaaaaaaaaaaaaaaa/COMPLETE ]; then
   /opt/nemotron-ops/programs/aaaaaaaaaaaaaaaa/bin/nemotron-ops --version
   sync /opt/nemotron-ops/programs/aaaaaaaaaaaaaaaa; : > /opt/nemotron-ops/programs/aaaaaaaaaaaaaaaa/COMPLETE
 fi
-if [ ! -f /opt/nemotron-ops/releases/1.2.3-ea8b0c6999/RELEASE.json ]; then
-  rm -rf /opt/nemotron-ops/releases/1.2.3-ea8b0c6999; mkdir -p /opt/nemotron-ops/releases/1.2.3-ea8b0c6999
-  ln -s /opt/nemotron-ops/programs/aaaaaaaaaaaaaaaa /opt/nemotron-ops/releases/1.2.3-ea8b0c6999/venv
-  mkdir -p /opt/nemotron-ops/releases/1.2.3-ea8b0c6999/recipes
+if [ ! -f /opt/nemotron-ops/releases/1.2.3-056c1ce200/RELEASE.json ]; then
+  rm -rf /opt/nemotron-ops/releases/1.2.3-056c1ce200; mkdir -p /opt/nemotron-ops/releases/1.2.3-056c1ce200
+  ln -s /opt/nemotron-ops/programs/aaaaaaaaaaaaaaaa /opt/nemotron-ops/releases/1.2.3-056c1ce200/venv
+  mkdir -p /opt/nemotron-ops/releases/1.2.3-056c1ce200/recipes
   printf '%s' 'title = '"'"'it'"'"'
-' > /opt/nemotron-ops/releases/1.2.3-ea8b0c6999/recipes/mine.toml
-  cat > /opt/nemotron-ops/releases/1.2.3-ea8b0c6999/activate.sh <<'ACTIVATE'
+' > /opt/nemotron-ops/releases/1.2.3-056c1ce200/recipes/mine.toml
+  install -m 600 /opt/nemotron-ops/incoming/keys-cccc.json /opt/nemotron-ops/releases/1.2.3-056c1ce200/api-keys
+  cat > /opt/nemotron-ops/releases/1.2.3-056c1ce200/activate.sh <<'ACTIVATE'
 #!/bin/sh
 # makes this release the one that serves; safe to run again
 set -eu
 export NEMOTRON_OPS_SYSTEM=1
 cd /opt/nemotron-ops
 mkdir -p /etc/nemotron-ops/recipes
-cp -f releases/1.2.3-ea8b0c6999/recipes/*.toml /etc/nemotron-ops/recipes/ 2>/dev/null || true
-rm -f .current.new; ln -s releases/1.2.3-ea8b0c6999 .current.new; mv -T .current.new current
+cp -f releases/1.2.3-056c1ce200/recipes/*.toml /etc/nemotron-ops/recipes/ 2>/dev/null || true
+install -D -m 600 releases/1.2.3-056c1ce200/api-keys /etc/nemotron-ops/credentials/api-keys
+rm -f .current.new; ln -s releases/1.2.3-056c1ce200 .current.new; mv -T .current.new current
 exec /opt/nemotron-ops/current/venv/bin/nemotron-ops service install 30b mine --system --host 0.0.0.0 --port 8001 --profile guide --allow-from 10.0.0.0/8 --no-fetch --take-over --ready-timeout 3600
 ACTIVATE
-  chmod 755 /opt/nemotron-ops/releases/1.2.3-ea8b0c6999/activate.sh
-  printf '%s\n' '{"release": "1.2.3-ea8b0c6999", "version": "1.2.3", "by": "ann@desk", "at": "2026-01-01T00:00:00+00:00"}' > /opt/nemotron-ops/releases/1.2.3-ea8b0c6999/.RELEASE.json
-  sync /opt/nemotron-ops/releases/1.2.3-ea8b0c6999/.RELEASE.json; mv /opt/nemotron-ops/releases/1.2.3-ea8b0c6999/.RELEASE.json /opt/nemotron-ops/releases/1.2.3-ea8b0c6999/RELEASE.json
+  chmod 755 /opt/nemotron-ops/releases/1.2.3-056c1ce200/activate.sh
+  printf '%s\n' '{"release": "1.2.3-056c1ce200", "version": "1.2.3", "by": "ann@desk", "at": "2026-01-01T00:00:00+00:00"}' > /opt/nemotron-ops/releases/1.2.3-056c1ce200/.RELEASE.json
+  sync /opt/nemotron-ops/releases/1.2.3-056c1ce200/.RELEASE.json; mv /opt/nemotron-ops/releases/1.2.3-056c1ce200/.RELEASE.json /opt/nemotron-ops/releases/1.2.3-056c1ce200/RELEASE.json
 fi
-/opt/nemotron-ops/releases/1.2.3-ea8b0c6999/venv/bin/nemotron-ops --version
+/opt/nemotron-ops/releases/1.2.3-056c1ce200/venv/bin/nemotron-ops --version

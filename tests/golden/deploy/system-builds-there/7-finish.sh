@@ -1,6 +1,6 @@
 cd /opt/nemotron-ops
-: > releases/1.2.3-ea8b0c6999/GOOD; rm -f releases/1.2.3-ea8b0c6999/BAD
-printf '%s\n' '{"time": "2026-01-01T00:00:00+00:00", "who": "ann@desk", "event": "good", "release": "1.2.3-ea8b0c6999"}' >> /opt/nemotron-ops/deploy.log
+: > releases/1.2.3-056c1ce200/GOOD; rm -f releases/1.2.3-056c1ce200/BAD
+printf '%s\n' '{"time": "2026-01-01T00:00:00+00:00", "who": "ann@desk", "event": "good", "release": "1.2.3-056c1ce200"}' >> /opt/nemotron-ops/deploy.log
 rm -rf incoming LOCK.json
 keep=" $(basename "$(readlink current)") $(basename "$(readlink previous || echo -)") "
 for r in $(ls -t releases | tail -n +6); do

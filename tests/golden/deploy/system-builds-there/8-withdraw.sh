@@ -1,6 +1,6 @@
 cd /opt/nemotron-ops
-printf '%s\n' '{"time": "2026-01-01T00:00:00+00:00", "who": "ann@desk", "event": "failed", "release": "1.2.3-ea8b0c6999"}' >> /opt/nemotron-ops/deploy.log
+printf '%s\n' '{"time": "2026-01-01T00:00:00+00:00", "who": "ann@desk", "event": "failed", "release": "1.2.3-056c1ce200"}' >> /opt/nemotron-ops/deploy.log
 rm -f LOCK.json
-if [ -d releases/1.2.3-ea8b0c6999 ] && [ "$(readlink current || true)" != releases/1.2.3-ea8b0c6999 ]; then
-  : > releases/1.2.3-ea8b0c6999/BAD
+if [ -d releases/1.2.3-056c1ce200 ] && [ "$(readlink current || true)" != releases/1.2.3-056c1ce200 ]; then
+  : > releases/1.2.3-056c1ce200/BAD
 fi

@@ -1,6 +1,6 @@
 cd /home/me/.local/lib/nemotron-ops
-: > releases/1.2.3-2a2251d7c6/GOOD; rm -f releases/1.2.3-2a2251d7c6/BAD
-printf '%s\n' '{"time": "2026-01-01T00:00:00+00:00", "who": "ann@desk", "event": "good", "release": "1.2.3-2a2251d7c6"}' >> /home/me/.local/lib/nemotron-ops/deploy.log
+: > releases/1.2.3-5370cec70f/GOOD; rm -f releases/1.2.3-5370cec70f/BAD
+printf '%s\n' '{"time": "2026-01-01T00:00:00+00:00", "who": "ann@desk", "event": "good", "release": "1.2.3-5370cec70f"}' >> /home/me/.local/lib/nemotron-ops/deploy.log
 rm -rf incoming LOCK.json
 keep=" $(basename "$(readlink current)") $(basename "$(readlink previous || echo -)") "
 for r in $(ls -t releases | tail -n +6); do
