@@ -58,9 +58,8 @@ class Estimate:
     _left: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        known = [self.seconds[o] for o in self.outputs if o in self.seconds]
-        usual = median(known) if known else UNKNOWN_STEP_S
-        self._left = {o: self.seconds.get(o, usual) for o in self.outputs}
+        usual = usual_seconds(self.seconds)
+        self._left = {o: self.seconds.get(o, usual.get(kind_of(o), UNKNOWN_STEP_S)) for o in self.outputs}
 
     def finish(self, output: str) -> None:
         """Note that a step has ended."""
@@ -76,6 +75,19 @@ class Estimate:
         observed = left * elapsed_s / self.spent_s
         trust = min(1.0, 4 * self.spent_s / total)  # a quarter done: believe only what was seen
         return trust * observed + (1 - trust) * planned
+
+
+def usual_seconds(seconds: Mapping[str, float]) -> dict[str, float]:
+    """The median of what steps of each kind took: a CUDA file takes ten times a C++ file."""
+    by_kind: dict[str, list[float]] = {}
+    for output, took in seconds.items():
+        by_kind.setdefault(kind_of(output), []).append(took)
+    return {kind: median(times) for kind, times in by_kind.items()}
+
+
+def kind_of(output: str) -> str:
+    """`cu.o` for `x/y.cu.o`, empty for `bin/llama-server`."""
+    return output.rpartition("/")[2].partition(".")[2]
 
 
 def failure_lines(lines: Iterable[str], *, most: int = 30) -> tuple[str, ...]:

@@ -56,8 +56,9 @@ def test_an_estimate_follows_a_machine_that_is_slower_than_the_record() -> None:
 
 
 def test_steps_that_nobody_recorded_count_as_the_usual_ones() -> None:
-    estimate = Estimate(outputs=["a.o", "new.o"], seconds={"a.o": 4.0}, jobs=1)
-    assert estimate.left_s(0.0) == 8.0
+    seconds = {"a.cpp.o": 4.0, "b.cu.o": 40.0, "bin/x": 0.5}
+    estimate = Estimate(outputs=["new.cpp.o", "new.cu.o", "bin/new"], seconds=seconds, jobs=1)
+    assert estimate.left_s(0.0) == 44.5
 
 
 def test_nothing_to_do_takes_no_time() -> None:
