@@ -72,6 +72,12 @@ def deploy() -> None:
 )
 @click.option("--in-place", is_flag=True, help="Do not try the new release beside the old one first.")
 @click.option(
+    "--api-keys",
+    "keys",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File of keys that clients must show, as `keys create` makes it; travels with the release.",
+)
+@click.option(
     "--serve-option", "serve_options", multiple=True, metavar="WORD", help="Further word for `serve`. Repeatable."
 )
 @click.option(
