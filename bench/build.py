@@ -1,0 +1,105 @@
+"""Time of `nemotron-ops build` against plain cmake, as ratios: `make bench-build`.
+
+Both build the same source for the CPU with the same number of jobs, in fresh folders:
+
+    plain   the how-to guide's commands: cmake -B …, cmake --build … --config Release --target the guide's four
+    ours    nemotron-ops build --cpu --source …, which makes eight programs and proves that they answer
+
+cold is the first build; again is asking for what is built already; other is a fresh folder afterwards, where a
+compiler cache helps if there is one. Ratios are plain / ours, so more than 1 means that ours is quicker. CPU seconds
+count more than wall seconds on a machine that has other work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from nemotron_ops import host, proc
+from nemotron_ops.build import pins, source, source_order
+from nemotron_ops.build.source import Sources
+from nemotron_ops.build.spec import BuildRequest
+from nemotron_ops.errors import SourceError
+from nemotron_ops.paths import user_layout
+from nemotron_ops.progress import silent
+
+GUIDE = ("llama-cli", "llama-mtmd-cli", "llama-server", "llama-gguf-split")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spent:
+    """What a command took."""
+
+    wall_s: float
+    cpu_s: float
+
+
+def timed(argv: Sequence[str | Path], env: dict[str, str]) -> Spent:
+    """Run `argv`, which must succeed."""
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    done = subprocess.run([str(a) for a in argv], env=env, capture_output=True, text=True, check=False)
+    wall_s, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode != 0:
+        sys.exit(f"{argv[0]} ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Spent(wall_s=round(wall_s, 2), cpu_s=round(cpu_s, 2))
+
+
+def plain(tree: Path, folder: Path, jobs: int, env: dict[str, str]) -> Spent:
+    """The guide's two commands."""
+    options = ["-DBUILD_SHARED_LIBS=OFF", "-DGGML_CUDA=OFF", "-DLLAMA_USE_PREBUILT_UI=OFF"]  # no download in a timing
+    first = timed(["cmake", "-S", tree, "-B", folder, *options], env)
+    second = timed(["cmake", "--build", folder, "--config", "Release", f"-j{jobs}", "--target", *GUIDE], env)
+    return Spent(wall_s=round(first.wall_s + second.wall_s, 2), cpu_s=round(first.cpu_s + second.cpu_s, 2))
+
+
+def ours(tree: Path, jobs: int, env: dict[str, str], *words: str) -> Spent:
+    argv = [sys.executable, "-m", "nemotron_ops", "build", "--cpu", "--source", tree, "--jobs", str(jobs), *words]
+    return timed(argv, env)
+
+
+def llama_cpp(env: dict[str, str]) -> Path:
+    """The source that `nemotron-ops build` would take, unpacked."""
+    layout = user_layout(env, uid=os.getuid())
+    sources = Sources(layout=layout, facts=host.probe(env), env=env, pins=pins.shipped(), report=silent)
+    for origin in source_order.order(BuildRequest(), sources.pins):
+        try:
+            return source.tree(source.resolve(origin, sources), sources)
+        except SourceError as exc:
+            print(exc.message, file=sys.stderr)
+    sys.exit("cannot get llama.cpp's source")
+
+
+def main() -> None:
+    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ask.add_argument("--source", type=Path, help="folder with llama.cpp; default: what `build` would take")
+    ask.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    given = ask.parse_args()
+    env = {key: os.environ[key] for key in ("PATH", "HOME", "LANG") if key in os.environ}
+    tree = given.source or llama_cpp(env)
+    if not proc.run(["cmake", "--version"], env=env).ok:
+        wheel = host.probe(env).tools["cmake"].path
+        env["PATH"] = f"{Path(wheel).parent}:{env['PATH']}"
+    with tempfile.TemporaryDirectory() as room:
+        home = {**env, "NEMOTRON_OPS_HOME": f"{room}/home", "PYTHONPATH": os.getcwd()}
+        rows = {
+            "cold": (plain(tree, Path(room, "p1"), given.jobs, env), ours(tree, given.jobs, home)),
+            "again": (plain(tree, Path(room, "p1"), given.jobs, env), ours(tree, given.jobs, home)),
+            "other": (plain(tree, Path(room, "p2"), given.jobs, env), ours(tree, given.jobs, home, "--force")),
+        }
+    for name, (theirs, mine) in rows.items():
+        ratio = {"wall": round(theirs.wall_s / mine.wall_s, 2), "cpu": round(theirs.cpu_s / max(mine.cpu_s, 0.01), 2)}
+        print(json.dumps({"case": name, "plain": asdict(theirs), "ours": asdict(mine), "ratio": ratio}))
+
+
+if __name__ == "__main__":
+    main()
