@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,10 @@ class Installation:
         """What a command answers with `--json`."""
         cut = words.index("--") if "--" in words else len(words)
         return json.loads(self.run(*words[:cut], "--json", *words[cut:]).stdout)
+
+    def with_env(self, env: Mapping[str, str]) -> Installation:
+        """The same installation with more in its environment."""
+        return Installation(home=self.home, env={**self.env, **env})
 
     @contextmanager
     def started(self, *words: str) -> Iterator[subprocess.Popen[str]]:

@@ -6,15 +6,16 @@ bytes, then memory. Nothing is started here. `reload` composes again from the sa
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nemotron_ops.cli.room import Room
 from nemotron_ops.errors import BuildError, GatewayError, ModelError, UsageError
 from nemotron_ops.recipes.load import load_settings, recipe_for
-from nemotron_ops.recipes.resolve import Plan, Setting, Settings, public_names, request_fields, resolve
+from nemotron_ops.recipes.resolve import Plan, Settings, public_names, request_fields, resolve
+from nemotron_ops.recipes.schema import Recipe
 from nemotron_ops.supervisor.snapshot import ModelView
 from nemotron_ops.supervisor.spec import Config, InstanceSpec
 
@@ -22,17 +23,19 @@ if TYPE_CHECKING:
     from nemotron_ops.build.store import Build
     from nemotron_ops.cli.app import App
     from nemotron_ops.engine.flags import Flags
-    from nemotron_ops.memory.fit import Placement
-    from nemotron_ops.models.fetch import Means
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """What `serve` was asked for. `flags` are fields of `schema.Server`, or host, port, api_key_file, alias."""
+    """What `serve` was asked for. `flags` are fields of `schema.Server`, or host, port, api_key_file, alias.
+
+    `quants` maps a recipe's name, or "" for all, to the quant to serve.
+    """
 
     targets: tuple[str, ...]
+    quants: Mapping[str, str] = field(default_factory=dict)
     profile: str = ""
     flags: Mapping[str, Any] = field(default_factory=dict)
     extra: tuple[str, ...] = ()
@@ -79,7 +82,9 @@ def compose(wish: Wish, app: App, *, dry_run: bool = False) -> Composed:
     room = Room(app=app, backend=build.backend if build else "")
     instances: list[InstanceSpec] = []
     placed: list[Plan] = []
-    for plan in plans:
+    for target, plan in zip(wish.targets, plans, strict=True):
+        if wish.may_fetch and not dry_run:
+            plan = room.fitting_quant(plan, asked=":" in target or bool(_quant_of(wish, plan.name)))
         model = model_file(plan, wish, app, dry_run=dry_run)
         shown, specs = _instances(plan, model, build, flags, wish.extra, room)
         placed.append(shown)
@@ -97,14 +102,23 @@ def plans_for(wish: Wish, app: App, settings: Settings) -> tuple[Plan, ...]:
     """One Plan per target. Raises UsageError where two would have the same name."""
     if len(wish.targets) > 1 and wish.flags.get("alias"):
         raise UsageError("cannot use --alias with several models: which one is meant is unclear")
+    recipes = [_with_quant(recipe_for(target, app.layout), wish) for target in wish.targets]
     plans = tuple(
-        resolve(recipe_for(target, app.layout), profile=wish.profile, settings=settings, env=app.env, flags=wish.flags)
-        for target in wish.targets
+        resolve(recipe, profile=wish.profile, settings=settings, env=app.env, flags=wish.flags) for recipe in recipes
     )
     names = [p.name for p in plans]
     if twice := {n for n in names if names.count(n) > 1}:
         raise UsageError(f"cannot serve {sorted(twice)[0]} twice", hint="set lifecycle.replicas in a recipe instead")
     return plans
+
+
+def _with_quant(recipe: Recipe, wish: Wish) -> Recipe:
+    quant = _quant_of(wish, recipe.name)
+    return replace(recipe, model=replace(recipe.model, quant=quant)) if quant else recipe
+
+
+def _quant_of(wish: Wish, name: str) -> str:
+    return wish.quants.get(name) or wish.quants.get("", "")
 
 
 def endpoint_of(plan: Plan, settings: Settings) -> Endpoint:
@@ -151,10 +165,10 @@ def model_file(plan: Plan, wish: Wish, app: App, *, dry_run: bool) -> Path:
     if model.path:
         return Path(model.path)
     if model.synthetic:
-        from nemotron_ops.models import synthetic
+        from nemotron_ops.cli.fetch import made_here
 
-        directory = app.layout.models / "synthetic"
-        return synthetic.ensure(model.synthetic, directory, quant=model.quant or "Q8_0")
+        return made_here(app, model.synthetic, model.quant)
+    from nemotron_ops.cli.fetch import means
     from nemotron_ops.models import fetch, store
     from nemotron_ops.models.ref import Ref
 
@@ -167,78 +181,7 @@ def model_file(plan: Plan, wish: Wish, app: App, *, dry_run: bool) -> Path:
     if not wish.may_fetch:
         hint = f"run `nemotron-ops fetch {plan.name}` first"
         raise ModelError(f"cannot serve {plan.name}: {ref} is not on this machine", hint=hint)
-    return fetch.fetch(ref, fetch_means(app), revision=model.revision, mmproj=model.mmproj, pinned=model.sha256).path
-
-
-def fetch_means(app: App) -> Means:
-    """What a download works with, for this command."""
-    from nemotron_ops.models.fetch import Means
-
-    return Means(layout=app.layout, env=app.env, report=app.ui.report, now=time.time())
-
-
-@dataclass(kw_only=True)
-class Room:
-    """The memory of this machine while models are placed into it one after the other."""
-
-    app: App
-    backend: str
-    used_bytes: dict[str, int] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-    def place(self, plan: Plan, model: Path, device: str) -> tuple[Plan, Mapping[str, int]]:
-        """`plan` with what memory decides filled in, and the bytes it takes per device.
-
-        Raises FitError if it cannot fit. An architecture whose memory nobody has worked out is not refused, only
-        noted; llama-server's own fitting then has the word.
-        """
-        from nemotron_ops.memory import fit
-        from nemotron_ops.memory.hyper import UnknownArchitectureError
-        from nemotron_ops.models.local import read_header
-
-        if not model.exists():  # a dry run before the download
-            self.notes.append(f"{plan.name}: memory is not planned yet, the model is not here; see `nemotron-ops plan`")
-            return plan, {}
-        try:
-            found = fit.choose(
-                read_header(model), self.app.facts, plan.server, asked=_asked(plan), backend=self.backend,
-                devices=(device,) if device else (), used_bytes=self.used_bytes,
-            )  # fmt: skip
-        except UnknownArchitectureError as exc:
-            self.notes.append(f"{plan.name}: {exc.message}; its memory is not planned")
-            return plan, {}
-        if not plan.recipe.lifecycle.on_demand:
-            for name, taken in found.bytes_by_device.items():
-                self.used_bytes[name] = self.used_bytes.get(name, 0) + taken
-        if found.ctx_size != plan.value("ctx_size"):
-            self.notes.append(f"{plan.name}: {found.why}")
-        return plan.with_settings(_placed_settings(plan, found)), found.bytes_by_device
-
-    def capacity_bytes(self) -> Mapping[str, int]:
-        """What all instances together may take, by device."""
-        from nemotron_ops.memory.machine import machine
-
-        pools = machine(self.app.facts, backend=self.backend)
-        return {d.name: d.room_bytes for d in (pools.host, *pools.gpus)}
-
-
-def _asked(plan: Plan) -> tuple[str, ...]:
-    """The settings that somebody chose by hand: memory planning keeps them."""
-    return tuple(k for k, s in plan.settings.items() if s.source != "built in" and not s.source.startswith("recipe "))
-
-
-def _placed_settings(plan: Plan, found: Placement) -> dict[str, Setting]:
-    """What the placement decides, as settings; those that already have the value keep their source."""
-    decided = {
-        "ctx_size": found.ctx_size,
-        "n_gpu_layers": found.n_gpu_layers,
-        "n_cpu_moe": found.n_cpu_moe or None,
-        "tensor_split": found.tensor_split or None,
-        "ctx_checkpoints": found.ctx_checkpoints,
-        "cache_ram_mib": found.cache_ram_mib,
-    }
-    source = f"memory: {found.why}"
-    return {k: Setting(value=v, source=source) for k, v in decided.items() if v is not None and v != plan.value(k)}
+    return fetch.fetch(ref, means(app), revision=model.revision, mmproj=model.mmproj, pinned=model.sha256).path
 
 
 def _instances(

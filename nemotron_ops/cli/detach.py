@@ -34,6 +34,9 @@ def detach_serve(app: App, own: Sequence[str], extra: Sequence[str], composed: C
     log.parent.mkdir(parents=True, exist_ok=True)
     words = [w for w in own if w not in {"--detach", "--json"}]
     argv = [sys.executable, "-m", "nemotron_ops", "serve", *words, "--no-build", "--no-fetch"]
+    for plan in composed.plans:  # which quant fits was decided here, with the network
+        if plan.recipe.model.repo and plan.recipe.model.quant:
+            argv += ["--quant", f"{plan.name}={plan.recipe.model.quant}"]
     argv += ["--", *extra] if extra else []
     with log.open("ab") as sink:
         child = subprocess.Popen(

@@ -55,6 +55,7 @@ def sampling_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("targets", nargs=-1, metavar="RECIPE|REPO:QUANT|FILE.gguf... [-- LLAMA-SERVER-FLAGS]")
 @click.option("--model", "-m", "files", multiple=True, metavar="FILE", help="A GGUF file to serve.")
 @click.option("-hf", "--hf", "repos", multiple=True, metavar="REPO:QUANT", help="A Hugging Face repository to serve.")
+@click.option("--quant", "quants", multiple=True, metavar="[RECIPE=]Q", help="Quant to serve instead of the recipe's.")
 @click.option("--profile", default="", help="Profile of the recipe: chat, tools, guide …")
 @sampling_options
 @click.option("--alias", help="Public name of the model.")
@@ -69,7 +70,8 @@ def sampling_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @json_option
 @click.pass_context
 def serve(
-    ctx: click.Context, /, targets: tuple[str, ...], files: tuple[str, ...], repos: tuple[str, ...], profile: str,
+    ctx: click.Context, /, targets: tuple[str, ...], files: tuple[str, ...], repos: tuple[str, ...],
+    quants: tuple[str, ...], profile: str,
     no_build: bool, no_fetch: bool, offline: bool, detach: bool, dry_run: bool, as_json: bool, **flags: Any,
 ) -> None:  # fmt: skip
     """Serve models behind one OpenAI-compatible endpoint.
@@ -87,8 +89,8 @@ def serve(
         if flags["special"]:
             app.ui.warn(SPECIAL)
         wish = Wish(
-            targets=wanted, profile=profile, flags=_given(flags), extra=tuple(ctx.meta["extra"]),
-            may_build=not (no_build or offline), may_fetch=not (no_fetch or offline),
+            targets=wanted, quants=_by_name(quants), profile=profile, flags=_given(flags),
+            extra=tuple(ctx.meta["extra"]), may_build=not (no_build or offline), may_fetch=not (no_fetch or offline),
         )  # fmt: skip
         composed = compose(wish, app, dry_run=dry_run)
         for note in composed.notes:
@@ -137,6 +139,11 @@ def free_bytes(env: Mapping[str, str]) -> Callable[[], Mapping[str, int]]:
         return {d.name: d.room_bytes for d in (pools.host, *pools.gpus)}
 
     return look
+
+
+def _by_name(quants: Sequence[str]) -> dict[str, str]:
+    """`--quant Q8_0 --quant 30b=Q4_0` as {"": "Q8_0", "30b": "Q4_0"}."""
+    return {name: quant for name, _, quant in (q.rpartition("=") for q in quants)}
 
 
 def _given(flags: dict[str, Any]) -> dict[str, Any]:
