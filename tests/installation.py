@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -39,7 +40,7 @@ class Installation:
 
     @contextmanager
     def started(self, *words: str) -> Iterator[subprocess.Popen[str]]:
-        """Run a command beside the test, in a process group of its own; killed at the end if it still runs."""
+        """Run a command beside the test, in a process group of its own; stopped at the end if it still runs."""
         argv = [sys.executable, "-m", "nemotron_ops", *words]
         pipe = subprocess.PIPE
         with subprocess.Popen(
@@ -48,8 +49,7 @@ class Installation:
             try:
                 yield p
             finally:
-                if p.poll() is None:
-                    os.killpg(p.pid, signal.SIGKILL)
+                end(p)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +93,15 @@ def wait_for_line(child: subprocess.Popen[str], start: str) -> str:
             return line
         seen.append(line)
     raise AssertionError(f"no line {start!r} in:\n{''.join(seen)}")
+
+
+def end(child: subprocess.Popen[str]) -> None:
+    """Stop a supervisor with all it runs; two signals say not to wait for requests, the kill is for one that hangs."""
+    for sig in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):
+        if child.poll() is None:
+            child.send_signal(sig)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(15)
 
 
 def interrupt(child: subprocess.Popen[str]) -> int:
