@@ -36,6 +36,7 @@ demo: $(VENV)/.installed  ## Build llama.cpp, serve the tiny model, ask it a que
 	@$(VENV)/bin/nemotron-ops demo
 
 test: lint types $(VENV)/.installed-test  ## Everything CI runs: lint, types, the whole test suite
+	@$(VENV)/bin/nemotron-ops build --cpu --no-use
 	@$(PY) -m pytest
 
 check: test  ## The same as test

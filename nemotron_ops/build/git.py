@@ -31,7 +31,8 @@ def resolve(git: str, url: str, ref: str, env: Mapping[str, str]) -> str:
 
     Raises SourceError, within seconds if the repository cannot be reached.
     """
-    check_reachable(url, env)
+    if not _redirected(git, env):
+        check_reachable(url, env)
     if is_commit(ref):
         return ref
     wanted = check_ref(ref) if ref else "HEAD"
@@ -118,6 +119,12 @@ def check_reachable(url: str, env: Mapping[str, str]) -> None:
         socket.create_connection((parts.hostname, parts.port or PORTS[parts.scheme]), CONNECT_TIMEOUT_S).close()
     except OSError as exc:
         raise SourceError(f"cannot reach {parts.hostname}: {exc.strerror or exc}") from exc
+
+
+def _redirected(git: str, env: Mapping[str, str]) -> bool:
+    """Whether the user's git goes through a proxy, or to other hosts than URLs say; then only git itself can tell."""
+    pattern = r"^(http\..*proxy|url\..*\.insteadof)$"
+    return proc.run([git, "config", "--get-regexp", pattern], env=git_env(env), timeout_s=10).ok
 
 
 def git_env(env: Mapping[str, str]) -> dict[str, str]:

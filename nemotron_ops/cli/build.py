@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -59,6 +61,8 @@ def build(
     with App() as app:
         from nemotron_ops.build import run
 
+        if wants_zig(request.options, app):
+            request = replace(request, options=replace(request.options, zig=True, backend=Backend.CPU))
         if dry_run:
             prepared = run.prepare(request, layout=app.layout, facts=app.facts, env=app.env, report=app.ui.report)
             show_plan(prepared, app.ui, as_json=as_json)
@@ -66,6 +70,15 @@ def build(
         signal.signal(signal.SIGTERM, interrupted)
         made = run.ensure_build(request, layout=app.layout, facts=app.facts, env=app.env, report=app.ui.report)
         show_build(made, app.ui, as_json=as_json)
+
+
+def wants_zig(options: BuildOptions, app: App) -> bool:
+    """Whether someone at a terminal without a compiler agrees to use zig's, for a CPU build."""
+    if options.zig or {"cc", "cxx"} <= set(app.facts.tools) or not sys.stdin.isatty():
+        return False
+    if options.backend not in (None, Backend.CPU):
+        return False
+    return click.confirm("There is no C++ compiler here. Use zig from a Python wheel (0.1 GB), for the CPU?", err=True)
 
 
 def interrupted(number: int, frame: object) -> None:

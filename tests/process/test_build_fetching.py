@@ -103,6 +103,15 @@ def test_a_host_where_nobody_listens_is_given_up_at_once(sources: Sources) -> No
         git.resolve("git", "https://127.0.0.1:1/llama.cpp", "v0.5.0", sources.env)
 
 
+def test_a_users_own_redirection_of_git_is_followed(repository: Path, sources: Sources) -> None:
+    home = Path(sources.env["HOME"])
+    home.mkdir(parents=True)
+    (home / ".gitconfig").write_text(f'[url "{repository.as_uri()}"]\n\tinsteadOf = https://127.0.0.1:1/llama.cpp\n')
+    origin = Origin(kind=SourceKind.GIT, place="https://127.0.0.1:1/llama.cpp", ref="b8000")
+    exact = source.resolve(origin, sources)
+    assert (source.tree(exact, sources) / "src/llama-arch.cpp").exists()
+
+
 def test_a_bundle_is_a_source(repository: Path, sources: Sources, tmp_path: Path) -> None:
     bundle = tmp_path / "llama.bundle"
     run_git(repository, "bundle", "create", str(bundle), "HEAD", "b8000")
