@@ -85,6 +85,12 @@ _BAD_FILE = "|".join(
 TABLE: tuple[Row, ...] = (
     Row(Cause.BAD_FLAG, r"error: invalid argument: (\S+)", "llama-server does not know the flag {0}"),
     Row(
+        Cause.DEVICE_MISSING,
+        r"invalid device: (\S+)",
+        "no such device: {0}",
+        "`nemotron-ops doctor` lists the devices of this machine",
+    ),
+    Row(
         Cause.BAD_VALUE, r'error while handling argument "([^"]+)": (.*)', "bad value for {0}: {1}", "correct the value"
     ),
     Row(Cause.BAD_VALUE, r"error: (invalid value .*)", "{0}", "correct the value"),
@@ -93,12 +99,6 @@ TABLE: tuple[Row, ...] = (
         r"(context type MTP requested but model doesn't contain MTP layers)",
         "{0}",
         "leave server.spec_type out: this file has no MTP layers",
-    ),
-    Row(
-        Cause.DEVICE_MISSING,
-        r"invalid device: (\S+)",
-        "no such device: {0}",
-        "`nemotron-ops doctor` lists the devices of this machine",
     ),
     Row(
         Cause.DEVICE_MEMORY,

@@ -19,7 +19,7 @@ TEXTS: list[tuple[Cause, int, list[str]]] = [
     (Cause.BAD_FLAG, 1, ["error: invalid argument: --ctx-sizze"]),
     (Cause.BAD_VALUE, 1, ['error while handling argument "--port": stoi', "", "usage:"]),
     (Cause.BAD_VALUE, 1, ["context type MTP requested but model doesn't contain MTP layers", EXITING]),
-    (Cause.DEVICE_MISSING, 1, ["error: invalid device: CUDA7"]),
+    (Cause.DEVICE_MISSING, 1, ['error while handling argument "--device": invalid device: CUDA7', "", "usage:"]),
     (Cause.MODEL_MISSING, 1, ["gguf_init_from_file: failed to open GGUF file '/m/x.gguf' (No such file or directory)", EXITING]),
     (Cause.MODEL_MISSING, 1, ["gguf_init_from_file: failed to open GGUF file '/m/x.gguf' (Permission denied)", EXITING]),
     (Cause.MODEL_TRUNCATED, 1, [

@@ -1,0 +1,23 @@
+"""A bounded chaos run in CI: nothing wrong, nothing left behind. `python -m tests.supervisor_chaos` runs it longer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nemotron_ops.models.synthetic import ensure
+from tests.supervisor_chaos import run
+from tests.supervisor_serving import Serving
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
+
+
+def test_nothing_is_lost_in_the_chaos(tmp_path: Path, llama_bin: Path) -> None:
+    serving = Serving(tmp_path, llama_bin / "llama-server", ensure("moe", tmp_path / "models"))
+    try:
+        report = run(serving, seconds=40, seed=7)
+    finally:
+        serving.clear()
+    print(report.text())
+    assert report.good, report.text()
