@@ -18,7 +18,7 @@ from nemotron_ops.cli.app import App, dry_run_option, json_option
 from nemotron_ops.errors import NemotronOpsError, UsageError
 
 if TYPE_CHECKING:
-    from nemotron_ops.deploy.rollout import Hooks, LocalBuild, Ready
+    from nemotron_ops.deploy.rollout import Hooks, LocalBuild, LocalModel, Ready
     from nemotron_ops.deploy.ssh import Connection
     from nemotron_ops.deploy.target import Site, TargetFacts
     from nemotron_ops.deploy.targets import Group
@@ -70,6 +70,7 @@ def deploy() -> None:
     show_default=True,
     help="llama.cpp: built there, or this machine's current build sent; auto sends it where it fits.",
 )
+@click.option("--send-models", is_flag=True, help="Send the models of this machine, instead of fetching them there.")
 @click.option("--in-place", is_flag=True, help="Do not try the new release beside the old one first.")
 @click.option(
     "--api-keys",
@@ -98,9 +99,9 @@ def deploy() -> None:
 @json_option
 def run(
     targets: tuple[str, ...], recipes: tuple[str, ...], profile: str, host: str, port: int | None, backend: str | None,
-    build: str, in_place: bool, keys: Path | None, serve_options: tuple[str, ...], door: Path | None, parallel: int,
-    why: str, force: bool, yes: bool, ready_s: int, system: bool | None, ssh_config: Path | None, dry_run: bool,
-    as_json: bool,
+    build: str, send_models: bool, in_place: bool, keys: Path | None, serve_options: tuple[str, ...], door: Path | None,
+    parallel: int, why: str, force: bool, yes: bool, ready_s: int, system: bool | None, ssh_config: Path | None,
+    dry_run: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Deploy to TARGETs: the first one alone, and the others once it serves.
 
@@ -131,7 +132,7 @@ def run(
         job = Job(
             request=request, cache=app.layout.cache / "bundles", who=who(app), now=now(), why=why, force=force,
             build=None if build == "there" else local_build(app, backend), hooks=hooks_for(app, door),
-            keys=keys,
+            keys=keys, models=tuple(local_model(app, r) for r in served) if send_models else (),
         )  # fmt: skip
         if build == "send" and job.build is None:
             raise UsageError("cannot send a build: this machine has none that is current", hint="nemotron-ops build")
@@ -348,6 +349,27 @@ def local_build(app: App, backend: str | None) -> LocalBuild | None:
         id=build.id, path=build.path, backend=build.backend, machine=facts.machine, glibc=facts.glibc or (0, 0),
         cpu_features=facts.cpu_flags,
     )  # fmt: skip
+
+
+def local_model(app: App, recipe: str) -> LocalModel:
+    """The stored model of a recipe, as files to send; with them goes what `models import` wants to know."""
+    from nemotron_ops.deploy.rollout import LocalModel
+    from nemotron_ops.deploy.ssh import sha256_of
+    from nemotron_ops.files import write_json
+    from nemotron_ops.models import store
+    from nemotron_ops.models.carry import MANIFEST
+    from nemotron_ops.models.ref import Ref
+    from nemotron_ops.recipes.load import recipe_for
+
+    model = recipe_for(recipe, app.layout).model
+    if not model.repo:
+        raise UsageError(f"cannot send the model of {recipe}: it is not one that is fetched from a hub")
+    found = store.need(app.layout, Ref(repo=model.repo, quant=model.quant))
+    carried = replace(found, files=tuple(replace(f, path=f.name) for f in found.files))
+    manifest = app.layout.cache / "bundles" / f"model-{recipe}.json"
+    write_json(manifest, {"version": store.MANIFEST_VERSION, **asdict(carried)})
+    files = [(f.name, Path(f.path), f.sha256 or sha256_of(Path(f.path))) for f in found.files]
+    return LocalModel(recipe=recipe, files=((MANIFEST, manifest, sha256_of(manifest)), *files))
 
 
 def own_recipes(app: App, names: tuple[str, ...]) -> dict[str, str]:

@@ -75,6 +75,7 @@ class Release:
     bundle: Parcel
     build_id: str = ""
     build: Parcel | None = None
+    models: Mapping[str, tuple[Parcel, ...]] = field(default_factory=dict)  # recipe -> files of its model
     keys: Parcel | None = None  # API keys (hashed) that clients must show
 
     def id(self, request: Request) -> str:
@@ -87,12 +88,16 @@ class Release:
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteStep:
-    """One step: what it is called, what it is for, its script, and what must be sent before it."""
+    """One step: what it is called, what it is for, its script, and what must be sent before it.
+
+    `done_if` is a script that ends with 0 where there is nothing to send and nothing to do.
+    """
 
     name: str
     about: str
     script: str
     send: tuple[Parcel, ...] = ()
+    done_if: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +124,7 @@ def deploy_plan(
     shell = _Shell(request=request, release=release, name=name, facts=facts, site=site, who=who, now=now)
     before = [shell.begin(), shell.unpack()]
     before.append(shell.upload_build() if release.build else shell.build_there())
+    before += [shell.send_model(recipe, files) for recipe, files in release.models.items()]
     before.append(shell.models())
     if request.candidate:
         before.append(shell.try_beside())
@@ -380,16 +386,33 @@ fi
         script = f"{self._as_service}{q(self._program)} {words}\n"
         return RemoteStep(name="build", about="build llama.cpp there (nothing to do if it is built)", script=script)
 
+    def send_model(self, recipe: str, files: tuple[Parcel, ...]) -> RemoteStep:
+        folder = self.site.incoming / files[0].name
+        own = f"chown -R {USER}:{USER} {q(folder.parent)}\n" if self.site.scope is Scope.SYSTEM else ""
+        run = f"{self._as_service}{q(self._program)} models"
+        return RemoteStep(
+            name="model",
+            about=f"bring the model of {recipe}; its bytes are proven there",
+            script=f"{self._own_recipes}{own}{run} import {q(folder.parent)}\nrm -rf {q(folder.parent)}\n",
+            send=files,
+            done_if=f"{self._own_recipes}{run} verify --quick {q(recipe)} >/dev/null 2>&1\n",
+        )
+
+    @property
+    def _own_recipes(self) -> str:
+        """Recipes that came along are known there from now on, unless there are others of these names."""
+        folder = self._dir / "recipes"
+        return (
+            f"mkdir -p {self._config}/recipes; cp -n {q(folder)}/*.toml {self._config}/recipes/ 2>/dev/null || true\n"
+        )
+
     def models(self) -> RemoteStep:
         token = "/etc/nemotron-ops/credentials/hub-token"
         lines = []
         if self.site.scope is Scope.SYSTEM:
             lines.append(f"if [ -f {token} ]; then HF_TOKEN=$(cat {token}); export HF_TOKEN; fi")
-        recipes = self._dir / "recipes"
-        lines += [
-            f"mkdir -p {self._config}/recipes; cp -n {q(recipes)}/*.toml {self._config}/recipes/ 2>/dev/null || true",
-            *(f"{self._as_service}{q(self._program)} fetch {q(r)}" for r in self.request.recipes),
-        ]
+        fetched = [r for r in self.request.recipes if r not in self.release.models]
+        lines += [self._own_recipes.rstrip(), *(f"{self._as_service}{q(self._program)} fetch {q(r)}" for r in fetched)]
         return RemoteStep(name="models", about="fetch what is missing of the models", script="\n".join(lines) + "\n")
 
     def try_beside(self) -> RemoteStep:

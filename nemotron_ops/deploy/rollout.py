@@ -58,6 +58,14 @@ class LocalBuild:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LocalModel:
+    """A model of this machine that is to be sent: what its files are called over there, where they are, sha256."""
+
+    recipe: str
+    files: tuple[tuple[str, Path, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Hooks:
     """What else happens around the switch of one target: taken out of a balancer before, put back after."""
 
@@ -76,6 +84,7 @@ class Job:
     why: str = ""
     build: LocalBuild | None = None
     keys: Path | None = None  # file of API keys, as `keys create` makes it
+    models: tuple[LocalModel, ...] = ()
     force: bool = False
     hooks: Hooks = field(default_factory=Hooks)
 
@@ -145,12 +154,18 @@ def make_ready(connection: Connection, job: Job, *, report: Report) -> Ready:
         sha256 = sha256_of(job.keys)
         keys = Parcel(name=f"keys-{sha256[:16]}.json", sha256=sha256)
         parcels[keys.name] = job.keys
+    models: dict[str, tuple[Parcel, ...]] = {}
+    for model in job.models:
+        named = [(f"model-{model.recipe}/{name}", path, sha256) for name, path, sha256 in model.files]
+        models[model.recipe] = tuple(Parcel(name=name, sha256=sha256) for name, _, sha256 in named)
+        parcels |= {name: path for name, path, _ in named}
     release = Release(
         version=bundle.version,
         bundle=Parcel(name=bundle.path.name, sha256=bundle.sha256),
         build_id=job.build.id if job.build and build else "",
         build=build,
         keys=keys,
+        models=models,
     )
     plan = deploy_plan(request, release, facts, site, who=job.who, now=job.now)
     return Ready(connection=connection, facts=facts, site=site, plan=plan, parcels=parcels, notes=tuple(notes))
@@ -163,6 +178,8 @@ def carry_out(ready: Ready, job: Job, *, report: Report) -> Outcome:
         return Outcome(target=target, release=plan.release, result="already there")
     with locked_session(ready.connection, ready.site) as session:
         for step in plan.before:
+            if step.done_if and session.run(step.done_if)[0] == 0:
+                continue
             _send(ready, step, report)
             code, lines = _run(session, step, report)
             if code == DOES_NOT_FIT and step.name == "try":

@@ -115,8 +115,7 @@ def new_host(rootfs: Path) -> Iterator[Callable[[], Host]]:
 
     yield boot
     for name in names:
-        host_tool("crash", name)  # an orderly shutdown would be waited for
-        host_tool("down", name)
+        host_tool("drop", name)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,7 @@ class Fleet:
 def fleet(
     new_host: Callable[[], Host], tmp_path_factory: pytest.TempPathFactory, llama_bin: Path, bundles: Path
 ) -> Iterator[Fleet]:
+    """Deployed to as a group, keys and all; HAProxy runs here with the configuration made for the group."""
     folder = tmp_path_factory.mktemp("fleet")
     hosts = tuple(new_host() for _ in range(3))
     laptop = make_laptop(folder, llama_bin, bundles)
@@ -77,6 +79,10 @@ def fleet(
     haproxy.check(config)
     with (folder / "log").open("wb") as log:
         child = subprocess.Popen(["haproxy", "-db", "-f", config], stdout=log, stderr=log)
+    deadline = time.monotonic() + 30
+    while not runtime.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     yield Fleet(hosts=hosts, laptop=laptop, port=port, key=key, runtime=runtime)
     child.kill()
     child.wait()
@@ -89,10 +95,9 @@ def test_every_host_answers_through_the_one_door(fleet: Fleet, eventually: Event
     assert load.failed == []
 
 
-def test_without_a_key_nobody_gets_an_answer(fleet: Fleet) -> None:
+def test_without_a_key_nobody_gets_an_answer(fleet: Fleet, eventually: Eventually) -> None:
     with Load(port=fleet.port, key="nok-wrong", threads=1) as load:
-        while not load.by_status:
-            pass
+        eventually(lambda: load.by_status)
     assert set(load.by_status) == {401}
 
 

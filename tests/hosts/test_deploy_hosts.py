@@ -234,6 +234,38 @@ def test_exec_runs_commands_of_the_release_that_serves(host: Host, laptop: Lapto
     assert host.pids(ENGINE) == pids
 
 
+def test_a_model_is_sent_and_proven_where_the_target_has_no_network(host: Host, laptop: Laptop) -> None:
+    laptop.recipe(TINY.format(slots=2))
+    made = json.loads(laptop.run("fetch", "tiny", "--json").stdout)["path"]
+    laptop.run("models", "import", made, "--as", "test/carried:Q8_0")
+    text = (
+        TINY.format(slots=2)
+        .replace('synthetic = "moe"', 'repo = "test/carried"')
+        .replace("nemotron-ops/tiny", "carried")
+    )
+    laptop.recipe(text, name="carried")
+    laptop.run("deploy", target(host), "-r", "carried", "--send-models", "--yes")
+    assert host.ask() == "2 + 2 = 4."
+    assert "carried" in laptop.run("deploy", "exec", target(host), "models", "list").stdout
+
+
+def test_the_how_to_a_service_in_one_command_is_true(host: Host) -> None:
+    page = (Path(__file__).parents[2] / "docs/how-to/service.md").read_text()
+    block = page.partition("<!-- commands that tests/hosts run -->")[2].partition("```sh\n")[2].partition("```")[0]
+    path = f'export PATH="$HOME/{ROOT}/current/venv/bin:$PATH"\n'
+    host.ssh(f"{path}nemotron-ops service uninstall", user="deploy")
+    assert host.pids(ENGINE) == []
+    *commands, uninstall = block.splitlines()
+    assert len(commands) == 3
+    for command in commands:
+        host.ssh(path + command, user="deploy")
+        assert host.ask() == "2 + 2 = 4."
+    host.ssh(path + uninstall, user="deploy")
+    assert host.pids(ENGINE) == []
+    left = host.ssh("find ~/.config ~/.local/state /run/user/1000 -name '*nemotron*'", user="deploy").split()
+    assert left == ["/home/deploy/.config/nemotron-ops"]  # the user's own recipes
+
+
 def test_a_full_disk_is_found_before_anything_is_sent(host: Host, laptop: Laptop) -> None:
     host.ssh("mkdir -p /home/alice/.local/lib && mount -t tmpfs -o size=50m none /home/alice/.local/lib")
     done = laptop.run("deploy", target(host, "alice"), "-r", "tiny", "--yes", check=False)

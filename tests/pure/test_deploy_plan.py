@@ -70,6 +70,13 @@ def scripts(plan: DeployPlan) -> dict[str, str]:
 CASES = {
     "user-sends-build": plan_for(USER),
     "system-builds-there": plan_for(SYSTEM, replace(RELEASE, build=None, build_id="", keys=KEYS)),
+    "user-sends-model": plan_for(
+        USER,
+        replace(
+            RELEASE,
+            models={"30b": (Parcel(name="model-30b/m.json", sha256="d"), Parcel(name="model-30b/x.gguf", sha256="e"))},
+        ),
+    ),
     "user-with-keys-in-place": plan_for(replace(USER, candidate=False), replace(RELEASE, keys=KEYS)),
 }
 
@@ -158,8 +165,9 @@ def test_host_keys_are_checked_and_nobody_is_asked(tmp_path: Path) -> None:
     connection = Connection(target="ann@gpu1", config=tmp_path / "c", control=tmp_path)
     assert connection.argv("echo", "a b") == (
         "ssh", "-F", f"{tmp_path}/c", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes",
-        "-o", "ConnectTimeout=15", "-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4", "-o", "ControlMaster=auto",
-        "-o", f"ControlPath={tmp_path}/%C", "-o", "ControlPersist=60", "--", "ann@gpu1", "echo 'a b'",
+        "-o", "ConnectTimeout=15", "-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4",
+        "-o", "ControlMaster=auto", "-o", f"ControlPath={tmp_path}/%C", "-o", "ControlPersist=60",
+        "--", "ann@gpu1", "echo 'a b'",
     )  # fmt: skip
     assert tunnel_argv("gpu1", config=None, port=8001, remote_port=9000)[-6:] == (
         "ExitOnForwardFailure=yes", "-N", "-L", "127.0.0.1:8001:127.0.0.1:9000", "--", "gpu1",

@@ -6,7 +6,7 @@
 #   testhost.sh ssh NAME[:USER] CMD...      over real ssh (USER root|deploy|alice)
 #   testhost.sh exec NAME CMD...            out of band, as root inside (nsenter), for assertions
 #   testhost.sh reboot NAME | poweroff NAME | crash NAME (SIGKILL, like a power cut) | start NAME   (state kept)
-#   testhost.sh down NAME | list | gc (those whose TESTHOST_OWNER pid is dead) | gc --all
+#   testhost.sh down NAME | drop NAME (at once) | list | gc (those whose TESTHOST_OWNER pid is dead) | gc --all
 # Env: TESTHOST_OWNER (pid: gc may reap once it is gone), TESTHOST_TAR (rootfs tar.zst), TESTHOST_CACHE (/var/cache/nemotron-ops-testhost), TESTHOST_STATE (/tmp/nemotron-ops-testhost)
 set -euo pipefail
 cache=${TESTHOST_CACHE:-/var/cache/nemotron-ops-testhost} state=${TESTHOST_STATE:-/tmp/nemotron-ops-testhost}
@@ -98,7 +98,7 @@ case $cmd in list) ls "$state"; exit;; gc) for d in "$state"/*/; do d=${d%/}; [ 
 name=${1:?NAME}; shift; user=root; case $name in *:*) user=${name#*:}; name=${name%%:*};; esac
 [[ $name =~ ^[a-z0-9-]{1,24}$ ]] || die "bad name"; d=$state/$name
 case $cmd in
-  up) up;; down) down;; json) json;;
+  up) up;; down) down;; drop) down 1;;   # drop: without waiting for an orderly shutdown json) json;;
   ssh) exec ssh -F "$d/ssh_config" -l "$user" "$name" "$@" </dev/null;;
   exec) leader || die "$name is off"; exec nsenter -t "$lead" -a -- "$@" </dev/null;;
   reboot) leader; old=$lead; kill -SIGRTMIN+5 "$lead"; for i in $(seq 300); do kill -0 "$old" 2>/dev/null || break; sleep 0.05; done; sleep 0.1; for i in $(seq 100); do leader && break; sleep 0.05; done; wait_up; json;;
