@@ -69,11 +69,11 @@ def fetch_file(http: httpx.Client, file: RemoteFile, to: Path, *, sha256: str, r
         if to.exists() and hash_of(to) == sha256:
             return to
         part = to.with_name(f"{to.name}.part")
-        if local := local_path(file.url):
-            _copy(local, part)
-        else:
-            _download(http, file, part, report)
-        found = hash_of(part)
+        resumed = part.exists()
+        found = _get(http, file, part, report)
+        if found != sha256 and resumed:  # what was there may have been of another file
+            part.unlink()
+            found = _get(http, file, part, report)
         if found != sha256:
             part.unlink()
             raise SourceError(
@@ -82,6 +82,15 @@ def fetch_file(http: httpx.Client, file: RemoteFile, to: Path, *, sha256: str, r
             )
         os.replace(part, to)
     return to
+
+
+def _get(http: httpx.Client, file: RemoteFile, part: Path, report: Report) -> str:
+    """Bring `part` to its end, from wherever it stands; returns its hash."""
+    if local := local_path(file.url):
+        _copy(local, part)
+    else:
+        _download(http, file, part, report)
+    return hash_of(part)
 
 
 def hash_of(path: Path) -> str:

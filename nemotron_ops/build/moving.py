@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from nemotron_ops.build import archive, selftest, store
+from nemotron_ops.build.compilers import isa
 from nemotron_ops.build.fetch import hash_of
-from nemotron_ops.build.plan import isa
 from nemotron_ops.build.spec import Backend, source_from_json
 from nemotron_ops.build.store import Build
 from nemotron_ops.errors import BuildError, HostError, SourceError

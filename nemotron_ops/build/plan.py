@@ -15,33 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from nemotron_ops.build import backends, cuda
+from nemotron_ops.build.compilers import Compilers, build_env, choose_compilers, compiler_options, isa, launcher_options
 from nemotron_ops.build.cuda import CudaChoice
 from nemotron_ops.build.spec import TARGETS, Backend, BuildOptions, Fix, Source, source_json
-from nemotron_ops.build.wheel_pins import cuda_folder, wheels_for, zig_folder
+from nemotron_ops.build.wheel_pins import cuda_folder
 from nemotron_ops.errors import HostError, UsageError
 from nemotron_ops.host.facts import Facts, Tool
 
-# Of the caller's environment, only these reach cmake, ninja and the compilers: CFLAGS and the like would change
-# the binary without changing its id.
-ENV_KEPT = ("PATH", "HOME", "TMPDIR", "USER", "LANG", "DEVELOPER_DIR", "SDKROOT", "CCACHE_DIR", "SCCACHE_DIR")
 # Where things lie on this machine does not change the binary; what they are is in the id by other words.
 PLACES = frozenset({
     "CMAKE_C_COMPILER", "CMAKE_CXX_COMPILER", "CMAKE_AR", "CMAKE_RANLIB",
     "CMAKE_CUDA_COMPILER", "CMAKE_CUDA_HOST_COMPILER", "CUDAToolkit_ROOT",
 })  # fmt: skip
-# Of a CPU's flags, those that compilers make code from; others come and go with kernels.
-ISA_FLAGS = ("sse", "ssse", "avx", "amx", "fma", "f16c", "bmi", "vnni", "gfni", "asimd", "sve", "sme", "i8mm", "bf16")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Compilers:
-    """Which compilers, by path; `identity` is what makes one differ from another in a build's id."""
-
-    cc: str
-    cxx: str
-    identity: str
-    kind: str
-    from_wheel: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,49 +105,6 @@ def plan(
     )
 
 
-def choose_compilers(options: BuildOptions, facts: Facts, toolchains: Path) -> Compilers:
-    """The system's compilers, or zig's from a wheel if asked. Raises HostError if there is none."""
-    if options.zig:
-        return zig_compilers(options, facts, toolchains)
-    cc, cxx = facts.tools.get("cc"), facts.tools.get("cxx")
-    if not cc or not cxx:
-        raise HostError(
-            "cannot plan a build: this machine has no C and C++ compiler",
-            hint=f"{backends.install_line('compiler', facts)}; or, for a CPU build, add --zig to use a compiler "
-            "from a Python wheel",
-        )
-    return Compilers(cc=cc.path, cxx=cxx.path, identity=f"{cxx.kind} {cuda.dotted(cxx.version)}", kind=cxx.kind)
-
-
-def zig_compilers(options: BuildOptions, facts: Facts, toolchains: Path) -> Compilers:
-    """zig's, for the CPU backend. Raises HostError where it cannot be used."""
-    backend = options.backend or backends.default_backend(facts)
-    if backend is not Backend.CPU:
-        raise HostError(
-            f"cannot build for {backend} with zig: it is used for the CPU backend alone",
-            hint=f"add --cpu, or install a system compiler: {backends.install_line('compiler', facts)}",
-        )
-    wheels = wheels_for("zig", facts.system, facts.machine)
-    if not wheels:
-        raise HostError(f"cannot use zig: no wheel is published for {facts.system} on {facts.machine}")
-    home = toolchains / zig_folder(wheels[0])
-    identity = f"zig {wheels[0].version}"
-    return Compilers(cc=str(home / "cc"), cxx=str(home / "c++"), identity=identity, kind="zig", from_wheel=True)
-
-
-def compiler_options(compilers: Compilers) -> dict[str, str]:
-    options = {"CMAKE_C_COMPILER": compilers.cc, "CMAKE_CXX_COMPILER": compilers.cxx}
-    if compilers.kind == "zig":
-        home = Path(compilers.cc).parent
-        options |= {
-            "CMAKE_AR": str(home / "ar"),
-            "CMAKE_RANLIB": str(home / "ranlib"),
-            "GGML_OPENMP": "OFF",  # zig has no OpenMP; ggml's own thread pool is as fast
-            "CMAKE_EXE_LINKER_FLAGS": "-s",  # 108 MB of debug information otherwise
-        }
-    return options
-
-
 def run_path_options(options: BuildOptions, choice: CudaChoice | None, facts: Facts) -> dict[str, str]:
     """Where the binary looks for its libraries: beside itself, so that the folder can be moved.
 
@@ -196,15 +138,6 @@ def cuda_root(choice: CudaChoice, toolchains: Path, facts: Facts) -> Path:
     return Path(choice.toolkit.nvcc).parent.parent
 
 
-def launcher_options(facts: Facts, backend: Backend) -> dict[str, str]:
-    """A compiler cache, if there is one. It changes the time, not the binary, so it is no part of the id."""
-    cache = facts.tools.get("ccache") or facts.tools.get("sccache")
-    if cache is None:
-        return {}
-    languages = {Backend.CUDA: ("C", "CXX", "CUDA"), Backend.HIP: ("C", "CXX", "HIP")}.get(backend, ("C", "CXX"))
-    return {f"CMAKE_{language}_COMPILER_LAUNCHER": cache.path for language in languages}
-
-
 def choose_jobs(facts: Facts, job_bytes: int, *, asked: int | None, busy: int) -> tuple[int, str]:
     """How many compilers at once, and why: bounded by cores and by memory, shared with builds that run already."""
     if asked is not None:
@@ -215,13 +148,6 @@ def choose_jobs(facts: Facts, job_bytes: int, *, asked: int | None, busy: int) -
     if by_memory < by_cores:
         return by_memory, f"free memory for {by_memory} at {job_bytes / backends.GIB:.3g} GiB each{shared}"
     return by_cores, f"{facts.cores} cores{shared}"
-
-
-def build_env(env: Mapping[str, str], facts: Facts) -> dict[str, str]:
-    """The environment of cmake and ninja, with the wheels' programs first on the PATH."""
-    kept = {key: env[key] for key in ENV_KEPT if key in env}
-    homes = dict.fromkeys(str(Path(facts.tools[t].path).parent) for t in ("ninja", "cmake") if t in facts.tools)
-    return {**kept, "PATH": ":".join([*homes, env.get("PATH", "/usr/bin:/bin")]), "LC_ALL": "C"}
 
 
 def build_id(
@@ -249,11 +175,6 @@ def build_id(
 def toolset(compilers: Compilers, choice: CudaChoice | None) -> str:
     """Everything that compiles, by kind and version: `gcc 12.2.0, CUDA 13.0.2`."""
     return compilers.identity + (f", CUDA {cuda.dotted(choice.toolkit.version)}" if choice else "")
-
-
-def isa(facts: Facts) -> list[str]:
-    """The instruction sets of this CPU that matter to compilers."""
-    return sorted(flag for flag in facts.cpu_flags if flag.startswith(ISA_FLAGS))
 
 
 def parse_cmake_args(words: tuple[str, ...]) -> dict[str, str]:

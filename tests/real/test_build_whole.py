@@ -193,14 +193,16 @@ def test_a_killed_build_goes_on_where_it_stopped(
     tree = write_tree(tmp_path / "src", real=llama_bin, ledger=ledger, gate=gate)
     first = subprocess.Popen(command(tree, layout), env=environment(layout), start_new_session=True,
                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
-    eventually(lambda: "llama-fit-params" in steps(ledger))
+    eventually(lambda: "llama-fit-params" in steps(ledger), within_s=120)
     first.kill()
     first.wait()
     assert store.listed(layout) == ()
     log = tmp_path / "again.log"
     with log.open("wb") as out:
         again = subprocess.Popen(command(tree, layout), env=environment(layout), stdout=out, stderr=subprocess.STDOUT)
-    eventually(lambda: "waiting for it" in log.read_text())  # a compiler of the killed run is still at work
+    eventually(
+        lambda: "waiting for it" in log.read_text(), within_s=120
+    )  # a compiler of the killed run is still at work
     gate.unlink()
     assert again.wait(timeout=120) == 0, log.read_text()
     assert store.current(layout) is not None
@@ -215,7 +217,7 @@ def test_a_build_that_is_asked_to_end_takes_its_compilers_along(
     gate.touch()
     tree = write_tree(tmp_path / "src", real=llama_bin, ledger=ledger, gate=gate)
     child = subprocess.Popen(command(tree, layout), env=environment(layout), stderr=subprocess.DEVNULL)
-    eventually(lambda: "llama-fit-params" in steps(ledger))
+    eventually(lambda: "llama-fit-params" in steps(ledger), within_s=120)
     assert store.count_building(layout) == 1
     child.terminate()
     assert child.wait(timeout=60) == 130
@@ -235,8 +237,8 @@ def test_two_at_once_build_once_and_the_second_says_that_it_waits(
             running.append(
                 subprocess.Popen(command(tree, layout), env=environment(layout), stdout=out, stderr=subprocess.STDOUT)
             )
-        eventually(lambda: "llama-fit-params" in steps(ledger))
-    eventually(lambda: "waiting for it" in logs[1].read_text())
+        eventually(lambda: "llama-fit-params" in steps(ledger), within_s=120)
+    eventually(lambda: "waiting for it" in logs[1].read_text(), within_s=120)
     gate.unlink()
     assert [child.wait(timeout=120) for child in running] == [0, 0], logs[1].read_text()
     assert sorted(steps(ledger)) == sorted(TARGETS)
