@@ -73,8 +73,8 @@ class Seen:
 class Hub:
     """`with Hub() as hub:` serves until the end of the block. `hub.env` points huggingface_hub and us at it."""
 
-    def __init__(self, *, token: str = "", gated: bool = False) -> None:
-        self.token, self.gated = token, gated
+    def __init__(self, *, token: str = "", gated: bool = False, send_buffer: int = 1 << 16) -> None:
+        self.token, self.gated, self.send_buffer = token, gated, send_buffer
         self.commit = COMMIT
         self.files: dict[str, dict[str, Entry]] = {}
         self.faults: list[Fault] = []
@@ -160,7 +160,8 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
 
         def setup(self) -> None:
             super().setup()
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)  # little may be under way
+            if hub.send_buffer:  # little may be under way when a client is killed
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, hub.send_buffer)
 
         def log_message(self, format: str, *args: object) -> None:
             pass

@@ -1,0 +1,140 @@
+"""Compares our fetch, hashing included, with huggingface_hub's own download of the same file. Processes, HTTP, disk.
+
+A hub on loopback, in a process of its own, serves one file to both in turn; what counts is the ratio of the best
+times. Each client runs in a fresh process and folder, and the time is taken around the transfer alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+REPO, NAME = "bench/Bench-GGUF", "Bench-Q8_0.gguf"
+CLIENTS = {"ours": ["ours", "8"], "ours, one connection": ["ours", "1"], "huggingface_hub": ["theirs"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--mib", type=int, default=1024, help="size of the file")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each client")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("role", nargs="*", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.role:
+        ROLES[options.role[0]](*options.role[1:])
+        return
+    with tempfile.TemporaryDirectory(prefix="bench-fetch-") as folder:
+        file = Path(folder) / NAME
+        digest = write_file(file, options.mib)
+        result = race(file, digest, Path(folder), options.rounds)
+    print(json.dumps(result, indent=2) if options.json else in_words(result))
+
+
+def write_file(path: Path, mib: int) -> str:
+    """Random bytes, and their sha256."""
+    digest = hashlib.sha256()
+    with path.open("wb") as f:
+        for _ in range(mib):
+            piece = os.urandom(1 << 20)
+            digest.update(piece)
+            f.write(piece)
+    return digest.hexdigest()
+
+
+def race(file: Path, digest: str, folder: Path, rounds: int) -> dict[str, Any]:
+    """The clients in turn, so that both meet the same weather."""
+    seconds: dict[str, list[float]] = {who: [] for who in CLIENTS}
+    with serving(file, digest) as url:
+        for turn in range(rounds):
+            for who in seconds:
+                target = folder / f"{CLIENTS[who][0]}-{turn}"
+                env = os.environ | {"HF_ENDPOINT": url, "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_XET": "1"}
+                argv = [sys.executable, __file__, *CLIENTS[who], str(target), str(file.stat().st_size), digest]
+                done = subprocess.run(argv, env=env, check=True, capture_output=True, text=True)
+                seconds[who].append(float(done.stdout))
+                subprocess.run(["rm", "-rf", str(target)], check=True)
+    best = {who: min(times) for who, times in seconds.items()}
+    return {
+        "bytes": file.stat().st_size,
+        "best_s": best,
+        "all_s": seconds,
+        "ratio": {who: best[who] / best["huggingface_hub"] for who in best},
+    }
+
+
+@contextmanager
+def serving(file: Path, digest: str) -> Iterator[str]:
+    """A hub in a process of its own; ends with the block."""
+    argv = [sys.executable, __file__, "serve", str(file), digest]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as hub:
+        assert hub.stdin
+        assert hub.stdout
+        try:
+            yield hub.stdout.readline().strip()
+        finally:
+            hub.stdin.close()
+
+
+def serve(path: str, digest: str) -> None:
+    """Serve the file until stdin ends."""
+    from tests.fakes.hub import Hub
+
+    with Hub(send_buffer=0) as hub:
+        hub.add(REPO, NAME, Path(path), sha256=digest)
+        print(hub.url, flush=True)
+        sys.stdin.read()
+
+
+def ours(connections: str, target: str, size: str, digest: str) -> None:
+    """Our transfer, with its hashing and its fsync."""
+    from nemotron_ops.models.transfer import Speed, download
+    from nemotron_ops.models.web import Web
+    from nemotron_ops.progress import silent
+
+    folder = Path(target)
+    folder.mkdir()
+    with Web(os.environ) as web:
+        began = time.perf_counter()
+        download(
+            web, web.file_url(REPO, "main", NAME), name=NAME, size_bytes=int(size), expected=digest,
+            partial=folder / "x.partial", final=folder / NAME, report=silent,
+            speed=Speed(connections=int(connections)),
+        )  # fmt: skip
+        print(time.perf_counter() - began)
+
+
+def theirs(target: str, size: str, digest: str) -> None:
+    """huggingface_hub's download; it proves nothing."""
+    from huggingface_hub import hf_hub_download
+
+    began = time.perf_counter()
+    path = hf_hub_download(REPO, NAME, local_dir=target)
+    print(time.perf_counter() - began)
+    assert Path(path).stat().st_size == int(size)
+
+
+ROLES = {"serve": serve, "ours": ours, "theirs": theirs}
+
+
+def in_words(result: dict[str, Any]) -> str:
+    """The result, a line per client."""
+    lines = [
+        f"{who}: {s:.2f} s, {result['ratio'][who]:.2f} of huggingface_hub's time" for who, s in result["best_s"].items()
+    ]
+    return "\n".join([*lines, "ours includes the hash and the flush to disk"])
+
+
+if __name__ == "__main__":
+    main()
