@@ -243,6 +243,19 @@ def pauses_after(n: int, go_on: threading.Event) -> Play:
     return play
 
 
+def keeps(answer: bytes) -> Play:
+    """Answers every request on the connection with `answer`, whole."""
+
+    def play(s: socket.socket, request: Heard) -> None:
+        while True:
+            head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(answer)}\r\n\r\n"
+            s.sendall(head.encode() + answer)
+            if read_request(s) is None:
+                return
+
+    return play
+
+
 def says(data: bytes) -> Play:
     """Sends `data` and closes."""
 

@@ -26,7 +26,7 @@ class Follower:
         self.path = path
         self.on_snapshot = on_snapshot
         self.connected = False
-        self._counts: dict[str, int] = {}
+        self._count: Callable[[], dict[str, int]] = dict
         self._changed = asyncio.Event()
 
     async def run(self) -> None:
@@ -40,10 +40,11 @@ class Follower:
             await asyncio.sleep(delay)
             delay = min(MAX_RETRY_S, delay * 2)
 
-    def report(self, counts: dict[str, int]) -> None:
-        """Requests in flight by instance; sent soon, if they changed."""
-        self._counts = counts
-        self._changed.set()
+    def report(self, count: Callable[[], dict[str, int]]) -> None:
+        """Requests in flight by instance may have changed: `count` is called soon, and sent if they have."""
+        self._count = count
+        if not self._changed.is_set():
+            self._changed.set()
 
     async def want(self, model: str) -> None:
         """Ask the supervisor to start an on-demand model. Silent if the supervisor is away: it is asked again."""
@@ -80,7 +81,7 @@ class Follower:
         sent: dict[str, int] | None = None
         while True:
             self._changed.clear()
-            counts = {k: v for k, v in self._counts.items() if v}
+            counts = {k: v for k, v in self._count().items() if v}
             if counts != sent:
                 writer.write(msgspec.json.encode({"inflight": counts}) + b"\n")
                 await writer.drain()

@@ -7,7 +7,6 @@ written: a key's text exists only where `create` returns it.
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -60,6 +59,8 @@ def create(path: Path, key: Key, *, replace_old: bool = False) -> tuple[Key, str
 
     Raises UsageError if there is an active key of that name, unless `replace_old`: then that one is revoked.
     """
+    import secrets
+
     secret = secrets.token_urlsafe(32)
     made = replace(key, id=secrets.token_hex(4), sha256="")
     text = key_text(made.id, secret)

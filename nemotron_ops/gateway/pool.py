@@ -44,6 +44,7 @@ class Pool:
         self.stopping = False
         self._seen = asyncio.Event()
         self._waiters: dict[str, set[asyncio.Future[None]]] = {}
+        self._kept_places: dict[str, list[Place]] = {}
         self._suspects: dict[str, tuple[float, int]] = {}  # instance -> until, failures in a row
 
     @property
@@ -53,6 +54,7 @@ class Pool:
     def apply(self, snapshot: Snapshot) -> None:
         """Route by a new snapshot from here on."""
         before = self.directory.by_name
+        self._kept_places.clear()
         self.directory = index(snapshot)
         self._seen.set()
         for view in snapshot.instances:
@@ -165,7 +167,7 @@ class Pool:
     def release(self, ticket: Ticket, *, service_s: float | None) -> None:
         """A request has left its instance; `service_s` if it was answered."""
         self._line(ticket).release(ticket, service_s=service_s)
-        if service_s is not None:
+        if self._suspects and service_s is not None:
             self._suspects.pop(ticket.instance, None)
         self.pump(ticket.model)
 
@@ -179,7 +181,7 @@ class Pool:
         for ticket in granted:
             if ticket.granted is not None:
                 ticket.granted()
-        self.follower.report(self.inflight())
+        self.follower.report(self.inflight)
 
     def inflight(self) -> dict[str, int]:
         """Requests at each instance."""
@@ -207,12 +209,18 @@ class Pool:
         return self.light if ticket.light else self.slots
 
     def _places(self, model: str) -> list[Place]:
+        """Where requests may go now. Asked twice per request, so kept until something changes."""
+        if not self._suspects and (kept := self._kept_places.get(model)) is not None:
+            return kept
         now = self.loop.time()
-        return [
+        found = [
             Place(name=i.name, slots=max(1, i.slots))
             for i in self.directory.instances.get(model, ())
             if may_serve(i) and (i.name not in self._suspects or self._suspects[i.name][0] <= now)
         ]
+        if not self._suspects:
+            self._kept_places[model] = found
+        return found
 
     def _slot_count(self, model: str) -> int:
         return sum(max(1, i.slots) for i in self.directory.instances.get(model, ()) if may_serve(i))

@@ -21,6 +21,8 @@ from nemotron_ops.gateway.routes import Api, Kind, Route
 Fields = dict[str, msgspec.Raw]
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _TRUE = b"true"
+SMALL_BYTES = 16384
+SMALL_TOKENS = 4
 MEDIA_PARTS = frozenset({"image_url", "input_image", "image", "video_url", "input_video", "input_audio", "document"})
 
 
@@ -61,12 +63,22 @@ def prepare(route: Route, body: bytes, resolve: Callable[[str], Named]) -> Prepa
         force(route.api, fields, named.model.fixed)
         cap(route.api, fields, named.model.capped)
     stream = bytes(fields.get("stream", b"")) == _TRUE
-    fold = fold_for(route.api, fields) if route.kind is Kind.GENERATE and not stream else None
+    fold = None
+    if route.kind is Kind.GENERATE and not stream and not is_small(route.api, fields, body):
+        fold = fold_for(route.api, fields)
     if fold is not None:
         ask_for_stream(route.api, fields)
     changed = fields.keys() != before.keys() or any(fields[k] is not before[k] for k in fields)
     sent = msgspec.json.encode(fields) if changed else body
     return Prepared(named=named, body=sent, stream=stream, fields=fields, fold=fold)
+
+
+def is_small(api: Api, fields: Mapping[str, msgspec.Raw], body: bytes) -> bool:
+    """Whether an answer costs so little that nothing is saved by cancelling it: then it is asked for whole."""
+    if len(body) > SMALL_BYTES:
+        return False
+    limits = [bytes(fields[name]) for name in field_rules.SPELLINGS[api] if name in fields]
+    return bool(limits) and all(limit.isdigit() and int(limit) <= SMALL_TOKENS for limit in limits)
 
 
 def ask_for_stream(api: Api, fields: Fields) -> None:

@@ -62,7 +62,10 @@ def count_events(blob: bytes) -> int:
 def events(blob: bytes) -> Iterator[Any]:
     """The JSON values of the data events in `blob`; what is no JSON is left out."""
     for event in blob.split(b"\n\n"):
-        data = b"\n".join(line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:"))
+        if event.startswith(b"data: {") and b"\n" not in event:  # nearly all
+            data = event[6:]
+        else:
+            data = b"\n".join(line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:"))
         if not data or data == b"[DONE]":
             continue
         try:
@@ -78,7 +81,7 @@ def has_usage(blob: bytes) -> bool:
 
 def usage_in(blob: bytes, before: Usage | None = None) -> Usage | None:
     """The usage that the events of `blob` speak of, added to what earlier ones said."""
-    for value in events(blob):
+    for value in events(_speaking_of_usage(blob)):
         found = usage_of(value)
         if found is None:
             continue
@@ -89,6 +92,12 @@ def usage_in(blob: bytes, before: Usage | None = None) -> Usage | None:
             cached_tokens=found.cached_tokens or before.cached_tokens,
         )
     return before
+
+
+def _speaking_of_usage(blob: bytes) -> bytes:
+    """The part of `blob` from the first event with a usage on."""
+    places = [p for p in (blob.find(b'"timings":{'), blob.find(b'"usage":{')) if p >= 0]
+    return blob[blob.rfind(b"\n\n", 0, min(places, default=0)) + 2 :] if places else b""
 
 
 def usage_of(value: Any) -> Usage | None:

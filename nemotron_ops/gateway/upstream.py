@@ -39,6 +39,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._headers: dict[bytes, bytes] = {}
         self._parts: list[bytes] = []
         self._whole = False
+        self._keep_alive = False
 
     def send(self, head: bytes, body: bytes, sink: Sink) -> None:
         """Write a request; the answer goes to `sink`."""
@@ -110,13 +111,14 @@ class UpstreamConnection(asyncio.Protocol):
         self._parts.append(data)
 
     def on_message_complete(self) -> None:
+        assert self._parser is not None
         self._whole = True
+        self._keep_alive = self._parser.should_keep_alive()  # known only within this call
 
     def _end(self) -> None:
         sink, self.sink = self.sink, None
         streamed = self._headers.get(b"content-type", b"").startswith(b"text/event-stream")
-        assert self._parser is not None
-        if self._parser.should_keep_alive() and not streamed and not self.closed:
+        if self._keep_alive and not streamed and not self.closed:
             self.upstream.keep(self)
         elif self.transport is not None:
             self.transport.abort()

@@ -21,7 +21,7 @@ from nemotron_ops.gateway.exposition import names
 from nemotron_ops.gateway.keys import Key
 from nemotron_ops.gateway.routes import ROUTES, Scope
 from nemotron_ops.supervisor.snapshot import ModelView, State
-from tests.gateway_engine import ScriptedEngine, hangs_after, pauses_after, well
+from tests.gateway_engine import ScriptedEngine, hangs_after, keeps, pauses_after, well
 from tests.gateway_stage import Stage, gateway, open_request
 
 pytestmark = pytest.mark.process
@@ -262,6 +262,20 @@ def test_a_conversation_goes_back_to_its_instance(
         turns += [{"role": "assistant", "content": "x"}, {"role": "user", "content": str(n)}]
         assert call(stage, "POST", CHAT, {**BODY, "messages": turns})[1]["x-instance"] == "m-1"
     other.stop()
+
+
+def test_a_connection_that_carried_a_whole_answer_is_used_again(stage: Stage, engine: ScriptedEngine) -> None:
+    engine.play = keeps(b'{"tokens":[]}')
+    for _ in range(5):
+        assert call(stage, "POST", "/tokenize", {"content": "x"})[0] == 200
+    assert len(engine.heard) == 1, "one connection for all"
+
+
+def test_a_kept_connection_that_died_is_replaced_unseen(stage: Stage, engine: ScriptedEngine) -> None:
+    engine.play = well  # closes after each answer without saying so
+    for _ in range(5):
+        assert call(stage, "POST", "/tokenize", {"content": "x"})[0] == 200
+    assert metric(stage, 'nemotron_ops_errors_total{cause="engine_lost",model="m"}') == 0
 
 
 # following the supervisor
