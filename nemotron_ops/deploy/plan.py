@@ -383,7 +383,8 @@ fi
 
     def build_there(self) -> RemoteStep:
         words = shlex.join(("build", *self.request.build_words))
-        script = f"{self._as_service}{q(self._program)} {words}\n"
+        # what is missing there is said before the compiler stumbles over it
+        script = f"{q(self._program)} doctor || true\n{self._as_service}{q(self._program)} {words}\n"
         return RemoteStep(name="build", about="build llama.cpp there (nothing to do if it is built)", script=script)
 
     def send_model(self, recipe: str, files: tuple[Parcel, ...]) -> RemoteStep:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -132,6 +133,35 @@ def test_installing_twice_changes_nothing(host: Host) -> None:
     before = (engine(host), host.pids(SUPERVISOR))
     assert '"changed": []' in host.ssh(install)
     assert (engine(host), host.pids(SUPERVISOR)) == before
+
+
+def test_keys_reach_the_service_as_a_credential_and_models_come_by_the_prepare_unit(
+    host: Host, eventually: Eventually
+) -> None:
+    program = "/opt/nemotron-ops/current/venv/bin/nemotron-ops"
+    made = host.ssh(f"{program} keys create team --file /etc/nemotron-ops/credentials/api-keys --json")
+    key = json.loads(made)["text"]
+    host.ssh(f"rm -rf /var/lib/nemotron-ops/models/synthetic; {program} service install tiny")
+    assert host.ssh("stat -c %U /var/lib/nemotron-ops/models/synthetic") == "nemotron"
+    (credential,) = host.ssh("find /run/credentials/nemotron-ops.service -type f").split()
+    assert host.ssh(f"stat -c %a {credential}") in ("400", "440")
+    url = "http://127.0.0.1:8001/v1/models"
+    code = (
+        "import sys,urllib.request as u;"
+        "u.urlopen(u.Request(sys.argv[1],headers=dict(a.split(':') for a in sys.argv[2:])))"
+    )
+    eventually(lambda: "401" in host.ssh(f"python3 -c {code!r} {url} 2>&1 || true"))
+    host.ssh(f"python3 -c {code!r} {url} 'Authorization:Bearer {key}'")
+    assert key not in host.ssh("cat /etc/systemd/system/nemotron-ops*; ps axe -o args")
+    host.ssh(f"rm /etc/nemotron-ops/credentials/api-keys; {program} service install tiny --no-fetch")
+    eventually(lambda: host.ask() == "2 + 2 = 4.")
+
+
+def test_an_upgrade_in_place_keeps_the_model(host: Host) -> None:
+    before = engine(host)
+    host.ssh("/opt/nemotron-ops/current/venv/bin/nemotron-ops service upgrade")
+    assert engine(host) == before
+    assert host.ask() == "2 + 2 = 4."
 
 
 def test_uninstall_leaves_nothing_but_models_and_builds(host: Host) -> None:

@@ -98,7 +98,7 @@ case $cmd in list) ls "$state"; exit;; gc) for d in "$state"/*/; do d=${d%/}; [ 
 name=${1:?NAME}; shift; user=root; case $name in *:*) user=${name#*:}; name=${name%%:*};; esac
 [[ $name =~ ^[a-z0-9-]{1,24}$ ]] || die "bad name"; d=$state/$name
 case $cmd in
-  up) up;; down) down;; drop) down 1;;   # drop: without waiting for an orderly shutdown json) json;;
+  up) up;; down) down;; drop) down 1;; json) json;;
   ssh) exec ssh -F "$d/ssh_config" -l "$user" "$name" "$@" </dev/null;;
   exec) leader || die "$name is off"; exec nsenter -t "$lead" -a -- "$@" </dev/null;;
   reboot) leader; old=$lead; kill -SIGRTMIN+5 "$lead"; for i in $(seq 300); do kill -0 "$old" 2>/dev/null || break; sleep 0.05; done; sleep 0.1; for i in $(seq 100); do leader && break; sleep 0.05; done; wait_up; json;;
