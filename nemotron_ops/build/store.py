@@ -19,7 +19,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,8 +120,10 @@ def listed(layout: Layout) -> tuple[Build, ...]:
 
 def current(layout: Layout) -> Build | None:
     """The build in use, or None. A pointer to a build that is gone counts as none."""
-    pointer = _pointer(layout)
-    return get(layout, pointer["current"]) if pointer["current"] else None
+    name = _pointer(layout)["current"]
+    if not name:
+        return None
+    return get(layout, name) or _put_back(layout, name)
 
 
 def previous(layout: Layout) -> Build | None:
@@ -267,6 +269,16 @@ def sync_tree(folder: Path) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+
+def _put_back(layout: Layout, build_id: str) -> Build | None:
+    """The build that a replacement was killed over, between moving the old one away and the new one in."""
+    moved = sorted((layout.builds / ".trash").glob(f"{build_id}-*"))
+    if not moved or is_building(layout, build_id):
+        return None
+    with suppress(OSError):
+        os.rename(moved[-1], layout.builds / build_id)
+    return get(layout, build_id)
 
 
 def _pointer(layout: Layout) -> dict[str, Any]:

@@ -50,8 +50,10 @@ def probe(env: Mapping[str, str]) -> Facts:
 def find_tools(env: Mapping[str, str]) -> dict[str, Tool]:
     """Programs that building needs or can use, as far as they are here and start."""
     found = {
-        "cc": _compiler(env.get("CC") or which("cc", env) or which("gcc", env) or which("clang", env), env),
-        "cxx": _compiler(env.get("CXX") or which("c++", env) or which("g++", env) or which("clang++", env), env),
+        "cc": _compiler(named(env.get("CC", "")) or which("cc", env) or which("gcc", env) or which("clang", env), env),
+        "cxx": _compiler(
+            named(env.get("CXX", "")) or which("c++", env) or which("g++", env) or which("clang++", env), env
+        ),
         "cmake": _wheel_program("cmake", "data/bin/cmake", env) or _tool(which("cmake", env), env),
         "ninja": _wheel_program("ninja", "data/bin/ninja", env) or _tool(which("ninja", env), env),
         "git": _tool(which("git", env), env),
@@ -62,6 +64,12 @@ def find_tools(env: Mapping[str, str]) -> dict[str, Tool]:
         "sccache": _tool(which("sccache", env), env),
     }
     return {name: tool for name, tool in found.items() if tool}
+
+
+def named(variable: str) -> str:
+    """The compiler in CC or CXX, which may stand behind a cache and before flags: `ccache g++-13 -pipe`."""
+    words = (word for word in variable.split() if not word.startswith("-"))
+    return next((word for word in words if Path(word).name not in ("ccache", "sccache")), "")
 
 
 def which(name: str, env: Mapping[str, str], *places: str) -> str | None:

@@ -78,6 +78,16 @@ def test_publishing_again_replaces_the_build(layout: Layout) -> None:
     assert not (layout.builds / ".trash").exists()
 
 
+def test_a_kill_while_a_build_is_replaced_loses_nothing(layout: Layout) -> None:
+    a = put(layout, "cpu-a-1")
+    store.use(layout, a)
+    trash = layout.builds / ".trash/cpu-a-1-123"
+    trash.parent.mkdir()
+    a.path.rename(trash)  # as far as the killed process came
+    assert store.current(layout) == a
+    assert a.binary("llama-server").exists()
+
+
 def test_use_and_rollback_walk_the_history(layout: Layout) -> None:
     a, b, c = (put(layout, f"cpu-{name}-1", made_at=i) for i, name in enumerate("abc"))
     for build in (a, b, c):
