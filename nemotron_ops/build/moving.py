@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nemotron_ops.build import archive, selftest, store
+from nemotron_ops.build import archive, store
 from nemotron_ops.build.compilers import isa
 from nemotron_ops.build.fetch import hash_of
 from nemotron_ops.build.spec import Backend, source_from_json
@@ -76,6 +76,8 @@ def import_build(
 
     Raises SourceError for an archive that is not as it says, HostError where it cannot run, BuildError.
     """
+    from nemotron_ops.build import selftest  # 210 ms, for httpx and gguf
+
     if not packed.is_file():
         raise SourceError(f"cannot import {packed}: no such file")
     scratch = store.new_dir(layout, f"import-{os.getpid()}")

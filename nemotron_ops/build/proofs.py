@@ -11,6 +11,7 @@ from typing import Any
 from nemotron_ops.build.backends import AMX_GCC
 from nemotron_ops.build.plan import BuildPlan
 from nemotron_ops.build.spec import Backend, Fix
+from nemotron_ops.errors import BuildError
 
 GPU_BACKENDS = frozenset({Backend.CUDA, Backend.HIP, Backend.METAL, Backend.VULKAN})
 DEVICE_PREFIXES: Mapping[Backend, tuple[str, ...]] = {
@@ -21,6 +22,10 @@ DEVICE_PREFIXES: Mapping[Backend, tuple[str, ...]] = {
 }
 # One thread: on a busy machine the threads of so small a model only wait for each other, 20 times as long.
 BASE: Mapping[str, Any] = {"ctx_size": 2048, "seed": 1, "threads": 1}
+
+
+class SelfTestFailed(BuildError):
+    """The binary is not to be trusted; `message` says what it did."""
 
 
 @dataclass(frozen=True, kw_only=True)

