@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from nemotron_ops.progress import Step
 from tests.fakes.hub import Hub
 
 REPO, NAME = "owner/Tiny-GGUF", "Tiny-Q8_0.gguf"
-QUICK = Patience(connect_s=5, stall_s=0.6, tries=3, backoff_s=0.01, backoff_max_s=0.05)
+QUICK = Patience(connect_s=10, stall_s=15, tries=3, backoff_s=0.01, backoff_max_s=0.05)
+HASTY = replace(QUICK, stall_s=0.5)  # for servers that stall on purpose
 SMALL = Speed(segment_bytes=1 << 18, run_segments=3, connections=1, grow_s=0.05)
 
 
@@ -37,8 +38,10 @@ class FetchStage:
         }  # fmt: skip
         return Means(**(given | changes))
 
-    def fetch(self, *, env: Mapping[str, str] | None = None, speed: Speed = SMALL, **how: Any) -> StoredModel:
-        means = self.means(env=self.hub.env | dict(env or {}), speed=speed)
+    def fetch(
+        self, *, env: Mapping[str, str] | None = None, speed: Speed = SMALL, patience: Patience = QUICK, **how: Any
+    ) -> StoredModel:
+        means = self.means(env=self.hub.env | dict(env or {}), speed=speed, patience=patience)
         return fetch(Ref(repo=REPO, quant="Q8_0"), means, **how)
 
     @property

@@ -81,6 +81,30 @@ def plan(
             )
 
 
+def best_quant(app: App, resolved: Resolved, facts: Facts, *, backend: str = "", asked: tuple[str, ...] = ()) -> str:
+    """The quant to fetch where nobody asked for one: the recipe's own if it fits, else the best that does.
+
+    The recipe's own too where nothing is known: no network, an unknown architecture, or nothing that fits. It counts
+    as fitting with a smaller context, unless `ctx_size` is in `asked`. Headers of other quants are read only if it
+    does not.
+    """
+    from nemotron_ops.errors import ModelError
+    from nemotron_ops.memory.machine import machine
+
+    own = resolved.recipe.model.quant
+    ctx_size = resolved.value("ctx_size")
+    lower = () if "ctx_size" in asked else tuple(c for c in CONTEXTS if c < ctx_size)
+    pools, contexts = machine(facts, backend=backend), (*lower, ctx_size)
+    try:
+        first = _result(resolved, _headers(app, resolved, (own,) if own else ()), pools, contexts, asked=asked)
+        if first.chosen or all(r.unknown for r in first.rows):
+            return first.chosen.quant if first.chosen else own
+        every = _result(resolved, _headers(app, resolved, ()), pools, contexts, asked=asked)
+    except ModelError:
+        return own
+    return every.chosen.quant if every.chosen else own
+
+
 @dataclass(frozen=True, kw_only=True)
 class Result:
     """A finished plan: the table, the line to take, and with which context."""

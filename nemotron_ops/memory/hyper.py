@@ -14,7 +14,10 @@ from nemotron_ops.errors import FitError
 from nemotron_ops.models.gguf import Header
 
 HYBRID = frozenset({"nemotron_h", "nemotron_h_moe"})
-PLAIN = frozenset({"llama", "qwen2", "qwen2moe", "qwen3", "qwen3moe"})
+PLAIN = frozenset({
+    "ernie4_5", "granite", "granitemoe", "internlm2", "llama", "minicpm", "mistral3", "qwen2", "qwen2moe", "qwen3",
+    "qwen3moe", "smollm3",
+})  # fmt: skip
 BLOCK = re.compile(r"blk\.(\d+)\.")
 EXPERTS = re.compile(r"\.ffn_(up|down|gate|gate_up)_(ch|)exps\.")  # what --n-cpu-moe moves (common/common.h)
 

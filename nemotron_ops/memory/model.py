@@ -70,12 +70,21 @@ def settings_from(server: Mapping[str, Any], *, lora_bytes: int = 0, mmproj_byte
         batch_size=int(given.get("batch_size", 2048)),
         ubatch_size=int(given.get("ubatch_size", 512)),
         flash_attn=given.get("flash_attn", "auto") != "off",
-        draft_tokens=DEFAULT_DRAFT_TOKENS if "draft-mtp" in str(given.get("spec_type", "")) else 0,
+        draft_tokens=_draft_tokens(given),
         ctx_checkpoints=int(given.get("ctx_checkpoints", 32)),
         cache_ram_mib=int(given.get("cache_ram_mib", 8192)),
         lora_bytes=lora_bytes,
         mmproj_bytes=mmproj_bytes,
     )
+
+
+def _draft_tokens(given: Mapping[str, Any]) -> int:
+    """Tokens that MTP drafts at once: llama-server's default unless --spec-draft-n-max is among the extra flags."""
+    if "draft-mtp" not in str(given.get("spec_type", "")):
+        return 0
+    words = [str(w) for w in given.get("extra_args", ())]
+    after = [words[i + 1] for i, w in enumerate(words[:-1]) if w == "--spec-draft-n-max"]
+    return int(after[-1]) if after and after[-1].isdigit() else DEFAULT_DRAFT_TOKENS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,11 +11,11 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from nemotron_ops.errors import ModelError
+from nemotron_ops.files import sync_dir
 
 HEAD_BYTES = 4096
 
@@ -92,12 +92,12 @@ class Partial:
         os.ftruncate(self._data, 0)
         self._start_over()
 
-    def finish(self, final: Path, *, tick: Callable[[], None] = lambda: None) -> None:
-        """Flush the bytes to disk and give them their final name."""
+    def finish(self, final: Path) -> None:
+        """Flush the bytes to disk and give them their final name, for good."""
         os.fsync(self._data)
-        tick()
         final.parent.mkdir(parents=True, exist_ok=True)
         os.replace(self.path, final)
+        sync_dir(final.parent)
         self.progress_path.unlink(missing_ok=True)
 
     def _load(self) -> list[int]:

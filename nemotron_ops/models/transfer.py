@@ -104,6 +104,7 @@ class _Run:
     failure: BaseException | None = None
     etag: str = ""
     whole_only: bool = False  # the server ignores Range
+    hashed: int = 0
     digest: str = ""
 
     def claim(self) -> range | None:
@@ -185,6 +186,8 @@ def _watch(run: _Run, workers: list[threading.Thread], hasher: threading.Thread,
         rate = (there - first) / max(now - began, 1e-6)
         eta = (size - there) / rate if rate else None
         report(Step(what=f"fetch {name}", done=there, total=size, unit="B", rate_per_s=rate, eta_s=eta))
+        if there == size:
+            report(Step(what=f"check {name}", done=run.hashed, total=size, unit="B"))
         active = sum(w.is_alive() for w in workers)
         if now - grown >= run.speed.grow_s and not run.whole_only:
             grown = now
@@ -214,6 +217,7 @@ def _hash_along(run: _Run) -> None:
                 piece = run.part.read(at, min(proof.PIECE, ready - at))
                 digest.update(piece)
                 at += len(piece)
+                run.hashed = at
         run.digest = digest.hexdigest() if at == target.size_bytes else ""
     except Exception as exc:  # noqa: BLE001  carried to the caller's thread
         run.fail(exc)

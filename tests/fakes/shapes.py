@@ -38,6 +38,7 @@ SUPER_120B = Shape(
 )  # fmt: skip
 TRUE_SHAPES = {"4b": NANO_4B, "30b": NANO_30B, "120b": SUPER_120B, "120b-mtp": replace(SUPER_120B, mtp=True)}
 N_VOCAB = 131072
+GRANITE_LIKE = ("granite", "granitemoe", "minicpm")
 
 
 def sparse(name: str, directory: Path, quant: str = "Q4_K", shards: int = 1) -> Path:
@@ -60,6 +61,7 @@ class Transformer:
     n_expert: int = 0
     n_used: int = 0
     n_ff_exp: int = 0
+    n_ff_shexp: int = 0
     bias: bool = False
     qk_norm: bool = False
     tied: bool = False
@@ -86,6 +88,18 @@ TRANSFORMERS = {
         arch="qwen3moe", n_layer=48, n_embd=2048, n_head=32, n_head_kv=4, head_dim=128, n_ff=6144, qk_norm=True,
         n_expert=128, n_used=8, n_ff_exp=768, n_vocab=151936,
     ),
+    "qwen1.5-moe-a2.7b": Transformer(
+        arch="qwen2moe", n_layer=24, n_embd=2048, n_head=16, n_head_kv=16, head_dim=128, n_ff=5632, bias=True,
+        n_expert=60, n_used=4, n_ff_exp=1408, n_ff_shexp=5632, n_vocab=151936,
+    ),
+    "granite-moe": Transformer(
+        arch="granitemoe", n_layer=32, n_embd=1536, n_head=24, n_head_kv=8, head_dim=64, n_ff=512,
+        n_expert=40, n_used=8, n_ff_exp=512, n_vocab=49155, tied=True,
+    ),
+    **{
+        arch: Transformer(arch=arch, n_layer=8, n_embd=4096, n_head=32, n_head_kv=8, head_dim=128, n_ff=14336)
+        for arch in ("granite", "smollm3", "internlm2", "mistral3", "minicpm", "ernie4_5")
+    },
 }  # fmt: skip
 
 
@@ -138,6 +152,10 @@ def _tensors(s: Transformer) -> list[tuple[str, tuple[int, ...]]]:
             for n in ("gate", "up"):
                 found.append((p + f"ffn_{n}_exps.weight", (s.n_expert, s.n_ff_exp, s.n_embd)))
             found.append((p + "ffn_down_exps.weight", (s.n_expert, s.n_embd, s.n_ff_exp)))
+            if s.n_ff_shexp:
+                found.append((p + "ffn_gate_inp_shexp.weight", (s.n_embd,)))
+                found += [(p + f"ffn_{n}_shexp.weight", (s.n_ff_shexp, s.n_embd)) for n in ("gate", "up")]
+                found.append((p + "ffn_down_shexp.weight", (s.n_embd, s.n_ff_shexp)))
         else:
             found += [(p + "ffn_gate.weight", (s.n_ff, s.n_embd)), (p + "ffn_up.weight", (s.n_ff, s.n_embd))]
             found.append((p + "ffn_down.weight", (s.n_embd, s.n_ff)))
@@ -162,6 +180,11 @@ def metadata_of(s: Transformer) -> dict[str, Value]:
     }
     if s.n_expert:
         pairs |= {"expert_count": s.n_expert, "expert_used_count": s.n_used, "expert_feed_forward_length": s.n_ff_exp}
+    if s.n_ff_shexp:
+        pairs["expert_shared_feed_forward_length"] = s.n_ff_shexp
+    if s.arch in GRANITE_LIKE:
+        scales = ("attention.scale", "logit_scale", "embedding_scale", "residual_scale")
+        pairs |= dict.fromkeys(scales, 0.5)
     tokens = tuple(f"<{i}>" for i in range(s.n_vocab))
     return {
         "general.architecture": s.arch,

@@ -13,8 +13,13 @@ from typing import Any
 
 import pytest
 
+from nemotron_ops.cli.app import App
+from nemotron_ops.cli.plan import best_quant
+from nemotron_ops.host.facts import Facts
 from nemotron_ops.models.synthetic.shape import MOE
 from nemotron_ops.models.synthetic.write import write_sparse, write_tiny
+from nemotron_ops.recipes.load import load_recipe
+from nemotron_ops.recipes.resolve import resolve
 from tests.fakes.hub import Hub
 from tests.fakes.shapes import NANO_30B
 from tests.installation import Installation
@@ -174,6 +179,28 @@ def test_a_plan_for_people_has_a_table_bars_and_reasons(here: Installation) -> N
     assert star.split()[1] == "UD-Q4_K_XL"
     assert "█" in shown
     assert "BF16 with 16,384 tokens: host needs" in shown
+
+
+@pytest.mark.parametrize(
+    ("ram_gib", "asked", "quant"),
+    [
+        (64, (), "UD-Q4_K_XL"),  # the recipe's own
+        (24, (), "UD-Q4_K_XL"),  # with less context
+        (24, ("ctx_size",), "Q2_K"),  # no less context: the best that fits
+        (8, (), "UD-Q4_K_XL"),  # nothing fits; `serve` will say so
+    ],
+)
+def test_serve_can_ask_for_the_best_quant(
+    here: Installation, hub: Hub, tmp_path: Path, ram_gib: int, asked: tuple[str, ...], quant: str
+) -> None:
+    hub.add(NANO, "N-Q2_K.gguf", write_sparse(NANO_30B, tmp_path / "N-Q2_K.gguf", quant="Q4_0")[0], sha256="ab" * 32)
+    bytes_ = ram_gib << 30
+    facts = Facts(system="Linux", machine="x86_64", ram_bytes=bytes_, ram_available_bytes=bytes_)
+    try:
+        with App(env=here.env) as app:
+            assert best_quant(app, resolve(load_recipe("30b", app.layout)), facts, asked=asked) == quant
+    finally:
+        del hub.files[NANO]["N-Q2_K.gguf"]
 
 
 def test_a_plan_where_nothing_fits_ends_with_8(here: Installation) -> None:

@@ -78,7 +78,9 @@ def test_flags_are_read_as_llama_server_reads_them() -> None:
     assert (auto.parallel, auto.kv_unified, auto.flash_attn) == (4, True, True)
     split = settings_from({"ctx_size": 8192, "parallel": 2, "flash_attn": "off", "ubatch_size": None})
     assert (split.parallel, split.kv_unified, split.flash_attn, split.ubatch_size) == (2, False, False, 512)
-    assert settings_from({"ctx_size": 8192, "spec_type": "draft-mtp"}).draft_tokens == 3
+    drafting = {"ctx_size": 8192, "spec_type": "draft-mtp"}
+    assert settings_from(drafting).draft_tokens == 3
+    assert settings_from({**drafting, "extra_args": ("--spec-draft-n-max", "5")}).draft_tokens == 5
 
 
 def test_mtp_keeps_states_to_roll_back_to_and_needs_its_layers() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from nemotron_ops.memory.hyper import PLAIN
 from nemotron_ops.memory.log import compare, logged_buffers, projected_mib
 from nemotron_ops.memory.model import MIB, estimate, settings_from
 from nemotron_ops.models.local import read_header
@@ -118,6 +119,10 @@ def test_ordinary_transformers_are_within_a_hundredth_too(llama_bin: Path, tmp_p
         assert said is not None
         found = estimate(read_header(model), settings_from(server))
         assert found.start_bytes / MIB == pytest.approx(said, rel=0.01)
+
+
+def test_every_architecture_the_plan_knows_is_measured() -> None:
+    assert {t.arch for t in TRANSFORMERS.values()} == PLAIN
 
 
 @pytest.mark.parametrize(("ctx_size", "parallel"), [(16384, 1), (262144, 4)])
