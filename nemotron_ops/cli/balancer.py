@@ -49,12 +49,16 @@ def balancer() -> None:
 @balancer.command()
 @shape_options
 @socket_option
-def render(group: str, bind: str, certificate: str, addresses: tuple[str, ...], stats: str, path: Path) -> None:
+@json_option
+def render(
+    group: str, bind: str, certificate: str, addresses: tuple[str, ...], stats: str, path: Path, as_json: bool
+) -> None:  # fmt: skip
     """Print the configuration for GROUP."""
     from nemotron_ops.deploy.balancer import render as rendered
 
     with App() as app:
-        app.ui.data(rendered(shape(app, group, bind, certificate, addresses, stats, path)).rstrip())
+        text = rendered(shape(app, group, bind, certificate, addresses, stats, path))
+        app.ui.json({"config": text}) if as_json else app.ui.data(text.rstrip())
 
 
 @balancer.command()
@@ -62,27 +66,25 @@ def render(group: str, bind: str, certificate: str, addresses: tuple[str, ...], 
 @socket_option
 @click.option("--force", is_flag=True, help="Replace a configuration that is not ours (it is kept as .before).")
 @dry_run_option
+@json_option
 def install(
-    group: str,
-    bind: str,
-    certificate: str,
-    addresses: tuple[str, ...],
-    stats: str,
-    path: Path,
-    force: bool,
-    dry_run: bool,
-) -> None:
+    group: str, bind: str, certificate: str, addresses: tuple[str, ...], stats: str, path: Path, force: bool,
+    dry_run: bool, as_json: bool,
+) -> None:  # fmt: skip
     """Put the configuration for GROUP into place on this machine and reload HAProxy (takes root)."""
     from nemotron_ops.deploy import haproxy
     from nemotron_ops.deploy.balancer import render as rendered
 
     with App() as app:
         text = rendered(shape(app, group, bind, certificate, addresses, stats, path))
-        if dry_run:
+        if not dry_run:
+            haproxy.install(text, force=force)
+        if as_json:
+            app.ui.json({"path": str(haproxy.CONFIG), "config": text, "installed": not dry_run})
+        elif dry_run:
             app.ui.data(f"# {haproxy.CONFIG}\n{text.rstrip()}")
-            return
-        haproxy.install(text, force=force)
-        app.ui.say(f"{haproxy.CONFIG} written, HAProxy reloaded; clients connect to {bind}")
+        else:
+            app.ui.say(f"{haproxy.CONFIG} written, HAProxy reloaded; clients connect to {bind}")
 
 
 @balancer.command()
@@ -104,23 +106,29 @@ def status(path: Path, as_json: bool) -> None:
 @balancer.command()
 @click.argument("host")
 @socket_option
-def drain(host: str, path: Path) -> None:
+@json_option
+def drain(host: str, path: Path, as_json: bool) -> None:
     """Send HOST no new requests; returns when it has none left."""
     from nemotron_ops.deploy import haproxy
 
     with App() as app:
         haproxy.take_out(path, host, report=app.ui.report)
+        if as_json:
+            app.ui.json({"host": host, "state": "drain"})
 
 
 @balancer.command()
 @click.argument("host")
 @socket_option
-def ready(host: str, path: Path) -> None:
+@json_option
+def ready(host: str, path: Path, as_json: bool) -> None:
     """Send HOST requests again."""
     from nemotron_ops.deploy import haproxy
 
-    with App():
+    with App() as app:
         haproxy.put_back(path, host)
+        if as_json:
+            app.ui.json({"host": host, "state": "ready"})
 
 
 def shape(

@@ -193,15 +193,18 @@ def status(targets: tuple[str, ...], system: bool | None, ssh_config: Path | Non
 @click.option("--audit", is_flag=True, help="The audit log of deploys instead of the service's journal.")
 @scope_option
 @ssh_option
+@json_option
 def logs(
-    targets: tuple[str, ...], follow: bool, lines: int, audit: bool, system: bool | None, ssh_config: Path | None
-) -> None:
+    targets: tuple[str, ...], follow: bool, lines: int, audit: bool, system: bool | None, ssh_config: Path | None,
+    as_json: bool,
+) -> None:  # fmt: skip
     """The service's journal on each target, or who deployed what (--audit)."""
     from nemotron_ops.service.systemd import Manager
 
     with App() as app, reach(app, targets, system=system, config=ssh_config) as there:
         if follow and len(there.connections) > 1:
             raise UsageError("cannot follow the logs of several targets at once")
+        found: dict[str, list[str]] = {}
         for c in there.connections:
             _, site, connection = there.look(c)
             if audit:
@@ -211,8 +214,13 @@ def logs(
             if follow:
                 words = connection.argv(*connection.as_root(*argv))
                 os.execvp(words[0], words)
-            for line in connection.sh(" ".join(argv)).stdout.splitlines():
-                app.ui.data(f"{c.target}: {line}" if len(there.connections) > 1 else line)
+            found[c.target] = connection.sh(" ".join(argv)).stdout.splitlines()
+        if as_json:
+            app.ui.json(found)
+            return
+        for name, said in found.items():
+            for line in said:
+                app.ui.data(f"{name}: {line}" if len(found) > 1 else line)
 
 
 @deploy.command()
@@ -220,27 +228,36 @@ def logs(
 @click.option("--reload-models", is_flag=True, help="Stop the models too, and load them again.")
 @scope_option
 @ssh_option
-def restart(targets: tuple[str, ...], reload_models: bool, system: bool | None, ssh_config: Path | None) -> None:
+@json_option
+def restart(
+    targets: tuple[str, ...], reload_models: bool, system: bool | None, ssh_config: Path | None, as_json: bool
+) -> None:
     """Start the service's program afresh, one target after another. Loaded models stay loaded."""
     words = ("service", "restart", *(("--reload-models",) if reload_models else ()))
     with App() as app, reach(app, targets, system=system, config=ssh_config) as there:
-        for c in there.connections:
-            in_session(app, there, c, (*words, f"--{there.scope.value}"), why="restart")
+        said = {
+            c.target: in_session(app, there, c, (*words, f"--{there.scope.value}"), why="restart", quiet=as_json)
+            for c in there.connections
+        }
+        if as_json:
+            app.ui.json(said)
 
 
-@deploy.command("exec", context_settings={"ignore_unknown_options": True})
-@click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="TARGET... -- COMMAND...")
+@deploy.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @scope_option
 @ssh_option
-@click.pass_context
-def exec_(ctx: click.Context, words: tuple[str, ...], system: bool | None, ssh_config: Path | None) -> None:
-    """Run a nemotron-ops command on each target, with the release that serves there: `deploy exec gpu1 builds list`."""
-    with App() as app:
-        groups = read_groups(app)
-        targets = [words[0]] if words[0] not in groups else list(groups[words[0]].targets)
-        with reach(app, tuple(targets), system=system, config=ssh_config) as there:
-            for c in there.connections:
-                in_session(app, there, c, words[1:], why="exec")
+@json_option
+@click.argument("target")
+@click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="COMMAND...")
+def exec_(target: str, words: tuple[str, ...], system: bool | None, ssh_config: Path | None, as_json: bool) -> None:
+    """Run a nemotron-ops command with the release that serves on TARGET: `deploy exec gpu1 builds list`.
+
+    Options of `deploy exec` itself come before TARGET. For a group, on each of its targets.
+    """
+    with App() as app, reach(app, (target,), system=system, config=ssh_config) as there:
+        said = {c.target: in_session(app, there, c, words, why="exec", quiet=as_json) for c in there.connections}
+        if as_json:
+            app.ui.json(said)
 
 
 @deploy.command()
@@ -248,16 +265,19 @@ def exec_(ctx: click.Context, words: tuple[str, ...], system: bool | None, ssh_c
 @click.option("--why", "-m", required=True, help="Reason, shown to whoever wants to deploy.")
 @scope_option
 @ssh_option
-def lock(targets: tuple[str, ...], why: str, system: bool | None, ssh_config: Path | None) -> None:
+@json_option
+def lock(targets: tuple[str, ...], why: str, system: bool | None, ssh_config: Path | None, as_json: bool) -> None:
     """Keep others from deploying until `unlock`."""
     from nemotron_ops.deploy.plan import hold_script
 
     with App() as app, reach(app, targets, system=system, config=ssh_config) as there:
+        hold = {"who": who(app), "since": now(), "why": why}
         for c in there.connections:
             _, site, connection = there.look(c)
-            hold = {"who": who(app), "since": now(), "why": why}
             must(connection, hold_script(site, hold=hold))
             app.ui.say(f"{c.target}: locked")
+        if as_json:
+            app.ui.json({c.target: hold for c in there.connections})
 
 
 @deploy.command()
@@ -267,7 +287,8 @@ def lock(targets: tuple[str, ...], why: str, system: bool | None, ssh_config: Pa
 )
 @scope_option
 @ssh_option
-def unlock(targets: tuple[str, ...], force: bool, system: bool | None, ssh_config: Path | None) -> None:
+@json_option
+def unlock(targets: tuple[str, ...], force: bool, system: bool | None, ssh_config: Path | None, as_json: bool) -> None:
     """Let others deploy again."""
     from nemotron_ops.deploy.plan import break_script, hold_script
 
@@ -278,6 +299,8 @@ def unlock(targets: tuple[str, ...], force: bool, system: bool | None, ssh_confi
             app.ui.say(f"{c.target}: unlocked" + (f" (was: {facts.hold})" if facts.hold else ""))
             if force:
                 app.ui.say(f"{c.target}: {must(connection, break_script(site)).strip()}")
+        if as_json:
+            app.ui.json({"unlocked": [c.target for c in there.connections]})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -423,8 +446,10 @@ def target_status(connection: Connection, scope: Scope) -> dict[str, Any]:
             "previous": facts.previous, "lock": lock, "good": list(facts.good), "bad": list(facts.bad)}  # fmt: skip
 
 
-def in_session(app: App, there: There, connection: Connection, words: tuple[str, ...], *, why: str) -> None:
-    """Run a command of the current release on a target, holding its lock."""
+def in_session(
+    app: App, there: There, connection: Connection, words: tuple[str, ...], *, why: str, quiet: bool = False
+) -> list[str]:
+    """Run a command of the current release on a target, holding its lock; its lines, which are also shown."""
     from nemotron_ops.deploy.plan import claim_script, exec_script
     from nemotron_ops.deploy.rollout import locked_session
     from nemotron_ops.errors import DeployError
@@ -434,11 +459,15 @@ def in_session(app: App, there: There, connection: Connection, words: tuple[str,
     with locked_session(connection, site) as session:
         session.run(claim_script(site, who=who(app), now=now(), why=why))
         code, lines = session.run(
-            exec_script(site, words), on_line=lambda x: app.ui.data(f"{connection.target}: {x}" if many else x)
+            exec_script(site, words),
+            on_line=None if quiet else lambda x: app.ui.data(f"{connection.target}: {x}" if many else x),
         )
         session.run(f"rm -f {site.root}/LOCK.json")
     if code:
-        raise DeployError(f"cannot {why} on {connection.target}: exit code {code}", log_tail=lines[-5:] if many else ())
+        raise DeployError(
+            f"cannot {why} on {connection.target}: exit code {code}", log_tail=lines[-5:] if many or quiet else ()
+        )
+    return list(lines)
 
 
 def must(connection: Connection, script: str) -> str:

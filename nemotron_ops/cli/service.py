@@ -120,12 +120,13 @@ def status(system: bool | None, as_json: bool) -> None:
 @scope_option
 @click.option("-f", "--follow", is_flag=True, help="Go on showing lines as they come.")
 @click.option("-n", "--lines", default=100, show_default=True, help="Lines to begin with.")
-def logs(system: bool | None, follow: bool, lines: int) -> None:
-    """The service's journal."""
+@json_option
+def logs(system: bool | None, follow: bool, lines: int, as_json: bool) -> None:
+    """The service's journal; with --json one object per line, as journald has it."""
     from nemotron_ops.service.systemd import Manager
 
     with service_app(system) as (_, scope):
-        argv = Manager(scope=scope).follow_argv(follow=follow, lines=lines)
+        argv = Manager(scope=scope).follow_argv(follow=follow, lines=lines, as_json=as_json)
         os.execvp(argv[0], argv)
 
 
@@ -146,13 +147,14 @@ def restart(system: bool | None, reload_models: bool, ready_s: float, as_json: b
 
 @service.command()
 @scope_option
-def stop(system: bool | None) -> None:
+@json_option
+def stop(system: bool | None, as_json: bool) -> None:
     """Drain and stop the service, its models and its socket. It starts again at the next boot."""
     from nemotron_ops.service import install as installing
 
     with service_app(system) as (app, scope):
         installing.stop(scope)
-        app.ui.say("stopped")
+        app.ui.json({"stopped": True}) if as_json else app.ui.say("stopped")
 
 
 @service.command()
@@ -194,11 +196,14 @@ def uninstall(system: bool | None, purge: bool, dry_run: bool, as_json: bool) ->
 
 @service.command("check-gpu")
 @click.argument("kind", type=click.Choice(["cuda", "hip", "vulkan"]))
-def check_gpu(kind: str) -> None:
+@json_option
+def check_gpu(kind: str, as_json: bool) -> None:
     """Fail if the GPU that the service is meant for is not there (yet). Units run this before each start."""
     from nemotron_ops.service.gpu import missing_nodes
 
     lacking = missing_nodes(kind, present=lambda pattern: any(Path("/").glob(pattern.lstrip("/"))))
+    if as_json:
+        App().ui.json({"kind": kind, "missing": lacking})
     if lacking:
         raise HostError(
             f"cannot start on {kind}: no {' and no '.join(lacking)}",

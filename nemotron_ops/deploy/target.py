@@ -186,7 +186,7 @@ def check_target(name: str, facts: TargetFacts, scope: Scope, *, need_bytes: int
     if facts.free_bytes < need_bytes:
         raise DeployError(
             f"cannot deploy to {name}: {need_bytes >> 20} MiB are needed there, {facts.free_bytes >> 20} MiB are free",
-            hint=f"remove old releases or models: nemotron-ops deploy exec {name} -- builds prune",
+            hint=f"remove old releases or models: nemotron-ops deploy exec {name} builds prune",
         )
 
 

@@ -76,10 +76,11 @@ class Manager:
         done = run(("journalctl", *words, *named, *which), timeout_s=20)
         return tuple(line for line in done.stdout.splitlines() if line.strip())
 
-    def follow_argv(self, *, unit: str = SERVICE, follow: bool, lines: int) -> tuple[str, ...]:
+    def follow_argv(self, *, unit: str = SERVICE, follow: bool, lines: int, as_json: bool = False) -> tuple[str, ...]:
         """The command that shows a unit's journal to people."""
         named = "--user-unit" if self._flag else "--unit"
-        return ("journalctl", "--no-pager", f"--lines={lines}", named, unit, *(("--follow",) if follow else ()))
+        more = (*(("--follow",) if follow else ()), *(("--output=json",) if as_json else ()))
+        return ("journalctl", "--no-pager", f"--lines={lines}", named, unit, *more)
 
     def wait_up(self, *, report: Report, timeout_s: float, after_restarts: int = -1) -> UnitStatus:
         """Wait until the service is up; the unit's own time-outs decide when a start has failed.
