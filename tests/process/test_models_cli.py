@@ -185,8 +185,8 @@ def test_a_plan_for_people_has_a_table_bars_and_reasons(here: Installation) -> N
     ("ram_gib", "asked", "quant"),
     [
         (64, (), "UD-Q4_K_XL"),  # the recipe's own
-        (24, (), "UD-Q4_K_XL"),  # with less context
-        (24, ("ctx_size",), "Q2_K"),  # no less context: the best that fits
+        (22, (), "UD-Q4_K_XL"),  # with less context
+        (22, ("ctx_size",), "Q2_K"),  # no less context: the best that fits
         (8, (), "UD-Q4_K_XL"),  # nothing fits; `serve` will say so
     ],
 )
