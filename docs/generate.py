@@ -15,6 +15,7 @@ import click
 from nemotron_ops import errors, policy
 from nemotron_ops.cli import COMMANDS, cli
 from nemotron_ops.recipes import resolve, schema
+from nemotron_ops.supervisor import diagram as lifecycle
 
 HERE = Path(__file__).parent
 MADE = "<!-- made by `make docs` from the code; change the code, not this page -->\n\n"
@@ -26,6 +27,7 @@ def pages() -> dict[str, str]:
         "reference/commands.md": MADE + commands(),
         "reference/recipes.md": MADE + recipes(),
         "reference/exit-codes.md": MADE + exit_codes(),
+        "reference/lifecycle.md": MADE + lifecycle.page(),
     }
 
 

@@ -70,12 +70,12 @@ class Clients(threading.Thread):
         while not self.stop.is_set():
             streamed = self.random.random() < 0.5
             try:
-                said, ended = self.streamed() if streamed else self.whole()
+                said, error = self.streamed() if streamed else self.whole()
             except (httpx.HTTPError, OSError):
                 self.report.answers["failed honestly: connection"] += 1
                 continue
-            if not ended:
-                self.report.answers["failed honestly: error"] += 1
+            if error:
+                self.report.answers[f"failed honestly: {error}"] += 1
             elif said == RIGHT:
                 self.report.answers["right"] += 1
             else:
@@ -86,28 +86,29 @@ class Clients(threading.Thread):
         model = self.random.choice(["a", "b"])
         return {"model": model, "messages": SUM, "temperature": 0}
 
-    def whole(self) -> tuple[str, bool]:
+    def whole(self) -> tuple[str, str]:
+        """The answer, or what went wrong."""
         answer = httpx.post(self.serving.url, json=self.body(), timeout=60, trust_env=False)
         if answer.status_code != 200:
-            return answer.text, False
-        return str(answer.json()["choices"][0]["message"]["content"]), True
+            return "", f"HTTP {answer.status_code}"
+        return str(answer.json()["choices"][0]["message"]["content"]), ""
 
-    def streamed(self) -> tuple[str, bool]:
+    def streamed(self) -> tuple[str, str]:
         said, ended = "", False
         body = {**self.body(), "stream": True}
         with httpx.stream("POST", self.serving.url, json=body, timeout=60, trust_env=False) as answer:
             if answer.status_code != 200:
-                return "", False
+                return "", f"HTTP {answer.status_code}"
             for line in answer.iter_lines():
                 if line == "data: [DONE]":
                     ended = True
                 elif line.startswith("data: {"):
                     value = json.loads(line[6:])
                     if "error" in value:
-                        return "", False
+                        return "", "error event"
                     choices = value["choices"]
                     said += (choices[0]["delta"].get("content") or "") if choices else ""
-        return said, ended
+        return said if ended else f"{said} (no [DONE], no error)", ""
 
 
 class Chaos:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -287,3 +289,35 @@ def test_the_supervisor_leaks_neither_descriptors_nor_threads_over_many_restarts
     assert before is not None
     stage.until(lambda: process.num_fds() <= before + 2)
     assert process.num_threads() <= 40
+
+
+def test_a_second_signal_does_not_wait_for_requests(stage: Stage) -> None:
+    stage.configure(stage.fake("a-0", health=replace(QUICK_HEALTH, drain_s=3600)))
+    supervisor = stage.up()
+    stage.ready("a-0")
+    stage.inflight(a_0=1)
+    stage.until(lambda: stage.one("a-0")["inflight"] == 1)
+    supervisor.send_signal(signal.SIGINT)
+    stage.until(lambda: stage.one("a-0")["draining"])
+    supervisor.send_signal(signal.SIGINT)
+    assert supervisor.wait(60) == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_the_control_socket_answers_its_owner_only(stage: Stage) -> None:
+    stage.configure(stage.fake("a-0"))
+    stage.up()
+    stage.layout.runtime.chmod(0o777)  # even if the folder let them in
+    stage.layout.control_socket.chmod(0o777)
+    asking = f"""
+import os, socket
+os.chdir({str(stage.layout.runtime)!r})
+os.setuid(65534)
+sock = socket.socket(socket.AF_UNIX)
+sock.connect("control.sock")
+sock.sendall(b'{{"verb": "stop"}}\\n')
+print(sock.makefile().readline())
+"""
+    done = subprocess.run([sys.executable, "-I", "-c", asking], capture_output=True, text=True, timeout=60, check=False)
+    assert "cannot answer user 65534" in done.stdout, done.stderr
+    assert stage.ready("a-0")
