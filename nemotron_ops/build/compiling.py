@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -49,15 +50,23 @@ def configure(plan: BuildPlan, place: Workplace, report: Report) -> tuple[str, .
     report(Step(what="configure", done=0, total=1))
     place.folder.mkdir(parents=True, exist_ok=True)
     place.log.parent.mkdir(parents=True, exist_ok=True)
-    argv = configure_argv(place.cmake.path, place.ninja.path, place.source, place.folder, plan.cmake)
-    _log(place.log, argv)
-    done = proc.run_lines(
-        argv, on_line=_nothing, env=plan.env, log=place.log, stall_s=CONFIGURE_STALL_S, pass_fds=[place.lock]
-    )
+    begun = (place.folder / "CMakeCache.txt").exists()
+    done = _run_cmake(plan, place)
+    if not done.ok and begun:  # what an interrupted run left may be broken, or of a source that lay elsewhere
+        shutil.rmtree(place.folder)
+        done = _run_cmake(plan, place)
     if not done.ok:
         raise _failure("configure llama.cpp", done, place)
     report(Step(what="configure", done=1, total=1))
     return ninja.cmake_warnings(done.stdout)
+
+
+def _run_cmake(plan: BuildPlan, place: Workplace) -> proc.Finished:
+    argv = configure_argv(place.cmake.path, place.ninja.path, place.source, place.folder, plan.cmake)
+    _log(place.log, argv)
+    return proc.run_lines(
+        argv, on_line=_nothing, env=plan.env, log=place.log, stall_s=CONFIGURE_STALL_S, pass_fds=[place.lock]
+    )
 
 
 def compile_targets(plan: BuildPlan, place: Workplace, report: Report) -> Compiled:

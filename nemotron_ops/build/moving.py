@@ -94,10 +94,9 @@ def import_build(
             made = store.new_dir(layout, manifest["id"])
             shutil.rmtree(made, ignore_errors=True)
             os.rename(folder, made)
-            proof = selftest.prove(
-                Backend(manifest["plan"]["backend"]), source_from_json(manifest["plan"]["source"]).short, made,
-                workdir=made.parent / f"{made.name}.selftest", env=env, report=report,
-            )  # fmt: skip
+            workdir = scratch / "selftest"
+            backend, source = Backend(manifest["plan"]["backend"]), source_from_json(manifest["plan"]["source"])
+            proof = selftest.prove(backend, source.short, made, workdir=workdir, env=env, report=report)
             build = store.publish(layout, manifest["id"], {**manifest, "selftest": proof.to_json()})
             return _activated(layout, build, activate=activate)
     finally:

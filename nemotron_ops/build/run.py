@@ -119,12 +119,16 @@ def _build_and_repair(request: BuildRequest, prepared: Prepared, folder: Path, r
         fix = proofs.diagnose(exc.message, prepared.plan)
         if fix is None:
             raise
-        report(Step(what="self-test", note=f"{exc.message}; a known miscompile, building again with fix {fix!r}"))
+        report(Step(what="self-test", note=f"{exc.message}; a known miscompile, building again with fix {fix}"))
         options = replace(request.options, fixes=request.options.fixes | {fix})
         again = replace(request, options=options)
         notes = (*prepared.notes, f"built again with fix {fix}: {exc.message}")
         fixed = _plan(again, prepared.plan.source, prepared.sources)
-        return _build_locked(again, replace(prepared, plan=fixed, notes=notes), folder, report)
+        build = _build_locked(again, replace(prepared, plan=fixed, notes=notes), folder, report)
+        store.remember_fixes(prepared.sources.layout, prepared.plan.id, options.fixes)
+        shutil.rmtree(store.work_dir(prepared.sources.layout, prepared.plan.id), ignore_errors=True)
+        shutil.rmtree(store.new_dir(prepared.sources.layout, prepared.plan.id), ignore_errors=True)
+        return build
 
 
 def _build_locked(request: BuildRequest, prepared: Prepared, folder: Path, report: Report) -> Build:
@@ -222,9 +226,13 @@ def _prove(chosen: BuildPlan, made: Path, sources: Sources, report: Report) -> P
     env = dict(sources.env)
     if stub := toolchain.driver_stub(chosen, layout=sources.layout, facts=sources.facts):
         env["LD_LIBRARY_PATH"] = str(stub)
-    return selftest.prove(
-        chosen.backend, chosen.source.short, made, workdir=workdir, env=env, report=report, gpu=bool(wanted) and here
-    )
+    gpu = bool(wanted) and here
+    try:
+        return selftest.prove(
+            chosen.backend, chosen.source.short, made, workdir=workdir, env=env, report=report, gpu=gpu
+        )
+    finally:
+        shutil.rmtree(workdir, ignore_errors=True)
 
 
 def _resolve(origin: Origin, request: BuildRequest, sources: Sources) -> Source:
@@ -237,11 +245,17 @@ def _resolve(origin: Origin, request: BuildRequest, sources: Sources) -> Source:
 
 
 def _plan(request: BuildRequest, exact: Source, sources: Sources) -> BuildPlan:
-    layout = sources.layout
-    return plan(
-        request.options, facts=sources.facts, source=exact, toolchains=layout.toolchains, env=sources.env,
-        busy=store.count_building(layout),
-    )  # fmt: skip
+    """The plan, with the fixes that it was found to need here before."""
+    layout, busy = sources.layout, store.count_building(sources.layout)
+
+    def made(options: BuildOptions) -> BuildPlan:
+        return plan(
+            options, facts=sources.facts, source=exact, toolchains=layout.toolchains, env=sources.env, busy=busy
+        )
+
+    first = made(request.options)
+    needed = store.fixes_needed(layout, first.id)
+    return made(replace(request.options, fixes=request.options.fixes | needed)) if needed else first
 
 
 def _check_known_bad(request: BuildRequest, chosen: BuildPlan, sources: Sources) -> None:

@@ -7,6 +7,7 @@
     builds/.new/ID/                   installed, not yet proven
     builds/.locks/ID.lock             held by whoever builds ID
     builds/.steps.json                seconds per step of past builds, for the estimate
+    builds/.fixes.json                ids that failed their self-test, and the fixes that they need
 
 A folder gets its final name by rename when everything in it is on disk, so a kill at any moment leaves either no
 build or a whole one. `current` is a pointer file: changing it takes no copying and can be undone.
@@ -24,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nemotron_ops.build.spec import Source, source_from_json
+from nemotron_ops.build.spec import Fix, Source, source_from_json
 from nemotron_ops.errors import BuildError
 from nemotron_ops.files import locked, read_json, sync_dir, write_json
 from nemotron_ops.paths import Layout
@@ -88,6 +89,21 @@ def new_dir(layout: Layout, build_id: str) -> Path:
 
 def steps_file(layout: Layout) -> Path:
     return layout.builds / ".steps.json"
+
+
+def fixes_needed(layout: Layout, build_id: str) -> frozenset[Fix]:
+    """Fixes without which `build_id` has failed its self-test on this machine."""
+    return frozenset(Fix(name) for name in (read_json(_fixes_file(layout)) or {}).get(build_id, []))
+
+
+def remember_fixes(layout: Layout, build_id: str, fixes: frozenset[Fix]) -> None:
+    """Note that `build_id` needs `fixes`, so that it is not compiled in vain again."""
+    with _pointer_lock(layout):
+        write_json(_fixes_file(layout), {**(read_json(_fixes_file(layout)) or {}), build_id: sorted(fixes)})
+
+
+def _fixes_file(layout: Layout) -> Path:
+    return layout.builds / ".fixes.json"
 
 
 def get(layout: Layout, build_id: str) -> Build | None:

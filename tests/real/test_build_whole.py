@@ -99,13 +99,30 @@ def test_the_same_build_is_not_made_twice(
 def test_an_illegal_instruction_is_repaired_by_flags_and_said_aloud(
     build: Callable[..., Build], layout: Layout, tmp_path: Path, ledger: Path, llama_bin: Path, said: list[str]
 ) -> None:
-    made = build(write_tree(tmp_path / "src", real=llama_bin, ledger=ledger, mode="sigill"))
+    tree = write_tree(tmp_path / "src", real=llama_bin, ledger=ledger, mode="sigill")
+    made = build(tree)
     assert made.manifest["plan"]["fixes"] == ["no-amx"]
     assert "-mno-amx-tile" in made.manifest["plan"]["cmake"]["CMAKE_CXX_FLAGS"]
     assert any("SIGILL" in note and "no-amx" in note for note in said)
     assert any("SIGILL" in note for note in made.manifest["source_notes"])
     assert store.current(layout) == made
-    assert len(store.listed(layout)) == 1
+    assert store.listed(layout) == (made,)
+    assert store.leftovers(layout) == ()
+    compiled = steps(ledger)
+    assert build(tree) == made  # what was learnt is remembered
+    assert steps(ledger) == compiled
+
+
+def test_what_an_earlier_run_left_broken_is_configured_anew(
+    build: Callable[..., Build], layout: Layout, tmp_path: Path, ledger: Path, llama_bin: Path
+) -> None:
+    tree = write_tree(tmp_path / "src", real=llama_bin, ledger=ledger)
+    made = build(tree)
+    store.remove(layout, made, force=True)
+    work = store.work_dir(layout, made.id)
+    work.mkdir(parents=True)
+    (work / "CMakeCache.txt").write_text("CMAKE_HOME_DIRECTORY:INTERNAL=/somewhere/else\n")
+    assert build(tree).id == made.id
 
 
 def test_a_death_without_a_known_fix_keeps_the_build_before_it(
