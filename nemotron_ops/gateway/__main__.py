@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import signal
 import socket
 import ssl
@@ -117,6 +118,9 @@ async def serve(options: Options) -> None:
             sys.stdout.write(f"listening on {name[0]}:{name[1]}\n")
             sys.stdout.flush()
     await gateway.run(servers, stop)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # all is written and drained; closing uvloop's loop would wait for any socket that is still open
 
 
 def main() -> None:

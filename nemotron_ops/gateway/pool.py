@@ -65,11 +65,13 @@ class Pool:
                 self.affinity.forget(view.name)
             upstream = self.upstreams.get(view.name)
             if upstream is None or new_process or (not upstream.key and view.api_key_file):
+                if upstream is not None:
+                    upstream.retire()
                 self.upstreams[view.name] = Upstream(view.name, view.socket, _read_key(view.api_key_file))
             if view.cut and upstream is not None:
                 upstream.cut()
         for name in before.keys() - self.directory.by_name.keys():
-            self.upstreams.pop(name, None)
+            self.upstreams.pop(name).retire()
         for model in snapshot.models:
             self.pump(model.name)
             if refusal := hopeless(model, self.directory.instances.get(model.name, ())):
@@ -79,6 +81,11 @@ class Pool:
     def known(self) -> bool:
         """Whether a snapshot has come."""
         return self._seen.is_set()
+
+    def close(self) -> None:
+        """Close all connections to instances."""
+        for upstream in self.upstreams.values():
+            upstream.cut()
 
     async def know(self) -> None:
         """Wait for the first snapshot. Raises Refusal if it does not come."""

@@ -216,7 +216,8 @@ class Gateway:
         for connection in list(self.clients):
             if connection.transport is not None:
                 connection.transport.abort()
-        await asyncio.sleep(0)
+        self.pool.close()
+        await asyncio.sleep(0.01)  # lets the loop close what was aborted: uvloop waits for ever for what is not
 
 
 def request_id(request: Request) -> str:

@@ -170,6 +170,12 @@ class Upstream:
         if connection in self._idle:
             self._idle.remove(connection)
 
+    def retire(self) -> None:
+        """No new request comes: close what is only kept. Answers in progress go on."""
+        for connection in self._idle:
+            connection.close()
+        self._idle.clear()
+
     def cut(self) -> None:
         """Close every connection; who waits for an answer is told that it was lost."""
         for connection in list(self.open):
