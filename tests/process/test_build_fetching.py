@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from nemotron_ops import host
-from nemotron_ops.build import fetch, git, pins, registry, source
+from nemotron_ops.build import cuda_wheels, fetch, git, pins, registry, source
 from nemotron_ops.build.simple_index import RemoteFile
 from nemotron_ops.build.source import Sources
 from nemotron_ops.build.source_order import order
@@ -341,3 +341,16 @@ def test_rubbish_left_from_another_download_is_thrown_away(index: Index, env: di
 
 def test_the_order_of_preference_names_git_first() -> None:
     assert [o.kind for o in order(BuildRequest(), pins.shipped())] == [SourceKind.GIT, SourceKind.REGISTRY]
+
+
+def test_the_driver_stub_is_made_from_the_header_and_links(tmp_path: Path) -> None:
+    (tmp_path / "include").mkdir()
+    (tmp_path / "include/cuda.h").write_text("typedef int CUresult;\nCUresult cuInit(unsigned flags);\n")
+    cc = host.probe(os.environ).tools["cc"].path
+    cuda_wheels.make_stub(tmp_path, cc, {"PATH": os.environ["PATH"]})
+    program = tmp_path / "x.c"
+    program.write_text("int cuInit(unsigned); int main(void) { return cuInit(0) == 100 ? 0 : 1; }\n")
+    built = subprocess.run([cc, program, f"-L{tmp_path}/lib/stubs", "-lcuda", "-o", tmp_path / "x"], check=False)
+    assert built.returncode == 0
+    env = {"LD_LIBRARY_PATH": str(tmp_path / "driver-stub")}
+    assert subprocess.run([tmp_path / "x"], env=env, check=False).returncode == 0
