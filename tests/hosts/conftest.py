@@ -240,6 +240,7 @@ class Load:
         body = json.dumps({"messages": [{"role": "user", "content": "What is 2 + 2?"}], "max_tokens": 40})
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.key}"}
         while not self._stop.is_set():
+            headers["X-Session-Id"] = uuid.uuid4().hex  # many conversations: a balancer spreads them
             try:
                 c = http.client.HTTPConnection(self.address, self.port, timeout=90)
                 c.request("POST", "/v1/chat/completions", body=body, headers=headers)

@@ -226,6 +226,24 @@ def test_a_lock_put_down_by_a_person_keeps_others_out_until_it_is_taken_away(hos
     assert laptop.run("deploy", target(host), "-r", "tiny", "--dry-run").returncode == 0
 
 
+def test_a_ghost_that_holds_the_lock_is_named_and_can_be_ended(
+    host: Host, laptop: Laptop, eventually: Eventually
+) -> None:
+    ghost = laptop.start("deploy", "exec", target(host), "logs", "--follow", "tiny-0")
+    eventually(lambda: host.ssh(f"cat {ROOT}/LOCK.json 2>/dev/null || true", user="deploy"))
+    os.killpg(ghost.pid, signal.SIGKILL)
+    for ssh in laptop_ssh(laptop):
+        os.kill(ssh, signal.SIGKILL)
+    ghost.communicate()
+    laptop.recipe(TINY.format(slots=5))
+    refused = laptop.run("deploy", target(host), "-r", "tiny", "--yes", check=False)
+    assert "another deploy is under way there (tester since" in refused.stderr
+    assert ": exec)" in refused.stderr
+    said = laptop.run("deploy", "unlock", "--force", target(host)).stderr
+    assert "ended session" in said
+    eventually(lambda: host.ssh(f"flock -n {ROOT}/.lock echo free || true", user="deploy") == "free")
+
+
 def test_exec_runs_commands_of_the_release_that_serves(host: Host, laptop: Laptop) -> None:
     assert "testbuild-cpu" in laptop.run("deploy", "exec", target(host), "builds", "list").stdout
     assert "nemotron-ops[" in laptop.run("deploy", "logs", target(host)).stdout
