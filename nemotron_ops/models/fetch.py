@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from nemotron_ops.paths import Layout
 from nemotron_ops.progress import Report, Step, silent
 
 SPARE_BYTES = 256 << 20  # left free on the disk
+ASIDE = ".nemotron-ops"  # folder for unfinished files in a folder of the user's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,7 +217,7 @@ def _wanted(means: Means, repo: str, files: FileSet, file: RemoteFile, target: P
 def partial_path(final: Path, file: RemoteFile, layout: Layout) -> Path:
     """Where an unfinished file is kept: on the disk of its final place, under the name of its hash."""
     inside = final.is_relative_to(layout.models)
-    folder = layout.models / ".partial" if inside else final.parent / ".nemotron-ops"
+    folder = layout.models / ".partial" if inside else final.parent / ASIDE
     return folder / f"{file.sha256 or file.git_sha1}.partial"
 
 
@@ -244,14 +245,17 @@ def _check_room(plan: FetchPlan, target: Path) -> None:
 def _bring(web: Web, url: str, wanted: Wanted, means: Means) -> StoredFile:
     """Bring one file to its place and prove it; several processes that want the same one share the work."""
     file, expected = wanted.file, wanted.file.sha256 or wanted.file.git_sha1
+    partial = partial_path(wanted.path, file, means.layout)
     if wanted.here != "stored":
         with _only_one(file, means):
             if not _is_proven(wanted.path, file, means.report) and not _take_copy(wanted, means):
                 download(
-                    web, url, name=file.name, size_bytes=file.size_bytes, expected=expected,
-                    partial=partial_path(wanted.path, file, means.layout), final=wanted.path, report=means.report,
-                    speed=means.speed,
+                    web, url, name=file.name, size_bytes=file.size_bytes, expected=expected, partial=partial,
+                    final=wanted.path, report=means.report, speed=means.speed,
                 )  # fmt: skip
+    if partial.parent.name == ASIDE:
+        with suppress(OSError):  # another file of the set may be half done there
+            partial.parent.rmdir()
     return store.record(file.name, wanted.path, sha256=file.sha256, role=wanted.role, git_sha1=file.git_sha1)
 
 

@@ -14,6 +14,7 @@ from nemotron_ops.models.ref import RemoteFile, check_shards
 from nemotron_ops.models.web import Patience, Stalled, Web, endpoint_of
 
 YES = {"1", "on", "yes", "true"}
+LISTING_TRIES = 2  # a hub that is away should be known to be away soon: what is here may do
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +57,9 @@ def list_files(
     patience = patience or Patience()
     for attempt in range(1, patience.tries + 1):
         try:
-            return _list_files(repo, revision=revision, env=env, timeout_s=patience.stall_s)
+            return _list_files(repo, revision=revision, env=env, timeout_s=patience.connect_s)
         except Stalled:
-            if attempt >= min(patience.tries, 3):
+            if attempt >= min(patience.tries, LISTING_TRIES):
                 raise
             time.sleep(min(patience.backoff_max_s, patience.backoff_s * 2 ** (attempt - 1)))
     raise AssertionError("unreachable")

@@ -62,7 +62,7 @@ def download(
         except Changed:
             part.reset()
             report(Step(what=f"fetch {name}", note=f"{name} was replaced on the server: starting over"))
-            found = _transfer(web, url, part, report, speed)
+            found = _transfer(web, url, part, report, speed, any_etag=True)  # some storages' etags differ by node
         if found != expected and continued:
             part.reset()
             report(Step(what=f"fetch {name}", note=f"what was there of {name} is damaged: starting over"))
@@ -103,6 +103,7 @@ class _Run:
     claimed: set[int] = field(default_factory=set)
     failure: BaseException | None = None
     etag: str = ""
+    any_etag: bool = False
     whole_only: bool = False  # the server ignores Range
     hashed: int = 0
     digest: str = ""
@@ -154,9 +155,9 @@ class _Run:
         return segment not in self.claimed and self.part.done[segment] < end - start
 
 
-def _transfer(web: Web, url: str, part: Partial, report: Report, speed: Speed) -> str:
+def _transfer(web: Web, url: str, part: Partial, report: Report, speed: Speed, *, any_etag: bool = False) -> str:
     """Bring all missing bytes; returns the hash of the whole. Threads have ended, or can no longer write, after it."""
-    run = _Run(web=web, url=url, part=part, speed=speed)
+    run = _Run(web=web, url=url, part=part, speed=speed, any_etag=any_etag)
     hasher = threading.Thread(target=_hash_along, args=(run,), daemon=True)
     workers = [threading.Thread(target=_work, args=(run,), daemon=True)]
     try:
@@ -266,7 +267,7 @@ def _fetch_run(run: _Run, claimed: range) -> None:
                 run.whole_only = True
             case Verdict.TAKE:
                 pass
-        run.etag = run.etag or response.headers.get("etag", "")
+        run.etag = run.etag or ("" if run.any_etag else response.headers.get("etag", ""))
         whole = response.status_code == 200
         _store(run, claimed, response, at=0 if whole else start, whole=whole)
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,8 +23,10 @@ from nemotron_ops.models.hub import list_files
 from nemotron_ops.models.ref import Ref
 from nemotron_ops.models.synthetic.shape import MOE
 from nemotron_ops.models.synthetic.write import write_tiny
-from nemotron_ops.models.transfer import Speed
+from nemotron_ops.models.transfer import Speed, download
+from nemotron_ops.models.web import Web
 from nemotron_ops.paths import Layout
+from nemotron_ops.progress import silent
 from tests.fakes.hub import COMMIT, Entry, Fault, Hub
 from tests.fetch_stage import HASTY, NAME, QUICK, REPO, FetchStage
 
@@ -82,6 +85,7 @@ def test_a_local_dir_gets_the_files_under_their_names(stage: FetchStage, tmp_pat
     model = stage.fetch(local_dir=tmp_path / "mine")
     assert model.path == tmp_path / "mine" / NAME
     assert model.path.read_bytes() == stage.content
+    assert [p.name for p in model.path.parent.iterdir()] == [NAME]
     assert store.remove(stage.layout, model) == []
     assert model.path.exists(), "files outside the store are not ours to delete"
 
@@ -211,6 +215,12 @@ def test_a_file_that_changes_between_requests_is_started_over(stage: FetchStage)
     stage.fetch()
     assert stage.is_right()
     assert any("was replaced on the server" in n for n in stage.notes)
+
+
+def test_etags_that_differ_with_every_answer_are_no_obstacle(stage: FetchStage) -> None:
+    stage.hub.faults = [Fault(headers={"etag": f'"{n}"'}, times=1) for n in range(40)]
+    stage.fetch()
+    assert stage.is_right()
 
 
 def test_a_file_that_is_not_what_the_hub_lists_is_never_kept(stage: FetchStage) -> None:
@@ -488,6 +498,52 @@ def test_an_interrupt_keeps_the_part_and_stops_every_thread(stage: FetchStage, e
     stage.hub.faults = []
     stage.fetch()
     assert stage.is_right()
+
+
+def any_faults(chance: random.Random) -> list[Fault]:
+    """Some faults in a row, each for one or two requests."""
+    menu = [
+        lambda: Fault(close_after=chance.randrange(200_000)),
+        lambda: Fault(ignore_range=True),
+        lambda: Fault(ignore_range=True, close_after=chance.randrange(200_000)),
+        lambda: Fault(status=chance.choice([500, 503, 429, 416, 404])),
+        lambda: Fault(flip_at=chance.randrange(200_000)),
+        lambda: Fault(headers={"etag": '"other"'}),
+        lambda: Fault(headers={"content-type": "text/html"}),
+        lambda: Fault(ignore_range=True, extra=b"more"),
+    ]
+    faults = [chance.choice(menu)() for _ in range(chance.randrange(1, 6))]
+    for fault in faults:
+        fault.times = chance.randrange(1, 3)
+    return faults
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_whatever_goes_wrong_in_a_row_the_name_never_stands_for_wrong_bytes(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    data = chance.randbytes(200_000)
+    final = tmp_path / "x.gguf"
+    speed = Speed(segment_bytes=1 << 15, run_segments=2, connections=chance.choice([1, 3]), grow_s=0.01)
+    with Hub() as hub:
+        entry = hub.add(REPO, "x.gguf", data)
+        for _ in range(12):
+            hub.faults = any_faults(chance)
+            with suppress(ModelError), Web(hub.env, patience=QUICK) as web:
+                download(
+                    web, web.file_url(REPO, "main", "x.gguf"), name="x.gguf", size_bytes=len(data),
+                    expected=entry.sha256, partial=tmp_path / "x.partial", final=final, report=silent, speed=speed,
+                )  # fmt: skip
+            if final.exists():
+                break
+        else:
+            hub.faults = []
+            with Web(hub.env, patience=QUICK) as web:
+                download(
+                    web, web.file_url(REPO, "main", "x.gguf"), name="x.gguf", size_bytes=len(data),
+                    expected=entry.sha256, partial=tmp_path / "x.partial", final=final, report=silent, speed=speed,
+                )  # fmt: skip
+    assert final.read_bytes() == data
+    assert not (tmp_path / "x.partial").exists()
 
 
 KILLS = 50
