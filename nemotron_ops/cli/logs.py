@@ -35,7 +35,7 @@ def span(ctx: click.Context, param: click.Parameter, value: str | None) -> float
 @click.option(
     "-n", "--lines", type=click.IntRange(0), default=50, show_default=True, help="How many of the last lines."
 )
-@click.option("--since", callback=span, metavar="SPAN", help="Only if written to within SPAN (90s, 10m, 2h).")
+@click.option("--since", callback=span, metavar="SPAN", help="Only lines of the last SPAN (90s, 10m, 2h).")
 @json_option
 def logs(names: tuple[str, ...], follow: bool, lines: int, since: float | None, as_json: bool) -> None:
     """Show the last lines of instances' logs, or follow them.
@@ -46,9 +46,12 @@ def logs(names: tuple[str, ...], follow: bool, lines: int, since: float | None, 
 
     with App() as app:
         paths = _paths(app.layout, names)
-        if since is not None:
-            paths = {n: p for n, p in paths.items() if time.time() - p.stat().st_mtime <= since}
-        found = {name: _last(path, lines) for name, path in paths.items()}
+        if since is None:
+            found = {name: _last(path, lines) for name, path in paths.items()}
+        else:
+            found = {
+                name: _recent(app.layout, name, path, time.time() - since)[-lines:] for name, path in paths.items()
+            }
         if as_json and not follow:
             app.ui.json([{"name": n, "path": str(paths[n]), "lines": found[n]} for n in found])
             return
@@ -88,15 +91,22 @@ def events(follow: bool, count: int, as_json: bool) -> None:
 
 @click.command()
 @click.option("-n", "--count", type=click.IntRange(0), default=10, show_default=True, help="Events from before.")
-def attach(count: int) -> None:
-    """Watch a detached supervisor as if it ran in this terminal. Ctrl-C ends the watching, not the supervisor."""
+@json_option
+def attach(count: int, as_json: bool) -> None:
+    """Watch a detached supervisor as if it ran in this terminal. Ctrl-C ends the watching, not the supervisor.
+
+    With --json the first line is the status, every further one an event.
+    """
+    import json
+
     from nemotron_ops.cli.status import show
     from nemotron_ops.supervisor import control
 
     with App() as app:
-        show(app, control.request(app.layout, "status"))
+        status = control.request(app.layout, "status")
+        app.ui.data(json.dumps(status)) if as_json else show(app, status)
         for entry in control.follow(app.layout, "events", count=count):
-            app.ui.data(event_line(entry))
+            app.ui.data(json.dumps(entry) if as_json else event_line(entry))
         app.ui.say("the supervisor has ended")
 
 
@@ -133,6 +143,31 @@ def _last(path: Path, count: int) -> list[str]:
     from nemotron_ops.supervisor import logfiles
 
     return list(deque(logfiles.read_lines(path), maxlen=count))
+
+
+def _recent(layout: Layout, name: str, path: Path, after_s: float) -> list[str]:
+    """Lines written after `after_s` (Unix time).
+
+    llama-server writes times since its own start, and the record of the running process knows when that was. Without
+    one, only the whole file's time is known.
+    """
+    from nemotron_ops.supervisor import logfiles, record
+
+    began = next((r for r in record.read_all(layout) if r.id == name), None)
+    if began is None:
+        return _last(path, 1000) if path.stat().st_mtime >= after_s else []
+    said = logfiles.tail(path, lines=100_000, offset=began.log_offset)
+    first = next((n for n, line in enumerate(said) if began.wall_s + (line_s(line) or 0.0) >= after_s), len(said))
+    return said[first:]
+
+
+def line_s(line: str) -> float | None:
+    """The time at the start of a line of llama-server, `MINUTES.SS.mmm.uuu`, in seconds; None if it has none."""
+    match = re.match(r"(\d+)\.(\d\d)\.(\d{3})\.(\d{3}) ", line)
+    if not match:
+        return None
+    minutes, seconds, milli, micro = (int(g) for g in match.groups())
+    return minutes * 60 + seconds + milli / 1e3 + micro / 1e6
 
 
 def _line(name: str, line: str, *, several: bool) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from nemotron_ops.cli.app import App, json_option
+from nemotron_ops.cli.app import App, dry_run_option, json_option
 
 
 @click.command()
@@ -19,23 +19,28 @@ from nemotron_ops.cli.app import App, json_option
 )
 @click.option("--back", is_flag=True, help="Go back to the configuration from before the last reload.")
 @click.option("--timeout", "timeout_s", type=float, default=3600.0, show_default=True, metavar="SECONDS")
+@dry_run_option
 @json_option
-def reload(exec_: bool, strict: bool, back: bool, timeout_s: float, as_json: bool) -> None:
+def reload(exec_: bool, strict: bool, back: bool, timeout_s: float, dry_run: bool, as_json: bool) -> None:
     """Read recipes and settings again, and change only what differs.
 
     A changed instance is replaced by one that is up, has answered a canary prompt and takes the traffic before the old
     one drains; where memory does not allow two, requests wait while they are swapped. If the new one fails, the old
     one stays, and the command ends with 9. A configuration that cannot be used changes nothing.
     """
-    from nemotron_ops.errors import EngineError
+    from nemotron_ops.errors import EngineError, UsageError
     from nemotron_ops.supervisor import control
 
     with App() as app:
+        if back and (dry_run or exec_):
+            raise UsageError("cannot combine --back with --dry-run or --exec")
         if back:
             answer = control.request(app.layout, "rollback", timeout_s=timeout_s)
         else:
-            answer = control.request(app.layout, "reload", timeout_s=timeout_s, exec=exec_, strict=strict)
-        if exec_:
+            answer = control.request(
+                app.layout, "reload", timeout_s=timeout_s, exec=exec_, strict=strict, dry_run=dry_run
+            )
+        if exec_ and not dry_run:
             _wait_for_new(app, timeout_s)
         if as_json:
             app.ui.json(answer)

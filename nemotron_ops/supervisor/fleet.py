@@ -36,6 +36,7 @@ class Fleet:
         self.keepers: dict[str, Keeper] = {}
         self.snapshot = Snapshot()
         self.stopping = False
+        self.showing = False  # not before adoption and configuration: a gateway goes on with what it knows
         self.pending: dict[str, bool] = {}  # id -> pressing; wants to start and has no seat yet
         self.held: dict[str, bool] = record.read_held(ground.layout)
         self._reasons: dict[str, str] = {}
@@ -95,12 +96,12 @@ class Fleet:
 
     async def adopt(self, found: Sequence[Record]) -> None:
         """Keepers for living processes of an earlier supervisor."""
-        for old in found:
+        answers = await asyncio.gather(*(adopt.is_ready(old) for old in found))
+        for old, ready in zip(found, answers, strict=True):
             if old.spec is None:
                 continue
             keeper = self.add(old.id, old.spec)
             keeper.life = replace(keeper.life, wanted=True)
-            ready = await adopt.is_ready(old)
             keeper.adopt(old, ready=ready)
             how = "adopted" if ready else "adopted while it loads"
             self.ground.journal.add("found", f"pid {old.pid} {how}", instance=old.id)
@@ -271,7 +272,7 @@ class Fleet:
             self.snapshot, models=tuple(self._model(m) for m in self.config.models), instances=instances,
             stopping=self.stopping, default_model=self.config.default_model,
         )  # fmt: skip
-        if new != self.snapshot:
+        if self.showing and new != self.snapshot:
             self.snapshot = replace(new, serial=self.snapshot.serial + 1)
             self._publish(self.snapshot)
 

@@ -42,6 +42,15 @@ class Address:
     port: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """When a gateway that no longer answers is ended: after so many unanswered `GET /health` in a row."""
+
+    period_s: float = 5.0
+    timeout_s: float = 10.0
+    failures: int = 3
+
+
 def listen(at: Address) -> socket.socket:
     """A listening socket at `at`. Raises GatewayError if it cannot be had."""
     family = socket.AF_INET6 if ":" in at.host else socket.AF_INET
@@ -75,9 +84,16 @@ class Gateway:
     """Keeps one gateway process on the listening socket."""
 
     def __init__(
-        self, argv: Sequence[str], *, at: Address, layout: Layout, env: Mapping[str, str], journal: Journal
+        self,
+        argv: Sequence[str],
+        *,
+        at: Address,
+        layout: Layout,
+        env: Mapping[str, str],
+        journal: Journal,
+        probe: Probe | None = None,
     ) -> None:
-        self.argv, self.layout, self.journal = tuple(argv), layout, journal
+        self.argv, self.layout, self.journal, self.probe = tuple(argv), layout, journal, probe or Probe()
         self.env = {k: v for k, v in env.items() if k not in SECRETS and not k.startswith("LISTEN_")}
         self.at = at
         self.sock: socket.socket | None = None
@@ -199,13 +215,23 @@ class Gateway:
     async def _until_ended_or_replaced(self, current: Record) -> int | None:
         ended = asyncio.ensure_future(process.ended(current.pid, current.started))
         replaced = asyncio.ensure_future(self._replacing.wait())
+        probing = asyncio.ensure_future(self._end_when_silent(current))
         try:
             await asyncio.wait({ended, replaced}, return_when=asyncio.FIRST_COMPLETED)
             return ended.result() if ended.done() else None
         finally:
-            for task in (ended, replaced):
+            for task in (ended, replaced, probing):
                 task.cancel()
-            await asyncio.gather(ended, replaced, return_exceptions=True)
+            await asyncio.gather(ended, replaced, probing, return_exceptions=True)
+
+    async def _end_when_silent(self, current: Record) -> None:
+        """Kill a gateway that takes connections (the kernel does) but no longer answers any."""
+        silent = 0
+        while silent < self.probe.failures:
+            await asyncio.sleep(self.probe.period_s)
+            silent = 0 if await answers(self.at, self.probe.timeout_s) else silent + 1
+        self.journal.add("gateway-stuck", f"{silent} probes without an answer", instance="gateway", level="error")
+        process.send(current.pid, current.started, signal.SIGKILL, group=True)
 
     def _outdated(self, old: Record) -> bool:
         """An adopted gateway of another version, command or address; only if its socket can be shared or need not."""
@@ -242,6 +268,22 @@ class Gateway:
     def _last_words(self, code: int | None) -> str:
         last = [line for line in logfiles.tail(self.log, lines=5) if line.strip()]
         return f"exit code {code}" + (f": {last[-1][:200]}" if last else "")
+
+
+async def answers(at: Address, timeout_s: float) -> bool:
+    """Whether anything at all comes back from the gateway; a refusal is an answer too."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(at.host, at.host)
+    writer: asyncio.StreamWriter | None = None
+    try:
+        async with asyncio.timeout(timeout_s):
+            reader, writer = await asyncio.open_connection(host, at.port)
+            writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            return bool(await reader.read(1))
+    except (OSError, TimeoutError):
+        return False
+    finally:
+        if writer is not None:
+            writer.close()
 
 
 def copy_socket(pid: int, fd: int) -> socket.socket | None:

@@ -44,16 +44,17 @@ async def apply(fleet: Fleet, config: Config, *, strict: bool = False) -> Outcom
     `strict` compares a replacement with what it replaces: tool calls, reasoning, speed.
     """
     check(config)
-    running = {k.spec.name: k.spec for k in fleet.keepers.values() if k.published}
-    changes = diff(running, config)
+    before = running(fleet, config)
+    changes = diff(before, config)
     new = {s.name: s for s in config.instances}
     old_models = {m.name: m for m in fleet.config.models}
-    going = {running[n].model for n in changes.remove} - {m.name for m in config.models}
+    going = {before[n].model for n in changes.remove} - {m.name for m in config.models}
+    fleet.showing = True
     fleet.config = replace(config, models=(*config.models, *(old_models[n] for n in going if n in old_models)))
     for name in changes.keep:
-        for keeper in _of(fleet, name):
-            keeper.spec = new[name]
-            _resume(fleet, keeper)
+        keeper = _best(_of(fleet, name), new[name])
+        keeper.spec = new[name]
+        _resume(fleet, keeper)
     for name in changes.add:
         _first_start(fleet, fleet.add(_free_id(fleet, name), new[name]))
     fleet.changed()
@@ -65,6 +66,10 @@ async def apply(fleet: Fleet, config: Config, *, strict: bool = False) -> Outcom
     for name in changes.remove:
         for keeper in _of(fleet, name):
             await fleet.remove(keeper)
+    for name in changes.keep:
+        for twin in _of(fleet, name):
+            if twin is not _best(_of(fleet, name), new[name]):
+                await fleet.remove(twin)
     fleet.config = config
     fleet.changed()
     outcome = Outcome(
@@ -73,6 +78,21 @@ async def apply(fleet: Fleet, config: Config, *, strict: bool = False) -> Outcom
     )  # fmt: skip
     fleet.ground.journal.add("reloaded", _summary(outcome))
     return outcome
+
+
+def running(fleet: Fleet, config: Config) -> dict[str, InstanceSpec]:
+    """Instance name -> what it runs now."""
+    new = {s.name: s for s in config.instances}
+    names = dict.fromkeys(k.spec.name for k in fleet.keepers.values() if k.published)
+    return {n: _best(_of(fleet, n), new.get(n)).spec for n in names}
+
+
+def _best(twins: Sequence[Keeper], wanted: InstanceSpec | None) -> Keeper:
+    """The one to keep. A crash in the middle of a change leaves two of an instance: old and new."""
+    return max(
+        twins,
+        key=lambda k: (wanted is not None and k.spec.fingerprint == wanted.fingerprint, k.life.state is State.READY),
+    )
 
 
 async def _replace(fleet: Fleet, old: Sequence[Keeper], spec: InstanceSpec, *, strict: bool) -> str:
@@ -145,7 +165,7 @@ def _first_start(fleet: Fleet, keeper: Keeper) -> None:
 
 
 def _resume(fleet: Fleet, keeper: Keeper) -> None:
-    """An adopted process that was stopped by hand meanwhile, or two of one instance after a crash in a change."""
+    """An adopted process that was to be stopped by hand when its supervisor died."""
     if not fleet.held.get(keeper.spec.name, True):
         fleet.stop(keeper, "stopped by hand")
 

@@ -16,14 +16,15 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 from nemotron_ops.errors import EngineError
 from nemotron_ops.paths import Layout
 from nemotron_ops.supervisor import adopt, lock, logfiles, record, rollout
+from nemotron_ops.supervisor.changes import Changes, check, diff
 from nemotron_ops.supervisor.fleet import Fleet
-from nemotron_ops.supervisor.gateway_process import Address, Gateway, given
+from nemotron_ops.supervisor.gateway_process import Address, Gateway, Probe, given
 from nemotron_ops.supervisor.journal import Entry, Journal
 from nemotron_ops.supervisor.keeper import Ground
 from nemotron_ops.supervisor.server import ControlServer
@@ -50,6 +51,7 @@ class Options:
     host: str = "127.0.0.1"
     port: int = 8001
     exit_on_failed: bool = False
+    gateway_probe: Probe = field(default_factory=Probe)
     free_bytes: Callable[[], Mapping[str, int]] | None = None
     on_tick: Callable[[], None] = lambda: None
 
@@ -109,7 +111,10 @@ class Supervisor:
         )  # fmt: skip
         self.fleet = Fleet(ground, publish=self._published, free_bytes=options.free_bytes)
         at = Address(host=options.host, port=options.port)
-        self.gateway = Gateway(options.gateway_argv, at=at, layout=layout, env=self.env, journal=self.journal)
+        self.gateway = Gateway(
+            options.gateway_argv, at=at, layout=layout, env=self.env, journal=self.journal, probe=options.gateway_probe
+        )
+        self.configured = asyncio.Event()  # until then nothing may be started, stopped or changed
         self._end = asyncio.Event()
         self._change = asyncio.Lock()
         self._signals = 0
@@ -155,17 +160,27 @@ class Supervisor:
 
     async def reload(self, *, strict: bool = False) -> rollout.Outcome:
         """Read the configuration again and make it true. Raises what `load_config` raises; nothing changed then."""
+        await self.configured.wait()
         async with self._change:
             return await rollout.apply(self.fleet, await asyncio.to_thread(self.load_config), strict=strict)
 
+    async def preview(self) -> Changes:
+        """What a reload would do. Raises what `load_config` raises, and RecipeError."""
+        config = await asyncio.to_thread(self.load_config)
+        check(config)
+        return diff(rollout.running(self.fleet, config), config)
+
     async def apply(self, config: Config) -> rollout.Outcome:
+        await self.configured.wait()
         async with self._change:
             return await rollout.apply(self.fleet, config)
 
     # ---- the course of things
 
     async def _first(self, config: Config) -> None:
-        await self.apply(config)
+        async with self._change:
+            self.configured.set()
+            await rollout.apply(self.fleet, config)
 
     async def _shut_down(self, fleet: asyncio.Task[None], gateway: asyncio.Task[None]) -> None:
         await self.fleet.stop_all()

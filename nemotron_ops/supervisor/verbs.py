@@ -13,7 +13,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nemotron_ops import __version__
@@ -22,6 +22,7 @@ from nemotron_ops.proc import run
 from nemotron_ops.supervisor import logfiles
 from nemotron_ops.supervisor import snapshot as snapshots
 from nemotron_ops.supervisor.keeper import Keeper
+from nemotron_ops.supervisor.rollout import Outcome
 from nemotron_ops.supervisor.server import Answer, Verb
 from nemotron_ops.supervisor.snapshot import State
 from nemotron_ops.supervisor.spec import Config
@@ -47,16 +48,25 @@ class Verbs:
             "ping": self.ping,
             "status": self.status,
             "snapshot": self.snapshot,
-            "start": self.start,
+            "start": self._later(self.start),
             "stop": self.stop,
-            "restart": self.restart,
-            "drain": self.drain,
+            "restart": self._later(self.restart),
+            "drain": self._later(self.drain),
             "reload": self.reload,
             "rollback": self.rollback,
             "logs": self.logs,
             "events": self.events,
-            "want": self.want,
+            "want": self._later(self.want),
         }
+
+    def _later(self, verb: Callable[[dict[str, Any]], Awaitable[Answer]]) -> Verb:
+        """`verb`, once what an earlier supervisor left is adopted and the configuration is known."""
+
+        async def wait(args: dict[str, Any]) -> Answer:
+            await self._s.configured.wait()
+            return await verb(args)
+
+        return wait
 
     async def ping(self, args: dict[str, Any]) -> Answer:
         return {"ok": True, "pid": os.getpid(), "version": __version__}
@@ -109,6 +119,7 @@ class Verbs:
             if now:
                 self._s.fleet.hurry()
             return {"ok": True, "pid": os.getpid(), "stopping": True}
+        await self._s.configured.wait()
         keepers = self._some(args)
         fleet.hold([k.spec.name for k in keepers], False)
         for keeper in keepers:
@@ -138,6 +149,10 @@ class Verbs:
 
     async def reload(self, args: dict[str, Any]) -> Answer:
         """Answers when everything is as configured, or has failed and is as before."""
+        if args.get("dry_run"):
+            changes = await self._s.preview()
+            outcome = Outcome(kept=changes.keep, added=changes.add, removed=changes.remove, replaced=changes.replace)
+            return {"ok": True, "dry_run": True, **outcome.to_json()}
         if args.get("exec"):
             await asyncio.to_thread(check_program)
         before = self._s.fleet.config

@@ -11,6 +11,7 @@ from typing import Any
 from nemotron_ops.errors import NemotronOpsError, RecipeError
 from nemotron_ops.paths import user_layout
 from nemotron_ops.supervisor import spec
+from nemotron_ops.supervisor.gateway_process import Probe
 from nemotron_ops.supervisor.run import Options, supervise
 from nemotron_ops.supervisor.snapshot import ModelView
 
@@ -33,6 +34,7 @@ def main() -> int:
         gateway_argv=tuple(settings["gateway"]),
         port=settings["port"],
         exit_on_failed=settings.get("exit_on_failed", False),
+        gateway_probe=Probe(**settings.get("gateway_probe", {})),
     )
     try:
         return supervise(options, layout=layout, load_config=lambda: load(Path(settings["config"])), env=os.environ)

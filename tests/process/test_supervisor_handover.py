@@ -186,6 +186,18 @@ def test_a_dead_gateway_is_replaced_on_the_same_socket_without_a_refused_connect
     assert stage.ask("status")["gateway"]["restarts"] == 1
 
 
+def test_a_frozen_gateway_is_replaced(stage: Stage) -> None:
+    stage.settings["gateway_probe"] = {"period_s": 0.2, "timeout_s": 1.0, "failures": 2}
+    stage.configure(stage.fake("a-0"))
+    stage.up()
+    stage.ready("a-0")
+    old = int(stage.connect())
+    os.kill(old, signal.SIGSTOP)
+    stage.until(lambda: not alive(old))
+    assert int(stage.connect()) != old
+    assert stage.events("gateway-stuck")
+
+
 def test_a_gateway_adopted_after_a_crash_can_still_be_replaced(stage: Stage) -> None:
     stage.configure(stage.fake("a-0"))
     stage.up()
@@ -232,7 +244,12 @@ def test_a_reload_leaves_unchanged_instances_alone_and_replaces_changed_ones_aft
     stage.up()
     pids = stage.ready("same-0", "changed-0", "gone-0")
     stage.configure(stage.fake("same-0"), stage.fake("changed-0", "--words", "new"), stage.fake("added-0"))
+    planned = stage.ask("reload", dry_run=True)
+    assert stage.ready("same-0", "changed-0", "gone-0") == pids
     answer = stage.ask("reload")
+    assert {k: planned[k] for k in ("kept", "replaced", "added")} == {
+        k: answer[k] for k in ("kept", "replaced", "added")
+    }
     assert {k: answer[k] for k in ("kept", "replaced", "added", "removed", "failed")} == {
         "kept": ["same-0"], "replaced": ["changed-0"], "added": ["added-0"], "removed": ["gone-0"], "failed": {},
     }  # fmt: skip
