@@ -15,7 +15,7 @@ import pytest
 from nemotron_ops.deploy import haproxy
 
 from .conftest import PORT, Host, Laptop, Load, make_laptop
-from .test_deploy_hosts import TINY
+from .test_deploy_hosts import BROKEN, TINY
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(900)]
 Eventually = Callable[..., None]
@@ -99,6 +99,14 @@ def test_without_a_key_nobody_gets_an_answer(fleet: Fleet, eventually: Eventuall
     with Load(port=fleet.port, key="nok-wrong", threads=1) as load:
         eventually(lambda: load.by_status)
     assert set(load.by_status) == {401}
+
+
+def test_a_deploy_that_fails_on_the_first_host_leaves_the_others_alone(fleet: Fleet) -> None:
+    fleet.laptop.recipe(BROKEN.format(slots=2))
+    keys = str(fleet.runtime.parent / "keys.json")
+    done = fleet.laptop.run("deploy", "fleet", "--api-keys", keys, "--yes", "--json", check=False)
+    assert done.returncode == 13
+    assert [o["result"] for o in json.loads(done.stdout)] == ["failed", "not tried", "not tried"]
 
 
 def test_an_upgrade_of_all_three_under_load_fails_no_request(fleet: Fleet, eventually: Eventually) -> None:

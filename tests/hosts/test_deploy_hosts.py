@@ -230,7 +230,8 @@ def test_a_ghost_that_holds_the_lock_is_named_and_can_be_ended(
     host: Host, laptop: Laptop, eventually: Eventually
 ) -> None:
     ghost = laptop.start("deploy", "exec", target(host), "logs", "--follow", "tiny-0")
-    eventually(lambda: host.ssh(f"cat {ROOT}/LOCK.json 2>/dev/null || true", user="deploy"))
+    eventually(lambda: '"why": "exec"' in host.ssh(f"cat {ROOT}/LOCK.json 2>/dev/null || true", user="deploy"))
+    eventually(lambda: host.pids("nemotron-ops logs --follow"))
     os.killpg(ghost.pid, signal.SIGKILL)
     for ssh in laptop_ssh(laptop):
         os.kill(ssh, signal.SIGKILL)

@@ -25,7 +25,7 @@ def machine(
     host = new_host()
     laptop = make_laptop(tmp_path_factory.mktemp("laptop"), llama_bin, bundles)
     laptop.knows(host)
-    laptop.run("deploy", f"root@{host.name}", "--system", "-r", "tiny", "--yes")
+    laptop.run("deploy", f"deploy@{host.name}", "--system", "-r", "tiny", "--yes")
     return host, laptop
 
 
