@@ -256,6 +256,12 @@ def keeps(answer: bytes) -> Play:
     return play
 
 
+def only_thinks(s: socket.socket, request: Heard) -> None:
+    """A chat whose thinking ends and that then says nothing."""
+    found = [_chat({"role": "assistant", "content": None}), _chat({"reasoning_content": "Hm."}), _chat({}, "stop")]
+    s.sendall(STREAM_HEAD + b"".join(map(chunk, [*found, b"data: [DONE]\n\n"])) + b"0\r\n\r\n")
+
+
 def says(data: bytes) -> Play:
     """Sends `data` and closes."""
 

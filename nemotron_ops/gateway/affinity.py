@@ -18,7 +18,7 @@ from nemotron_ops.gateway.routes import Api
 CAPACITY = 65536
 DEPTH = 64  # beginnings that are looked up per request, the longest ones
 BLOCK_CHARS = 1024  # granularity where a prompt is one text
-SESSION_FIELDS = ("prompt_cache_key", "session_id")
+SESSION_FIELD = "prompt_cache_key"  # OpenAI's name for it
 _list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
@@ -62,7 +62,7 @@ def prefixes(api: Api, model: str, fields: Mapping[str, msgspec.Raw], session: s
     seed = hash((model, api, bytes(fields.get("tools", b"")), bytes(fields.get("system", b""))))
     found = _beginnings(seed, fields)
     found.reverse()
-    name = session or next((bytes(fields[f]).decode(errors="replace") for f in SESSION_FIELDS if f in fields), "")
+    name = session or bytes(fields.get(SESSION_FIELD, b"")).decode(errors="replace")
     if name:
         found = [*found[:DEPTH], -1 - abs(hash((model, name)))]
     return tuple(found[: DEPTH + 1])

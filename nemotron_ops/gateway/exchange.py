@@ -71,6 +71,7 @@ class Exchange:
         self.relay: Relay | None = None
         self.usage: sse.Usage | None = None
         self.resumed = False
+        self._thought_again = False
         self.patient_until = 0.0
         self._granted_at = 0.0
 
@@ -122,6 +123,9 @@ class Exchange:
             await self._admit(prepared)
             outcome = await self._attempt(prepared)
             if self.relay is not None and (self.relay.complete or self.relay.failed):
+                if self._think_again(prepared):
+                    prepared = self._anew(prepared)
+                    continue
                 self._end_stream(prepared)
                 return
             if isinstance(outcome, Whole) and not _not_ready(outcome):
@@ -143,6 +147,17 @@ class Exchange:
     def _check_model(self, named: Named) -> None:
         if not may_use(self.key, (named.model.name, *named.model.names)):
             raise Refusal(status=403, code="model_not_allowed", message="this API key may not use this model")
+
+    def _think_again(self, prepared: Prepared) -> bool:
+        """Whether a folded answer has thoughts but no words, and the recipe wants another try (one)."""
+        if prepared.fold is None or not prepared.fold.lost_in_thought:
+            return False
+        self.cause = "lost_in_thought"
+        if self._thought_again or prepared.named.model.lost_in_thought != "retry":
+            return False
+        self._thought_again = True
+        self._release(finished=True)
+        return True
 
     def _new_ticket(self, prepared: Prepared) -> Ticket:
         ticket = Ticket(model=self.model, key=self.key.id, weight=self.key.weight, bytes=len(prepared.body))
@@ -274,7 +289,8 @@ class Exchange:
     def _end_stream(self, prepared: Prepared) -> None:
         relay = self.relay
         assert relay is not None
-        self.cause = "engine_error" if relay.failed else ""
+        if relay.failed:
+            self.cause = "engine_error"
         self._release(finished=relay.complete)
         if prepared.fold is None:
             self.client.end()
@@ -290,7 +306,12 @@ class Exchange:
                 status=status, code="engine_error", message=str(error.get("message", "the engine gave no answer"))
             )
         self.status = 200
-        self.client.reply(200, msgspec.json.encode(result), extra=self._headers())
+        extra = self._headers()
+        if fold.lost_in_thought:
+            extra.append((b"X-Lost-In-Thought", b"true"))
+        else:
+            self.cause = ""
+        self.client.reply(200, msgspec.json.encode(result), extra=extra)
 
     def _reply_whole(self, outcome: Whole, asked: str) -> None:
         self.status = outcome.status

@@ -28,7 +28,7 @@ ANSWER = frozenset(
     {
         "model", "stream", "stream_options", "max_tokens", "n_predict", "n", "user", "cache_prompt", "n_keep",
         "timings_per_token", "return_progress", "return_tokens", "t_max_predict_ms", "t_max_prompt_ms", "n_probs",
-        "post_sampling_probs", "n_indent", "response_fields",
+        "post_sampling_probs", "n_indent", "response_fields", "prompt_cache_key",
     }
 )  # fmt: skip
 REASONING = frozenset(

@@ -23,6 +23,8 @@ class Fold(Protocol):
 
     error: dict[str, Any] | None
 
+    @property
+    def lost_in_thought(self) -> bool: ...
     def send(self, data: bytes) -> None: ...
     def result(self) -> dict[str, Any] | None: ...
 
@@ -60,6 +62,11 @@ class _Base:
 
     def __init__(self) -> None:
         self.error: dict[str, Any] | None = None
+
+    @property
+    def lost_in_thought(self) -> bool:
+        """Whether thinking ended regularly and nothing was said. Known for chats only."""
+        return False
 
     def send(self, data: bytes) -> None:
         for value in sse.events(data):
@@ -113,7 +120,6 @@ class ChatFold(_Base):
 
     @property
     def lost_in_thought(self) -> bool:
-        """Whether thinking ended regularly and nothing was said."""
         said = "".join(self._content).strip() or self._calls
         return self._finish == "stop" and bool(self._reasoning) and not said
 

@@ -21,7 +21,7 @@ from nemotron_ops.gateway.exposition import names
 from nemotron_ops.gateway.keys import Key
 from nemotron_ops.gateway.routes import ROUTES, Scope
 from nemotron_ops.supervisor.snapshot import ModelView, State
-from tests.gateway_engine import ScriptedEngine, hangs_after, keeps, pauses_after, well
+from tests.gateway_engine import ScriptedEngine, first_then, hangs_after, keeps, only_thinks, pauses_after, well
 from tests.gateway_stage import Stage, gateway, open_request
 
 pytestmark = pytest.mark.process
@@ -262,6 +262,19 @@ def test_a_conversation_goes_back_to_its_instance(
         turns += [{"role": "assistant", "content": "x"}, {"role": "user", "content": str(n)}]
         assert call(stage, "POST", CHAT, {**BODY, "messages": turns})[1]["x-instance"] == "m-1"
     other.stop()
+
+
+@pytest.mark.parametrize(("policy", "content"), [("retry", "The answer is four."), ("report", "")])
+def test_an_answer_lost_in_thought_is_retried_or_reported(
+    stage: Stage, engine: ScriptedEngine, policy: str, content: str
+) -> None:
+    stage.control.show(models=(ModelView(name="m", names=("m",), lost_in_thought=policy),))
+    stage.settle()
+    engine.play = first_then(only_thinks, well)
+    status, headers, body = call(stage, "POST", CHAT, BODY)
+    assert status == 200
+    assert json.loads(body)["choices"][0]["message"]["content"] == content
+    assert ("x-lost-in-thought" in headers) is (policy == "report")
 
 
 def test_a_connection_that_carried_a_whole_answer_is_used_again(stage: Stage, engine: ScriptedEngine) -> None:
