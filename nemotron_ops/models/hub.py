@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from nemotron_ops.errors import ModelError
 from nemotron_ops.models import gguf
 from nemotron_ops.models.ref import RemoteFile, check_shards
-from nemotron_ops.models.web import Patience, Stalled, Web, endpoint_of
+from nemotron_ops.models.web import Patience, Stalled, Web, endpoint_of, is_private
 
 YES = {"1", "on", "yes", "true"}
 LISTING_TRIES = 2  # a hub that is away should be known to be away soon: what is here may do
@@ -70,6 +72,8 @@ def _list_files(repo: str, *, revision: str, env: Mapping[str, str], timeout_s: 
 
     endpoint = endpoint_of(env)
     network: tuple[type[Exception], ...] = (*_network_errors(), OSError)
+    if is_private(urlsplit(endpoint).hostname or ""):
+        _go_direct()
     api = HfApi(endpoint=endpoint, token=token_of(env) or False)
     try:
         info = api.model_info(repo, revision=revision, files_metadata=True, timeout=timeout_s)
@@ -100,6 +104,15 @@ def _not_found(repo: str) -> ModelError:
     """The hub does not tell a repository it hides from one it has not."""
     hint = "check the spelling; for a private repository, set HF_TOKEN to a token that may read it"
     return ModelError(f"cannot read {repo}: there is no such repository, or it is private", hint=hint)
+
+
+@cache
+def _go_direct() -> None:
+    """Let huggingface_hub ignore proxies of the environment, which cannot reach our own network; once per process."""
+    from huggingface_hub import get_session, set_client_factory
+
+    client = type(get_session())  # of httpx, or from huggingface_hub 2 on of httpx2
+    set_client_factory(lambda: client(trust_env=False, follow_redirects=True, timeout=None))
 
 
 def _network_errors() -> tuple[type[Exception], ...]:

@@ -55,7 +55,7 @@ class Web:
         self._client = httpx.Client(
             timeout=httpx.Timeout(self.patience.stall_s, connect=self.patience.connect_s),
             follow_redirects=False,
-            trust_env=not _is_private(self._origin.host),  # a proxy from the environment cannot reach our own network
+            trust_env=not is_private(self._origin.host),  # a proxy from the environment cannot reach our own network
             limits=httpx.Limits(max_connections=None),
             headers={"user-agent": "nemotron-ops", "accept-encoding": "identity"},
         )
@@ -116,7 +116,7 @@ class Web:
             return
         if {target.host.lower(), target.netloc.decode().lower()} & self._allowed:
             return
-        if _is_private(target.host):
+        if is_private(target.host):
             raise ModelError(
                 f"cannot follow the redirect from {here.host} to {shown}: it is a private address",
                 hint=f"if that is your own storage, set NEMOTRON_OPS_HUB_HOSTS={target.netloc.decode()}",
@@ -161,7 +161,7 @@ def _origin(url: httpx.URL) -> tuple[str, str, int]:
     return url.scheme, url.host.lower(), url.port or (443 if url.scheme == "https" else 80)
 
 
-def _is_private(host: str) -> bool:
+def is_private(host: str) -> bool:
     """Whether a host is, or resolves to, an address that is not on the public internet. Unknown hosts are not."""
     try:
         addresses = {str(info[4][0]) for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}

@@ -143,6 +143,12 @@ def test_gc_removes_what_is_old_and_never_what_is_in_use(here: Installation) -> 
     assert "expected a time like" in here.run("models", "gc", "--older-than", "soon", code=2).stderr
 
 
+def test_a_proxy_of_the_environment_is_not_asked_for_a_hub_of_our_own(here: Installation) -> None:
+    proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy"), "http://127.0.0.1:9")
+    behind = Installation(home=here.home, env=here.env | proxies)
+    assert behind.run("fetch", MODEL).stdout.strip().endswith("Tiny-Q8_0.gguf")
+
+
 def test_recipes_without_a_repository_are_made_or_found(here: Installation) -> None:
     made = here.json("fetch", "tiny")
     assert Path(made["path"]).is_file()
