@@ -24,8 +24,8 @@ Read = Callable[[int, int], bytes]  # read(offset, n): at most n bytes from ther
 
 MAX_HEADER_BYTES = 256 << 20
 MAX_PAIRS = 65_536
-MAX_TENSORS = 1 << 20
-MAX_STRINGS = 4 << 20  # in one array; the largest vocabularies and merge lists have half a million
+MAX_TENSORS = 1 << 17
+MAX_STRINGS = 2 << 20  # in one array; the largest vocabularies and merge lists have half a million
 MAX_TEXT_BYTES = 16 << 20
 MAX_KEPT = 65_536  # elements of a number array that are kept; longer ones are only counted
 MAX_DIM = 1 << 40
@@ -99,7 +99,7 @@ class Header:
         value = self.values.get(f"{self.arch}.{key}", default)
         if isinstance(value, tuple) and value and all(isinstance(v, int) for v in value):
             value = max(value)
-        if isinstance(value, bool) or not isinstance(value, int):
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_DIM:
             raise ModelError(f"cannot read {self.arch}.{key} in the model's header: it is {value!r}")
         return value
 
@@ -110,8 +110,8 @@ class Header:
             raise ModelError(f"cannot read the model's header: it has {n} blocks")
         value = self.values.get(f"{self.arch}.{key}", default)
         if isinstance(value, tuple):
-            whole = tuple(int(v) for v in value)
-            if len(whole) < n or any(v < 0 for v in whole):
+            whole = tuple(v for v in value if isinstance(v, int) and v >= 0)
+            if len(whole) < n or len(whole) != len(value):
                 raise ModelError(
                     f"cannot read {self.arch}.{key} in the model's header: {len(whole)} values, {n} blocks"
                 )

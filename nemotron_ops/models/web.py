@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import quote
+from urllib.request import getproxies
 
 import httpx
 
@@ -46,16 +47,24 @@ class Stalled(ModelError):
 class Web:
     """A client for one hub. `with Web(...) as web:` closes its connections."""
 
-    def __init__(self, env: Mapping[str, str], *, token: str = "", patience: Patience | None = None) -> None:
+    def __init__(
+        self,
+        env: Mapping[str, str],
+        *,
+        token: str = "",
+        patience: Patience | None = None,
+        resolve: Callable[[str], set[str]] | None = None,
+    ) -> None:
         self.endpoint = endpoint_of(env)
         self.patience = patience or Patience()
-        self._token = token
+        self._token, self._resolve = token, resolve or addresses
         self._origin = httpx.URL(self.endpoint)
         self._allowed = {h.strip().lower() for h in env.get("NEMOTRON_OPS_HUB_HOSTS", "").split(",") if h.strip()}
+        self._proxied = not is_private(self._origin.host)  # a proxy cannot reach our own network
         self._client = httpx.Client(
             timeout=httpx.Timeout(self.patience.stall_s, connect=self.patience.connect_s),
             follow_redirects=False,
-            trust_env=not is_private(self._origin.host),  # a proxy from the environment cannot reach our own network
+            trust_env=self._proxied,
             limits=httpx.Limits(max_connections=None),
             headers={"user-agent": "nemotron-ops", "accept-encoding": "identity"},
         )
@@ -98,6 +107,7 @@ class Web:
             if self._token and _origin(url) == _origin(self._origin):
                 own["authorization"] = f"Bearer {self._token}"
             response = self._client.send(self._client.build_request("GET", url, headers=own), stream=True)
+            self._check_peer(url, response)
             if response.status_code not in REDIRECTS:
                 return response
             location = response.headers.get("location", "")
@@ -112,15 +122,23 @@ class Web:
         shown = f"{target.scheme}://{target.netloc.decode()}"
         if target.scheme not in ("http", "https") or (here.scheme == "https" and target.scheme == "http"):
             raise ModelError(f"cannot follow the redirect from {here.host} to {shown}: it is not https")
-        if _origin(target) == _origin(self._origin):
+        if not self._is_ours(target) and any_private(self._resolve(target.host)):
+            raise _private(here, target)
+
+    def _check_peer(self, url: httpx.URL, response: httpx.Response) -> None:
+        """Raise ModelError if a foreign name led to a private address after all (it may resolve anew each time)."""
+        stream = response.extensions.get("network_stream")
+        if self._is_ours(url) or stream is None or (self._proxied and getproxies()):
             return
-        if {target.host.lower(), target.netloc.decode().lower()} & self._allowed:
-            return
-        if is_private(target.host):
-            raise ModelError(
-                f"cannot follow the redirect from {here.host} to {shown}: it is a private address",
-                hint=f"if that is your own storage, set NEMOTRON_OPS_HUB_HOSTS={target.netloc.decode()}",
-            )
+        peer = stream.get_extra_info("server_addr")
+        if peer and any_private({str(peer[0])}):
+            response.close()
+            raise _private(url, url)
+
+    def _is_ours(self, url: httpx.URL) -> bool:
+        """Whether a URL is of the endpoint, or of a host that the user named."""
+        named = {url.host.lower(), url.netloc.decode().lower()}
+        return _origin(url) == _origin(self._origin) or bool(named & self._allowed)
 
 
 def endpoint_of(env: Mapping[str, str]) -> str:
@@ -161,13 +179,30 @@ def _origin(url: httpx.URL) -> tuple[str, str, int]:
     return url.scheme, url.host.lower(), url.port or (443 if url.scheme == "https" else 80)
 
 
+def _private(here: httpx.URL, target: httpx.URL) -> ModelError:
+    shown = f"{target.scheme}://{target.netloc.decode()}"
+    return ModelError(
+        f"cannot follow the redirect from {here.host} to {shown}: it is a private address",
+        hint=f"if that is your own storage, set NEMOTRON_OPS_HUB_HOSTS={target.netloc.decode()}",
+    )
+
+
 def is_private(host: str) -> bool:
     """Whether a host is, or resolves to, an address that is not on the public internet. Unknown hosts are not."""
+    return any_private(addresses(host))
+
+
+def any_private(found: set[str]) -> bool:
+    """Whether one of these addresses is not on the public internet."""
+    return any(not ipaddress.ip_address(a.partition("%")[0]).is_global for a in found)
+
+
+def addresses(host: str) -> set[str]:
+    """What a host's name resolves to right now; nothing if it does not."""
     try:
-        addresses = {str(info[4][0]) for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+        return {str(info[4][0]) for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
     except OSError:
-        return False
-    return any(not ipaddress.ip_address(a.partition("%")[0]).is_global for a in addresses)
+        return set()
 
 
 def _cause(exc: httpx.HTTPError) -> str:

@@ -324,6 +324,18 @@ def test_a_redirect_into_the_local_network_is_refused(stage: FetchStage) -> None
         assert f"NEMOTRON_OPS_HUB_HOSTS=127.0.0.1:{inside.port}" in (caught.value.hint or "")
 
 
+def test_a_name_that_resolves_to_a_private_address_only_when_used_is_refused(stage: FetchStage) -> None:
+    with Hub() as inside:
+        inside.add(REPO, NAME, stage.content)
+        stage.hub.faults = [Fault(redirect=f"http://localhost:{inside.port}")]
+        with (
+            Web(stage.hub.env, patience=QUICK, resolve=lambda host: {"93.184.215.14"}) as web,
+            pytest.raises(ModelError, match="it is a private address"),
+            web.get(web.file_url(REPO, "main", NAME)),
+        ):
+            pass
+
+
 def test_redirects_in_a_circle_end(stage: FetchStage) -> None:
     stage.hub.faults = [Fault(redirect=stage.hub.url)]
     with pytest.raises(ModelError, match="more than 5 redirects"):

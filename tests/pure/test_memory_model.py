@@ -6,17 +6,29 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from gguf import GGMLQuantizationType
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from nemotron_ops.errors import FitError
+from nemotron_ops.errors import FitError, ModelError
 from nemotron_ops.memory.hyper import UnknownArchitectureError, hyper
 from nemotron_ops.memory.log import compare, logged_buffers, projected_mib
 from nemotron_ops.memory.model import Settings, estimate, settings_from
 from nemotron_ops.models import gguf
 from nemotron_ops.models.gguf import Header
+from nemotron_ops.models.synthetic.container import TensorInfo
 from nemotron_ops.models.synthetic.container import header as make_header
+from nemotron_ops.models.synthetic.metadata import metadata
+from nemotron_ops.models.synthetic.scripts import script_vocabulary
+from nemotron_ops.models.synthetic.shape import MOE, tensors
 from tests.fakes.shapes import TRANSFORMERS, metadata_of, true_header
 
 MIB = 1 << 20
+VOCAB = script_vocabulary()
+TINY = make_header(
+    metadata(MOE, VOCAB, name="x", quant="Q8_0", template=""),
+    [TensorInfo(name=n, size=s, type=GGMLQuantizationType.F32) for n, s in tensors(MOE, len(VOCAB))],
+)
 
 
 @cache
@@ -123,6 +135,22 @@ def test_an_unknown_architecture_gets_no_number(changes: dict[str, str | int], w
     found = gguf.parse(lambda o, n: data[o : o + n], size=len(data))
     with pytest.raises(UnknownArchitectureError, match=why):
         estimate(found, Settings(ctx_size=4096))
+
+
+@settings(max_examples=150, deadline=None)
+@given(edits=st.lists(st.tuples(st.integers(0, 3000), st.binary(min_size=1, max_size=9)), min_size=1, max_size=4))
+def test_a_mutated_header_gives_numbers_or_a_clear_error(edits: list[tuple[int, bytes]]) -> None:
+    data = bytearray(TINY)
+    for at, patch in edits:
+        data[at : at + len(patch)] = patch
+    try:
+        header = gguf.parse(lambda offset, n: bytes(data[offset : offset + n]), size=len(data))
+        found = estimate(header, Settings(ctx_size=4096))
+    except (ModelError, FitError) as exc:
+        assert exc.message.startswith("cannot ")  # noqa: PT017
+        return
+    assert found.total_bytes >= found.weights >= 0
+    assert found.kv >= 0
 
 
 LOG = """\
