@@ -6,6 +6,7 @@ is left alone; a record whose process is gone is removed together with its socke
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,10 +31,12 @@ def find(layout: Layout) -> Found:
     cleaned: list[str] = []
     for found in record.read_all(layout):
         living = identify(found)
-        if living:
+        if living and reachable(living):
             record.write(layout, living)
             alive.append(living)
         else:
+            if living:  # ours, but its socket or key was swept away: nobody can ever talk to it again
+                process.send(living.pid, living.started, signal.SIGKILL, group=True)
             clean(layout, found)
             cleaned.append(found.id)
     return Found(alive=tuple(alive), cleaned=tuple(cleaned))
@@ -52,6 +55,11 @@ def identify(found: Record) -> Record | None:
 def ours(argv: tuple[str, ...], found: Record) -> bool:
     """Whether a living process's command line is the recorded one: its private socket names it."""
     return found.socket in argv if found.socket else bool(argv)
+
+
+def reachable(found: Record) -> bool:
+    """Whether socket and key are still there. Both are made before the process counts as started."""
+    return not found.key_file or Path(found.key_file).exists()
 
 
 def clean(layout: Layout, found: Record) -> None:

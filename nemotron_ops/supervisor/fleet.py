@@ -196,6 +196,10 @@ class Fleet:
         for keeper in self.keepers.values():
             keeper.tell(Event.HURRY)
 
+    def reason(self, keeper: Keeper) -> str:
+        """Why it is not ready: what it waits for, or what became of it."""
+        return self._reasons.get(keeper.id) or keeper.life.reason
+
     def fits_beside(self, spec: InstanceSpec) -> bool:
         """Whether `spec` has room beside everything that runs now."""
         seats = [self._seat(k) for k in self.keepers.values() if not k.at_rest]
@@ -265,9 +269,7 @@ class Fleet:
 
     def _show(self) -> None:
         """Publish a new Snapshot if anything in it differs."""
-        instances = tuple(
-            replace(v, reason=self._reasons.get(v.name, v.reason)) for v in (k.view() for k in self.keepers.values())
-        )
+        instances = tuple(replace(k.view(), reason=self.reason(k)) for k in self.keepers.values())
         new = replace(
             self.snapshot, models=tuple(self._model(m) for m in self.config.models), instances=instances,
             stopping=self.stopping, default_model=self.config.default_model,

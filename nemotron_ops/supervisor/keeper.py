@@ -24,6 +24,7 @@ from nemotron_ops.paths import Layout
 from nemotron_ops.supervisor import attend, logfiles, oom, process, record
 from nemotron_ops.supervisor.journal import Journal
 from nemotron_ops.supervisor.record import Record
+from nemotron_ops.supervisor.shrink import can_shrink, context, shrunk
 from nemotron_ops.supervisor.snapshot import InstanceView, State
 from nemotron_ops.supervisor.spec import InstanceSpec
 from nemotron_ops.supervisor.state import Action, Event, Happening, Life, Rules, Rung, step
@@ -58,6 +59,7 @@ class Keeper:
         self.load_progress: float | None = None
         self.last_used = ground.clock()
         self.busy = 0
+        self.shrunk = 0  # how often its context was halved for lack of memory
         self.held_back = False  # drained by hand: loaded, but without traffic
         self._inbox: asyncio.Queue[Happening] = asyncio.Queue()
         self._client: AsyncClient | None = None
@@ -75,6 +77,7 @@ class Keeper:
     def adopt(self, found: Record, *, ready: bool) -> None:
         """Take over a living process that an earlier supervisor started."""
         self.record = found
+        self.shrunk = int(found.extra.get("shrunk", 0))
         self._oom_kills = oom.oom_kills()
         self._watch_exit()
         self.tell(Event.ADOPTED_READY if ready else Event.ADOPTED_LOADING)
@@ -111,7 +114,7 @@ class Keeper:
         return InstanceView(
             name=self.id, model=self.spec.model, state=state, socket=self.record.socket if self.record else "",
             api_key_file=self.record.key_file if self.record else "", slots=self.spec.slots,
-            ctx_tokens=self.spec.ctx_tokens, draining=stopping or self.held_back, cut=cut,
+            ctx_tokens=self.spec.ctx_tokens >> self.shrunk, draining=stopping or self.held_back, cut=cut,
             pid=self.record.pid if self.record else None, restarts=self.life.restarts,
             load_progress=self.load_progress if self.life.state is State.STARTING else None,
             reason=self.life.reason, build=self.spec.build,
@@ -177,6 +180,7 @@ class Keeper:
         new = Record(
             id=self.id, launch=launch, socket=str(socket), key_file=str(key_file), log=str(log),
             log_offset=log.stat().st_size if log.exists() else 0, wall_s=time.time(), spec=self.spec,
+            extra={"shrunk": self.shrunk},
         )  # fmt: skip
         self.record, self.death, self.load_progress, self._oom_kills = new, None, None, oom.oom_kills()
         try:
@@ -185,7 +189,8 @@ class Keeper:
             record.write(layout, new)
             places = {"{socket}": str(socket), "{api_key_file}": str(key_file), "{slots_dir}": str(slots_dir)}
             env = child_env(self.ground.env, home=home, extra={**self.spec.env, record.LAUNCH_VARIABLE: launch})
-            pid = process.spawn([places.get(w, w) for w in self.spec.argv], env=env, log=log)
+            argv = [places.get(word, word) for word in shrunk(self.spec.argv, self.shrunk)]
+            pid = process.spawn(argv, env=env, log=log)
             process.prefer_for_oom(pid)
             self.record = replace(new, pid=pid, started=process.started(pid) or "")
             record.write(layout, self.record)
@@ -228,6 +233,10 @@ class Keeper:
             flags = await asyncio.to_thread(attend.flags_of, self.spec.argv[0])
             death = explain(code, lines, flags=flags)
         self.death = death
+        if death.memory and self.spec.may_shrink and can_shrink(self.spec.argv, self.shrunk):
+            self.shrunk += 1
+            tokens = context(shrunk(self.spec.argv, self.shrunk))
+            self.ground.journal.add("shrunk", f"to {tokens} tokens of context", instance=self.id, level="warning")
         self.ground.exited()
         self.tell(Event.EXITED, death.line, failure=death.cause is not Cause.STOPPED, hopeless=death.hopeless)
 

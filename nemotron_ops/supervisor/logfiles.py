@@ -36,8 +36,7 @@ def rotate(log: Path, *, limit_bytes: int = LIMIT_BYTES, kept: int = KEPT) -> bo
         end = _line_end(fd, start, size)
         if end <= start or not _can_punch(log):
             return False
-        _shift(log, kept)
-        _copy(fd, start, end, log.with_name(log.name + ".1"))
+        _copy_away(fd, start, end, log, kept)
         return _punch(fd, 0, end)
     finally:
         os.close(fd)
@@ -53,8 +52,7 @@ def rotate_between(log: Path, *, limit_bytes: int = LIMIT_BYTES, kept: int = KEP
         start, size = _data_start(fd), os.fstat(fd).st_size
         if size <= limit_bytes:
             return
-        _shift(log, kept)
-        _copy(fd, start, size, log.with_name(log.name + ".1"))
+        _copy_away(fd, start, size, log, kept)
         log.unlink()
     finally:
         os.close(fd)
@@ -119,6 +117,14 @@ def _shift(log: Path, kept: int) -> None:
         old = log.with_name(f"{log.name}.{n}")
         if old.exists():
             old.rename(log.with_name(f"{log.name}.{n + 1}"))
+
+
+def _copy_away(fd: int, start: int, end: int, log: Path, kept: int) -> None:
+    """A part of the live log becomes the newest rotated file, which is there whole or not at all."""
+    new = log.with_name(f".{log.name}.new")
+    _copy(fd, start, end, new)
+    _shift(log, kept)
+    new.rename(log.with_name(f"{log.name}.1"))
 
 
 def _copy(fd: int, start: int, end: int, to: Path) -> None:

@@ -32,6 +32,7 @@ class InstanceSpec:
     slots: int = 1
     ctx_tokens: int = 0
     memory_bytes: Mapping[str, int] = field(default_factory=dict)  # device name -> bytes it will take
+    may_shrink: bool = False  # nobody asked for this context: after a death for lack of memory it may be halved
     build: str = ""  # build id
     files: tuple[str, ...] = ()  # model files it reads
     restart: Restart = field(default_factory=Restart)
@@ -65,16 +66,23 @@ def to_json(spec: InstanceSpec) -> dict[str, Any]:
 
 
 def from_json(value: Mapping[str, Any]) -> InstanceSpec:
-    """The spec in `value`, as `to_json` made it."""
-    restart = {**value["restart"], "policy": RestartPolicy(value["restart"]["policy"])}
-    lifecycle = {**value["lifecycle"], "devices": tuple(value["lifecycle"]["devices"])}
+    """The spec in `value`, as `to_json` made it.
+
+    Keys of another version are ignored: a record that could not be read would orphan a running process.
+    """
+    restart = _known(Restart, value["restart"])
+    lifecycle = _known(Lifecycle, value["lifecycle"])
     return InstanceSpec(
         **{
-            **value,
+            **_known(InstanceSpec, value),
             "argv": tuple(value["argv"]),
             "files": tuple(value["files"]),
-            "restart": Restart(**restart),
-            "health": Health(**value["health"]),
-            "lifecycle": Lifecycle(**lifecycle),
+            "restart": Restart(**{**restart, "policy": RestartPolicy(restart["policy"])}),
+            "health": Health(**_known(Health, value["health"])),
+            "lifecycle": Lifecycle(**{**lifecycle, "devices": tuple(lifecycle["devices"])}),
         }
     )
+
+
+def _known(kind: type[Any], value: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in value.items() if k in kind.__dataclass_fields__}

@@ -216,7 +216,6 @@ class Verbs:
 
     def _instance(self, k: Keeper) -> dict[str, Any]:
         view = k.view()
-        shown = next((i for i in self._s.fleet.snapshot.instances if i.name == k.id), view)
         record, death = k.record, k.death
         return {
             "name": k.id,
@@ -227,7 +226,7 @@ class Verbs:
             "pid": record.pid if record else None,
             "uptime_s": round(time.time() - record.wall_s, 1) if record else None,
             "restarts": k.life.restarts,
-            "reason": shown.reason,
+            "reason": self._s.fleet.reason(k),
             "hint": death.hint if death and k.life.reason else "",
             "log": str(k.log),
             "log_tail": list(death.tail[-TAIL_SHOWN:]) if death and view.state in (State.FAILED, State.BACKOFF) else [],

@@ -108,6 +108,8 @@ def preparations(args: argparse.Namespace) -> None:
     if args.grandchild:
         child = subprocess.Popen(["sleep", "600"])
         (Path(args.knobs) / "grandchild").write_text(str(child.pid))
+    if args.echo_ctx:
+        print(f"ctx {args.ctx_size}", file=sys.stderr, flush=True)
     for line in args.say:
         print(line, file=sys.stderr, flush=True)
     if args.die is not None:
@@ -157,6 +159,8 @@ if __name__ == "__main__":
     parser.add_argument("--mute", action="store_true")
     parser.add_argument("--words", default="four")
     parser.add_argument("--slot-save-path", default="")
+    parser.add_argument("--ctx-size", default="0")
+    parser.add_argument("--echo-ctx", action="store_true")
     parsed = parser.parse_args()
     preparations(parsed)
     asyncio.run(main(parsed))

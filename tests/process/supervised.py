@@ -34,6 +34,7 @@ def main() -> int:
         gateway_argv=tuple(settings["gateway"]),
         port=settings["port"],
         exit_on_failed=settings.get("exit_on_failed", False),
+        free_bytes=(lambda: json.loads(Path(settings["free_file"]).read_text())) if "free_file" in settings else None,
         gateway_probe=Probe(**settings.get("gateway_probe", {})),
     )
     try:

@@ -143,3 +143,21 @@ def test_a_request_for_a_failed_model_is_told_the_reason(stage: Stage) -> None:
     stage.until(lambda: stage.one("a-0")["state"] == "failed")
     with pytest.raises(ControlError, match=r"the model file /m/x\.gguf is missing"):
         stage.ask("want", model="a")
+
+
+def test_after_an_unload_the_next_load_waits_until_the_device_has_the_memory_back(stage: Stage) -> None:
+    free = stage.folder / "free.json"
+    free.write_text('{"GPU": 2}')
+    stage.settings["free_file"] = str(free)
+    stage.configure(
+        stage.fake("a-0", memory_bytes={"GPU": 8}),
+        stage.fake("b-0", memory_bytes={"GPU": 8}, lifecycle=Lifecycle(on_demand=True)),
+        capacity_bytes={"GPU": 10},
+    )
+    stage.up()
+    stage.ready("a-0")
+    stage.ask("want", model="b")
+    stage.until(lambda: "memory of an unloaded model" in stage.one("b-0")["reason"])
+    assert stage.one("b-0")["state"] == "stopped"
+    free.write_text('{"GPU": 10}')
+    stage.ready("b-0")

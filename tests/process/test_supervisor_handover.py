@@ -236,6 +236,35 @@ def test_what_a_dead_supervisor_left_is_stopped_without_a_new_one(stage: Stage) 
     assert leftovers.stop_leftovers(stage.layout) == []
 
 
+def test_an_engine_whose_socket_was_swept_away_is_replaced(stage: Stage) -> None:
+    stage.configure(stage.fake("a-0"))
+    stage.up()
+    pid = stage.ready("a-0")["a-0"]
+    stage.kill()
+    for path in stage.layout.runtime.iterdir():
+        path.unlink()
+    stage.up()
+    assert stage.ready("a-0")["a-0"] != pid
+    assert not alive(pid)
+
+
+def test_where_the_socket_cannot_be_copied_the_gateway_goes_on_and_the_port_comes_back(stage: Stage) -> None:
+    stage.configure(stage.fake("a-0"))
+    stage.up()
+    stage.ready("a-0")
+    old = int(stage.connect())
+    stage.kill()
+    path = stage.layout.state / "gateway.json"
+    value = read_json(path)
+    assert value
+    write_json(path, {**value, "extra": {**value["extra"], "fd": -1}})
+    stage.up()
+    assert int(stage.connect()) == old
+    os.kill(old, signal.SIGKILL)
+    stage.until(lambda: stage.ask("status")["gateway"]["pid"] not in (None, old))
+    assert int(stage.connect()) != old
+
+
 # ---- reload
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from nemotron_ops.errors import EngineError
 from nemotron_ops.policy import RestartPolicy
-from nemotron_ops.supervisor import control
+from nemotron_ops.supervisor import control, logfiles
 from tests.supervisor_stage import QUICK_HEALTH, QUICK_RESTART, Stage, alive, staged
 
 pytestmark = pytest.mark.process
@@ -218,6 +218,30 @@ def test_a_flood_of_log_lines_neither_blocks_the_engine_nor_loses_the_end(stage:
     stage.up()
     stage.ready("a-0")
     assert stage.ask("logs", names=["a-0"], lines=1)["logs"][0]["lines"][0].startswith("line 999 ")
+
+
+def test_a_flood_of_log_lines_is_rotated_under_the_running_engine(stage: Stage) -> None:
+    stage.configure(stage.fake("a-0", "--flood", "400"))
+    stage.up()
+    pid = stage.ready("a-0")["a-0"]
+    log = Path(stage.one("a-0")["log"])
+    stage.until(lambda: len(logfiles.files_of(log)) == 2 and log.stat().st_blocks * 512 < logfiles.LIMIT_BYTES)
+    assert stage.one("a-0")["pid"] == pid
+    numbers = [int(line.split()[1]) for line in logfiles.read_lines(log)]
+    assert numbers == [n for _ in range(400) for n in range(1000)]
+
+
+@pytest.mark.parametrize(("may_shrink", "contexts"), [(True, ["16384", "8192", "4096"]), (False, ["16384"] * 3)])
+def test_only_a_context_that_nobody_asked_for_shrinks_when_memory_runs_out(
+    stage: Stage, may_shrink: bool, contexts: list[str]
+) -> None:
+    said = "ggml_aligned_malloc: insufficient memory (attempted to allocate 24414.06 MB)"
+    words = ("--say", said, "--die", "1", "--ctx-size", "16384", "--echo-ctx")
+    stage.configure(stage.fake("a-0", *words, may_shrink=may_shrink, restart=replace(QUICK_RESTART, max_restarts=2)))
+    stage.up()
+    stage.until(lambda: stage.one("a-0")["state"] == "failed")
+    assert [line.split()[1] for line in logfiles.read_lines(Path(stage.one("a-0")["log"])) if "ctx" in line] == contexts
+    assert "24414.06 MB could not be had" in stage.one("a-0")["reason"]
 
 
 def test_each_process_has_its_own_key_and_a_private_socket(stage: Stage) -> None:

@@ -17,6 +17,7 @@ from nemotron_ops.supervisor.liveness import Pulse, Verdict, answered, judge
 from nemotron_ops.supervisor.loading import Look, moved, share
 from nemotron_ops.supervisor.oom import kills
 from nemotron_ops.supervisor.record import Record
+from nemotron_ops.supervisor.shrink import can_shrink, shrunk
 from nemotron_ops.supervisor.snapshot import ModelView
 from nemotron_ops.supervisor.spec import Config, InstanceSpec
 from nemotron_ops.supervisor.verbs import url
@@ -180,6 +181,25 @@ def test_a_record_survives_the_way_through_json() -> None:
     assert record.from_json(record.to_json(old)) == old
     assert record.from_json({**record.to_json(old), "field_of_a_later_version": 1}) == old
     assert spec.from_json(spec.to_json(full)).fingerprint == full.fingerprint
+
+
+def test_a_record_of_a_later_version_can_still_be_read() -> None:
+    value = spec.to_json(instance("a"))
+    later = {**value, "new_key": 1, "restart": {**value["restart"], "new": 1}, "health": {**value["health"], "new": 1}}
+    assert spec.from_json(later) == instance("a")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "times", "left"), [(16384, 1, 8192), (16384, 9, 2048), (1024, 3, 1024), (3000, 1, 2048)]
+)
+def test_context_is_halved_down_to_a_floor(tokens: int, times: int, left: int) -> None:
+    argv = ("llama-server", "--ctx-size", str(tokens), "--parallel", "2")
+    assert shrunk(argv, times) == ("llama-server", "--ctx-size", str(left), "--parallel", "2")
+    assert not can_shrink(shrunk(argv, 20), 0)
+
+
+def test_a_command_without_a_context_cannot_shrink() -> None:
+    assert not can_shrink(("llama-server", "--model", "m"), 0)
 
 
 # ---- canaries, slots, memory deaths, addresses
