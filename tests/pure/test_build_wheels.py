@@ -89,7 +89,8 @@ def test_a_toolkit_without_its_last_file_is_not_there(tmp_path: Path) -> None:
 
 
 def test_the_stub_has_every_function_of_the_header_once() -> None:
-    header = "CUresult cuInit(int f);\nCUresult  cuMemCreate(int a,\n int b);\nCUresult cuInit(int f);\nint other(void);"
+    twice = "CUresult cuInit(int f);\n"
+    header = f"{twice}CUresult  cuMemCreate(int a,\n int b);\n{twice}int other(void);"
     assert stub_source(header) == "int cuInit(void) { return 100; }\nint cuMemCreate(void) { return 100; }\n"
 
 
