@@ -38,11 +38,14 @@ def output_of(description: str) -> str:
 
 
 def parse_log(text: str) -> dict[str, float]:
-    """Seconds per output from `.ninja_log` (columns: start ms, end ms, mtime, output, hash)."""
+    """Seconds per output from `.ninja_log` (columns: start ms, end ms, mtime, output, hash).
+
+    Outputs outside the build folder are left out: their names are of this machine alone.
+    """
     seconds: dict[str, float] = {}
     for line in text.splitlines():
         cells = line.split("\t")
-        if len(cells) == 5 and cells[0].isdigit() and cells[1].isdigit():
+        if len(cells) == 5 and cells[0].isdigit() and cells[1].isdigit() and not cells[3].startswith("/"):
             seconds[cells[3]] = (int(cells[1]) - int(cells[0])) / 1000
     return seconds
 
