@@ -53,9 +53,9 @@ class Report:
 
     def text(self) -> str:
         lines = [f"{self.seconds:.0f} s"]
-        lines += [f"  {what:34}{n:6}" for what, n in sorted(self.done.items())]
-        lines += [f"  answers {what:26}{n:6}" for what, n in sorted(self.answers.items())]
-        lines += [f"  answers {'wrong':26}{len(self.wrong):6}", f"  left behind{len(self.left_behind):29}"]
+        lines += [f"  {what:42}{n:6}" for what, n in sorted(self.done.items())]
+        lines += [f"  answers {what:34}{n:6}" for what, n in sorted(self.answers.items())]
+        lines += [f"  answers {'wrong':34}{len(self.wrong):6}", f"  left behind{len(self.left_behind):37}"]
         return "\n".join([*lines, *(f"  ! {w}" for w in (*self.wrong[:5], *self.left_behind))])
 
 
@@ -78,6 +78,8 @@ class Clients(threading.Thread):
                 self.report.answers[f"failed honestly: {error}"] += 1
             elif said == RIGHT:
                 self.report.answers["right"] += 1
+            elif continued(said):
+                self.report.answers["right, continued elsewhere"] += 1
             else:
                 self.report.wrong.append(f"{'streamed' if streamed else 'whole'}: {said!r}")
             self.stop.wait(0.03)
@@ -109,6 +111,16 @@ class Clients(threading.Thread):
                     choices = value["choices"]
                     said += (choices[0]["delta"].get("content") or "") if choices else ""
         return said if ended else f"{said} (no [DONE], no error)", ""
+
+
+def continued(said: str) -> bool:
+    """Whether `said` is a beginning of the answer followed by an end of it.
+
+    A stream whose engine was killed is continued by another one. The tiny model knows its sentence token by token, and
+    the text so far may be cut into other tokens than it made; then it says some words again. A model does not.
+    """
+    cuts = range(1, len(RIGHT))
+    return any(said == RIGHT[:begun] + RIGHT[rest:] for begun in cuts for rest in range(len(RIGHT) - 1))
 
 
 class Chaos:

@@ -90,7 +90,8 @@ def read_lines(log: Path, *, kept: int = KEPT) -> Iterator[str]:
         with path.open("rb") as f:
             f.seek(_data_start(f.fileno()))
             for raw in f:
-                yield clean(raw.lstrip(b"\0").decode(errors="replace").rstrip("\n"))
+                if line := raw.lstrip(b"\0"):  # the rest of a hole's last block reads as zeros
+                    yield clean(line.decode(errors="replace").rstrip("\n"))
 
 
 def read_from(log: Path, offset: int) -> tuple[bytes, int]:
