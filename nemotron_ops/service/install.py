@@ -173,8 +173,10 @@ def upgrade(old: ServiceSpec, new: ServiceSpec, place: Place, *, report: Report,
 def prepare(spec: ServiceSpec, place: Place, *, report: Report) -> None:
     """Run the prepare unit to its end: models fetched as the service's user. Raises ServiceError."""
     _prepare_folders(place)
-    write_units(spec, place)
     manager = Manager(scope=place.scope)
+    # this unit only: `install` must still see that the others have changed
+    write_atomic(place.units / PREPARE, unit_files(spec)[PREPARE])
+    manager.must("daemon-reload")
     report(Step(what="prepare", note="fetching models"))
     done = manager.ctl("start", PREPARE, timeout_s=None)
     if not done.ok:
