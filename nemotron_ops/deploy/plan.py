@@ -197,7 +197,7 @@ def break_script(site: Site) -> str:
 [ -f {lock} ] || {{ echo "nobody holds the lock"; exit 0; }}
 sid=$(sed -n 's/.*"sid": \\([0-9]*\\).*/\\1/p' {lock}); start=$(sed -n 's/.*"start": \\([0-9]*\\).*/\\1/p' {lock})
 if [ "$(sed 's/.*) //' "/proc/$sid/stat" 2>/dev/null | cut -d' ' -f20)" = "$start" ]; then
-  kill -TERM -- "-$sid" && echo "ended session $sid"
+  kill -TERM "-$sid" && echo "ended session $sid"
 else
   echo "its session is gone already"
 fi

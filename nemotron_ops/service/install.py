@@ -283,7 +283,7 @@ def _remove_folders(place: Place, *, purge: bool) -> list[str]:
         if path.is_dir():
             shutil.rmtree(path)
         else:
-            path.unlink()
+            path.unlink(missing_ok=True)  # a user's logs are inside the state folder, and gone with it
         removed.append(str(path))
     if layout.config.is_dir() and not any(layout.config.iterdir()):
         layout.config.rmdir()
