@@ -19,7 +19,7 @@ from nemotron_ops.host.facts import Facts
 from nemotron_ops.memory.hyper import Hyper, hyper
 from nemotron_ops.memory.machine import HOST, Device, Machine, machine
 from nemotron_ops.memory.model import MIB, Estimate, Settings, estimate_hyper, settings_from, weight_bytes, with_context
-from nemotron_ops.memory.placement import Split, bytes_by_device, deal
+from nemotron_ops.memory.placement import Split, bytes_by_device, deals
 from nemotron_ops.models.gguf import Header
 
 CONTEXT_STEP = 1024
@@ -175,48 +175,58 @@ def largest_context(q: Question, mode: Mode, *, upto: int) -> int:
 
 def shortage(q: Question, split: Split) -> Shortage | None:
     """The device that lacks most with `split`, or None if all have enough."""
+    return _worst(q, split, (q.machine.host, *q.machine.gpus))
+
+
+def _worst(q: Question, split: Split, pools: tuple[Device, ...]) -> Shortage | None:
+    """The one of `pools` that lacks most with `split`."""
     taken = bytes_by_device(q.hyper, q.settings, q.machine, split)
     taken[HOST] += _least_growth(q)
     if q.machine.unified:
         taken[HOST] = sum(taken.values())
-    pools = (q.machine.host, *q.machine.gpus)
     short = [Shortage(device=p, needs_bytes=taken[p.name]) for p in pools if taken[p.name] > p.room_bytes]
     return max(short, key=lambda s: s.needs_bytes - s.device.room_bytes, default=None)
 
 
 def _split(q: Question, mode: Mode) -> Split | None:
-    """The split of this mode that keeps most on GPUs and fits; None if there is none."""
+    """The split of this mode that keeps most on the GPUs without asking too much of them; None if there is none."""
     n_all = len(q.hyper.blocks) + 1
     match mode:
         case Mode.CPU:
             return Split()
         case Mode.GPU:
-            return deal(q.hyper, q.settings, q.machine, n_all)
+            return _best_deal(q, n_all, 0)
         case Mode.EXPERTS_ON_CPU:
             if q.n_cpu_moe is not None:
-                return deal(q.hyper, q.settings, q.machine, n_all, q.n_cpu_moe)
-            kept = _greatest(n_all - 1, lambda n: _fits(q, n_all, n_all - 1 - n))
-            fewest = n_all - 1 - kept
-            return deal(q.hyper, q.settings, q.machine, n_all, fewest) if _fits(q, n_all, fewest) else None
+                return _best_deal(q, n_all, q.n_cpu_moe)
+            kept = _greatest(n_all - 1, lambda n: _gpus_hold(q, n_all, n_all - 1 - n))
+            return _best_deal(q, n_all, n_all - 1 - kept)
         case Mode.SOME_LAYERS:
             if q.n_gpu_layers is not None:
-                return deal(q.hyper, q.settings, q.machine, q.n_gpu_layers, q.n_cpu_moe or 0)
-            layers = _greatest(n_all - 1, lambda n: n > 0 and _fits(q, n, 0))
-            return deal(q.hyper, q.settings, q.machine, layers) if layers else None
+                return _best_deal(q, q.n_gpu_layers, q.n_cpu_moe or 0)
+            layers = _greatest(n_all - 1, lambda n: n > 0 and _gpus_hold(q, n, 0))
+            return _best_deal(q, layers, 0) if layers else None
 
 
 def _most(q: Question, mode: Mode) -> Split:
     """The split that leaves the GPUs least in this mode, to say what is missing even then."""
     n_all = len(q.hyper.blocks) + 1
     if mode is Mode.EXPERTS_ON_CPU:
-        return deal(q.hyper, q.settings, q.machine, n_all, n_all - 1 if q.n_cpu_moe is None else q.n_cpu_moe)
+        return _best_deal(q, n_all, n_all - 1 if q.n_cpu_moe is None else q.n_cpu_moe)
     if mode is Mode.SOME_LAYERS:
-        return deal(q.hyper, q.settings, q.machine, q.n_gpu_layers or 1)
-    return deal(q.hyper, q.settings, q.machine, n_all) if mode is Mode.GPU else Split()
+        return _best_deal(q, q.n_gpu_layers or 1, 0)
+    return _best_deal(q, n_all, 0) if mode is Mode.GPU else Split()
 
 
-def _fits(q: Question, n_gpu_layers: int, n_cpu_moe: int) -> bool:
-    return shortage(q, deal(q.hyper, q.settings, q.machine, n_gpu_layers, n_cpu_moe)) is None
+def _best_deal(q: Question, n_gpu_layers: int, n_cpu_moe: int) -> Split:
+    """The even deal if the GPUs can hold it, else another one they can hold, else the even one."""
+    ways = deals(q.hyper, q.settings, q.machine, n_gpu_layers, n_cpu_moe)
+    return next((w for w in ways if _worst(q, w, q.machine.gpus) is None), ways[0])
+
+
+def _gpus_hold(q: Question, n_gpu_layers: int, n_cpu_moe: int) -> bool:
+    """Whether the GPUs have room for their part, whatever the host lacks."""
+    return _worst(q, _best_deal(q, n_gpu_layers, n_cpu_moe), q.machine.gpus) is None
 
 
 def _greatest(top: int, holds: Callable[[int], bool]) -> int:

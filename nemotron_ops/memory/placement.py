@@ -70,26 +70,49 @@ def _devices(n_layers: int, machine: Machine, split: Split) -> list[str]:
 
 
 def _add_scratch(h: Hyper, s: Settings, split: Split, names: Sequence[str], taken: dict[str, int]) -> None:
-    """Compute buffers. A GPU that computes with experts of the host first copies those of one block over."""
-    compute = compute_bytes(h, s) * (2 if s.draft_tokens else 1)
-    tokens = min(s.ubatch_size, s.batch_size, s.cells * s.streams)
-    mask = tokens * s.cells * (2 if s.flash_attn else 4)
+    """Compute buffers: the host's own, or only what it feeds the GPUs with where they do everything."""
     used = {n for n in names if n != HOST}
-    copied = max((b.expert_bytes for b in h.blocks[: split.n_cpu_moe]), default=0)
-    all_on_gpu = used and HOST not in names
-    taken[HOST] += mask + 4 * tokens * h.n_embd if all_on_gpu and not split.n_cpu_moe else compute
+    all_on_gpu = used and HOST not in names and not split.n_cpu_moe
+    tokens = min(s.ubatch_size, s.batch_size, s.cells * s.streams)
+    taken[HOST] += _mask_bytes(s) + 4 * tokens * h.n_embd if all_on_gpu else _compute(h, s)
     for name in used:
-        taken[name] += compute + copied + (mask * (SCHEDULER_COPIES - 1) if len(used) > 1 else 0)
+        taken[name] += _gpu_scratch(h, s, split.n_cpu_moe, len(used))
+
+
+def _gpu_scratch(h: Hyper, s: Settings, n_cpu_moe: int, n_gpus: int) -> int:
+    """Compute buffer of one GPU. One that computes with experts of the host first copies those of a block over."""
+    copied = max((b.expert_bytes for b in h.blocks[:n_cpu_moe]), default=0)
+    return _compute(h, s) + copied + (_mask_bytes(s) * (SCHEDULER_COPIES - 1) if n_gpus > 1 else 0)
+
+
+def _compute(h: Hyper, s: Settings) -> int:
+    return compute_bytes(h, s) * (2 if s.draft_tokens else 1)
+
+
+def _mask_bytes(s: Settings) -> int:
+    tokens = min(s.ubatch_size, s.batch_size, s.cells * s.streams)
+    return tokens * s.cells * (2 if s.flash_attn else 4)
+
+
+def deals(h: Hyper, s: Settings, machine: Machine, n_gpu_layers: int, n_cpu_moe: int = 0) -> tuple[Split, ...]:
+    """Ways to deal `n_gpu_layers` (from the end, the output layer included) to the GPUs, the even one first."""
+    if not machine.gpus or n_gpu_layers <= 0:
+        return (Split(n_cpu_moe=0),)
+    sizes = _layer_bytes(h, s, n_cpu_moe)[-n_gpu_layers:]
+    scratch = _gpu_scratch(h, s, n_cpu_moe, len(machine.gpus))
+    rooms = [max(g.room_bytes - scratch, 0) for g in machine.gpus]
+    counts = dict.fromkeys((_in_proportion(sizes, rooms), _one_after_the_other(sizes, rooms)))
+    return tuple(Split(counts=c, n_cpu_moe=n_cpu_moe) for c in counts)
 
 
 def deal(h: Hyper, s: Settings, machine: Machine, n_gpu_layers: int, n_cpu_moe: int = 0) -> Split:
-    """Deal `n_gpu_layers` (from the end, the output layer included) to the GPUs in proportion to their room."""
-    if not machine.gpus or n_gpu_layers <= 0:
-        return Split(n_cpu_moe=0)
-    sizes = [*_without_host_experts(h, s, n_cpu_moe), h.output_bytes][-n_gpu_layers:]
-    rooms = [g.room_bytes for g in machine.gpus]
-    total, room = sum(sizes) or 1, sum(rooms) or 1
+    """The even way to deal layers to GPUs: each gets bytes in proportion to its room."""
+    return deals(h, s, machine, n_gpu_layers, n_cpu_moe)[0]
+
+
+def _in_proportion(sizes: Sequence[int], rooms: Sequence[int]) -> tuple[int, ...]:
     counts, at, passed = [0] * len(rooms), 0, 0.0
+    total, room = sum(sizes) or 1, sum(rooms) or 1
     edge = rooms[0] / room
     for size in sizes:
         while at < len(rooms) - 1 and (passed + size / 2) / total > edge:
@@ -97,8 +120,22 @@ def deal(h: Hyper, s: Settings, machine: Machine, n_gpu_layers: int, n_cpu_moe: 
             edge += rooms[at] / room
         counts[at] += 1
         passed += size
-    return Split(counts=tuple(counts), n_cpu_moe=n_cpu_moe)
+    return tuple(counts)
 
 
-def _without_host_experts(h: Hyper, s: Settings, n_cpu_moe: int) -> list[int]:
-    return [n - (h.blocks[i].expert_bytes if i < n_cpu_moe else 0) for i, n in enumerate(block_bytes(h, s))]
+def _one_after_the_other(sizes: Sequence[int], rooms: Sequence[int]) -> tuple[int, ...]:
+    """Fill each GPU before the next; what is left over goes to the last."""
+    counts, at, taken = [0] * len(rooms), 0, 0
+    for size in sizes:
+        while at < len(rooms) - 1 and taken + size > rooms[at]:
+            at, taken = at + 1, 0
+        counts[at] += 1
+        taken += size
+    return tuple(counts)
+
+
+def _layer_bytes(h: Hyper, s: Settings, n_cpu_moe: int) -> list[int]:
+    """What each block, and the output layer as the last, puts on its GPU."""
+    blocks = [n - (h.blocks[i].expert_bytes if i < n_cpu_moe else 0) for i, n in enumerate(block_bytes(h, s))]
+    output = h.output_bytes + (h.input_bytes if h.tied else 0) + s.lora_bytes + s.mmproj_bytes
+    return [*blocks, output]

@@ -201,6 +201,57 @@ def test_whatever_is_chosen_fits_every_device(ram: float, gpus: list[float], slo
     assert found.ctx_size <= ctx
 
 
+def fits_somehow(name: str, facts: Facts, ctx: int) -> bool:
+    """Whether any split at all fits, by trying every one."""
+    h, pools = hyper(model(name)), machine(facts)
+    s = Settings(ctx_size=ctx)
+    n_all = len(h.blocks) + 1
+    growth = h.rs_sequence_bytes * s.parallel  # one checkpoint per slot
+    counts = [(n,) for n in range(n_all + 1)]
+    if len(pools.gpus) == 2:
+        counts = [(a, b) for a in range(n_all + 1) for b in range(n_all + 1 - a)]
+    splits = [Split(counts=c) for c in counts]
+    if h.expert_blocks:
+        whole = [c for c in counts if sum(c) == n_all]
+        splits += [Split(counts=c, n_cpu_moe=n) for c in whole for n in range(n_all)]
+    for split in splits:
+        taken = bytes_by_device(h, s, pools, split)
+        taken[HOST] += growth
+        if all(taken[d.name] <= d.room_bytes for d in (pools.host, *pools.gpus)):
+            return True
+    return False
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    ram=st.floats(1, 40), gpu=st.floats(1.5, 30), ctx=st.sampled_from([16384, 262144, 1048576]),
+    name=st.sampled_from(["4b", "30b"]),
+)  # fmt: skip
+def test_what_is_refused_would_not_have_fitted(ram: float, gpu: float, ctx: int, name: str) -> None:
+    facts = host(ram, gpu)
+    try:
+        place(name, facts, ctx_size=ctx, asked=("ctx_size",))
+        fitted = True
+    except FitError:
+        fitted = False
+    assert fitted == fits_somehow(name, facts, ctx)
+
+
+@settings(max_examples=8, deadline=None)
+@given(ram=st.floats(2, 30), one=st.floats(2, 8), two=st.floats(2, 8))
+def test_what_two_gpus_are_refused_would_not_have_fitted(ram: float, one: float, two: float) -> None:
+    facts = host(ram, one, two)
+    try:
+        place("4b", facts, ctx_size=262144, asked=("ctx_size",))
+    except FitError:
+        assert not fits_somehow("4b", facts, 262144)
+
+
+def test_a_host_that_is_too_small_alone_is_helped_by_the_gpu() -> None:
+    found = place("4b", host(5, 6), ctx_size=262144, asked=("ctx_size",))
+    assert found.mode is Mode.SOME_LAYERS
+
+
 @settings(max_examples=40, deadline=None)
 @given(n_gpu_layers=st.integers(0, 53), n_cpu_moe=st.integers(0, 52))
 def test_no_byte_of_a_model_is_lost_between_devices(n_gpu_layers: int, n_cpu_moe: int) -> None:
