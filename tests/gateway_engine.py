@@ -178,7 +178,7 @@ def api_of(request: Heard) -> str:
         "/completion": "native",
         "/v1/messages": "messages",
         "/v1/responses": "responses",
-    }[request.path]
+    }.get(request.path, "chat")
 
 
 # plays

@@ -215,7 +215,7 @@ class Exchange:
                 status=502, code="engine_lost", message=f"no instance could answer: {reason}", retry_after_s=1
             )
         plan = None
-        said = said_in(relay.kept)
+        said = said_in(relay.kept if relay.whole_kept else [])
         if said.finished and self.route.api in (Api.CHAT, Api.COMPLETION):
             raise _AllSaid
         if again and not diverged and relay.whole_kept:
@@ -233,6 +233,7 @@ class Exchange:
     def _anew(self, prepared: Prepared) -> Prepared:
         """The same request once more, from its beginning."""
         if self.relay is not None:
+            self.relay.forget()
             prepared = replace(prepared, fold=fold_for(self.route.api, prepared.fields) if prepared.fold else None)
             self.relay = self._new_relay(prepared)
         return prepared
@@ -269,7 +270,9 @@ class Exchange:
     def _new_relay(self, prepared: Prepared) -> Relay:
         outlet = prepared.fold or self.client
         begin = self._begin if prepared.fold is None else _nothing
-        relay = Relay(self.route.api, prepared.named.asked, outlet, begin=begin, clock=self.loop.time)
+        relay = Relay(
+            self.route.api, prepared.named.asked, outlet, begin=begin, clock=self.loop.time, memory=self.gateway.memory
+        )
         relay.on_gap = self.gateway.books.metrics.between_tokens_s[(prepared.named.model.name,)].observe
         return relay
 

@@ -17,6 +17,7 @@ from nemotron_ops.gateway import sse
 from nemotron_ops.gateway.routes import Api
 
 KEPT_BYTES = 4 << 20  # of a stream, to continue it elsewhere
+ALL_KEPT_BYTES = 256 << 20  # of all streams together
 
 
 class Outlet(Protocol):
@@ -25,11 +26,25 @@ class Outlet(Protocol):
     def send(self, data: bytes) -> None: ...
 
 
+class Memory:
+    """How much may still be kept of all streams."""
+
+    def __init__(self, left: int = ALL_KEPT_BYTES) -> None:
+        self.left = left
+
+
 class Relay:
     """One answer's events, over all attempts to get them."""
 
     def __init__(
-        self, api: Api, asked: str, outlet: Outlet, *, begin: Callable[[], None], clock: Callable[[], float]
+        self,
+        api: Api,
+        asked: str,
+        outlet: Outlet,
+        *,
+        begin: Callable[[], None],
+        clock: Callable[[], float],
+        memory: Memory,
     ) -> None:
         self.api = api
         self.outlet = outlet
@@ -44,6 +59,8 @@ class Relay:
         self.usage: sse.Usage | None = None
         self.kept: list[bytes] = []
         self.kept_bytes = 0
+        self.whole_kept = True  # everything that was passed on is kept
+        self.memory = memory
         self.on_gap: Callable[[float, int], None] | None = None
         self._asked = msgspec.json.encode(asked)[1:-1]
         self._own: bytes | None = None
@@ -62,11 +79,6 @@ class Relay:
             data = data[:whole]
         if data:
             self._pass(data)
-
-    @property
-    def whole_kept(self) -> bool:
-        """Whether everything that was passed on is kept."""
-        return self.kept_bytes <= KEPT_BYTES
 
     def restart(self, rewrite: Callable[[bytes], bytes] | None = None) -> None:
         """The next bytes come from another attempt; `rewrite` makes them go on with what was passed on."""
@@ -114,6 +126,19 @@ class Relay:
         return blob.replace(b'"model":"' + self._own + b'"', b'"model":"' + self._asked + b'"')
 
     def _keep(self, blob: bytes) -> None:
-        if self.kept_bytes <= KEPT_BYTES:
-            self.kept.append(blob)
-            self.kept_bytes += len(blob)
+        if not self.whole_kept:
+            return
+        size = len(blob)
+        if self.kept_bytes + size > KEPT_BYTES or size > self.memory.left:
+            self.forget()
+            return
+        self.kept.append(blob)
+        self.kept_bytes += size
+        self.memory.left -= size
+
+    def forget(self) -> None:
+        """Keep nothing of this stream any more."""
+        self.whole_kept = False
+        self.memory.left += self.kept_bytes
+        self.kept_bytes = 0
+        self.kept = []

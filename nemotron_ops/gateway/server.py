@@ -23,6 +23,7 @@ from nemotron_ops.gateway.http import ClientConnection, Limits
 from nemotron_ops.gateway.keys import KeyRing, admit
 from nemotron_ops.gateway.options import Options
 from nemotron_ops.gateway.pool import Pool
+from nemotron_ops.gateway.relay import Memory
 from nemotron_ops.gateway.replies import Refusal
 from nemotron_ops.gateway.routes import Api, Kind, Route, Scope
 
@@ -43,6 +44,7 @@ class Gateway:
         self.limits = Limits(body_bytes=options.max_body_mib << 20)
         self.books = Books(options)
         self.pool = Pool(options, self.books.metrics)
+        self.memory = Memory()
         self.origins = frozenset(o.lower() for o in options.allowed_origin)
         self.clients: set[ClientConnection] = set()
         self.running: set[asyncio.Task[None]] = set()
@@ -114,6 +116,9 @@ class Gateway:
         """A request is over; also one whose client left before its task had begun to run."""
         self.running.discard(task)
         self._large |= len(exchange.request.body) > LARGE_BYTES
+        if exchange.relay is not None:
+            self._large |= exchange.relay.kept_bytes > LARGE_BYTES // 16
+            exchange.relay.forget()
         self.books.finished(exchange, now=self.loop.time())
         if not task.cancelled() and (exc := task.exception()) is not None:
             self.log_bug(exc)

@@ -1,0 +1,197 @@
+"""Many requests of all kinds, good and bad: every one is answered, and nothing is left behind. And TLS."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import random
+import shutil
+import socket
+import ssl
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nemotron_ops.supervisor.snapshot import ModelView
+from tests.gateway_engine import ScriptedEngine, dies_after, says, well
+from tests.gateway_stage import Stage, gateway, open_request
+
+pytestmark = pytest.mark.process
+DATA = Path(__file__).parent / "data"
+CHAT = "/v1/chat/completions"
+BODY: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Say it"}]}
+CLIENTS, ROUNDS = 6, 60
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    with gateway(tmp_path) as found:
+        yield found
+
+
+def fds(stage: Stage) -> int:
+    return len(os.listdir(f"/proc/{stage.process.pid}/fd"))
+
+
+def rss_mib(stage: Stage) -> float:
+    status = Path(f"/proc/{stage.process.pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+
+def one(stage: Stage, dice: random.Random) -> str:
+    """One request of some kind; returns what became of it."""
+    kind = dice.choice(("whole", "stream", "light", "leaves", "half", "garbage", "bad json", "large", "unknown"))
+    if kind in ("leaves", "half", "garbage"):
+        with socket.create_connection(stage.address, timeout=30) as s:
+            head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 300\r\n\r\n".encode()
+            whole = head.replace(b"300", b"%d" % len(json.dumps(BODY))) + json.dumps(BODY).encode()
+            s.sendall({"leaves": whole, "half": head + b"{", "garbage": dice.randbytes(200)}[kind])
+        return kind
+    path, body = CHAT, json.dumps(BODY).encode()
+    if kind == "stream":
+        body = json.dumps({**BODY, "stream": True}).encode()
+    elif kind == "light":
+        path, body = "/tokenize", b'{"content":"x"}'
+    elif kind == "bad json":
+        body = b"{" + dice.randbytes(50)
+    elif kind == "large":
+        body = json.dumps({**BODY, "messages": [{"role": "user", "content": "x" * 500_000}]}).encode()
+    elif kind == "unknown":
+        path = "/" + "".join(dice.choices("abc/", k=9))
+    with open_request(stage, path, body, timeout_s=60) as answer:
+        answer.rest()
+    return f"{kind} {answer.status}"
+
+
+@pytest.mark.timeout(200)
+def test_hundreds_of_mixed_requests_leave_nothing_behind(
+    stage: Stage, tmp_path: Path, eventually: Callable[..., None]
+) -> None:
+    chance = random.Random(4711)
+    ways = [*[well] * 30, dies_after(0), dies_after(3), says(b"")]
+    engines = [
+        ScriptedEngine(name=f"m-{n}", path=tmp_path / f"{n}.sock", play=lambda s, r: chance.choice(ways)(s, r)).start()
+        for n in range(2)
+    ]
+    stage.control.show(models=(ModelView(name="m", names=("m",)),), instances=tuple(e.view() for e in engines))
+    stage.settle()
+    for n in range(20):
+        one(stage, random.Random(n))
+    eventually(lambda: stage.control.inflight == {})
+    before = fds(stage)
+    found: Counter[str] = Counter()
+    lock = threading.Lock()
+
+    def client(seed: int) -> None:
+        dice = random.Random(seed)
+        for _ in range(ROUNDS):
+            what = one(stage, dice)
+            with lock:
+                found[what] += 1
+
+    threads = [threading.Thread(target=client, args=(n,)) for n in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(found.values()) == CLIENTS * ROUNDS
+    assert {what.split()[-1] for what in found} <= {"leaves", "half", "garbage", "200", "400", "404", "405", "502"}, (
+        found
+    )
+    assert found["whole 200"]
+    assert found["stream 200"]
+    assert found["light 200"]
+    eventually(lambda: stage.control.inflight == {})
+    eventually(lambda: fds(stage) <= before + 3)  # a kept connection or two
+    metrics = stage.raw(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")[1].decode()
+    assert "nemotron_ops_client_connections 1.0" in metrics
+    assert 'nemotron_ops_queue_length{model="m"} 0.0' in metrics
+    for engine in engines:
+        engine.stop()
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
+def test_large_bodies_leave_no_memory_behind(stage: Stage, tmp_path: Path, eventually: Callable[..., None]) -> None:
+    engine = ScriptedEngine(name="m-0", path=tmp_path / "e.sock", play=well).start()
+    stage.control.show(models=(ModelView(name="m", names=("m",)),), instances=(engine.view(),))
+    stage.settle()
+    before = rss_mib(stage)
+    body = {**BODY, "stream": True, "messages": [{"role": "user", "content": "x" * 8_000_000}]}
+    for _ in range(6):
+        with open_request(stage, CHAT, body, timeout_s=60) as answer:
+            assert b"[DONE]" in answer.rest()
+    eventually(lambda: rss_mib(stage) < before + 40)
+    engine.stop()
+
+
+def test_idle_connections_are_cheap(stage: Stage) -> None:
+    stage.settle()
+    before = rss_mib(stage)
+    connections = [socket.create_connection(stage.address, timeout=30) for _ in range(500)]
+    last = connections[-1]
+    last.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert last.recv(100).startswith(b"HTTP/1.1 ")
+    assert rss_mib(stage) < before + 30
+    for connection in connections:
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/tokenize"]
+)
+def test_any_json_to_any_route_is_answered_in_json(stage: Stage, tmp_path: Path, path: str) -> None:
+    """Values of every type in every field that the route's own description names."""
+    engine = ScriptedEngine(name="m-0", path=tmp_path / "e.sock", play=says(b"")).start()
+    answer = b'HTTP/1.1 400 Bad Request\r\nContent-Length: 26\r\n\r\n{"error":{"message":"no"}}'
+    engine.play = says(answer)
+    stage.control.show(models=(ModelView(name="m", names=("m",)),), instances=(engine.view(),))
+    stage.settle()
+    connection = http.client.HTTPConnection("127.0.0.1", stage.port, timeout=30)
+    connection.request("GET", "/openapi.json")
+    described = json.loads(connection.getresponse().read())["paths"][path]["post"]
+    fields = described["requestBody"]["content"]["application/json"]["schema"]["properties"]
+    values: tuple[Any, ...] = (None, True, -1, 1e300, "", "x", [], [[]], {}, {"type": "image_url"}, [{"content": [3]}])
+    dice = random.Random(path)
+    for name in fields:
+        connection.request("POST", path, body=json.dumps({"model": "m", name: dice.choice(values)}))
+        response = connection.getresponse()
+        body = response.read()
+        assert response.status in (400, 404), (name, body)
+        assert "error" in json.loads(body)
+    connection.close()
+    engine.stop()
+
+
+def test_tls_is_spoken_and_a_new_certificate_taken_over(tmp_path: Path, eventually: Callable[..., None]) -> None:
+    certificate = tmp_path / "tls.pem"
+    shutil.copy(DATA / "gateway-tls.pem", certificate)
+
+    def subject() -> str:
+        context = ssl.create_default_context(cadata=certificate.read_text().partition("-----END PRIVATE KEY-----")[2])
+        with (
+            socket.create_connection(stage.address, timeout=30) as raw,
+            context.wrap_socket(raw, server_hostname="localhost") as s,
+        ):
+            s.sendall(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert s.recv(1000).startswith(b"HTTP/1.1 200")
+            found = s.getpeercert()
+            assert found is not None
+            return str(found["subject"])
+
+    def renewed() -> bool:
+        try:
+            return "renewed" in subject()
+        except ssl.SSLError:
+            return False
+
+    with gateway(tmp_path, "--tls-cert", str(certificate)) as stage:
+        assert "localhost" in subject()
+        plain = stage.raw(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert plain == (0, b"")
+        shutil.copy(DATA / "gateway-tls-renewed.pem", certificate)
+        eventually(renewed)

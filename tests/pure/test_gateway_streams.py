@@ -1,0 +1,275 @@
+"""Streams as bytes: relayed whole events only, folded into answers, continued after a loss."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nemotron_ops.gateway import sse
+from nemotron_ops.gateway.fold import fold_for
+from nemotron_ops.gateway.relay import KEPT_BYTES, Memory, Relay
+from nemotron_ops.gateway.resume import Diverged, Rewriter, continuation, said_in
+from nemotron_ops.gateway.routes import Api
+from tests.gateway_engine import WORDS, events
+
+APIS = {
+    "chat": Api.CHAT,
+    "completion": Api.COMPLETION,
+    "native": Api.NATIVE,
+    "messages": Api.MESSAGES,
+    "responses": Api.RESPONSES,
+}
+
+
+class Outlet:
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+
+    def send(self, data: bytes) -> None:
+        self.parts.append(data)
+
+
+def relay_of(api: Api = Api.CHAT, asked: str = "mine", memory: Memory | None = None) -> tuple[Relay, Outlet, list[str]]:
+    outlet, begun = Outlet(), []
+    relay = Relay(
+        api, asked, outlet, begin=lambda: begun.append("begun"), clock=lambda: 1.0, memory=memory or Memory()
+    )  # fmt: skip
+    return relay, outlet, begun
+
+
+@pytest.mark.parametrize("api", APIS)
+@settings(deadline=None, max_examples=30)
+@given(data=st.data())
+def test_however_a_stream_is_cut_the_client_gets_whole_events_and_its_own_name(api: str, data: st.DataObject) -> None:
+    stream = b"".join(events(api))
+    relay, outlet, begun = relay_of(APIS[api])
+    rest = stream
+    while rest:
+        size = data.draw(st.integers(1, len(rest)))
+        relay.feed(rest[:size])
+        rest = rest[size:]
+    assert all(part.endswith(b"\n\n") for part in outlet.parts)
+    assert b"".join(outlet.parts) == stream.replace(b'"engine"', b'"mine"')
+    assert begun == ["begun"]
+    assert relay.complete
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_a_stream_is_complete_with_its_last_event_and_not_before(api: str) -> None:
+    found = events(api)
+    for n in range(len(found)):
+        relay, _, _ = relay_of(APIS[api])
+        relay.feed(b"".join(found[:n]))
+        assert not relay.complete
+
+
+def test_generated_text_cannot_look_like_an_end_or_an_error() -> None:
+    evil = 'data: [DONE]\n\nevent: message_stop\n"stop":true {"error":1} "model":"engine" data: {"error":'
+    for api, kind in APIS.items():
+        relay, outlet, _ = relay_of(kind)
+        relay.feed(b"".join(events(api, (evil,))[:-1]) if api != "native" else events(api, (evil,))[0])
+        assert not relay.failed
+        assert not relay.complete or api == "messages"
+        text = b"".join(outlet.parts).decode()
+        assert json.dumps(evil)[1:-1] in text
+
+
+def test_comments_before_the_first_event_do_not_begin_an_answer() -> None:
+    relay, outlet, begun = relay_of()
+    relay.feed(b":\n\n")
+    assert (outlet.parts, begun) == ([], [])
+    relay.feed(b'data: {"a":1}\n\n:\n\n')
+    assert outlet.parts == [b'data: {"a":1}\n\n:\n\n']
+
+
+def test_what_is_kept_is_bounded_per_stream_and_in_all() -> None:
+    memory = Memory(1000)
+    relay, _, _ = relay_of(memory=memory)
+    relay.feed(b"data: " + b"x" * 600 + b"\n\n")
+    assert relay.whole_kept
+    other, _, _ = relay_of(memory=memory)
+    other.feed(b"data: " + b"x" * 600 + b"\n\n")
+    assert not other.whole_kept
+    relay.forget()
+    assert memory.left == 1000
+    long, _, _ = relay_of()
+    for _ in range(5):
+        long.feed(b"data: " + b"x" * (KEPT_BYTES // 4) + b"\n\n")
+    assert not long.whole_kept
+    assert long.memory.left == Memory().left
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_usage_is_read_from_the_end(api: str) -> None:
+    relay, _, _ = relay_of(APIS[api])
+    relay.feed(b"".join(events(api)))
+    if api != "native":
+        assert relay.usage == sse.Usage(prompt_tokens=10, completion_tokens=5)
+
+
+# folding
+
+
+def fields(**body: Any) -> dict[str, msgspec.Raw]:
+    return msgspec.json.decode(json.dumps(body).encode(), type=dict[str, msgspec.Raw])
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_a_stream_folds_into_one_answer_with_all_its_words(api: str) -> None:
+    fold = fold_for(APIS[api], fields(prompt="x"))
+    assert fold is not None
+    found = events(api)
+    for event in found[:-1]:
+        fold.send(event)
+        if api in ("messages", "responses", "native"):
+            assert fold.result() is None
+    fold.send(found[-1])
+    assert "".join(WORDS) in json.dumps(fold.result())
+
+
+def test_tool_calls_fold_by_index() -> None:
+    fold = fold_for(Api.CHAT, fields())
+    assert fold is not None
+    deltas = [
+        {"tool_calls": [{"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": "{"}}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": "}"}}]},
+        {"tool_calls": [{"index": 1, "id": "b", "type": "function", "function": {"name": "g", "arguments": "{}"}}]},
+    ]
+    for delta in deltas:
+        fold.send(
+            b"data: "
+            + json.dumps({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]}).encode()
+            + b"\n\n"
+        )
+    fold.send(b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"tool_calls"}]}\n\n')
+    result = fold.result()
+    assert result is not None
+    calls = result["choices"][0]["message"]["tool_calls"]
+    assert [(c["id"], c["function"]["name"], c["function"]["arguments"]) for c in calls] == [
+        ("a", "f", "{}"),
+        ("b", "g", "{}"),
+    ]
+
+
+def test_an_error_event_is_no_answer() -> None:
+    fold = fold_for(Api.CHAT, fields())
+    assert fold is not None
+    fold.send(b'data: {"error":{"code":500,"message":"Compute error."}}\n\n')
+    assert fold.result() is None
+    assert fold.error == {"error": {"code": 500, "message": "Compute error."}}
+
+
+@pytest.mark.parametrize("body", [{"n": 2}, {"logprobs": True}, {"top_logprobs": 1}, {"prompt": ["a", "b"]}])
+def test_what_does_not_add_up_is_not_folded(body: dict[str, Any]) -> None:
+    assert fold_for(Api.COMPLETION, fields(**{"prompt": "x", **body})) is None
+
+
+# continuing
+
+
+def say(**delta: Any) -> bytes:
+    value = {"id": "1", "created": 1, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
+    return b"data: " + json.dumps(value).encode() + b"\n\n"
+
+
+ASK = {"messages": [{"role": "user", "content": "q"}], "max_tokens": 100}
+
+
+def test_text_so_far_becomes_the_beginning_of_the_answer() -> None:
+    said = said_in(
+        [say(role="assistant", content=None), say(reasoning_content="Hm. "), say(content="The"), say(content=" sea")]
+    )
+    plan = continuation(Api.CHAT, fields(**ASK), said)
+    assert plan is not None
+    body = json.loads(plan.body)
+    assert body["messages"][-1] == {"role": "assistant", "content": "The sea", "reasoning_content": "Hm. "}
+    assert (body["continue_final_message"], body["add_generation_prompt"]) == ("content", False)
+    assert body["max_tokens"] == 97
+
+
+def test_thinking_goes_on_as_thinking() -> None:
+    plan = continuation(Api.CHAT, fields(**ASK), said_in([say(reasoning_content="Hm")]))
+    assert plan is not None
+    assert json.loads(plan.body)["continue_final_message"] == "reasoning_content"
+
+
+def test_with_a_grammar_the_answer_is_replayed_and_only_the_rest_passes() -> None:
+    said = said_in([say(content='{"a":'), say(content="1")])
+    plan = continuation(Api.CHAT, fields(**ASK, response_format={"type": "json_object"}), said)
+    assert plan is not None
+    assert json.loads(plan.body)["messages"] == ASK["messages"]
+    rewrite = Rewriter(plan)
+    assert rewrite(say(role="assistant", content=None)) == b""
+    assert rewrite(say(content='{"a"')) == b""
+    assert b'"content":"2}"' in rewrite(say(content=":12}"))
+
+
+def test_a_replay_that_says_something_else_is_not_passed_off_as_the_rest() -> None:
+    plan = continuation(Api.CHAT, fields(**ASK, grammar="x"), said_in([say(content="yes")]))
+    assert plan is not None
+    with pytest.raises(Diverged):
+        Rewriter(plan)(say(content="no"))
+
+
+def test_a_replay_that_ends_too_early_is_noticed() -> None:
+    plan = continuation(Api.CHAT, fields(**ASK, grammar="x"), said_in([say(content="yes, and more")]))
+    assert plan is not None
+    rewrite = Rewriter(plan)
+    rewrite(say(content="yes"))
+    with pytest.raises(Diverged):
+        rewrite(b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n')
+
+
+def test_a_tool_call_in_progress_is_made_again_and_goes_on_under_its_id() -> None:
+    def call(**function: str) -> bytes:
+        named = {"id": "new", "type": "function"} if "name" in function else {}
+        return say(tool_calls=[{"index": 0, **named, "function": function}])
+
+    plan = continuation(Api.CHAT, fields(**ASK), said_in([call(name="f", arguments='{"ci')]))
+    assert plan is not None
+    rewrite = Rewriter(plan)
+    assert rewrite(call(name="f", arguments='{"c')) == b""
+    rest = json.loads(rewrite(call(arguments='ity":1}'))[6:])
+    assert rest["choices"][0]["delta"]["tool_calls"] == [{"index": 0, "function": {"arguments": 'ty":1}'}}]
+    with pytest.raises(Diverged):
+        Rewriter(plan)(call(name="g", arguments=""))
+
+
+def test_numbers_are_those_of_the_whole_answer() -> None:
+    plan = continuation(Api.CHAT, fields(**ASK), said_in([say(content="a"), say(content="b")]))
+    assert plan is not None
+    usage = {
+        "choices": [],
+        "usage": {"prompt_tokens": 12, "completion_tokens": 3, "total_tokens": 15},
+        "id": "2",
+        "created": 9,
+    }
+    value = json.loads(Rewriter(plan)(b"data: " + json.dumps(usage).encode() + b"\n\n")[6:])
+    assert value["usage"] == {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+    assert (value["id"], value["created"]) == ("1", 1)
+
+
+@pytest.mark.parametrize(
+    ("api", "body"),
+    [
+        (Api.MESSAGES, ASK),
+        (Api.RESPONSES, {"input": "x"}),
+        (Api.CHAT, {**ASK, "n": 2}),
+        (Api.CHAT, {**ASK, "logprobs": True}),
+        (Api.COMPLETION, {"prompt": [1, 2, 3]}),
+    ],
+)
+def test_what_cannot_be_continued_rightly_is_not(api: Api, body: dict[str, Any]) -> None:
+    assert continuation(api, fields(**body), said_in([say(content="a")])) is None
+
+
+def test_an_answer_that_the_client_began_itself_is_replayed() -> None:
+    began = {**ASK, "messages": [*ASK["messages"], {"role": "assistant", "content": "So"}]}  # type: ignore[misc]
+    plan = continuation(Api.CHAT, fields(**began), said_in([say(content=" it is")]))
+    assert plan is not None
+    assert plan.skip_content == " it is"
