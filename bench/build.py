@@ -82,7 +82,7 @@ def llama_cpp(env: dict[str, str]) -> Path:
 def main() -> None:
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ask.add_argument("--source", type=Path, help="folder with llama.cpp; default: what `build` would take")
-    ask.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    ask.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     given = ask.parse_args()
     env = {key: os.environ[key] for key in ("PATH", "HOME", "LANG") if key in os.environ}
     tree = given.source or llama_cpp(env)

@@ -156,6 +156,20 @@ def test_a_failed_compile_shows_the_compilers_words_and_the_log(
     assert store.listed(layout) == ()
 
 
+def test_without_nvcc_and_without_wheels_there_is_an_error_and_never_a_cpu_build(
+    layout: Layout, facts: Facts, tmp_path: Path, ledger: Path, llama_bin: Path
+) -> None:
+    tree = write_tree(tmp_path / "src", real=llama_bin, ledger=ledger)
+    bare = replace(facts, tools={name: tool for name, tool in facts.tools.items() if name != "nvcc"})
+    env = {**ENV, "PIP_CONFIG_FILE": "/dev/null", "PIP_INDEX_URL": "http://127.0.0.1:1/simple"}
+    request = BuildRequest(options=BuildOptions(backend=Backend.CUDA, cuda_archs=("90",)), source=str(tree))
+    with pytest.raises(SourceError, match="not in the package registry") as caught:
+        ensure_build(request, layout=layout, facts=bare, env=env, report=silent)
+    assert "nvcc on the PATH" in (caught.value.hint or "")
+    assert steps(ledger) == []
+    assert store.listed(layout) == ()
+
+
 def test_an_upgrade_can_be_rolled_back(
     build: Callable[..., Build], layout: Layout, tmp_path: Path, ledger: Path, llama_bin: Path
 ) -> None:
