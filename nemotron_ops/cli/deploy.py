@@ -108,7 +108,7 @@ def run(
     Up to the moment when the new release has answered a question beside the old one, nothing that serves is touched;
     if it fails after that, the old release is put back. Running it again continues what was interrupted.
     """
-    from nemotron_ops.deploy.plan import Request
+    from nemotron_ops.deploy.release import Request
     from nemotron_ops.deploy.rollout import Job, make_ready, roll_out
 
     with App() as app, reach(app, targets, system=system, config=ssh_config) as there:
@@ -268,7 +268,7 @@ def exec_(target: str, words: tuple[str, ...], system: bool | None, ssh_config: 
 @json_option
 def lock(targets: tuple[str, ...], why: str, system: bool | None, ssh_config: Path | None, as_json: bool) -> None:
     """Keep others from deploying until `unlock`."""
-    from nemotron_ops.deploy.plan import hold_script
+    from nemotron_ops.deploy.scripts import hold_script
 
     with App() as app, reach(app, targets, system=system, config=ssh_config) as there:
         hold = {"who": who(app), "since": now(), "why": why}
@@ -290,7 +290,7 @@ def lock(targets: tuple[str, ...], why: str, system: bool | None, ssh_config: Pa
 @json_option
 def unlock(targets: tuple[str, ...], force: bool, system: bool | None, ssh_config: Path | None, as_json: bool) -> None:
     """Let others deploy again."""
-    from nemotron_ops.deploy.plan import break_script, hold_script
+    from nemotron_ops.deploy.scripts import break_script, hold_script
 
     with App() as app, reach(app, targets, system=system, config=ssh_config) as there:
         for c in there.connections:
@@ -429,8 +429,8 @@ def plan_json(ready: Ready) -> dict[str, Any]:
 
 def target_status(connection: Connection, scope: Scope) -> dict[str, Any]:
     """One target for `deploy status`; a target that cannot be reached is a row too."""
-    from nemotron_ops.deploy.plan import prelude
     from nemotron_ops.deploy.rollout import held, look
+    from nemotron_ops.deploy.scripts import prelude
     from nemotron_ops.service.systemd import PROPERTIES, parse_status
     from nemotron_ops.service.units import SERVICE, Scope
 
@@ -450,8 +450,8 @@ def in_session(
     app: App, there: There, connection: Connection, words: tuple[str, ...], *, why: str, quiet: bool = False
 ) -> list[str]:
     """Run a command of the current release on a target, holding its lock; its lines, which are also shown."""
-    from nemotron_ops.deploy.plan import claim_script, exec_script
     from nemotron_ops.deploy.rollout import locked_session
+    from nemotron_ops.deploy.scripts import claim_script, exec_script
     from nemotron_ops.errors import DeployError
 
     _, site, connection = there.look(connection)

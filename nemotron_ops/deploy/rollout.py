@@ -14,19 +14,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nemotron_ops.deploy.bundle import Platform, make_bundle, pack_folder
-from nemotron_ops.deploy.plan import (
-    DOES_NOT_FIT,
-    DeployPlan,
-    Parcel,
-    Release,
-    RemoteStep,
-    Request,
-    claim_script,
-    deploy_plan,
-    prelude,
-    rollback_script,
-    rollback_target,
-)
+from nemotron_ops.deploy.plan import deploy_plan, rollback_target
+from nemotron_ops.deploy.release import DOES_NOT_FIT, DeployPlan, Parcel, Release, RemoteStep, Request
+from nemotron_ops.deploy.scripts import claim_script, prelude, rollback_script
 from nemotron_ops.deploy.ssh import Connection, Locked, Session, sha256_of
 from nemotron_ops.deploy.target import (
     Site,

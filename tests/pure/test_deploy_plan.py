@@ -12,18 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from nemotron_ops.deploy.plan import (
-    DeployPlan,
-    Parcel,
-    Release,
-    Request,
-    break_script,
-    deploy_plan,
-    exec_script,
-    hold_script,
-    rollback_script,
-    rollback_target,
-)
+from nemotron_ops.deploy.plan import deploy_plan, rollback_target
+from nemotron_ops.deploy.release import DeployPlan, Parcel, Release, Request
+from nemotron_ops.deploy.scripts import break_script, exec_script, hold_script, rollback_script
 from nemotron_ops.deploy.ssh import Connection, accept_script, offset_script, tunnel_argv, unreachable
 from nemotron_ops.deploy.target import (
     TargetFacts,
