@@ -140,7 +140,7 @@ def run(
         show(app, readies, scripts=dry_run, as_json=as_json)
         if dry_run:
             return
-        if not yes and not as_json:
+        if not yes:
             click.confirm("Go on?", abort=True, err=True)
         outcomes, errors = roll_out(readies, job, parallel=parallel, report=app.ui.report)
         rows = [[o.target, o.release, o.result] for o in outcomes]
