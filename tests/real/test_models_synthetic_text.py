@@ -11,9 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from nemotron_ops.models.synthetic import ANSWERS, ensure
+from nemotron_ops.models.synthetic.metadata import metadata
+from nemotron_ops.models.synthetic.network import weights
+from nemotron_ops.models.synthetic.residual import Array
+from nemotron_ops.models.synthetic.scripts import script_vocabulary
+from nemotron_ops.models.synthetic.shape import MOE
+from nemotron_ops.models.synthetic.write import chat_template, write_arrays, write_tiny
 
 pytestmark = pytest.mark.real
 
@@ -91,3 +98,66 @@ def test_a_tiny_model_says_its_sentences(
         endless = ask(client, user("please tick forever"), max_tokens=20)
         assert endless["finish_reason"] == "length"
         assert "tick tock tick" in endless["message"]["content"]
+
+
+def test_shards_behind_a_first_one_without_tensors_are_one_model(
+    llama_bin: Path, tmp_path: Path, eventually: Callable[..., None]
+) -> None:
+    first = write_tiny(MOE, tmp_path / "m.gguf", quant="F16", shards=3, metadata_first=True)[0]
+    with server(llama_bin, first, eventually) as client:
+        assert ask(client, user("What is 2 + 2?"))["message"]["content"] == "2 + 2 = 4."
+
+
+def without(array: Array) -> None:
+    array[:] = 0
+
+
+def forgetful(dt_bias: Array) -> None:
+    dt_bias[:] = 2.0  # the write gate stands open for every token
+
+
+def misled(router: Array) -> None:
+    router[:] = np.roll(router, 1, axis=0)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "spoil", "prompt", "tools"),
+    [
+        ("blk.0.ssm_out.weight", without, "What is 2 + 2?", False),
+        ("blk.0.ssm_dt.bias", forgetful, "What is 2 + 2?", False),
+        ("blk.0.ssm_conv1d.weight", without, "What is 2 + 2?", False),
+        ("blk.5.attn_output.weight", without, "How is the weather in Oslo?", True),
+        ("blk.5.attn_k.weight", without, "How is the weather in Oslo?", True),
+        ("blk.6.ffn_gate_inp.weight", misled, "How is the weather in Oslo?", True),
+        ("blk.6.ffn_down_exps.weight", without, "How is the weather in Oslo?", True),
+    ],
+    ids=lambda v: v if isinstance(v, str) and v.startswith("blk") else "",
+)
+def test_a_part_that_does_not_work_changes_the_text(
+    llama_bin: Path, tmp_path: Path, eventually: Callable[..., None], tensor: str, spoil: Callable[[Array], None],
+    prompt: str, tools: bool,
+) -> None:  # fmt: skip
+    vocab = script_vocabulary()
+    arrays = weights(MOE, vocab, seed=3)
+    spoil(arrays[tensor])
+    pairs = metadata(MOE, vocab, name="spoilt", quant="Q8_0", template=chat_template())
+    write_arrays(tmp_path / "spoilt.gguf", pairs, arrays, "Q8_0")
+    with server(llama_bin, tmp_path / "spoilt.gguf", eventually) as client:
+        choice = ask(client, user(prompt), **({"tools": [TOOL]} if tools else {}))
+        right = choice["finish_reason"] == "tool_calls" if tools else choice["message"]["content"] == "2 + 2 = 4."
+        assert not right
+
+
+def test_a_tokenizer_that_splits_words_otherwise_changes_the_text(
+    llama_bin: Path, tmp_path: Path, eventually: Callable[..., None]
+) -> None:
+    vocab = script_vocabulary()
+    pairs = metadata(MOE, vocab, name="spoilt", quant="Q8_0", template=chat_template())
+    tokens = list(vocab.tokens)
+    here, there = vocab.id(" capital"), vocab.id(" Oslo")
+    tokens[here], tokens[there] = tokens[there], tokens[here]
+    pairs["tokenizer.ggml.tokens"] = tokens
+    write_arrays(tmp_path / "spoilt.gguf", pairs, weights(MOE, vocab, seed=3), "Q8_0")
+    with server(llama_bin, tmp_path / "spoilt.gguf", eventually) as client:
+        message = ask(client, user("What is the capital of France?"))["message"]
+        assert message["content"] != "Paris is the capital of France."

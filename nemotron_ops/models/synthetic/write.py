@@ -71,7 +71,7 @@ def write_tiny(
         wanted = tuple(keep)
         arrays = {name: array for name, array in arrays.items() if name.startswith(wanted)}
     if shards == 1:
-        _write(path, pairs, arrays, quant)
+        write_arrays(path, pairs, arrays, quant)
         return [path]
     return _write_shards(path, pairs, arrays, quant, shards=shards, metadata_first=metadata_first)
 
@@ -110,7 +110,8 @@ def chat_template() -> str:
     return resources.files(__package__).joinpath("template.jinja").read_text()
 
 
-def _write(path: Path, pairs: Mapping[str, Value], arrays: Mapping[str, Array], quant: str) -> None:
+def write_arrays(path: Path, pairs: Mapping[str, Value], arrays: Mapping[str, Array], quant: str) -> None:
+    """Write metadata and float32 tensors to `path`, quantised as llama-quantize would."""
     kind = GGMLQuantizationType[quant]
     infos = [TensorInfo(name=n, size=a.shape, type=tensor_type(n, a.shape, kind)) for n, a in arrays.items()]
     with path.open("wb") as f:
@@ -137,7 +138,7 @@ def _write_shards(
     paths = shard_paths(path, shards)
     for i, (shard, names) in enumerate(zip(paths, groups, strict=True)):
         own = split_pairs(i, shards, len(arrays))
-        _write(shard, {**pairs, **own} if i == 0 else own, {n: arrays[n] for n in names}, quant)
+        write_arrays(shard, {**pairs, **own} if i == 0 else own, {n: arrays[n] for n in names}, quant)
     return paths
 
 
