@@ -115,11 +115,12 @@ class Gateway:
     def _ran(self, task: asyncio.Task[None], exchange: Exchange) -> None:
         """A request is over; also one whose client left before its task had begun to run."""
         self.running.discard(task)
+        self.books.finished(exchange, now=self.loop.time())
         self._large |= len(exchange.request.body) > LARGE_BYTES
+        exchange.request.body = b""  # also where something still holds the exchange for a while
         if exchange.relay is not None:
             self._large |= exchange.relay.kept_bytes > LARGE_BYTES // 16
             exchange.relay.forget()
-        self.books.finished(exchange, now=self.loop.time())
         if not task.cancelled() and (exc := task.exception()) is not None:
             self.log_bug(exc)
 
@@ -234,9 +235,14 @@ def request_id(request: Request) -> str:
 
 
 def give_memory_back() -> None:
-    """Return freed memory to the system: glibc keeps what large bodies took, megabytes per connection."""
-    import ctypes
+    """Return freed memory to the system: glibc keeps what large bodies took, megabytes per connection.
 
+    Called while nothing runs, so that no stream waits for it.
+    """
+    import ctypes
+    import gc
+
+    gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
