@@ -67,7 +67,7 @@ def plan(
         if compare_log:
             _compare(app, resolved, headers, compare_log, as_json=as_json)
             return
-        pools = machine(_facts(app, gpu, ram), backend=backend or ("cuda" if gpu and gpu != "none" else ""))
+        pools = machine(_facts(app, gpu, ram), backend=backend or _backend(app, gpu))
         shown = _contexts(contexts, resolved)
         result = _result(resolved, headers, pools, shown, asked=("parallel",) if parallel else ())
         if as_json:
@@ -162,6 +162,18 @@ def _headers(app: App, resolved: Resolved, quants: tuple[str, ...]) -> list[tupl
         app.ui.warn(f"{exc.message}; planning with what is here")
         return [(m.quant, read_header(m.path)) for m in here if not quants or m.quant in quants]
     return [(o.quant, o.header or o.why) for o in found]
+
+
+def _backend(app: App, gpu: str) -> str:
+    """What `serve` would use: the current build's backend. "" (what the machine has) if there is no build yet."""
+    from nemotron_ops.build import store
+
+    if gpu:
+        return "" if gpu == "none" else "cuda"
+    build = store.current(app.layout)
+    if build and app.facts.gpus and build.backend == "cpu":
+        app.ui.warn("the current build is for the CPU: GPUs are not counted (see `nemotron-ops build --help`)")
+    return build.backend if build else ""
 
 
 def _facts(app: App, gpu: str, ram_gib: float | None) -> Facts:
