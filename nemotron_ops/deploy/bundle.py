@@ -22,6 +22,7 @@ from nemotron_ops.proc import run
 from nemotron_ops.progress import Report, Step
 
 OLDEST_MANYLINUX = 5  # glibc 2.5: manylinux1
+BUNDLES_KEPT = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,9 +108,9 @@ def _pack(wheels: list[Path], cache: Path) -> Bundle:
     sha256 = sha256_of(made)
     path = cache / f"bundle-{sha256[:16]}.tar"
     made.rename(path)
-    for old in cache.glob("bundle-*.tar"):
-        if old != path:
-            old.unlink()
+    # targets of several platforms have a bundle each, all made before the first is sent
+    for old in sorted(cache.glob("bundle-*.tar"), key=lambda p: p.stat().st_mtime)[:-BUNDLES_KEPT]:
+        old.unlink()
     return Bundle(path=path, sha256=sha256, version=own_distribution().version)
 
 
