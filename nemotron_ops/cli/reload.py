@@ -18,7 +18,15 @@ from nemotron_ops.cli.app import App, dry_run_option, json_option
     "--strict", is_flag=True, help="A replacement must also reason, call tools and be as fast as the old one."
 )
 @click.option("--back", is_flag=True, help="Go back to the configuration from before the last reload.")
-@click.option("--timeout", "timeout_s", type=float, default=3600.0, show_default=True, metavar="SECONDS")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=float,
+    default=3600.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Longest time to wait for it.",
+)
 @dry_run_option
 @json_option
 def reload(exec_: bool, strict: bool, back: bool, timeout_s: float, dry_run: bool, as_json: bool) -> None:

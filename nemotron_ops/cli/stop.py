@@ -13,7 +13,15 @@ from nemotron_ops.cli.app import App, dry_run_option, json_option
 POLL_S = 0.1
 names_argument = click.argument("names", nargs=-1, metavar="[INSTANCE|MODEL]...")
 no_wait_option = click.option("--no-wait", is_flag=True, help="Return at once instead of when it is done.")
-timeout_option = click.option("--timeout", "timeout_s", type=float, default=600.0, show_default=True, metavar="SECONDS")
+timeout_option = click.option(
+    "--timeout",
+    "timeout_s",
+    type=float,
+    default=600.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Longest time to wait for it.",
+)
 
 
 @click.command()
