@@ -130,7 +130,7 @@ class Laptop:
     @property
     def env(self) -> dict[str, str]:
         return {
-            "PATH": os.environ["PATH"], "HOME": str(self.home), "NEMOTRON_OPS_HOME": str(self.home),
+            "PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "NEMOTRON_OPS_HOME": str(self.home),
             "NEMOTRON_OPS_SSH_CONFIG": str(self.ssh_config), "NEMOTRON_OPS_WHO": self.who,
             "PYTHONPATH": str(self.package), **{k: v for k, v in os.environ.items() if k.startswith(("PIP_", "SSL_"))},
         }  # fmt: skip
