@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -124,7 +125,7 @@ def _network_errors() -> tuple[type[Exception], ...]:
 
 def _listing(repo: str, revision: str, info: Any) -> Listing:
     commit = str(info.sha or "")
-    if not commit or not commit.isalnum():
+    if not re.fullmatch(r"[0-9a-f]{7,64}", commit):
         raise ModelError(f"cannot read {repo}: the hub does not say which commit {revision} is")
     files = []
     for entry in info.siblings or ():
@@ -135,8 +136,8 @@ def _listing(repo: str, revision: str, info: Any) -> Listing:
         lfs = entry.lfs
         sha256 = str(lfs["sha256"] if isinstance(lfs, dict) else lfs.sha256) if lfs else ""
         git_sha1 = "" if sha256 else str(entry.blob_id or "")
-        if not sha256 and not git_sha1:
-            raise ModelError(f"cannot prove {entry.rfilename}: the hub lists no hash for it")
+        if not re.fullmatch(r"[0-9a-f]{64}", sha256) and not re.fullmatch(r"[0-9a-f]{40}", git_sha1):
+            raise ModelError(f"cannot prove {entry.rfilename}: the hub lists no usable hash for it")
         files.append(RemoteFile(name=entry.rfilename, size_bytes=entry.size, sha256=sha256, git_sha1=git_sha1))
     return Listing(repo=repo, revision=revision, commit=commit, files=tuple(files))
 

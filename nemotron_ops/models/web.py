@@ -112,7 +112,10 @@ class Web:
                 return response
             location = response.headers.get("location", "")
             response.close()
-            target = url.join(location)
+            try:
+                target = url.join(location)
+            except httpx.InvalidURL as exc:
+                raise ModelError(f"cannot follow the redirect from {url.host}: it leads to no address") from exc
             self._check_redirect(url, target)
             url = target
         raise ModelError(f"cannot read {url}: more than {MAX_REDIRECTS} redirects")

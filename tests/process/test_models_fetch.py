@@ -250,6 +250,21 @@ def test_names_from_the_hub_never_leave_the_folder(stage: FetchStage) -> None:
         stage.fetch()
 
 
+@pytest.mark.parametrize("claimed", ["../../../escaped", "0" * 63, "G" * 64])
+def test_a_hash_from_the_hub_that_is_none_never_becomes_a_path(stage: FetchStage, claimed: str) -> None:
+    stage.hub.files[REPO][NAME] = replace(stage.hub.files[REPO][NAME], sha256=claimed)
+    with pytest.raises(ModelError, match="lists no usable hash"):
+        stage.fetch()
+    assert not stage.layout.models.exists()
+
+
+@pytest.mark.parametrize("claimed", ["../up", "main", ""])
+def test_a_commit_from_the_hub_that_is_none_never_becomes_a_path(stage: FetchStage, claimed: str) -> None:
+    stage.hub.commit = claimed
+    with pytest.raises(ModelError, match="does not say which commit main is"):
+        stage.fetch()
+
+
 # ---- shards and updates
 
 
@@ -334,6 +349,13 @@ def test_a_name_that_resolves_to_a_private_address_only_when_used_is_refused(sta
             web.get(web.file_url(REPO, "main", NAME)),
         ):
             pass
+
+
+@pytest.mark.parametrize("to", ["ftp://example.org", "file:///etc/passwd?", "http://[", "https://127.0.0.1:1x"])
+def test_redirects_to_nowhere_are_refused(stage: FetchStage, to: str) -> None:
+    stage.hub.faults = [Fault(redirect=to)]
+    with pytest.raises(ModelError, match=r"cannot (follow the redirect|reach)"):
+        stage.fetch()
 
 
 def test_redirects_in_a_circle_end(stage: FetchStage) -> None:
