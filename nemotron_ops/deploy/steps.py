@@ -278,14 +278,25 @@ exec {q(self._dir / "activate.sh")}
 
     def verify(self) -> RemoteStep:
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.request.host, self.request.host)
+        python = q(self._dir / "venv/bin/python")
         script = f"""\
-{q(self._dir / "venv/bin/python")} -m nemotron_ops.deploy.canary {self.request.port} {q(host)}
 before=$({self._systemctl} show -P NRestarts {SERVICE})
 sleep {self.request.stable_s}
+end=$(( $(date +%s) + {self.request.ready_s} ))
+while :; do
+  code=0; {q(self._program)} status --json | {python} -m nemotron_ops.deploy.settled || code=$?
+  [ "$code" != 0 ] || break
+  # on the way: what changed is loading beside the old
+  [ "$code" = 2 ] && [ "$(date +%s)" -lt "$end" ] || {{ {q(self._program)} status; exit 1; }}
+  sleep 1
+done
+{python} -m nemotron_ops.deploy.canary {self.request.port} {q(host)}
 [ "$({self._systemctl} show -P ActiveState {SERVICE})" = active ]
 [ "$({self._systemctl} show -P NRestarts {SERVICE})" = "$before" ]
 """
-        return RemoteStep(name="verify", about="one question through the door, and no restart since", script=script)
+        return RemoteStep(
+            name="verify", about="everything at rest, one question through the door, no restart since", script=script
+        )
 
     def finish(self) -> RemoteStep:
         root = q(self.site.root)

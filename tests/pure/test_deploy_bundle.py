@@ -9,6 +9,7 @@ from pathlib import Path
 from nemotron_ops import __version__
 from nemotron_ops.deploy.bundle import Platform, download_argv, pack_folder
 from nemotron_ops.deploy.canary import judge
+from nemotron_ops.deploy.settled import AT_REST, FAILED, MOVING, verdict
 from nemotron_ops.deploy.wheel import write_wheel
 
 
@@ -59,6 +60,20 @@ def test_a_folder_is_packed_to_the_same_bytes_each_time(tmp_path: Path) -> None:
     assert pack_folder(folder, tmp_path / "b.tar", prefix="cpu-1") == first
     with tarfile.open(tmp_path / "a.tar") as tar:
         assert tar.getmember("cpu-1/bin/llama-server").mode & 0o111
+
+
+def test_a_release_is_judged_only_when_everything_is_at_rest() -> None:
+    def of(*states: str, wanted: bool = True) -> int:
+        return verdict({"instances": [{"state": s, "wanted": wanted} for s in states]})
+
+    assert of("ready", "ready") == AT_REST
+    assert of("ready", "starting") == MOVING
+    assert of("ready", "stopping") == MOVING
+    assert of("ready", "failed") == FAILED
+    assert of("ready", "backoff") == FAILED
+    assert of("stopped") == AT_REST  # on demand
+    assert of() == FAILED
+    assert verdict({"error": "no supervisor"}) == FAILED
 
 
 def test_an_answer_counts_only_with_text_and_tokens() -> None:
