@@ -233,7 +233,14 @@ def run(serving: Serving, *, seconds: float, seed: int, clients: int = 3) -> Rep
 def settle(serving: Serving) -> None:
     """What is wanted becomes what is."""
     serving.until(lambda: serving.ask("status")["ready"], within_s=SETTLE_S)
-    serving.until(lambda: serving.chat("a") and serving.chat("b"))
+    serving.until(lambda: answered(serving, "a") and answered(serving, "b"))
+
+
+def answered(serving: Serving, model: str) -> bool:
+    try:
+        return bool(serving.chat(model))
+    except (AssertionError, httpx.HTTPError):
+        return False
 
 
 def look(serving: Serving, report: Report) -> None:

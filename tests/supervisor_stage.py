@@ -32,7 +32,8 @@ from nemotron_ops.supervisor.spec import InstanceSpec
 
 PROCESS = Path(__file__).parent / "process"
 QUICK_RESTART = Restart(backoff_initial_s=0.05, backoff_max_s=0.2, max_restarts=3, window_s=60, stable_s=60)
-QUICK_HEALTH = Health(probe_period_s=0.1, probe_timeout_s=1.0, wedge_s=3.0, load_stall_s=20.0, drain_s=2.0, stop_s=1.0)
+QUICK_HEALTH = Health(probe_period_s=0.1, probe_timeout_s=2.0, wedge_s=30.0, load_stall_s=60.0, drain_s=2.0, stop_s=1.0)
+HASTY_HEALTH = replace(QUICK_HEALTH, probe_timeout_s=1.0, wedge_s=3.0)  # for what is stuck on purpose
 WITHIN_S = 60.0
 
 
@@ -44,7 +45,7 @@ class Stage:
         self.layout: Layout = user_layout({"NEMOTRON_OPS_HOME": str(folder / "home")}, uid=os.getuid())
         self.config, self.options = folder / "config.json", folder / "options.json"
         self.inflight_file, self.seen = folder / "inflight.json", folder / "seen.json"
-        self.port = free_port()
+        self.port = 0  # the kernel chooses; a later supervisor learns it from the gateway that it finds
         self.process: subprocess.Popen[bytes] | None = None
         self.settings: dict[str, Any] = {"gateway": [sys.executable, str(PROCESS / "fake_gateway.py")]}
 
@@ -80,9 +81,7 @@ class Stage:
     def up(self, *, wait: bool = True) -> subprocess.Popen[bytes]:
         """Start a supervisor; with `wait`, until it answers."""
         home = str(self.folder / "home")
-        self.options.write_text(
-            json.dumps({"home": home, "port": self.port, "config": str(self.config), **self.settings})
-        )
+        self.options.write_text(json.dumps({"home": home, "port": 0, "config": str(self.config), **self.settings}))
         env = {**os.environ, "FAKE_INFLIGHT": str(self.inflight_file), "FAKE_SEEN": str(self.seen)}
         env["PYTHONPATH"] = str(Path(__file__).parent.parent)
         with (self.folder / "supervisor.out").open("ab") as out:
@@ -93,6 +92,7 @@ class Stage:
         if wait:
             self.until(lambda: self.process and (control.running(self.layout) or self.process.poll() is not None))
             assert self.process.poll() is None, self.said()
+            self.port = int(self.ask("status")["endpoint"]["port"])
         return self.process
 
     def kill(self) -> None:
@@ -191,13 +191,6 @@ def staged(folder: Path) -> Iterator[Stage]:
         yield stage
     finally:
         stage.clear()
-
-
-def free_port() -> int:
-    """A port nobody has now. The supervisor binds it itself, since a test wants it to find the same one again."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def alive(pid: int) -> bool:

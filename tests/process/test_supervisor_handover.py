@@ -71,13 +71,15 @@ def test_a_killed_supervisor_costs_no_process_and_no_connection(stage: Stage) ->
 
 
 def test_a_supervisor_killed_while_engines_load_adopts_them_loading(stage: Stage) -> None:
-    stage.configure(stage.fake("a-0", "--load-s", "4", "--chatty-load"))
+    stage.configure(stage.fake("a-0"))
+    (stage.knobs("a-0") / "loading").touch()
     stage.up()
-    stage.until(lambda: (stage.knobs("a-0") / "loading").exists())
+    stage.until(lambda: stage.one("a-0")["pid"])
     pid = stage.one("a-0")["pid"]
     stage.kill()
     stage.up()
-    assert stage.one("a-0")["state"] == "starting"
+    stage.until(lambda: stage.one("a-0")["state"] == "starting")
+    (stage.knobs("a-0") / "loading").unlink()
     assert stage.ready("a-0")["a-0"] == pid
 
 
