@@ -11,6 +11,7 @@ had then: as long as size and mtime are the same, the file is taken as it is, wh
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -20,11 +21,12 @@ from typing import Any
 from nemotron_ops.errors import ModelError, NemotronOpsError
 from nemotron_ops.files import read_json, write_json
 from nemotron_ops.models import proof
-from nemotron_ops.models.ref import Ref, quant_label, safe_name
+from nemotron_ops.models.ref import REPO, Ref, quant_label, safe_name
 from nemotron_ops.paths import Layout
 from nemotron_ops.progress import Report, silent
 
 MANIFEST_VERSION = 1
+COMMIT = re.compile(r"[0-9a-f]{0,64}")
 LOCAL = "local"  # owner of models that were imported without a repository
 SYNTHETIC = "synthetic"  # folder of tiny models made on the spot
 
@@ -285,6 +287,9 @@ def from_json(value: Mapping[str, Any], *, base: Path) -> StoredModel:
     files = tuple(StoredFile(**{**f, "path": str(base / f["path"])}) for f in value["files"])
     if not files or any(not safe_name(f.name) for f in files) or all(f.role != "weights" for f in files):
         raise ValueError("it names no usable files")
+    repo, quant, commit = str(value["repo"]), str(value["quant"]), str(value["commit"])
+    if not REPO.fullmatch(repo) or ".." in repo or (quant and not safe_name(quant)) or not COMMIT.fullmatch(commit):
+        raise ValueError(f"it names the model {repo}:{quant} at {commit!r}")
     known = {k: v for k, v in value.items() if k in StoredModel.__dataclass_fields__ and k != "files"}
     return StoredModel(**known, files=files)
 

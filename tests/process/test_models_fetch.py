@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 import signal
@@ -13,12 +14,14 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nemotron_ops.errors import HostError, ModelError
 from nemotron_ops.models import store
-from nemotron_ops.models.fetch import fetch, prepare
+from nemotron_ops.models.carry import import_path
+from nemotron_ops.models.fetch import Means, fetch, prepare
 from nemotron_ops.models.hub import list_files
 from nemotron_ops.models.ref import Ref
 from nemotron_ops.models.synthetic.shape import MOE
@@ -464,6 +467,19 @@ def test_a_file_that_lies_in_the_local_dir_already_is_proven_not_fetched(stage: 
     (tmp_path / NAME).write_bytes(stage.content)
     assert stage.fetch(local_dir=tmp_path).path == tmp_path / NAME
     assert stage.hub.file_requests() == []
+
+
+@pytest.mark.parametrize(
+    "change", [{"repo": "../../outside"}, {"repo": "a/.."}, {"commit": "../../up"}, {"quant": "../x"}, {"version": 9}]
+)
+def test_a_forged_export_does_not_leave_the_store(layout: Layout, tmp_path: Path, change: dict[str, Any]) -> None:
+    file = write_tiny(MOE, tmp_path / "T-Q4_0.gguf", quant="Q4_0")[0]
+    entry = {"name": file.name, "path": file.name, "size_bytes": 1, "sha256": "0" * 64, "mtime_ns": 0}
+    manifest = {"version": 1, "repo": "o/n", "quant": "Q4_0", "revision": "", "commit": "", "files": [entry]}
+    (tmp_path / "nemotron-ops-model.json").write_text(json.dumps(manifest | change))
+    with pytest.raises(ModelError, match="cannot read"):
+        import_path(tmp_path, Means(layout=layout, env={}))
+    assert not layout.models.exists()
 
 
 # ---- disks, company, speed
