@@ -80,7 +80,7 @@ def rollback(dry_run: bool, as_json: bool) -> None:
             return
         build = store.rollback(app.layout)
         change = Change(what=f"llama.cpp build {build.id}", undo=lambda: store.use(app.layout, now) if now else None)
-        answer = _switch(app, change)
+        answer = _switch(app, change, strict=False)  # going back must not be refused for being slower
         app.ui.json({"changed": change.what, "reload": answer}) if as_json else app.ui.data(change.what)
 
 
@@ -137,7 +137,7 @@ def with_quant(text: str, recipe: Recipe, quant: str) -> str:
     return text.replace("[model]", f'[model]\nquant = "{quant}"', 1)
 
 
-def _switch(app: App, change: Change) -> dict[str, Any] | None:
+def _switch(app: App, change: Change, *, strict: bool = True) -> dict[str, Any] | None:
     """Reload the running supervisor, if there is one; undo `change` if the new instances are worse."""
     from nemotron_ops.supervisor import control
 
@@ -145,7 +145,7 @@ def _switch(app: App, change: Change) -> dict[str, Any] | None:
         app.ui.say("no supervisor is running: the next `serve` uses it")
         return None
     try:
-        answer = control.request(app.layout, "reload", timeout_s=RELOAD_S, strict=True)
+        answer = control.request(app.layout, "reload", timeout_s=RELOAD_S, strict=strict)
     except BaseException:
         change.undo()
         raise

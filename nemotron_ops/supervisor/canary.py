@@ -1,13 +1,14 @@
 """A new process answers a few prompts before it gets traffic. HTTP to the engine.
 
 Always: one short answer with at least one token. Compared with the process it replaces (`upgrade`): reasoning is
-still split from the answer, a tool is still called, and tokens still come at least half as fast.
+still split from the answer, a tool is still called, and tokens still come at least half as fast. Speed is measured
+up to `SPEED_ROUNDS` times in turn, best against best, because a busy machine slows either one down at any moment.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from nemotron_ops.errors import EngineError
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from nemotron_ops.supervisor.keeper import Keeper
 
 SPEED_FLOOR = 0.5
+SPEED_ROUNDS = 6
 TIMEOUT_S = 300.0
 QUESTION = [{"role": "user", "content": "What is 2 + 2?"}]
 WEATHER = [{"role": "user", "content": "What is the weather in Paris? Use the tool."}]
@@ -49,9 +51,25 @@ async def judge(new: Keeper, old: Keeper | None) -> str:
     if old is not None:
         try:
             reference = await observe(old, thorough=True)
+            seen, reference = await _race(new, old, seen, reference)
         except (EngineError, OSError, KeyError, IndexError, TypeError):
             reference = None  # the old one is worse than no reference
     return "; ".join(f"canary: {f}" for f in failures(seen, reference))
+
+
+async def _race(new: Keeper, old: Keeper, seen: Observed, reference: Observed) -> tuple[Observed, Observed]:
+    """Both again in turn, while the new one seems too slow: the best speed of each."""
+    for _ in range(SPEED_ROUNDS - 1):
+        if not _too_slow(seen, reference):
+            break
+        again, old_again = await observe(new, thorough=True), await observe(old, thorough=True)
+        seen = replace(seen, tokens_per_s=max(seen.tokens_per_s, again.tokens_per_s))
+        reference = replace(reference, tokens_per_s=max(reference.tokens_per_s, old_again.tokens_per_s))
+    return seen, reference
+
+
+def _too_slow(new: Observed, old: Observed) -> bool:
+    return new.tokens_per_s < SPEED_FLOOR * old.tokens_per_s
 
 
 def failures(new: Observed, old: Observed | None) -> list[str]:
@@ -63,7 +81,7 @@ def failures(new: Observed, old: Observed | None) -> list[str]:
         found.append("reasoning is no longer split from the answer")
     if old.tool_call and not new.tool_call:
         found.append("it no longer calls tools")
-    if new.tokens_per_s < SPEED_FLOOR * old.tokens_per_s:
+    if _too_slow(new, old):
         found.append(f"{new.tokens_per_s:.1f} tokens/s, where the old one makes {old.tokens_per_s:.1f}")
     return found
 
