@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from nemotron_ops.supervisor.keeper import Keeper
 
 SPEED_FLOOR = 0.5
+ATTEMPTS = 3
 SPEED_ROUNDS = 6
 TIMEOUT_S = 300.0
+WRONG = (EngineError, OSError, KeyError, IndexError, TypeError)  # no answer, or one that is not shaped like one
 QUESTION = [{"role": "user", "content": "What is 2 + 2?"}]
 WEATHER = [{"role": "user", "content": "What is the weather in Paris? Use the tool."}]
 TOOL = {
@@ -42,34 +44,30 @@ class Observed:
 
 
 async def judge(new: Keeper, old: Keeper | None) -> str:
-    """Why `new` must not take traffic; empty if it may. `old` is what it is compared with, if anything."""
+    """Why `new` must not take traffic; empty if it may. `old` is what it is compared with, if anything.
+
+    Speed is noisy: what is too slow is measured again before it counts.
+    """
+    reference = await _seen(old, thorough=True) if old is not None else None
+    if isinstance(reference, str):
+        reference = None  # the old one is worse than no reference
+    found = ["it was not asked"]
+    for _ in range(ATTEMPTS):
+        seen = await _seen(new, thorough=old is not None)
+        if isinstance(seen, str):
+            return f"canary: {seen}"
+        found = failures(seen, reference)
+        if not found:
+            return ""
+    return "; ".join(f"canary: {f}" for f in found)
+
+
+async def _seen(k: Keeper, *, thorough: bool) -> Observed | str:
+    """What `k` does with the prompts, or why that cannot be said."""
     try:
-        seen = await observe(new, thorough=old is not None)
+        return await observe(k, thorough=thorough)
     except (EngineError, OSError, KeyError, IndexError, TypeError) as exc:
-        return f"canary: {exc}"
-    reference: Observed | None = None
-    if old is not None:
-        try:
-            reference = await observe(old, thorough=True)
-            seen, reference = await _race(new, old, seen, reference)
-        except (EngineError, OSError, KeyError, IndexError, TypeError):
-            reference = None  # the old one is worse than no reference
-    return "; ".join(f"canary: {f}" for f in failures(seen, reference))
-
-
-async def _race(new: Keeper, old: Keeper, seen: Observed, reference: Observed) -> tuple[Observed, Observed]:
-    """Both again in turn, while the new one seems too slow: the best speed of each."""
-    for _ in range(SPEED_ROUNDS - 1):
-        if not _too_slow(seen, reference):
-            break
-        again, old_again = await observe(new, thorough=True), await observe(old, thorough=True)
-        seen = replace(seen, tokens_per_s=max(seen.tokens_per_s, again.tokens_per_s))
-        reference = replace(reference, tokens_per_s=max(reference.tokens_per_s, old_again.tokens_per_s))
-    return seen, reference
-
-
-def _too_slow(new: Observed, old: Observed) -> bool:
-    return new.tokens_per_s < SPEED_FLOOR * old.tokens_per_s
+        return str(exc)
 
 
 def failures(new: Observed, old: Observed | None) -> list[str]:
