@@ -35,7 +35,7 @@ FAULTS = (
     Fault(name="closes in the middle of an event", play=dies_after(3, half=True), seen=True),
     Fault(name="ends the stream regularly, too early", play=dies_after(3, clean=True), seen=True),
 )
-CONTINUED = ("chat", "completion", "native")
+CONTINUED = ("chat", "completion", "native", "messages")
 APIS = {
     "chat": "/v1/chat/completions",
     "completion": "/v1/completions",
@@ -57,13 +57,13 @@ def sees(fault: Fault, api: str, *, stream: bool, other: bool) -> str:
 def table() -> str:
     """The faults as a table in Markdown."""
     rows = [
-        "| the engine | client of a whole answer | chat, completion stream | messages, responses stream |",
+        "| the engine | client of a whole answer | chat, completion, messages stream | responses stream |",
         "|---|---|---|---|",
     ]
     for fault in FAULTS:
         cells = [
             sees(fault, "chat", stream=False, other=True), sees(fault, "chat", stream=True, other=True),
-            sees(fault, "messages", stream=True, other=True),
+            sees(fault, "responses", stream=True, other=True),
         ]  # fmt: skip
         rows.append(f"| {fault.name} | {' | '.join(cells)} |")
     return "\n".join(rows)

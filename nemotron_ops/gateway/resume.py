@@ -9,7 +9,8 @@ What the client has seen is the beginning of an answer. Another llama-server is 
               passed on. If it comes out differently, the stream ends in an error.
 
 A tool call in progress after plain text is both: the text is given, the call is replayed. Not continued are streams of
-several choices, with log probabilities, of the responses and messages APIs, and longer than what is kept of them.
+several choices, with log probabilities, of the responses API, tool calls of the messages API, and what is longer than
+what is kept of it.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class Said:
     reasoning: str = ""
     content: str = ""
     calls: list[dict[str, str]] = field(default_factory=list)  # name, arguments
+    blocks: dict[int, str] = field(default_factory=dict)  # Anthropic's: index -> type
     first: dict[str, Any] = field(default_factory=dict)  # the first event
     tokens: int = 0  # about: one per event with text
     finished: bool = False
@@ -48,6 +50,7 @@ class Said:
         """Add one event of a chat or completion."""
         self.first = self.first or value
         before = len(self.content) + len(self.reasoning)
+        self._take_block(value)
         if "content" in value:  # llama-server's own completion
             self.content += value["content"] or ""
             self.finished |= value.get("stop") is True
@@ -60,6 +63,18 @@ class Said:
                 self._take_call(call)
             self.finished |= bool(choice.get("finish_reason"))
         self.tokens += len(self.content) + len(self.reasoning) > before
+
+    def _take_block(self, value: dict[str, Any]) -> None:
+        match value.get("type"):
+            case "content_block_start":
+                self.blocks[value["index"]] = value["content_block"]["type"]
+            case "content_block_delta":
+                self.content += value["delta"].get("text") or ""
+                self.reasoning += value["delta"].get("thinking") or ""
+            case "message_delta":
+                self.finished = True
+            case _:
+                pass
 
     def _take_call(self, call: Mapping[str, Any]) -> None:
         index = int(call.get("index", 0))
@@ -93,11 +108,11 @@ def said_in(kept: list[bytes]) -> Said:
 
 def can_continue(api: Api, fields: Fields) -> bool:
     """Whether streams of such a request can be continued at all."""
-    if api not in (Api.CHAT, Api.COMPLETION, Api.NATIVE) or UNFOLDABLE & fields.keys():
+    if api not in (Api.CHAT, Api.COMPLETION, Api.NATIVE, Api.MESSAGES) or UNFOLDABLE & fields.keys():
         return False
     if bytes(fields.get("n", b"1")) not in (b"1", b"null"):
         return False
-    return api is Api.CHAT or bytes(fields.get("prompt", b""))[:1] == b'"'
+    return api in (Api.CHAT, Api.MESSAGES) or bytes(fields.get("prompt", b""))[:1] == b'"'
 
 
 def continuation(api: Api, fields: Fields, said: Said) -> Continuation | None:
@@ -105,17 +120,21 @@ def continuation(api: Api, fields: Fields, said: Said) -> Continuation | None:
     if not can_continue(api, fields):
         return None
     changed = dict(fields)
+    if api is Api.MESSAGES and (said.finished or "tool_use" in said.blocks.values()):
+        return None
     if GRAMMARS & fields.keys():
         return _replay(changed, said)
     _lower_limit(api, changed, said.tokens)
-    if api is not Api.CHAT:
+    if api in (Api.COMPLETION, Api.NATIVE):
         prompt = msgspec.json.decode(fields["prompt"], type=str)
         changed["prompt"] = _raw(prompt + said.content)
         return Continuation(msgspec.json.encode(changed), said, "", "", said.tokens)
-    messages = _messages_with(fields, said)
+    messages = _messages_with(api, fields, said)
     if messages is None:
         return _replay(dict(fields), said)
     changed["messages"] = messages
+    if api is Api.MESSAGES:  # here llama-server repeats what it is given (tools/server/server-schema.cpp:327, v0.5.0)
+        return Continuation(msgspec.json.encode(changed), said, said.reasoning, said.content, said.tokens)
     changed["add_generation_prompt"] = _raw(False)
     answering = bool(said.content or said.calls)
     changed["continue_final_message"] = _raw("content" if answering else "reasoning_content")
@@ -126,7 +145,7 @@ def _replay(fields: dict[str, msgspec.Raw], said: Said) -> Continuation:
     return Continuation(msgspec.json.encode(fields), said, said.reasoning, said.content, 0)
 
 
-def _messages_with(fields: Fields, said: Said) -> msgspec.Raw | None:
+def _messages_with(api: Api, fields: Fields, said: Said) -> msgspec.Raw | None:
     """The messages with what was said at their end; None where nothing was, or the end is already an answer's."""
     if not (said.reasoning or said.content or said.calls):
         return None
@@ -137,6 +156,10 @@ def _messages_with(fields: Fields, said: Said) -> msgspec.Raw | None:
         return None
     if not isinstance(last, dict) or last.get("role") == "assistant":
         return None
+    if api is Api.MESSAGES:
+        blocks = [{"type": "thinking", "thinking": said.reasoning}] if said.reasoning else []
+        texts = [{"type": "text", "text": said.content}] if said.content else []
+        return _raw([*messages, {"role": "assistant", "content": [*blocks, *texts]}])
     message: dict[str, Any] = {"role": "assistant", "content": said.content}
     if said.reasoning:
         message["reasoning_content"] = said.reasoning
@@ -178,7 +201,7 @@ class Rewriter:
                 out.append(value)
             elif (kept := self._event(value)) is not None:
                 out.append(kept)
-        text = b"".join(b"data: " + msgspec.json.encode(value) + b"\n\n" for value in out)
+        text = b"".join(map(_event_text, out))
         return text + (sse.DONE if blob.endswith(sse.DONE) else b"")
 
     def _event(self, value: dict[str, Any]) -> dict[str, Any] | None:
@@ -187,6 +210,8 @@ class Rewriter:
             if name in first and name in value:
                 value[name] = first[name]
         self._count(value)
+        if "type" in value:
+            return value if self._block(value) else None
         if "content" in value and "choices" not in value:
             value["content"], self._content = _unseen(value["content"] or "", self._content)
             return value if value["content"] or value.get("stop") else None
@@ -195,6 +220,27 @@ class Rewriter:
             return value
         left = [self._choice(choice) for choice in choices]
         return value if any(left) else None
+
+    def _block(self, value: dict[str, Any]) -> bool:
+        """Anthropic's events: what the client has open stays open."""
+        match value["type"]:
+            case "message_start":
+                return not self.plan.said.first
+            case "content_block_start":
+                return value["index"] not in self.plan.said.blocks
+            case "content_block_delta":
+                delta = value["delta"]
+                if "text" in delta:
+                    delta["text"], self._content = _unseen(delta["text"], self._content)
+                if "thinking" in delta:
+                    delta["thinking"], self._reasoning = _unseen(delta["thinking"], self._reasoning)
+                    if self.plan.said.content or not delta["thinking"].strip():
+                        return False  # the line end with which llama-server closes a given thought
+                return any(v for k, v in delta.items() if k != "type") or "signature" in delta
+            case "message_delta" if self._content or self._reasoning:
+                raise Diverged
+            case _:
+                return True
 
     def _choice(self, choice: dict[str, Any]) -> bool:
         """Take what was seen out of a choice; returns whether something is left."""
@@ -240,9 +286,16 @@ class Rewriter:
         if isinstance(usage, dict) and "completion_tokens" in usage:
             usage["completion_tokens"] += prior
             usage["prompt_tokens"] = max(0, usage.get("prompt_tokens", 0) - prior)
+        if isinstance(usage, dict) and "output_tokens" in usage and value.get("type") == "message_delta":
+            usage["output_tokens"] += prior
         if "tokens_predicted" in value:
             value["tokens_predicted"] += prior
             value["tokens_evaluated"] = max(0, value.get("tokens_evaluated", 0) - prior)
+
+
+def _event_text(value: dict[str, Any]) -> bytes:
+    name = b"event: " + value["type"].encode() + b"\n" if "type" in value else b""
+    return name + b"data: " + msgspec.json.encode(value) + b"\n\n"
 
 
 def _unseen(text: str, seen: str) -> tuple[str, str]:

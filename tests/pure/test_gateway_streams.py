@@ -257,7 +257,6 @@ def test_numbers_are_those_of_the_whole_answer() -> None:
 @pytest.mark.parametrize(
     ("api", "body"),
     [
-        (Api.MESSAGES, ASK),
         (Api.RESPONSES, {"input": "x"}),
         (Api.CHAT, {**ASK, "n": 2}),
         (Api.CHAT, {**ASK, "logprobs": True}),

@@ -334,6 +334,33 @@ def test_a_stream_is_continued_by_another_llama_server_word_for_word(
     assert not tokens or abs(int(tokens) - int(right)) <= 2  # tokens without text of their own are not counted again
 
 
+@pytest.mark.parametrize("events", [2, 6, 10, 14])
+def test_anthropics_stream_is_continued_word_for_word(
+    stage: Stage, claude: anthropic.Anthropic, tmp_path: Path, events: int
+) -> None:
+    (engine,) = stage.engines
+
+    def ask() -> list[tuple[str, str]]:
+        with claude.messages.stream(model="tiny", max_tokens=100, messages=CAPITAL) as stream:  # type: ignore[arg-type]
+            blocks = stream.get_final_message().content
+        return [(b.type, b.thinking if b.type == "thinking" else b.text) for b in blocks]  # type: ignore[union-attr]
+
+    expected = ask()
+    dying = Dying(tmp_path / "d.sock", engine.socket, events)
+    dying.start()
+    other = engine.view(pid=stage.control.snapshot.serial)
+    stage.control.show(instances=(engine.view(name="tiny-dying", socket=str(tmp_path / "d.sock")), other))
+    stage.settle()
+    try:
+        assert ask() == expected
+        dying.join(timeout=10)
+        assert not dying.is_alive(), "the fault did not happen"
+    finally:
+        dying.server.close()
+        stage.control.show(instances=(engine.view(),))
+        stage.settle()
+
+
 def test_a_killed_llama_server_is_survived_by_a_stream(
     tmp_path: Path, model: Path, llama_bin: Path, eventually: Callable[..., None]
 ) -> None:
