@@ -22,7 +22,7 @@ from nemotron_ops.gateway.affinity import prefixes
 from nemotron_ops.gateway.attempt import Connected, Lost, Outcome, Streamed, Whole, attempt
 from nemotron_ops.gateway.directory import Named, may_serve
 from nemotron_ops.gateway.fold import Fold, fold_for
-from nemotron_ops.gateway.headers import Request, upstream_head
+from nemotron_ops.gateway.headers import Request, client_patience_s, upstream_head
 from nemotron_ops.gateway.http import ClientConnection
 from nemotron_ops.gateway.keys import ANYONE, Key, may_use
 from nemotron_ops.gateway.prepare import Prepared, prepare
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 EVENT_STREAM = b"text/event-stream"
 JSON_TYPE = b"application/json; charset=utf-8"
-PATIENCE_S = 86400.0
 NOT_READY = b"Loading model"
 
 
@@ -324,7 +323,7 @@ class Exchange:
             self.cause = "engine_refused" if outcome.status < 500 else "engine_error"
             body = upstream_error(self.route.api, outcome.status, body)
         else:
-            self.usage = usage_of_body(body)
+            self.usage = sse.usage_of_body(body)
         if outcome.status < 400 and (own := sse.model_name(body)):
             name = msgspec.json.encode(asked)[1:-1]
             body = body.replace(b'"model":"' + own + b'"', b'"model":"' + name + b'"')
@@ -341,28 +340,6 @@ class Exchange:
             headers.append((b"X-Instance", self.instance.encode()))
             headers.append((b"X-Queue-Ms", b"%d" % round(self.queued_s * 1000)))
         return headers + self.gateway.cors(self.request)
-
-
-def client_patience_s(request: Request) -> float:
-    """How long the client says it will wait for an answer to begin (OpenAI's clients say so in a header)."""
-    for name in (b"x-request-timeout", b"x-stainless-read-timeout", b"x-stainless-timeout"):
-        try:
-            seconds = float(request.headers[name])
-        except (KeyError, ValueError):
-            continue
-        if 0 < seconds < PATIENCE_S:
-            return seconds
-    return PATIENCE_S
-
-
-def usage_of_body(body: bytes) -> sse.Usage | None:
-    """The usage in a whole answer, if there is one."""
-    if not (b'"usage":{' in body or b'"timings":{' in body):
-        return None
-    try:
-        return sse.usage_of(msgspec.json.decode(body))
-    except msgspec.DecodeError:
-        return None
 
 
 def _nothing() -> None:

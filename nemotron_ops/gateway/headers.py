@@ -13,6 +13,7 @@ from urllib.parse import parse_qs
 
 from nemotron_ops.gateway.replies import REASONS, Refusal
 
+PATIENCE_S = 86400.0
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
 SAFE_TYPE = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/+-.;=\" _'()?:,")
 
@@ -41,6 +42,18 @@ def client_key(headers: dict[bytes, bytes]) -> str:
         scheme, _, rest = value.partition(b" ")
         return (rest if scheme.lower() == b"bearer" else value).strip().decode("latin-1")
     return headers.get(b"x-api-key", b"").strip().decode("latin-1")
+
+
+def client_patience_s(request: Request) -> float:
+    """How long the client says it will wait for an answer to begin (OpenAI's clients say so in a header)."""
+    for name in (b"x-request-timeout", b"x-stainless-read-timeout", b"x-stainless-timeout"):
+        try:
+            seconds = float(request.headers[name])
+        except (KeyError, ValueError):
+            continue
+        if 0 < seconds < PATIENCE_S:
+            return seconds
+    return PATIENCE_S
 
 
 def upstream_head(path: str, *, key: str, length: int, content_type: bytes, method: str = "POST") -> bytes:

@@ -129,6 +129,16 @@ def usage_of(value: Any) -> Usage | None:
     )
 
 
+def usage_of_body(body: bytes) -> Usage | None:
+    """The usage in a whole answer, if there is one."""
+    if not (b'"usage":{' in body or b'"timings":{' in body):
+        return None
+    try:
+        return usage_of(msgspec.json.decode(body))
+    except msgspec.DecodeError:
+        return None
+
+
 def model_name(blob: bytes) -> bytes | None:
     """The name by which llama-server calls itself in `blob`, as JSON text without quotes."""
     start = blob.find(b'"model":"')
