@@ -107,6 +107,19 @@ def test_a_change_of_settings_under_load_loses_no_request(serving: Serving) -> N
     assert clients.wrong == []
 
 
+def test_a_strict_change_compares_reasoning_tools_and_speed_with_the_old_process(serving: Serving) -> None:
+    serving.configure(serving.real("a-0"))
+    serving.up()
+    serving.ready("a-0")
+    serving.configure(serving.real("a-0", ctx_size=8192))
+    assert serving.ask("reload", strict=True)["replaced"] == ["a-0"]
+    unthinking = serving.real("a-0")
+    serving.configure(replace(unthinking, argv=(*unthinking.argv, "--reasoning", "off")))
+    failed = serving.ask("reload", strict=True)["failed"]
+    assert "reasoning is no longer split from the answer" in failed["a-0"]
+    assert serving.chat()["choices"][0]["message"]["reasoning_content"]
+
+
 def test_a_restart_and_a_swap_hold_requests_instead_of_refusing_them(serving: Serving) -> None:
     serving.configure(serving.real("a-0", memory_bytes={"Host": 8}), capacity_bytes={"Host": 10})
     serving.up()
