@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -159,11 +160,11 @@ class Stage:
     # ---- processes
 
     def running(self) -> list[psutil.Process]:
-        """Everything that belongs to this stage, by its folder in the command line; zombies do not count."""
-        found = []
+        """Everything that belongs to this stage, by its folders in the command line; zombies do not count."""
+        own, found = (str(self.folder), str(self.layout.runtime)), []
         for process in psutil.process_iter(["cmdline", "status"]):
             words = " ".join(process.info["cmdline"] or [])
-            if str(self.folder) in words and process.info["status"] != psutil.STATUS_ZOMBIE:
+            if any(path in words for path in own) and process.info["status"] != psutil.STATUS_ZOMBIE:
                 found.append(process)
         return [p for p in found if p.pid != os.getpid()]
 
@@ -182,6 +183,7 @@ class Stage:
                 continue
         if self.process:
             self.process.wait(WITHIN_S)
+        shutil.rmtree(self.layout.runtime, ignore_errors=True)  # may be outside the test's folder
 
 
 @contextmanager
