@@ -81,7 +81,7 @@ class Hub:
         self.seen: list[Seen] = []
         self.sent_bytes = 0
         self.most_at_once = 0
-        self._at_once = 0
+        self.at_once = 0
         self._gate = threading.Lock()
         self.closing = threading.Event()
         self._server = _Server(("127.0.0.1", 0), _handler(self))
@@ -141,8 +141,8 @@ class Hub:
 
     def entered(self, by: int) -> None:
         with self._gate:
-            self._at_once += by
-            self.most_at_once = max(self.most_at_once, self._at_once)
+            self.at_once += by
+            self.most_at_once = max(self.most_at_once, self.at_once)
 
 
 class _Server(ThreadingHTTPServer):
