@@ -8,8 +8,9 @@
     runtime/   sockets, gone after a reboot           XDG_RUNTIME_DIR/nemotron-ops   /run/nemotron-ops
 
 `NEMOTRON_OPS_HOME` puts all of it under one folder; `NEMOTRON_OPS_STATE` and `NEMOTRON_OPS_RUNTIME` move state (with
-logs) and runtime alone, so that a second supervisor can share builds and models with the first. A unix socket's path may have 107 bytes at most
-(sockaddr_un), so a runtime folder that would be too long moves to /tmp under a hash of the wanted one.
+logs) and runtime alone, so that a second supervisor can share builds and models with the first. A unix socket's path
+may have 107 bytes at most (sockaddr_un), so a runtime folder that would be too long moves to /tmp under a hash of the
+wanted one.
 """
 
 from __future__ import annotations

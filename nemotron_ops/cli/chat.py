@@ -59,7 +59,7 @@ def _running(app: App, target: str) -> str:
     except ControlError:
         return ""
     served = {name for model in status["models"] for name in model["names"]}
-    return f"http://{status['endpoint']['host']}:{status['endpoint']['port']}/v1" if target in served else ""
+    return str(status["endpoint"]["url"]) if target in served else ""
 
 
 def _llama_cli(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from nemotron_ops.cli.room import Room
 from nemotron_ops.errors import BuildError, GatewayError, ModelError, UsageError
+from nemotron_ops.paths import Layout
 from nemotron_ops.recipes.load import load_settings, recipe_for
 from nemotron_ops.recipes.resolve import Plan, Settings, public_names, request_fields, resolve
 from nemotron_ops.recipes.schema import Recipe
@@ -45,18 +46,22 @@ class Wish:
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """Where clients connect."""
+    """Where clients connect. `settings` holds what else the gateway is told."""
 
     host: str
     port: int
     api_key_file: str = ""
-    allowed_hosts: tuple[str, ...] = ()
+    settings: Settings = field(default_factory=Settings)
+
+    @property
+    def scheme(self) -> str:
+        return "https" if self.settings.tls_cert else "http"
 
     @property
     def url(self) -> str:
         """The base URL that clients take, ending in /v1."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}/v1"
+        return f"{self.scheme}://{host}:{self.port}/v1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +81,7 @@ def compose(wish: Wish, app: App, *, dry_run: bool = False) -> Composed:
     """
     settings = load_settings(app.layout)
     plans = plans_for(wish, app, settings)
-    endpoint = endpoint_of(plans[0], settings)
+    endpoint = endpoint_of(plans[0], settings, app.layout)
     build = build_for(wish, app, dry_run=dry_run)
     flags = _flags(build)
     room = Room(app=app, backend=build.backend if build else "")
@@ -121,17 +126,24 @@ def _quant_of(wish: Wish, name: str) -> str:
     return wish.quants.get(name) or wish.quants.get("", "")
 
 
-def endpoint_of(plan: Plan, settings: Settings) -> Endpoint:
-    """Where to listen. Raises GatewayError for an address beyond loopback without a key file."""
-    host, port, key_file = plan.value("host"), plan.value("port"), plan.value("api_key_file") or ""
+def endpoint_of(plan: Plan, settings: Settings, layout: Layout) -> Endpoint:
+    """Where to listen, and which keys clients must show: those named, else the ones that `keys create` made.
+
+    Raises GatewayError for an address beyond loopback without keys, or files that are not there.
+    """
+    own = layout.config / "keys.json"
+    host, port, key_file = plan.value("host"), plan.value("port"), plan.value("api_key_file")
+    if not key_file and own.exists():
+        key_file = str(own)
     if host not in LOOPBACK and not key_file:
         raise GatewayError(
             f"cannot listen on {host}: anybody who reaches this address could use the models",
-            hint="make a key with `nemotron-ops keys create` and pass --api-key-file, or listen on 127.0.0.1",
+            hint="make a key with `nemotron-ops keys create NAME`, or listen on 127.0.0.1",
         )
-    if key_file and not Path(key_file).is_file():
-        raise GatewayError(f"cannot read API keys from {key_file}: there is no such file")
-    return Endpoint(host=host, port=port, api_key_file=key_file, allowed_hosts=settings.allowed_hosts)
+    for file in filter(None, (key_file, settings.tls_cert, settings.tls_key)):
+        if not Path(file).is_file():
+            raise GatewayError(f"cannot read {file}: there is no such file")
+    return Endpoint(host=host, port=port, api_key_file=key_file or "", settings=settings)
 
 
 def build_for(wish: Wish, app: App, *, dry_run: bool) -> Build | None:

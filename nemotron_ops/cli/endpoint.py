@@ -12,6 +12,7 @@ from nemotron_ops.supervisor.snapshot import InstanceView, Snapshot, State
 if TYPE_CHECKING:
     from nemotron_ops.cli.app import App
     from nemotron_ops.cli.compose import Composed, Endpoint
+    from nemotron_ops.paths import Layout
 
 SNIPPET = """\
 ready  {url}   model {alias}
@@ -28,14 +29,20 @@ ready  {url}   model {alias}
 """
 
 
-def gateway_argv(endpoint: Endpoint) -> tuple[str, ...]:
+def gateway_argv(endpoint: Endpoint, layout: Layout) -> tuple[str, ...]:
     """The gateway's command line; the supervisor adds the listening socket and its control socket."""
-    argv = [sys.executable, "-m", "nemotron_ops.gateway"]
-    if endpoint.api_key_file:
-        argv += ["--api-keys-file", endpoint.api_key_file]
-    for host in endpoint.allowed_hosts:
-        argv += ["--allowed-host", host]
-    return tuple(argv)
+    told = endpoint.settings
+    values = [
+        ("--api-keys-file", endpoint.api_key_file),
+        ("--usage-file", str(layout.state / "usage.json") if endpoint.api_key_file else ""),
+        ("--access-log", str(layout.logs / "access.log") if told.access_log else ""),
+        ("--tls-cert", told.tls_cert),
+        ("--tls-key", told.tls_key),
+        *(("--allowed-host", host) for host in told.allowed_hosts),
+        *(("--allowed-origin", origin) for origin in told.allowed_origins),
+    ]
+    argv = [sys.executable, "-m", "nemotron_ops.gateway", *(w for flag, v in values if v for w in (flag, v))]
+    return tuple(argv if told.native else [*argv, "--no-native"])
 
 
 def snippet(endpoint: Endpoint, alias: str) -> str:

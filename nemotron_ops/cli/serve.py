@@ -122,7 +122,8 @@ def _run(app: App, wish: Wish, composed: Composed, *, as_json: bool) -> int:
     announcer = Announcer(app, composed, as_json=as_json)
     wires = wired(app.env, announcer.on_snapshot)
     options = Options(
-        host=endpoint.host, port=endpoint.port, gateway_argv=gateway_argv(endpoint), exit_on_failed=True,
+        host=endpoint.host, port=endpoint.port, scheme=endpoint.scheme,
+        gateway_argv=gateway_argv(endpoint, app.layout), exit_on_failed=True,
         on_tick=wires.on_tick, free_bytes=free_bytes(app.env),
     )  # fmt: skip
     return supervise(options, layout=app.layout, load_config=load_config, env=app.env, on_snapshot=wires.on_snapshot)

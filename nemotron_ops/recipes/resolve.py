@@ -43,6 +43,11 @@ class Settings:
     port: int | None = None  # port to listen on
     api_key_file: str | None = None  # keys that clients must show
     allowed_hosts: tuple[str, ...] = ()  # further values of the Host header
+    allowed_origins: tuple[str, ...] = ()  # web origins whose pages may call the endpoint (CORS)
+    tls_cert: str = ""  # certificate chain file (PEM); turns TLS on; watched for changes
+    tls_key: str = ""  # private key file of tls_cert
+    access_log: bool = False  # one JSON line per request in logs/access.log, without bodies
+    native: bool = True  # also serve llama-server's own routes (/completion, /tokenize ...)
     default_model: str = ""  # model of requests that name none
     server: Server = field(default_factory=Server)
 

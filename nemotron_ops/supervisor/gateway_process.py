@@ -271,14 +271,18 @@ class Gateway:
 
 
 async def answers(at: Address, timeout_s: float) -> bool:
-    """Whether anything at all comes back from the gateway; a refusal is an answer too."""
+    """Whether the gateway reacts at all. A refusal counts, and so does a closed connection, which is what one that
+    speaks TLS may give: only a loop that no longer turns leaves us waiting."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(at.host, at.host)
     writer: asyncio.StreamWriter | None = None
     try:
         async with asyncio.timeout(timeout_s):
             reader, writer = await asyncio.open_connection(host, at.port)
             writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            return bool(await reader.read(1))
+            await reader.read(1)
+            return True
+    except ConnectionResetError:
+        return True
     except (OSError, TimeoutError):
         return False
     finally:

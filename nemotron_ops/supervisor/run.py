@@ -50,6 +50,7 @@ class Options:
     gateway_argv: tuple[str, ...]
     host: str = "127.0.0.1"
     port: int = 8001
+    scheme: str = "http"  # what the gateway speaks, for status
     exit_on_failed: bool = False
     gateway_probe: Probe = field(default_factory=Probe)
     free_bytes: Callable[[], Mapping[str, int]] | None = None

@@ -86,7 +86,7 @@ class Verbs:
             "endpoint": {
                 "host": gateway.at.host,
                 "port": gateway.at.port,
-                "url": url(gateway.at.host, gateway.at.port),
+                "url": url(s.options.scheme, gateway.at.host, gateway.at.port),
             },
             "gateway": {
                 "pid": gateway.record.pid if gateway.record else None,
@@ -249,10 +249,10 @@ def check_program() -> None:
         raise ControlError(f"cannot run the installed version: it ends with {done.returncode}: {last}")
 
 
-def url(host: str, port: int) -> str:
+def url(scheme: str, host: str, port: int) -> str:
     """Where a client on this machine reaches the gateway."""
     near = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(host, f"[{host}]" if ":" in host else host)
-    return f"http://{near}:{port}/v1"
+    return f"{scheme}://{near}:{port}/v1"
 
 
 def _done(keepers: Sequence[Keeper]) -> Answer:
