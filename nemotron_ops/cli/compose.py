@@ -6,12 +6,13 @@ bytes, then memory. Nothing is started here. `reload` composes again from the sa
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nemotron_ops.cli.room import Room
+from nemotron_ops.cli.room import Room, settings_by_hand
 from nemotron_ops.errors import BuildError, GatewayError, ModelError, UsageError
 from nemotron_ops.paths import Layout
 from nemotron_ops.recipes.load import load_settings, recipe_for
@@ -187,6 +188,8 @@ def model_file(plan: Plan, wish: Wish, app: App, *, dry_run: bool) -> Path:
     ref = Ref(repo=model.repo, quant=model.quant)
     found = store.find(app.layout, ref)
     if found and all(store.intact(f) for f in found.files):
+        if not dry_run:
+            store.mark_used(app.layout, found, time.time())  # `models gc` goes by it
         return found.path
     if dry_run:
         return app.layout.models / f"{model.repo}/{model.quant or 'model'}.gguf"
@@ -222,6 +225,7 @@ def _instances(
                 ctx_tokens=ctx if server.get("kv_unified") else ctx // parallel, memory_bytes=memory,
                 build=build.id if build else "", files=(str(model),), restart=recipe.restart, health=recipe.health,
                 lifecycle=recipe.lifecycle,
+                may_shrink="ctx_size" not in settings_by_hand(plan),
             )
         )  # fmt: skip
     return shown, specs

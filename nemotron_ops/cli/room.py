@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from nemotron_ops.cli.app import App
     from nemotron_ops.memory.fit import Placement
     from nemotron_ops.models.gguf import Header
-    from nemotron_ops.models.offers import Offer
 
 
 @dataclass(kw_only=True)
@@ -57,6 +56,7 @@ class Room:
         does. Raises FitError if none does, ModelError if the hub cannot be read.
         """
         from nemotron_ops.cli.fetch import means
+        from nemotron_ops.cli.plan import best_quant
         from nemotron_ops.memory.hyper import UnknownArchitectureError
         from nemotron_ops.models import store
         from nemotron_ops.models.offers import offers
@@ -73,31 +73,19 @@ class Room:
         except UnknownArchitectureError:
             return plan
         except FitError as exc:
-            other = None if asked else self._best(plan, offers(ref, hub, revision=model.revision))
-            if other is None:
+            facts, given = self.app.facts, settings_by_hand(plan)
+            other = model.quant if asked else best_quant(self.app, plan, facts, backend=self.backend, asked=given)
+            if other == model.quant:
                 raise
             self.notes.append(f"{plan.name}: serving {other} instead of {model.quant}: {exc.message}")
             return replace(plan, recipe=replace(plan.recipe, model=replace(model, quant=other)))
         return plan
 
-    def _best(self, plan: Plan, offered: tuple[Offer, ...]) -> str | None:
-        """The quant that `nemotron-ops plan` would mark, or None if none fits."""
-        from nemotron_ops.memory import table
-        from nemotron_ops.memory.machine import machine
-
-        pools = machine(self.app.facts, backend=self.backend, used_bytes=self.used_bytes)
-        ctx = plan.value("ctx_size")
-        rows = [
-            table.row(o.quant, o.header, pools, plan.server, (ctx,), asked=_asked(plan)) for o in offered if o.header
-        ]
-        chosen = table.recommended(rows, ctx, preferred=plan.recipe.model.quant)
-        return chosen.quant if chosen else None
-
     def _placement(self, plan: Plan, header: Header, device: str) -> Placement:
         from nemotron_ops.memory import fit
 
         return fit.choose(
-            header, self.app.facts, plan.server, asked=_asked(plan), backend=self.backend,
+            header, self.app.facts, plan.server, asked=settings_by_hand(plan), backend=self.backend,
             devices=(device,) if device else (), used_bytes=self.used_bytes,
         )  # fmt: skip
 
@@ -109,7 +97,7 @@ class Room:
         return {d.name: d.room_bytes for d in (pools.host, *pools.gpus)}
 
 
-def _asked(plan: Plan) -> tuple[str, ...]:
+def settings_by_hand(plan: Plan) -> tuple[str, ...]:
     """The settings that somebody chose by hand: memory planning keeps them."""
     return tuple(k for k, s in plan.settings.items() if s.source != "built in" and not s.source.startswith("recipe "))
 

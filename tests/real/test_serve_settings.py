@@ -62,7 +62,7 @@ def test_keys_that_were_made_are_asked_for_and_their_use_is_kept(
     installation.run("serve", "tiny", "--detach", "--port", str(port))
     try:
         assert httpx.post(url, json=QUESTION, timeout=60).status_code == 401
-        headers = {"Authorization": f"Bearer {made['key']}"}
+        headers = {"Authorization": f"Bearer {made['text']}"}
         assert httpx.post(url, json=QUESTION, headers=headers, timeout=60).status_code == 200
     finally:
         installation.run("stop")
