@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -12,16 +13,17 @@ from nemotron_ops.supervisor.snapshot import Snapshot
 
 @dataclass(frozen=True, kw_only=True)
 class Wires:
-    """What `supervise` gets: what to call with each snapshot and at each tick."""
+    """What `supervise` gets: what to call with each snapshot, at each tick, and around a reload."""
 
     on_snapshot: Callable[[Snapshot], None]
     on_tick: Callable[[], None]
+    on_reload: Callable[[bool], None]
 
 
 def wired(env: Mapping[str, str], on_snapshot: Callable[[Snapshot], None]) -> Wires:
     """`on_snapshot`, and the service manager told the same things."""
     if not under_service_manager(env):
-        return Wires(on_snapshot=on_snapshot, on_tick=lambda: None)
+        return Wires(on_snapshot=on_snapshot, on_tick=lambda: None, on_reload=lambda begins: None)
     notifier = Notifier(env)
     watched = watchdog_period_s(env, pid=os.getpid()) is not None
 
@@ -32,7 +34,10 @@ def wired(env: Mapping[str, str], on_snapshot: Callable[[Snapshot], None]) -> Wi
             notifier.instances(seen(snapshot))
         on_snapshot(snapshot)
 
-    return Wires(on_snapshot=told, on_tick=notifier.alive if watched else lambda: None)
+    def reload(begins: bool) -> None:
+        notifier.reloading(time.monotonic()) if begins else notifier.reloaded()
+
+    return Wires(on_snapshot=told, on_tick=notifier.alive if watched else lambda: None, on_reload=reload)
 
 
 def seen(snapshot: Snapshot) -> list[Seen]:

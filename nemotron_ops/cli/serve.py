@@ -124,7 +124,7 @@ def _run(app: App, wish: Wish, composed: Composed, *, as_json: bool) -> int:
     options = Options(
         host=endpoint.host, port=endpoint.port, scheme=endpoint.scheme,
         gateway_argv=gateway_argv(endpoint, app.layout), exit_on_failed=True,
-        on_tick=wires.on_tick, free_bytes=free_bytes(app.env),
+        on_tick=wires.on_tick, on_reload=wires.on_reload, free_bytes=free_bytes(app.env),
     )  # fmt: skip
     return supervise(options, layout=app.layout, load_config=load_config, env=app.env, on_snapshot=wires.on_snapshot)
 

@@ -44,7 +44,8 @@ class Options:
 
     `gateway_argv` is the gateway's complete command; `--listen-fd N --control PATH` are added. `exit_on_failed`: end
     with the error's exit code once every instance has failed. `free_bytes` says what each device has free now.
-    `on_tick` is called each second from the supervisor's own loop (a watchdog's heartbeat).
+    `on_tick` is called each second from the supervisor's own loop (a watchdog's heartbeat), `on_reload` with True when
+    a reload begins and with False when it has ended, well or not.
     """
 
     gateway_argv: tuple[str, ...]
@@ -55,6 +56,7 @@ class Options:
     gateway_probe: Probe = field(default_factory=Probe)
     free_bytes: Callable[[], Mapping[str, int]] | None = None
     on_tick: Callable[[], None] = lambda: None
+    on_reload: Callable[[bool], None] = lambda begins: None
 
 
 def supervise(
@@ -163,7 +165,11 @@ class Supervisor:
         """Read the configuration again and make it true. Raises what `load_config` raises; nothing changed then."""
         await self.configured.wait()
         async with self._change:
-            return await rollout.apply(self.fleet, await asyncio.to_thread(self.load_config), strict=strict)
+            self.options.on_reload(True)
+            try:
+                return await rollout.apply(self.fleet, await asyncio.to_thread(self.load_config), strict=strict)
+            finally:
+                self.options.on_reload(False)
 
     async def preview(self) -> Changes:
         """What a reload would do. Raises what `load_config` raises, and RecipeError."""
