@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from nemotron_ops.service.notify import Notifier, Seen, under_service_manager, watchdog_period_s
-from nemotron_ops.supervisor.snapshot import Snapshot
+from nemotron_ops.supervisor.snapshot import Snapshot, State
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,18 +20,21 @@ class Wires:
     on_reload: Callable[[bool], None]
 
 
-def wired(env: Mapping[str, str], on_snapshot: Callable[[Snapshot], None]) -> Wires:
-    """`on_snapshot`, and the service manager told the same things."""
+def wired(env: Mapping[str, str], on_snapshot: Callable[[Snapshot], None], *, lazy: Collection[str] = ()) -> Wires:
+    """`on_snapshot`, and the service manager told the same things. Models in `lazy` wait for their first request."""
     if not under_service_manager(env):
         return Wires(on_snapshot=on_snapshot, on_tick=lambda: None, on_reload=lambda begins: None)
     notifier = Notifier(env)
     watched = watchdog_period_s(env, pid=os.getpid()) is not None
 
+    begun: set[str] = set()
+
     def told(snapshot: Snapshot) -> None:
+        begun.update(i.name for i in snapshot.instances if i.state is not State.STOPPED or i.model in lazy)
         if snapshot.stopping:
             notifier.stopping()
         else:
-            notifier.instances(seen(snapshot))
+            notifier.instances(seen(snapshot, begun))
         on_snapshot(snapshot)
 
     def reload(begins: bool) -> None:
@@ -40,9 +43,12 @@ def wired(env: Mapping[str, str], on_snapshot: Callable[[Snapshot], None]) -> Wi
     return Wires(on_snapshot=told, on_tick=notifier.alive if watched else lambda: None, on_reload=reload)
 
 
-def seen(snapshot: Snapshot) -> list[Seen]:
-    """The snapshot's instances in the service manager's terms."""
+def seen(snapshot: Snapshot, begun: Collection[str]) -> list[Seen]:
+    """The snapshot's instances in the service manager's terms; what has not `begun` yet is on its way, not stopped."""
     return [
-        Seen(name=i.name, state=i.state.value, load_progress=i.load_progress, reason=i.reason)
+        Seen(
+            name=i.name, state=(i.state if i.name in begun else State.STARTING).value,
+            load_progress=i.load_progress, reason=i.reason,
+        )
         for i in snapshot.instances
-    ]
+    ]  # fmt: skip

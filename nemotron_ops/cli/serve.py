@@ -108,8 +108,9 @@ def serve(
 def _run(app: App, wish: Wish, composed: Composed, *, as_json: bool) -> int:
     """Become the supervisor until stopped; returns its exit code."""
     from nemotron_ops.cli.compose import compose
-    from nemotron_ops.cli.endpoint import Announcer, gateway_argv
+    from nemotron_ops.cli.endpoint import Announcer, gateway_argv, lazy_models
     from nemotron_ops.cli.notify import wired
+    from nemotron_ops.cli.powercut import serving
     from nemotron_ops.supervisor.run import Options, supervise
 
     endpoint = composed.endpoint
@@ -120,13 +121,16 @@ def _run(app: App, wish: Wish, composed: Composed, *, as_json: bool) -> int:
         return first.pop() if first else compose(wish, app).config
 
     announcer = Announcer(app, composed, as_json=as_json)
-    wires = wired(app.env, announcer.on_snapshot)
+    wires = wired(app.env, announcer.on_snapshot, lazy=lazy_models(composed))
     options = Options(
         host=endpoint.host, port=endpoint.port, scheme=endpoint.scheme,
         gateway_argv=gateway_argv(endpoint, app.layout), exit_on_failed=True,
         on_tick=wires.on_tick, on_reload=wires.on_reload, free_bytes=free_bytes(app.env),
     )  # fmt: skip
-    return supervise(options, layout=app.layout, load_config=load_config, env=app.env, on_snapshot=wires.on_snapshot)
+    with serving(app, composed.plans):
+        return supervise(
+            options, layout=app.layout, load_config=load_config, env=app.env, on_snapshot=wires.on_snapshot
+        )  # fmt: skip
 
 
 def free_bytes(env: Mapping[str, str]) -> Callable[[], Mapping[str, int]]:

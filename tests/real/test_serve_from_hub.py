@@ -5,6 +5,7 @@ The hub is on loopback and its files have the true names; the bytes in them are 
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import pytest
 from nemotron_ops.models import synthetic
 from tests.fakes.hub import Hub
 from tests.fakes.shapes import sparse
-from tests.installation import Installation
+from tests.installation import Installation, interrupt, wait_for_line
 
 pytestmark = pytest.mark.real
 
@@ -76,3 +77,30 @@ def test_a_quant_that_does_not_fit_gives_way_unless_it_was_asked_for(
         started = online.run("serve", "30b", "--detach", "--port", str(free_port()))
         assert "serving Q8_0 instead of UD-Q4_K_XL" in started.stderr
         online.run("stop")
+
+
+def test_after_a_power_cut_bytes_that_were_lost_are_found_before_they_are_served(
+    installation: Installation, tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    with Hub() as hub:
+        hub.add(REPO, FILE.format("UD-Q4_K_XL"), synthetic.ensure("moe", tmp_path))
+        online = installation.with_env(hub.env)
+        file = Path(online.json("fetch", "30b")["path"])
+    words = ("serve", "30b", "--offline", "--port", str(free_port()))
+    note = installation.home / "state" / "serving.json"
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.write_text('{"boot": "another boot"}')
+    with installation.started(*words) as served:
+        wait_for_line(served, "the machine went down while it served")
+        wait_for_line(served, "ready  http")
+        assert interrupt(served) == 0
+    assert not note.exists()
+    stat = file.stat()
+    with file.open("r+b") as f:
+        f.seek(stat.st_size // 2)
+        f.write(bytes(4096))
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    note.write_text('{"boot": "another boot"}')
+    refused = installation.run(*words, code=7)
+    assert file.name in refused.stderr
+    assert "hint: `nemotron-ops models rm" in refused.stderr

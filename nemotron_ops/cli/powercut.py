@@ -1,0 +1,49 @@
+"""After a machine went down while it served, the bytes of its models are proven again before they are served. Disk.
+
+A power cut may lose what was written but had not reached the disk, also in files of the right size and date, which is
+all that a start-up checks otherwise. So `serve` notes that it serves, in this boot of the machine, and takes the note
+back at an orderly end. A note from an earlier boot means that the machine went down in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from nemotron_ops.errors import ModelError
+from nemotron_ops.files import read_json, write_json
+from nemotron_ops.supervisor.process import boot_id
+
+if TYPE_CHECKING:
+    from nemotron_ops.cli.app import App
+    from nemotron_ops.recipes.resolve import Plan
+
+NOTE = "serving.json"
+
+
+@contextmanager
+def serving(app: App, plans: Sequence[Plan]) -> Iterator[None]:
+    """The time in which `plans` are served. Raises ModelError if the machine went down last time and a file is bad."""
+    note = app.layout.state / NOTE
+    left = read_json(note)
+    if left is not None and left.get("boot") != boot_id():
+        app.ui.say("the machine went down while it served: proving the models' bytes again")
+        _prove(app, plans)
+    write_json(note, {"boot": boot_id()})
+    yield
+    note.unlink(missing_ok=True)
+
+
+def _prove(app: App, plans: Sequence[Plan]) -> None:
+    from nemotron_ops.models import store
+    from nemotron_ops.models.ref import Ref
+
+    for plan in plans:
+        model = plan.recipe.model
+        found = store.find(app.layout, Ref(repo=model.repo, quant=model.quant)) if model.repo else None
+        if found and (problems := store.verify(found, report=app.ui.report)):
+            raise ModelError(
+                f"cannot serve {plan.name}: {problems[0].path}: {problems[0].what}",
+                hint=f"`nemotron-ops models rm {found.id}`, then `nemotron-ops fetch {plan.name}`",
+            )
