@@ -66,7 +66,8 @@ def _llama_cli(
     app: App, target: str, profile: str, prompt: str | None, *, show_special: bool, dry_run: bool, as_json: bool
 ) -> None:
     """Become llama-cli with the guide's flags; does not return unless `dry_run`."""
-    from nemotron_ops.cli.compose import Wish, build_for, model_file, plans_for
+    from nemotron_ops.cli.compose import Wish, build_for, plans_for
+    from nemotron_ops.cli.model_files import model_files
     from nemotron_ops.engine.args import cli_argv
     from nemotron_ops.recipes.load import load_settings, recipe_for
 
@@ -76,7 +77,8 @@ def _llama_cli(
     plan = plans_for(wish, app, load_settings(app.layout))[0]
     build = build_for(wish, app, dry_run=dry_run)
     argv = cli_argv(
-        binary=build.binary("llama-cli") if build else "llama-cli", model=model_file(plan, wish, app, dry_run=dry_run),
+        binary=build.binary("llama-cli") if build else "llama-cli",
+        model=model_files(plan, app, may_fetch=True, dry_run=dry_run).path,
         settings=plan.server, prompt=prompt, single_turn=prompt is not None, verbose_prompt=show_special,
     )  # fmt: skip
     if dry_run:

@@ -6,14 +6,14 @@ bytes, then memory. Nothing is started here. `reload` composes again from the sa
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nemotron_ops.cli.model_files import ModelFiles, model_files
 from nemotron_ops.cli.room import Room, settings_by_hand
-from nemotron_ops.errors import BuildError, GatewayError, ModelError, UsageError
+from nemotron_ops.errors import BuildError, GatewayError, UsageError
 from nemotron_ops.paths import Layout
 from nemotron_ops.recipes.load import load_settings, recipe_for
 from nemotron_ops.recipes.resolve import Plan, Settings, public_names, request_fields, resolve
@@ -91,7 +91,7 @@ def compose(wish: Wish, app: App, *, dry_run: bool = False) -> Composed:
     for target, plan in zip(wish.targets, plans, strict=True):
         if wish.may_fetch and not dry_run:
             plan = room.fitting_quant(plan, asked=":" in target or bool(_quant_of(wish, plan.name)))
-        model = model_file(plan, wish, app, dry_run=dry_run)
+        model = model_files(plan, app, may_fetch=wish.may_fetch, dry_run=dry_run)
         shown, specs = _instances(plan, model, build, flags, wish.extra, room)
         placed.append(shown)
         instances += specs
@@ -172,35 +172,8 @@ def _flags(build: Build | None) -> Flags | None:
     return parse_help(answer.stdout)
 
 
-def model_file(plan: Plan, wish: Wish, app: App, *, dry_run: bool) -> Path:
-    """The model's first GGUF file, made, found or fetched."""
-    model = plan.recipe.model
-    if model.path:
-        return Path(model.path)
-    if model.synthetic:
-        from nemotron_ops.cli.fetch import made_here
-
-        return made_here(app, model.synthetic, model.quant)
-    from nemotron_ops.cli.fetch import means
-    from nemotron_ops.models import fetch, store
-    from nemotron_ops.models.ref import Ref
-
-    ref = Ref(repo=model.repo, quant=model.quant)
-    found = store.find(app.layout, ref)
-    if found and all(store.intact(f) for f in found.files):
-        if not dry_run:
-            store.mark_used(app.layout, found, time.time())  # `models gc` goes by it
-        return found.path
-    if dry_run:
-        return app.layout.models / f"{model.repo}/{model.quant or 'model'}.gguf"
-    if not wish.may_fetch:
-        hint = f"run `nemotron-ops fetch {plan.name}` first"
-        raise ModelError(f"cannot serve {plan.name}: {ref} is not on this machine", hint=hint)
-    return fetch.fetch(ref, means(app), revision=model.revision, mmproj=model.mmproj, pinned=model.sha256).path
-
-
 def _instances(
-    plan: Plan, model: Path, build: Build | None, flags: Flags | None, extra: Sequence[str], room: Room
+    plan: Plan, model: ModelFiles, build: Build | None, flags: Flags | None, extra: Sequence[str], room: Room
 ) -> tuple[Plan, list[InstanceSpec]]:
     """One spec per replica, and the plan of the first with what memory decided."""
     from nemotron_ops.engine.args import server_argv
@@ -210,20 +183,20 @@ def _instances(
     shown, specs = plan, []
     for i in range(_replicas(plan, room.app)):
         device = devices[i % len(devices)] if devices else ""
-        placed, memory = room.place(plan, model, device)
+        placed, memory = room.place(plan, model.path, device, mmproj_bytes=model.mmproj_bytes)
         shown = placed if i == 0 else shown
         server = placed.server
         own_extra = tuple(server.pop("extra_args", ()))
         argv = server_argv(
-            binary=binary, model=model, socket="{socket}", api_key_file="{api_key_file}", alias=plan.alias,
-            settings=server, extra=(*own_extra, *extra), flags=flags, device=device, slot_save_path="{slots_dir}",
+            binary=binary, model=model.path, mmproj=model.mmproj, socket="{socket}", api_key_file="{api_key_file}",
+            alias=plan.alias, settings=server, extra=(*own_extra, *extra), flags=flags, device=device, slot_save_path="{slots_dir}",
         )  # fmt: skip
         recipe, parallel, ctx = plan.recipe, server["parallel"], server["ctx_size"]
         specs.append(
             InstanceSpec(
                 name=f"{plan.name}-{i}", model=plan.name, argv=argv, slots=parallel,
                 ctx_tokens=ctx if server.get("kv_unified") else ctx // parallel, memory_bytes=memory,
-                build=build.id if build else "", files=(str(model),), restart=recipe.restart, health=recipe.health,
+                build=build.id if build else "", files=model.all, restart=recipe.restart, health=recipe.health,
                 lifecycle=recipe.lifecycle,
                 may_shrink="ctx_size" not in settings_by_hand(plan),
             )

@@ -25,7 +25,7 @@ class Room:
     used_bytes: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def place(self, plan: Plan, model: Path, device: str) -> tuple[Plan, Mapping[str, int]]:
+    def place(self, plan: Plan, model: Path, device: str, *, mmproj_bytes: int = 0) -> tuple[Plan, Mapping[str, int]]:
         """`plan` with what memory decides filled in, and the bytes it takes per device.
 
         Raises FitError if it cannot fit. An architecture whose memory nobody has worked out is not refused, only
@@ -38,7 +38,7 @@ class Room:
             self.notes.append(f"{plan.name}: memory is not planned yet, the model is not here; see `nemotron-ops plan`")
             return plan, {}
         try:
-            found = self._placement(plan, read_header(model), device)
+            found = self._placement(plan, read_header(model), device, mmproj_bytes)
         except UnknownArchitectureError as exc:
             self.notes.append(f"{plan.name}: {exc.message}; its memory is not planned")
             return plan, {}
@@ -81,12 +81,12 @@ class Room:
             return replace(plan, recipe=replace(plan.recipe, model=replace(model, quant=other)))
         return plan
 
-    def _placement(self, plan: Plan, header: Header, device: str) -> Placement:
+    def _placement(self, plan: Plan, header: Header, device: str, mmproj_bytes: int = 0) -> Placement:
         from nemotron_ops.memory import fit
 
         return fit.choose(
             header, self.app.facts, plan.server, asked=settings_by_hand(plan), backend=self.backend,
-            devices=(device,) if device else (), used_bytes=self.used_bytes,
+            devices=(device,) if device else (), used_bytes=self.used_bytes, mmproj_bytes=mmproj_bytes,
         )  # fmt: skip
 
     def capacity_bytes(self) -> Mapping[str, int]:

@@ -68,6 +68,7 @@ def server_argv(
     api_key_file: Path | str,
     alias: str,
     settings: Mapping[str, Any],
+    mmproj: Path | str | None = None,
     extra: Sequence[str] = (),
     flags: Flags | None = None,
     device: str = "",
@@ -82,6 +83,8 @@ def server_argv(
     argv = [str(binary), "--model", str(model), "--alias", alias, "--host", str(socket)]
     argv += ["--api-key-file", str(api_key_file), "--metrics", "--slots", _no_ui(flags), "--offline"]
     argv += ["--log-colors", "off", "--log-prefix", "--log-timestamps"]
+    if mmproj:
+        argv += ["--mmproj", str(mmproj)]
     if device:
         argv += ["--device", device]
     if slot_save_path:

@@ -104,3 +104,23 @@ def test_after_a_power_cut_bytes_that_were_lost_are_found_before_they_are_served
     refused = installation.run(*words, code=7)
     assert file.name in refused.stderr
     assert "hint: `nemotron-ops models rm" in refused.stderr
+
+
+def test_a_projector_is_fetched_and_passed_on_only_where_the_recipe_asks_for_it(
+    installation: Installation, tmp_path: Path
+) -> None:
+    own = installation.home / "config" / "recipes"
+    own.mkdir(parents=True)
+    (own / "omni.toml").write_text(f'[model]\nrepo = "{REPO}"\nquant = "Q8_0"\nmmproj = true\n')
+    (own / "plain.toml").write_text(f'[model]\nrepo = "{REPO}"\nquant = "Q8_0"\n')
+    with Hub() as hub:
+        hub.add(REPO, FILE.format("Q8_0"), synthetic.ensure("moe", tmp_path))
+        hub.add(REPO, "mmproj-F16.gguf", synthetic.ensure("dense", tmp_path))
+        online = installation.with_env(hub.env)
+        online.run("fetch", "plain")
+        assert not [s for s in hub.file_requests() if "mmproj" in s.path]
+        online.run("fetch", "omni")
+    plain = installation.json("serve", "plain", "--dry-run")["instances"][0]["argv"]
+    omni = installation.json("serve", "omni", "--dry-run")["instances"][0]["argv"]
+    assert "--mmproj" not in plain
+    assert Path(omni[omni.index("--mmproj") + 1]).name == "mmproj-F16.gguf"
