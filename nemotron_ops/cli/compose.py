@@ -189,7 +189,8 @@ def _instances(
         own_extra = tuple(server.pop("extra_args", ()))
         argv = server_argv(
             binary=binary, model=model.path, mmproj=model.mmproj, socket="{socket}", api_key_file="{api_key_file}",
-            alias=plan.alias, settings=server, extra=(*own_extra, *extra), flags=flags, device=device, slot_save_path="{slots_dir}",
+            alias=plan.alias, settings=server, extra=(*own_extra, *extra), flags=flags, device=device,
+            slot_save_path="{slots_dir}",
         )  # fmt: skip
         recipe, parallel, ctx = plan.recipe, server["parallel"], server["ctx_size"]
         specs.append(
