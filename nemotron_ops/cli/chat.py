@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
 @click.option("--show-special", is_flag=True, help="Show where thinking starts (<think>) and ends (</think>).")
 @click.option("--once", "prompt", metavar="PROMPT", help="Ask this one question, print the answer, end.")
 @click.option("--url", default="", help="Base URL of an endpoint, ending in /v1 [default: the running supervisor's].")
+@click.option("--target", "remote", default="", metavar="TARGET", help="Talk to another machine, through ssh.")
+@click.option("--remote-port", type=click.IntRange(1, 65535), default=8001, show_default=True, help="Its port there.")
 @click.option("--api-key-file", type=click.Path(path_type=Path, dir_okay=False), help="File with the key to show.")
 @dry_run_option
 @json_option
 def chat(
-    target: str, profile: str, show_special: bool, prompt: str | None, url: str, api_key_file: Path | None,
-    dry_run: bool, as_json: bool,
+    target: str, profile: str, show_special: bool, prompt: str | None, url: str, remote: str, remote_port: int,
+    api_key_file: Path | None, dry_run: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Talk to a model.
 
@@ -37,14 +40,20 @@ def chat(
     """
     if as_json and prompt is None and not dry_run:
         raise UsageError("cannot print a conversation as JSON", hint="ask one question: --once PROMPT")
-    with App() as app:
-        base_url = url or _running(app, target)
-        if not base_url:
+    name = f"{target}:{profile}" if profile else target
+    with App() as app, ExitStack() as stack:
+        base_url = url
+        if remote and not dry_run:
+            from nemotron_ops.cli.tunnel import through
+
+            base_url = stack.enter_context(through(app, remote, remote_port=remote_port))
+        base_url = base_url or ("" if remote else _running(app, target))
+        if not base_url and not remote:
             _llama_cli(app, target, profile, prompt, show_special=show_special, dry_run=dry_run, as_json=as_json)
             return
-        name = f"{target}:{profile}" if profile else target
         if dry_run:
-            app.ui.json({"url": base_url, "model": name}) if as_json else app.ui.data(f"{base_url}  model {name}")
+            where = base_url or f"{remote}, port {remote_port}, through ssh"
+            app.ui.json({"url": where, "model": name}) if as_json else app.ui.data(f"{where}  model {name}")
             return
         key = api_key_file.read_text().split()[0] if api_key_file else app.env.get("NEMOTRON_OPS_API_KEY", "")
         _Conversation(app, base_url, name, key, show_special=show_special, quiet=as_json).run(prompt)

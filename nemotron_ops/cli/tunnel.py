@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -11,6 +15,8 @@ import click
 from nemotron_ops.cli.app import App, dry_run_option
 from nemotron_ops.cli.deploy import reach, ssh_option
 from nemotron_ops.errors import DeployError, UsageError
+
+OPEN_S = 30.0
 
 
 @click.command()
@@ -38,6 +44,40 @@ def tunnel(target: str, port: int, remote_port: int, ssh_config: Path | None, dr
             return
         app.ui.say(f"http://127.0.0.1:{port}/v1 is {connection.target}'s, until Ctrl-C")
         os.execvp(argv[0], argv)
+
+
+@contextmanager
+def through(app: App, target: str, *, remote_port: int) -> Iterator[str]:
+    """The base URL at which `target`'s endpoint is reached while the block runs.
+
+    Raises DeployError if the target cannot be reached, or nothing answers there.
+    """
+    from nemotron_ops.deploy.ssh import tunnel_argv
+
+    with reach(app, (target,), system=None, config=None) as there:
+        if len(there.connections) != 1:
+            raise UsageError("cannot talk to several targets at once")
+        connection = there.connections[0]
+    port = free_port(0)
+    argv = tunnel_argv(connection.target, config=connection.config, port=port, remote_port=remote_port)
+    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as ssh:
+        try:
+            _wait_open(ssh, target, port)
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            ssh.terminate()
+
+
+def _wait_open(ssh: subprocess.Popen[bytes], target: str, port: int) -> None:
+    deadline = time.monotonic() + OPEN_S
+    while time.monotonic() < deadline:
+        if ssh.poll() is not None:
+            raise DeployError(f"cannot reach {target}: ssh ended with {ssh.returncode}")
+        with socket.socket() as s:
+            if s.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise DeployError(f"cannot reach {target}: no tunnel after {OPEN_S:.0f} s")
 
 
 def free_port(port: int) -> int:

@@ -95,6 +95,11 @@ def test_a_dry_run_changes_nothing(host: Host, laptop: Laptop) -> None:
     assert host.ssh(f"find {ROOT} -maxdepth 2 | sort", user="deploy") == before
 
 
+def test_chat_reaches_the_target_through_ssh(host: Host, laptop: Laptop) -> None:
+    said = laptop.run("chat", "tiny", "--target", target(host), "--once", "What is 2 + 2?", "--json").stdout
+    assert json.loads(said)["content"] == "2 + 2 = 4."
+
+
 def test_an_upgrade_under_load_fails_no_request_and_can_be_rolled_back(
     host: Host, laptop: Laptop, eventually: Eventually
 ) -> None:
