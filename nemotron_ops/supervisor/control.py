@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 
 from nemotron_ops.errors import ControlError
@@ -55,7 +55,8 @@ def _asked(layout: Layout, verb: str, args: dict[str, Any], timeout_s: float | N
         sock.settimeout(timeout_s)
         try:
             sock.connect(str(path))
-            sock.sendall(json.dumps({"verb": verb, **args}).encode() + b"\n")
+            with suppress(BrokenPipeError):  # refused before it was asked: the refusal is there to be read
+                sock.sendall(json.dumps({"verb": verb, **args}).encode() + b"\n")
         except OSError as exc:
             raise ControlError(
                 f"cannot reach a supervisor: {_cause(exc)} ({path})", hint="start one with `nemotron-ops serve RECIPE`"

@@ -76,6 +76,7 @@ def test_a_hung_supervisor_is_bitten_by_the_watchdog_and_the_model_stays(host: H
     drop_in = "/run/systemd/system/nemotron-ops.service.d"
     host.ssh(f"mkdir -p {drop_in}; printf '[Service]\\nWatchdogSec=3s\\n' > {drop_in}/w.conf; systemctl daemon-reload")
     host.ssh("/opt/nemotron-ops/current/venv/bin/nemotron-ops service restart")  # to learn of the shorter watchdog
+    eventually(lambda: host.ssh("systemctl is-active nemotron-ops || true") == "active")  # from here on it is watched
     before = engine(host)
     restarts = int(host.ssh("systemctl show -P NRestarts nemotron-ops"))
     host.ssh("kill -STOP $(systemctl show -P MainPID nemotron-ops)")

@@ -232,4 +232,4 @@ def test_the_kernels_lines_about_memory_name_the_pid() -> None:
     [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("::1", "[::1]"), ("gpu", "gpu")],
 )
 def test_the_endpoint_is_an_address_that_a_client_can_use(host: str, said: str) -> None:
-    assert url(host, 8001) == f"http://{said}:8001/v1"
+    assert url("http", host, 8001) == f"http://{said}:8001/v1"
