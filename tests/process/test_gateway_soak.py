@@ -6,7 +6,6 @@ import http.client
 import json
 import os
 import random
-import shutil
 import socket
 import ssl
 import threading
@@ -18,11 +17,11 @@ from typing import Any
 import pytest
 
 from nemotron_ops.supervisor.snapshot import ModelView
+from tests.certificates import self_signed
 from tests.gateway_engine import ScriptedEngine, dies_after, says, well
 from tests.gateway_stage import Stage, gateway, open_request
 
 pytestmark = pytest.mark.process
-DATA = Path(__file__).parent / "data"
 CHAT = "/v1/chat/completions"
 BODY: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Say it"}]}
 CLIENTS, ROUNDS = 6, 60
@@ -168,11 +167,11 @@ def test_any_json_to_any_route_is_answered_in_json(stage: Stage, tmp_path: Path,
 
 
 def test_tls_is_spoken_and_a_new_certificate_taken_over(tmp_path: Path, eventually: Callable[..., None]) -> None:
-    certificate = tmp_path / "tls.pem"
-    shutil.copy(DATA / "gateway-tls.pem", certificate)
+    certificate, key = tmp_path / "tls.pem", tmp_path / "key.pem"
+    self_signed(certificate, key, organisation="first")
 
     def subject() -> str:
-        context = ssl.create_default_context(cadata=certificate.read_text().partition("-----END PRIVATE KEY-----")[2])
+        context = ssl.create_default_context(cafile=certificate)
         with (
             socket.create_connection(stage.address, timeout=30) as raw,
             context.wrap_socket(raw, server_hostname="localhost") as s,
@@ -189,9 +188,9 @@ def test_tls_is_spoken_and_a_new_certificate_taken_over(tmp_path: Path, eventual
         except ssl.SSLError:
             return False
 
-    with gateway(tmp_path, "--tls-cert", str(certificate)) as stage:
-        assert "localhost" in subject()
+    with gateway(tmp_path, "--tls-cert", str(certificate), "--tls-key", str(key)) as stage:
+        assert "first" in subject()
         plain = stage.raw(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert plain == (0, b"")
-        shutil.copy(DATA / "gateway-tls-renewed.pem", certificate)
+        self_signed(certificate, key, organisation="renewed")
         eventually(renewed)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import ssl
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.certificates import self_signed
 from tests.installation import Installation
 
 pytestmark = pytest.mark.real
@@ -28,11 +28,7 @@ def test_tls_is_spoken_where_a_certificate_is_set_and_the_supervisor_lets_it_liv
     installation: Installation, free_port: Callable[[], int], tmp_path: Path, eventually: Callable[..., None]
 ) -> None:
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
-         "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", cert],
-        check=True, capture_output=True,
-    )  # fmt: skip
+    self_signed(cert, key)
     settings(installation, f'tls_cert = "{cert}"\ntls_key = "{key}"\n')
     port = free_port()
     ready = installation.run("serve", "tiny", "--detach", "--port", str(port))
