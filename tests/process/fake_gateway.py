@@ -14,8 +14,15 @@ import signal
 import socket
 from pathlib import Path
 
+ACCEPTED_S = 0.2  # from the kernel's accept to a task that answers
+answering: set[asyncio.Task[None]] = set()
+
 
 async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    answering.add(task)
+    task.add_done_callback(answering.discard)
     await reader.readline()
     body = str(os.getpid()).encode()
     writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
@@ -62,6 +69,8 @@ async def main() -> None:
     await done.wait()
     server.close()
     following.cancel()
+    await asyncio.sleep(ACCEPTED_S)
+    await asyncio.gather(*answering, return_exceptions=True)
 
 
 if __name__ == "__main__":
