@@ -80,13 +80,13 @@ class Stage:
     # ---- the supervisor
 
     def up(self, *, wait: bool = True) -> subprocess.Popen[bytes]:
-        """Start a supervisor; with `wait`, until it answers."""
+        """Start a supervisor; with `wait`, until it answers and has its first configuration (or has ended)."""
         home = str(self.folder / "home")
         self.options.write_text(json.dumps({"home": home, "port": 0, "config": str(self.config), **self.settings}))
         env = {**os.environ, "FAKE_INFLIGHT": str(self.inflight_file), "FAKE_SEEN": str(self.seen)}
         env["PYTHONPATH"] = str(Path(__file__).parent.parent)
         with (self.folder / "supervisor.out").open("ab") as out:
-            self.process = subprocess.Popen(
+            self.process = process = subprocess.Popen(
                 [sys.executable, str(PROCESS / "supervised.py"), str(self.options)], env=env, stdin=subprocess.DEVNULL,
                 stdout=out, stderr=out, start_new_session=True,
             )  # fmt: skip
@@ -94,7 +94,9 @@ class Stage:
             self.until(lambda: self.process and (control.running(self.layout) or self.process.poll() is not None))
             assert self.process.poll() is None, self.said()
             self.port = int(self.ask("status")["endpoint"]["port"])
-        return self.process
+            if json.loads(self.config.read_text())["instances"]:
+                self.until(lambda: process.poll() is not None or self.ask("snapshot")["snapshot"]["models"])
+        return process
 
     def kill(self) -> None:
         """SIGKILL to the supervisor, and nothing else."""
