@@ -8,16 +8,19 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from nemotron_ops.service.notify import Notifier, Seen, under_service_manager, watchdog_period_s
+from nemotron_ops.service.systemd import Manager
+from nemotron_ops.service.units import Scope
 from nemotron_ops.supervisor.snapshot import Snapshot, State
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wires:
-    """What `supervise` gets: what to call with each snapshot, at each tick, and around a reload."""
+    """What `supervise` gets: what to call with each snapshot, at each tick, around a reload, and at the end."""
 
     on_snapshot: Callable[[Snapshot], None]
     on_tick: Callable[[], None]
     on_reload: Callable[[bool], None]
+    socket_stays: Callable[[], bool] = lambda: True
 
 
 def wired(env: Mapping[str, str], on_snapshot: Callable[[Snapshot], None], *, lazy: Collection[str] = ()) -> Wires:
@@ -40,7 +43,11 @@ def wired(env: Mapping[str, str], on_snapshot: Callable[[Snapshot], None], *, la
     def reload(begins: bool) -> None:
         notifier.reloading(time.monotonic()) if begins else notifier.reloaded()
 
-    return Wires(on_snapshot=told, on_tick=notifier.alive if watched else lambda: None, on_reload=reload)
+    manager = Manager(scope=Scope.SYSTEM if env.get("NEMOTRON_OPS_SYSTEM") else Scope.USER)
+    return Wires(
+        on_snapshot=told, on_tick=notifier.alive if watched else lambda: None, on_reload=reload,
+        socket_stays=manager.socket_stays,
+    )  # fmt: skip
 
 
 def seen(snapshot: Snapshot, begun: Collection[str]) -> list[Seen]:

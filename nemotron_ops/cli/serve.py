@@ -126,6 +126,7 @@ def _run(app: App, wish: Wish, composed: Composed, *, as_json: bool) -> int:
         host=endpoint.host, port=endpoint.port, scheme=endpoint.scheme,
         gateway_argv=gateway_argv(endpoint, app.layout), exit_on_failed=True,
         on_tick=wires.on_tick, on_reload=wires.on_reload, free_bytes=free_bytes(app.env),
+        socket_stays=wires.socket_stays,
     )  # fmt: skip
     with serving(app, composed.plans):
         return supervise(

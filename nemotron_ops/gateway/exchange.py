@@ -87,6 +87,8 @@ class Exchange:
         except Refusal as refusal:
             self.refuse(refusal)
         except asyncio.CancelledError:
+            if self.client.transport is not None:  # not its client's doing: the time for draining is over
+                self.refuse(Refusal(status=503, code="stopping", message="shutting down", retry_after_s=5))
             self.cause = self.cause or "client_gone"
             raise
         except Exception as exc:  # noqa: BLE001  a bug in one request must not leave its client without an answer

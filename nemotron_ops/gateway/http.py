@@ -24,6 +24,7 @@ METHODS = frozenset({b"GET", b"POST", b"HEAD", b"OPTIONS", b"DELETE", b"PUT", b"
 ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"authorization", b"content-type"})
 HELD_BYTES = 1 << 18
 LINGER_S = 2.0
+RETIRE_S = 1.0  # silence after which a connection that is to end is taken to bring no further request
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +61,12 @@ class ClientConnection(asyncio.Protocol):
         self.peer = ""
         self.deadline = loop.time() + owner.limits.head_s
         self.busy = False  # a request is being answered
-        self.closing = False  # no further request
+        self.closing = False  # no further request is promised
         self.on_gone: Callable[[], None] | None = None
         self.on_pause: Callable[[bool], None] | None = None
         self.began = False  # the answer's head is out
         self.chunked = False
+        self._promised = False  # the head of the answer in progress lets the client send another request
         self.bytes_out = 0
         self._request: Request | None = None
         self._waiting: deque[Request] = deque()
@@ -109,10 +111,11 @@ class ClientConnection(asyncio.Protocol):
         assert request is not None
         self.chunked = not request.http_1_0
         self.began = True
+        self._promised = request.keep_alive and self.chunked and not self.closing
         self._write(
             response_head(
-                status, content_type=content_type, length=None, chunked=self.chunked,
-                keep_alive=request.keep_alive and self.chunked and not self.closing, extra=extra,
+                status, content_type=content_type, length=None, chunked=self.chunked, keep_alive=self._promised,
+                extra=extra,
             )
         )  # fmt: skip
 
@@ -122,10 +125,9 @@ class ClientConnection(asyncio.Protocol):
 
     def end(self) -> None:
         """The regular end of an answer that has begun."""
-        request = self._request
         if self.chunked:
             self._write(b"0\r\n\r\n")
-        self._done(self.chunked and request is not None and request.keep_alive and not self.closing)
+        self._done(self._promised)
 
     def abort(self) -> None:
         """End an answer so that nobody takes it for a whole one: what is written goes out, no last chunk follows."""
@@ -140,6 +142,15 @@ class ClientConnection(asyncio.Protocol):
         self.closing = True
         if not self.busy and self.transport is not None:
             self.transport.close()
+
+    def retire(self) -> None:
+        """Promise nothing more, and lose nothing: a request that is on its way is answered with `Connection: close`.
+
+        Without one, `check_deadline` closes the connection once it has been silent for RETIRE_S.
+        """
+        self.closing = True
+        if not self.busy and not self._mid_request() and not self._lingering:
+            self.deadline = min(self.deadline, self.loop.time() + RETIRE_S)
 
     def check_deadline(self, now: float) -> None:
         """Close a connection that is idle or too slow. Called about once a second."""
@@ -336,7 +347,7 @@ class ClientConnection(asyncio.Protocol):
         self.busy = False
         self.on_gone = None
         self.on_pause = None
-        self.deadline = self.loop.time() + self.owner.limits.idle_s
+        self.deadline = self.loop.time() + (RETIRE_S if self.closing else self.owner.limits.idle_s)
         if not keep:
             self.closing = True
             self._waiting.clear()

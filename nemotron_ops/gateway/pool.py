@@ -118,7 +118,7 @@ class Pool:
 
         `again` goes before all others. `waiting` is called now and then while it waits.
         """
-        if self.stopping or self.snapshot.stopping:
+        if self.snapshot.stopping:
             raise Refusal(status=503, code="stopping", message="shutting down", retry_after_s=5)
         future: asyncio.Future[None] = self.loop.create_future()
         ticket.granted = lambda: None if future.done() else future.set_result(None)

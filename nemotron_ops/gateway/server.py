@@ -28,6 +28,8 @@ from nemotron_ops.gateway.replies import Refusal
 from nemotron_ops.gateway.routes import Api, Kind, Route, Scope
 
 SWEEP_S = 1.0
+DRAIN_POLL_S = 0.02
+CUT_S = 1.0  # for the last words of what was cut to go out
 LARGE_BYTES = 1 << 20
 ID_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
 UNKNOWN = Route(method="", path="", kind=Kind.LOCAL, scope=Scope.PUBLIC, api=Api.OTHER, upstream="", about="")
@@ -58,6 +60,8 @@ class Gateway:
         self.clients.add(connection)
         if len(self.clients) > self.options.max_connections or self.pool.stopping:
             connection.close_when_idle()
+        elif self.pool.stopping:
+            connection.retire()  # accepted just before the door was closed
 
     def closed(self, connection: ClientConnection) -> None:
         """A client's connection is gone."""
@@ -207,23 +211,34 @@ class Gateway:
             sys.stderr.flush()
 
     async def _drain(self, servers: list[asyncio.Server]) -> None:
-        """Accept nothing new, let running answers end, then cut what is left."""
+        """Accept nothing new, answer what was accepted, then cut what is left.
+
+        New clients wait in the listening socket's backlog, which belongs to whoever else holds the socket.
+        """
         self.pool.stopping = True
         for server in servers:
             server.close()
         for connection in list(self.clients):
-            connection.close_when_idle()
-        if self.running:
-            await asyncio.wait(self.running, timeout=self.options.drain_s)
+            connection.retire()
+        await self._until_all_left(self.options.drain_s)
         for task in list(self.running):
             task.cancel()
-        if self.running:
-            await asyncio.wait(self.running, timeout=1)
+        await self._until_all_left(CUT_S)
         for connection in list(self.clients):
             if connection.transport is not None:
                 connection.transport.abort()
         self.pool.close()
         await asyncio.sleep(0.01)  # lets the loop close what was aborted: uvloop waits for ever for what is not
+
+    async def _until_all_left(self, within_s: float) -> None:
+        """Wait until no client is connected and nothing runs, closing who has gone silent."""
+        end = self.loop.time() + within_s
+        while self.loop.time() < end:
+            await asyncio.sleep(DRAIN_POLL_S)  # first, so that connections just accepted are in `clients`
+            if not self.clients and not self.running:
+                return
+            for connection in list(self.clients):
+                connection.check_deadline(self.loop.time())
 
 
 def request_id(request: Request) -> str:

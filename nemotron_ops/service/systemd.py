@@ -13,7 +13,7 @@ from pathlib import Path
 from nemotron_ops.errors import ServiceError
 from nemotron_ops.proc import Finished, run
 from nemotron_ops.progress import Report, Step
-from nemotron_ops.service.units import SERVICE, Scope
+from nemotron_ops.service.units import SERVICE, SOCKET, Scope
 
 PROPERTIES = "ActiveState,SubState,StatusText,NRestarts,Result,MainPID,InvocationID,ExecMainStatus,UnitFileState,Job"
 POLL_S = 0.2
@@ -65,6 +65,15 @@ class Manager:
 
     def status(self, unit: str = SERVICE) -> UnitStatus:
         return parse_status(self.ctl("show", "--property", PROPERTIES, unit).stdout)
+
+    def socket_stays(self) -> bool:
+        """Whether the socket goes on listening when the service ends: not where its own stop is queued, or done.
+
+        True also where that cannot be known: the socket is another unit's then.
+        """
+        said = self.ctl("show", "--property", f"LoadState,{PROPERTIES}", SOCKET, timeout_s=5).stdout
+        now = parse_status(said)
+        return "LoadState=loaded" not in said or (now.up and not now.job)
 
     def journal(self, *, unit: str = SERVICE, lines: int = 30, invocation: str = "") -> tuple[str, ...]:
         """The last lines of a unit's journal, of one run of it if `invocation` is given."""

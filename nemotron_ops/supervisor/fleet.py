@@ -36,6 +36,7 @@ class Fleet:
         self.keepers: dict[str, Keeper] = {}
         self.snapshot = Snapshot()
         self.stopping = False
+        self.hurried = asyncio.Event()  # set: no stop waits for requests in flight
         self.showing = False  # not before adoption and configuration: a gateway goes on with what it knows
         self.pending: dict[str, bool] = {}  # id -> pressing; wants to start and has no seat yet
         self.held: dict[str, bool] = record.read_held(ground.layout)
@@ -184,15 +185,19 @@ class Fleet:
     async def stop_all(self) -> None:
         """Last come, first go: the instances with the highest start order stop first."""
         self.stopping = True
+        self.changed()
         self.pending.clear()
         for order in sorted({k.spec.lifecycle.start_order for k in self.keepers.values()}, reverse=True):
             group = [k for k in self.keepers.values() if k.spec.lifecycle.start_order == order]
             for keeper in group:
                 self.stop(keeper)
+                if self.hurried.is_set():
+                    keeper.tell(Event.HURRY)
             await self.until(lambda: all(k.at_rest and not k.record for k in group))  # noqa: B023 - awaited here
 
     def hurry(self) -> None:
         """Do not wait for requests in flight any longer."""
+        self.hurried.set()
         for keeper in self.keepers.values():
             keeper.tell(Event.HURRY)
 

@@ -67,9 +67,15 @@ def listen(at: Address) -> socket.socket:
     return sock
 
 
+def passed(env: Mapping[str, str], pid: int) -> bool:
+    """Whether somebody else opened the listening socket for process `pid` (LISTEN_FDS) and may hold it after us."""
+    count = env.get("LISTEN_FDS", "")
+    return env.get("LISTEN_PID") == str(pid) and count.isdigit() and int(count) > 0
+
+
 def given(env: Mapping[str, str], pid: int) -> socket.socket | None:
     """The socket that systemd passed to process `pid` (LISTEN_FDS), if any."""
-    if env.get("LISTEN_PID") != str(pid) or not env.get("LISTEN_FDS", "").isdigit() or int(env["LISTEN_FDS"]) < 1:
+    if not passed(env, pid):
         return None
     sock = socket.socket(fileno=3)
     sock.setblocking(False)
@@ -153,6 +159,28 @@ class Gateway:
         if self.record is not None:
             self._relieve()
             self._replacing.set()
+
+    async def drain(self, *, within_s: float, hurried: asyncio.Event) -> None:
+        """Have the gateways answer what they have accepted, accept nothing more, and end.
+
+        Returns when they have, after `within_s`, or once `hurried` is set; `stop` ends what is left. The caller has
+        ended `run`.
+        """
+        self._stopping.set()
+        gateways = [r for r in (self.record, *self.relieved) if r is not None]
+        for old in gateways:
+            process.send(old.pid, old.started, signal.SIGTERM)
+        hurry = asyncio.create_task(hurried.wait())
+        try:
+            async with asyncio.timeout(within_s):
+                for old in gateways:
+                    end = asyncio.create_task(process.ended(old.pid, old.started))
+                    await asyncio.wait((end, hurry), return_when=asyncio.FIRST_COMPLETED)
+                    end.cancel()
+        except TimeoutError:
+            pass
+        finally:
+            hurry.cancel()
 
     async def stop(self, *, within_s: float) -> None:
         """SIGTERM, then SIGKILL: by now every request is answered or was cut."""

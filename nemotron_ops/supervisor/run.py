@@ -1,6 +1,8 @@
 """`supervise`: the supervisor from its lock to its exit code. asyncio, signals.
 
 SIGTERM, SIGINT    drain, stop everything, end with 0; a second one stops waiting for requests in flight
+                   (where the service manager keeps the listening socket for the next start, the gateway ends first:
+                   it answers what it has accepted, and who comes later waits in the socket's backlog)
 SIGHUP             reload
 (SIGKILL, crash)   engines and gateway go on; the next supervisor finds and adopts them
 """
@@ -24,7 +26,7 @@ from nemotron_ops.paths import Layout
 from nemotron_ops.supervisor import adopt, lock, logfiles, record, rollout
 from nemotron_ops.supervisor.changes import Changes, check, diff
 from nemotron_ops.supervisor.fleet import Fleet
-from nemotron_ops.supervisor.gateway_process import Address, Gateway, Probe, given
+from nemotron_ops.supervisor.gateway_process import Address, Gateway, Probe, given, passed
 from nemotron_ops.supervisor.journal import Entry, Journal
 from nemotron_ops.supervisor.keeper import Ground
 from nemotron_ops.supervisor.server import ControlServer
@@ -34,6 +36,7 @@ from nemotron_ops.supervisor.verbs import Verbs
 
 RESUME = "NEMOTRON_OPS_RESUME"  # descriptors handed to the next version by `reload --exec`
 GATEWAY_STOP_S = 5.0
+GATEWAY_DRAIN_S = 60.0  # its own limit is 30 s (gateway.options); this is for one that hangs
 ROTATE_PERIOD_S = 5.0
 TICK_S = 1.0
 
@@ -45,7 +48,8 @@ class Options:
     `gateway_argv` is the gateway's complete command; `--listen-fd N --control PATH` are added. `exit_on_failed`: end
     with the error's exit code once every instance has failed. `free_bytes` says what each device has free now.
     `on_tick` is called each second from the supervisor's own loop (a watchdog's heartbeat), `on_reload` with True when
-    a reload begins and with False when it has ended, well or not.
+    a reload begins and with False when it has ended, well or not. `socket_stays` says, at the end, whether whoever
+    passed us the listening socket (LISTEN_FDS) will go on listening: if not, new requests are refused while we drain.
     """
 
     gateway_argv: tuple[str, ...]
@@ -57,6 +61,7 @@ class Options:
     free_bytes: Callable[[], Mapping[str, int]] | None = None
     on_tick: Callable[[], None] = lambda: None
     on_reload: Callable[[bool], None] = lambda begins: None
+    socket_stays: Callable[[], bool] = lambda: True
 
 
 def supervise(
@@ -152,8 +157,6 @@ class Supervisor:
 
     def end(self) -> None:
         """Stop everything and return."""
-        self.fleet.stopping = True
-        self.fleet.changed()
         self._end.set()
 
     def end_for_exec(self) -> None:
@@ -190,6 +193,10 @@ class Supervisor:
             await rollout.apply(self.fleet, config)
 
     async def _shut_down(self, fleet: asyncio.Task[None], gateway: asyncio.Task[None]) -> None:
+        if passed(self.env, os.getpid()) and await asyncio.to_thread(self.options.socket_stays):
+            gateway.cancel()
+            await asyncio.gather(gateway, return_exceptions=True)
+            await self.gateway.drain(within_s=GATEWAY_DRAIN_S, hurried=self.fleet.hurried)
         await self.fleet.stop_all()
         gateway.cancel()
         await asyncio.gather(gateway, return_exceptions=True)
