@@ -97,7 +97,9 @@ def import_build(
             workdir = scratch / "selftest"
             backend, source = Backend(manifest["plan"]["backend"]), source_from_json(manifest["plan"]["source"])
             proof = selftest.prove(backend, source.short, made, workdir=workdir, env=env, report=report)
-            build = store.publish(layout, manifest["id"], {**manifest, "selftest": proof.to_json()})
+            build = store.publish(
+                layout, manifest["id"], {**manifest, "selftest": proof.to_json(), "imported_at": store.now()}
+            )
             return _activated(layout, build, activate=activate)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -8,6 +8,7 @@
     builds/.locks/ID.lock             held by whoever builds ID
     builds/.steps.json                seconds per step of past builds, for the estimate
     builds/.fixes.json                ids that failed their self-test, and the fixes that they need
+    builds/.trash/                    on its way out; emptied by whoever comes next
 
 A folder gets its final name by rename when everything in it is on disk, so a kill at any moment leaves either no
 build or a whole one. `current` is a pointer file: changing it takes no copying and can be undone.
@@ -73,6 +74,11 @@ class Build:
     @property
     def made_at(self) -> float:
         return float(self.manifest.get("made_at", 0))
+
+    @property
+    def imported(self) -> bool:
+        """Whether it was made on another machine."""
+        return "imported_at" in self.manifest
 
     @property
     def size_bytes(self) -> int:
@@ -200,11 +206,6 @@ def remove(layout: Layout, build: Build, *, force: bool = False) -> None:
             if pointer["current"] == build.id:
                 _point(layout, "", pointer["previous"])
     shutil.rmtree(layout.builds / ".trash", ignore_errors=True)
-
-
-def prunable(builds: tuple[Build, ...], *, keep: int, protected: frozenset[str]) -> tuple[Build, ...]:
-    """Builds beyond the newest `keep`, without the protected ones (current, previous, in use)."""
-    return tuple(b for b in builds[keep:] if b.id not in protected)
 
 
 def leftovers(layout: Layout) -> tuple[Path, ...]:

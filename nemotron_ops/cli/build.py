@@ -11,8 +11,10 @@ import click
 
 from nemotron_ops.build.spec import Backend, BuildOptions, BuildRequest
 from nemotron_ops.cli.app import App, dry_run_option, json_option
+from nemotron_ops.cli.builds_retention import prune_old, removed_json
 
 if TYPE_CHECKING:
+    from nemotron_ops.build.pruning import Removed
     from nemotron_ops.build.run import Prepared
     from nemotron_ops.build.store import Build
     from nemotron_ops.ui import Ui
@@ -39,12 +41,16 @@ if TYPE_CHECKING:
 @click.option("--force", is_flag=True, help="Build again even if this build exists.")
 @click.option("--offline", is_flag=True, help="Use only sources that are here already.")
 @click.option("--no-use", is_flag=True, help="Keep the build that is current.")
+@click.option(
+    "--keep", type=click.IntRange(-1), metavar="N",
+    help="Old builds are removed but for the newest N and those that are needed; -1 keeps all. Default: settings.toml.",
+)  # fmt: skip
 @dry_run_option
 @json_option
 def build(
     backend: str | None, ref: str, source: str, mirror: str, portable: bool, cuda_archs: tuple[str, ...],
     hip_archs: tuple[str, ...], zig: bool, jobs: int | None, cmake_args: tuple[str, ...], force: bool, offline: bool,
-    no_use: bool, dry_run: bool, as_json: bool,
+    no_use: bool, keep: int | None, dry_run: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Build llama.cpp for this machine, prove that it answers, and make it the current build.
 
@@ -69,7 +75,9 @@ def build(
             return
         signal.signal(signal.SIGTERM, interrupted)
         made = run.ensure_build(request, layout=app.layout, facts=app.facts, env=app.env, report=app.ui.report)
-        show_build(made, app.ui, as_json=as_json)
+        app.ui.end_bars()
+        removed = prune_old(app, keep=keep) if is_current(app, made) else None
+        show_build(made, app.ui, removed, as_json=as_json)
 
 
 def wants_zig(options: BuildOptions, app: App) -> bool:
@@ -126,9 +134,16 @@ def show_plan(prepared: Prepared, ui: Ui, *, as_json: bool) -> None:
         ui.data("\n" + " \\\n    ".join(command))
 
 
-def show_build(build: Build, ui: Ui, *, as_json: bool) -> None:
+def is_current(app: App, build: Build) -> bool:
+    from nemotron_ops.build import store
+
+    return store.current(app.layout) == build
+
+
+def show_build(build: Build, ui: Ui, removed: Removed | None, *, as_json: bool) -> None:
     if as_json:
-        ui.json({"id": build.id, "path": str(build.path), "manifest": build.manifest})
+        pruned = {"pruned": removed_json(removed)} if removed else {}
+        ui.json({"id": build.id, "path": str(build.path), "manifest": build.manifest, **pruned})
         return
     proof = build.manifest["selftest"]
     ui.data(f"{build.id}  llama.cpp {build.version}")

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from nemotron_ops.cli.app import App, dry_run_option, json_option
+from nemotron_ops.cli.builds_retention import needs, old_builds, prune_old, removed_json, told_size
 
 
 @click.group()
@@ -23,21 +24,25 @@ def list_builds(as_json: bool) -> None:
     """List builds, newest first; the current one is marked."""
     with App() as app:
         from nemotron_ops.build import store
+        from nemotron_ops.build.retention import reason_to_stay
         from nemotron_ops.ui import size
 
-        now = store.current(app.layout)
         found = store.listed(app.layout)
+        needed = needs(app, [b.id for b in found])
         if as_json:
-            app.ui.json([summary(b, current=bool(now and b.id == now.id)) for b in found])
+            app.ui.json([
+                {**summary(b, current=b.id == needed.current), "kept": reason_to_stay(b, needed)} for b in found
+            ])  # fmt: skip
             return
         rows = [
             (
-                "*" if now and b.id == now.id else "", b.id, b.version, b.backend,
+                "*" if b.id == needed.current else "", b.id, b.version, b.backend,
                 time.strftime("%Y-%m-%d %H:%M", time.localtime(b.made_at)), size(b.size_bytes),
+                reason_to_stay(b, needed),
             )
             for b in found
         ]  # fmt: skip
-        app.ui.table(("", "id", "llama.cpp", "backend", "made", "size"), rows)
+        app.ui.table(("", "id", "llama.cpp", "backend", "made", "size", "kept"), rows)
         if not found:
             app.ui.say("no builds yet; make one with: nemotron-ops build")
 
@@ -124,26 +129,44 @@ def rm(build: str, force: bool, dry_run: bool, as_json: bool) -> None:
 
 
 @builds.command()
-@click.option("--keep", type=click.IntRange(0), default=3, show_default=True, help="Newest builds to keep.")
+@click.option(
+    "--keep", type=click.IntRange(-1), help="Newest builds to keep; -1 for all. Default: as in settings.toml."
+)
 @dry_run_option
 @json_option
-def prune(keep: int, dry_run: bool, as_json: bool) -> None:
-    """Remove old builds and what interrupted ones left; never the current, the previous, or one that is running."""
+def prune(keep: int | None, dry_run: bool, as_json: bool) -> None:
+    """Remove old builds and what interrupted ones left.
+
+    Never the current build, the one that `rollback` goes back to, pinned and imported ones, and those in use. `build`
+    and `upgrade` do the same by themselves when the new build is current, but for what interrupted builds left.
+    """
     with App() as app:
-        import shutil
+        from nemotron_ops.build import pruning, store
 
-        from nemotron_ops.build import store
+        old, left = old_builds(app, keep=keep), store.leftovers(app.layout)
+        removed = pruning.outlook(old, left) if dry_run else pruning.prune(app.layout, old, left)
+        text = f"removed: {len(removed.builds)} builds and {len(removed.leftovers)} leftovers, {told_size(removed)}"
+        if not as_json:
+            for name in (*removed.builds, *removed.leftovers):
+                app.ui.say(f"{'would remove' if dry_run else 'removed'} {name}")
+        told(app, as_json, {**removed_json(removed), "dry_run": dry_run}, text)
 
-        found = store.listed(app.layout)
-        old = store.prunable(found, keep=keep, protected=protected(app, [b.id for b in found]))
-        left = store.leftovers(app.layout)
+
+@builds.command()
+@click.argument("build", default="current")
+@click.option("--off", is_flag=True, help="No longer: it may be removed again when it is old.")
+@dry_run_option
+@json_option
+def pin(build: str, off: bool, dry_run: bool, as_json: bool) -> None:
+    """Keep a build for good: no rule removes it, only `builds rm` does."""
+    with App() as app:
+        from nemotron_ops.build import pruning, store
+
+        found = store.find(app.layout, build)
         if not dry_run:
-            for build in old:
-                store.remove(app.layout, build)
-            for path in left:
-                shutil.rmtree(path, ignore_errors=True)
-        value = {"removed": [b.id for b in old], "leftovers": [str(p) for p in left], "dry_run": dry_run}
-        told(app, as_json, value, f"removed {len(old)} builds and {len(left)} leftovers")
+            pruning.pin(app.layout, found, on=not off)
+        word = "unpinned" if off else "pinned"
+        told(app, as_json, {"build": found.id, "pinned": not off, "dry_run": dry_run}, f"{word}: {found.id}")
 
 
 @builds.command()
@@ -205,6 +228,8 @@ def import_command(archive: Path, no_use: bool, as_json: bool) -> None:
         made = moving.import_build(
             archive, layout=app.layout, facts=app.facts, env=app.env, report=app.ui.report, activate=not no_use
         )
+        if not no_use:
+            prune_old(app)
         told(app, as_json, {"id": made.id, "path": str(made.path)}, f"imported: {made.id}")
 
 
@@ -228,22 +253,6 @@ def packages(refresh: bool, as_json: bool) -> None:
             return
         rows = [(p.name, p.version, p.commit[:12], p.number or "-", p.about) for p in known.packages]
         app.ui.table(("package", "version", "commit", "build number", ""), rows)
-
-
-def protected(app: App, ids: list[str]) -> frozenset[str]:
-    """Builds that must stay: current, previous, and those whose programs are running."""
-    from nemotron_ops.build import store
-
-    kept = [b.id for b in (store.current(app.layout), store.previous(app.layout)) if b]
-    return frozenset([*kept, *running(app, ids)])
-
-
-def running(app: App, ids: list[str]) -> list[str]:
-    """Builds out of which some process runs."""
-    import psutil
-
-    programs = [p.info["exe"] or "" for p in psutil.process_iter(["exe"])]
-    return [i for i in ids if any(e.startswith(str(app.layout.builds / i)) for e in programs)]
 
 
 def summary(build: Any, *, current: bool) -> dict[str, Any]:

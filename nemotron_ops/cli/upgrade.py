@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nemotron_ops.cli.app import App, dry_run_option, json_option
+from nemotron_ops.cli.builds_retention import prune_old
 from nemotron_ops.errors import EngineError, ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ def upgrade(recipe: str | None, ref: str, source: str, quant: str, dry_run: bool
             return
         change = _new_quant(app, recipe, quant) if recipe else _new_build(app, ref, source)
         answer = _switch(app, change)
+        if not recipe:
+            prune_old(app)
         if as_json:
             app.ui.json({"changed": change.what, "reload": answer})
         else:

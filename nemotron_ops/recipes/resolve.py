@@ -49,6 +49,7 @@ class Settings:
     access_log: bool = False  # one JSON line per request in logs/access.log, without bodies
     native: bool = True  # also serve llama-server's own routes (/completion, /tokenize ...)
     default_model: str = ""  # model of requests that name none
+    keep_builds: int = 3  # newest builds of llama.cpp to keep beside those that are needed; -1 keeps all
     server: Server = field(default_factory=Server)
 
 

@@ -56,15 +56,6 @@ def test_use_rollback_and_rm_do_what_they_say_and_nothing_in_a_dry_run(run, layo
     assert store.get(layout, b.id) is None
 
 
-def test_prune_keeps_the_newest_the_current_and_the_one_before(run, layout: Layout) -> None:  # type: ignore[no-untyped-def]
-    builds = [put(layout, f"cpu-{i}{i}{i}{i}-1", made_at=i) for i in range(6)]
-    store.use(layout, builds[0])
-    store.use(layout, builds[1])
-    value = json.loads(run("builds", "prune", "--keep", "2", "--json").stdout)
-    assert sorted(value["removed"]) == [builds[2].id, builds[3].id]
-    assert [b.id for b in store.listed(layout)] == [b.id for b in (builds[5], builds[4], builds[1], builds[0])]
-
-
 def test_removing_the_current_build_is_refused(run, layout: Layout) -> None:  # type: ignore[no-untyped-def]
     store.use(layout, put(layout, "cpu-aaaaaaaa-1"))
     result = run("builds", "rm", "aaaa")

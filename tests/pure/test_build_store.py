@@ -143,13 +143,6 @@ def test_a_build_is_found_by_a_part_of_its_id(layout: Layout) -> None:
         store.find(layout, "current")
 
 
-def test_old_builds_are_prunable_and_protected_ones_are_not(layout: Layout) -> None:
-    for i in range(5):
-        put(layout, f"cpu-{i}-1", made_at=i)
-    found = store.prunable(store.listed(layout), keep=2, protected=frozenset({"cpu-0-1"}))
-    assert [b.id for b in found] == ["cpu-2-1", "cpu-1-1"]
-
-
 def test_a_program_that_is_missing_is_an_error(layout: Layout) -> None:
     with pytest.raises(BuildError, match="cannot use llama-cli"):
         put(layout, "cpu-a-1").binary("llama-cli")
