@@ -58,7 +58,7 @@ class Gateway:
     def opened(self, connection: ClientConnection) -> None:
         """A client has connected."""
         self.clients.add(connection)
-        if len(self.clients) > self.options.max_connections or self.pool.stopping:
+        if len(self.clients) > self.options.max_connections:
             connection.close_when_idle()
         elif self.pool.stopping:
             connection.retire()  # accepted just before the door was closed
