@@ -36,6 +36,12 @@ QUICK_RESTART = Restart(backoff_initial_s=0.05, backoff_max_s=0.2, max_restarts=
 QUICK_HEALTH = Health(probe_period_s=0.1, probe_timeout_s=2.0, wedge_s=30.0, load_stall_s=60.0, drain_s=2.0, stop_s=1.0)
 HASTY_HEALTH = replace(QUICK_HEALTH, probe_timeout_s=1.0, wedge_s=3.0)  # for what is stuck on purpose
 WITHIN_S = 60.0
+AS_SYSTEMD = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 class Stage:
@@ -47,6 +53,7 @@ class Stage:
         self.config, self.options = folder / "config.json", folder / "options.json"
         self.inflight_file, self.seen = folder / "inflight.json", folder / "seen.json"
         self.port = 0  # the kernel chooses; a later supervisor learns it from the gateway that it finds
+        self.listening: socket.socket | None = None  # passed to supervisors as a service manager does it
         self.process: subprocess.Popen[bytes] | None = None
         self.settings: dict[str, Any] = {"gateway": [sys.executable, str(PROCESS / "fake_gateway.py")]}
 
@@ -86,10 +93,13 @@ class Stage:
         env = {**os.environ, "FAKE_INFLIGHT": str(self.inflight_file), "FAKE_SEEN": str(self.seen)}
         env["PYTHONPATH"] = str(Path(__file__).parent.parent)
         with (self.folder / "supervisor.out").open("ab") as out:
+            argv = [sys.executable, str(PROCESS / "supervised.py"), str(self.options)]
+            fds = [] if self.listening is None else [self.listening.fileno()]
+            if fds:
+                argv = [sys.executable, "-c", AS_SYSTEMD, str(fds[0]), *argv]
             self.process = process = subprocess.Popen(
-                [sys.executable, str(PROCESS / "supervised.py"), str(self.options)], env=env, stdin=subprocess.DEVNULL,
-                stdout=out, stderr=out, start_new_session=True,
-            )  # fmt: skip
+                argv, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, pass_fds=fds
+            )
         if wait:
             self.until(lambda: self.process and (control.running(self.layout) or self.process.poll() is not None))
             assert self.process.poll() is None, self.said()

@@ -170,6 +170,7 @@ class Gateway:
         gateways = [r for r in (self.record, *self.relieved) if r is not None]
         for old in gateways:
             process.send(old.pid, old.started, signal.SIGTERM)
+        self.journal.add("gateway-draining", "new clients wait for the next start", instance="gateway")
         hurry = asyncio.create_task(hurried.wait())
         try:
             async with asyncio.timeout(within_s):
