@@ -5,6 +5,11 @@ model, requests wait in one line per key; the line whose key has had the least s
 (start-time fair queueing), so that neither many requests of one key nor a steady stream of them starve another.
 A key that was away comes back at the present, not with credit for its absence.
 
+Where an instance's slots share one context, a request also needs its tokens free there (`reservation`). One that is
+next and does not fit claims the instance: others may pass it as long as they leave it the tokens and the slot that it
+will have once those that run now are done, so nothing that passes makes it wait longer. A request larger than the
+whole context runs alone, and gets the engine's own answer.
+
 The caller brings the time and the instances, and acts on what `grants` returns.
 """
 
@@ -13,12 +18,21 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import Protocol
 
 from nemotron_ops.gateway.replies import Refusal
 
 MIN_RETRY_S = 1.0
 MAX_RETRY_S = 120.0
 SMOOTHING = 0.2
+LOOK_BEHIND = 32  # requests that are asked whether they fit where the first one does not
+
+
+class Growing(Protocol):
+    """An answer in progress; `events` is about the number of its tokens so far."""
+
+    events: int
 
 
 @dataclass(slots=True, eq=False)
@@ -34,6 +48,10 @@ class Ticket:
     prefixes: tuple[int, ...] = ()
     light: bool = False  # needs no slot
     avoid: str = ""  # an instance that has just failed this request
+    tokens: int = 0  # to be kept free for it in a shared context; 0 where none is shared
+    prompt_tokens: int = 0  # the prompt's part of them
+    prompt_bytes: int = 0  # what `prompt_tokens` was estimated from
+    answer: Growing | None = None
     instance: str = ""  # set when granted
     granted: Callable[[], None] | None = None
 
@@ -44,6 +62,7 @@ class Place:
 
     name: str
     slots: int
+    tokens: int = 0  # context that its slots share; 0 where each has its own
 
 
 @dataclass(slots=True)
@@ -55,6 +74,10 @@ class _Lines:
     bytes: int = 0
     service_s: float = 0.0  # how long one request takes, smoothed
     priority: deque[Ticket] = field(default_factory=deque)  # those that an instance has lost
+    first: Ticket | None = None  # is next, does not fit, and has claimed an instance
+    claimed: str = ""
+    widest: int = 0  # the largest shared context; no request is counted as more than this
+    passing: set[Ticket] = field(default_factory=set)  # given that instance since
 
 
 Choose = Callable[[Ticket, list[Place]], Place]
@@ -65,6 +88,7 @@ class Admission:
 
     def __init__(self) -> None:
         self.inflight: dict[str, int] = {}
+        self._holders: dict[str, set[Ticket]] = {}  # instance -> who holds tokens there
         self._models: dict[str, _Lines] = {}
 
     def offer(self, ticket: Ticket, *, now: float, length: int, max_bytes: int, slots: int) -> int:
@@ -99,6 +123,11 @@ class Admission:
         lines = self._models.get(ticket.model)
         if lines is None:
             return
+        if ticket is lines.first:
+            self._unclaim(lines)
+            lines.length -= 1
+            lines.bytes -= ticket.bytes
+            return
         for key, line in [(None, lines.priority), (ticket.key, lines.lines.get(ticket.key, deque()))]:
             if ticket in line:
                 line.remove(ticket)
@@ -115,14 +144,22 @@ class Admission:
             return []
         granted: list[Ticket] = []
         found = list(places)
+        lines.widest = max((p.tokens for p in found), default=0)
+        shared = lines.widest > 0 or lines.first is not None
         while lines.length:
             free = [p for p in found if self.inflight.get(p.name, 0) < p.slots]
             if not free:
                 break
-            ticket = self._pop(lines)
+            ticket = self._next_fitting(lines, found, free) if shared else self._pop(lines)
+            if ticket is None:
+                break
+            if shared:
+                free = [p for p in free if self._fits(lines, ticket, p)]
             elsewhere = [p for p in free if p.name != ticket.avoid]
             ticket.instance = choose(ticket, elsewhere or free).name
             self.inflight[ticket.instance] = self.inflight.get(ticket.instance, 0) + 1
+            if shared:
+                self._hold(lines, ticket)
             granted.append(ticket)
         self._forget_idle(lines)
         return granted
@@ -135,14 +172,31 @@ class Admission:
         else:
             self.inflight.pop(ticket.instance, None)
         lines = self._models.get(ticket.model)
+        if ticket.tokens and lines is not None:
+            self._let_go(lines, ticket)
         if lines is not None and service_s is not None:
             old = lines.service_s or service_s
             lines.service_s = old + SMOOTHING * (service_s - old)
+
+    def held_tokens(self, instance: str) -> int:
+        """Tokens of a shared context that the requests at `instance` hold or have outgrown to."""
+        return sum(map(_hold_of, self._holders.get(instance, ())))
 
     def length(self, model: str) -> int:
         """How many requests wait for `model`."""
         lines = self._models.get(model)
         return lines.length if lines else 0
+
+    def position(self, ticket: Ticket) -> int:
+        """How many of its model's requests would go before `ticket` if all lines moved at the same pace, plus one."""
+        lines = self._models[ticket.model]
+        ahead = len(lines.priority) + (lines.first is not None and lines.first is not ticket)
+        if ticket is lines.first or ticket in lines.priority:
+            return lines.priority.index(ticket) + 1 if ticket in lines.priority else 1
+        own = list(lines.lines.get(ticket.key, ()))
+        before = own.index(ticket) if ticket in own else len(own)
+        others = sum(min(len(line), before + 1) for key, line in lines.lines.items() if key != ticket.key)
+        return ahead + before + others + 1
 
     def wait_s(self, model: str, slots: int) -> float:
         """About how long a new request would wait."""
@@ -166,6 +220,69 @@ class Admission:
         lines.bytes -= ticket.bytes
         return ticket
 
+    def _next_fitting(self, lines: _Lines, found: list[Place], free: list[Place]) -> Ticket | None:
+        """Takes the next request that has a place with tokens for it. The very first claims one if it has none."""
+        if lines.first is None:
+            first = self._pop(lines)
+            if any(self._fits(lines, first, p) for p in free):
+                return first
+            lines.first = first
+            lines.length += 1  # it still waits
+            lines.bytes += first.bytes
+        first = lines.first
+        if lines.claimed not in [p.name for p in found]:
+            need = min(first.tokens, lines.widest)
+            large = [p for p in found if p.tokens >= need]
+            lines.claimed = min(large, key=lambda p: (self.held_tokens(p.name) - p.tokens, p.name)).name
+            lines.passing.clear()
+        if any(self._fits(lines, first, p) for p in free):
+            self._unclaim(lines)
+            lines.length -= 1
+            lines.bytes -= first.bytes
+            return first
+        for key, line, ticket in _behind(lines):
+            if any(self._fits(lines, ticket, p) for p in free):
+                line.remove(ticket)
+                if key is not None:
+                    lines.served[key] += ticket.cost / max(ticket.weight, 0.001)
+                    if not line:
+                        del lines.lines[key]
+                lines.length -= 1
+                lines.bytes -= ticket.bytes
+                return ticket
+        return None
+
+    def _fits(self, lines: _Lines, ticket: Ticket, place: Place) -> bool:
+        """Whether `place` has the tokens for `ticket`, and then still what the first in line was promised there."""
+        if not (place.tokens and ticket.tokens):
+            return True
+        need = min(ticket.tokens, lines.widest)
+        if self.held_tokens(place.name) + need > place.tokens:
+            return False
+        first = lines.first
+        if first is None or first is ticket or lines.claimed != place.name:
+            return True
+        promised = min(first.tokens, lines.widest) + sum(map(_hold_of, lines.passing))
+        return promised + need <= place.tokens and len(lines.passing) + 1 < place.slots
+
+    def _hold(self, lines: _Lines, ticket: Ticket) -> None:
+        if ticket.tokens:
+            self._holders.setdefault(ticket.instance, set()).add(ticket)
+            if lines.first is not None and ticket.instance == lines.claimed:
+                lines.passing.add(ticket)
+
+    def _let_go(self, lines: _Lines, ticket: Ticket) -> None:
+        lines.passing.discard(ticket)
+        holders = self._holders.get(ticket.instance, set())
+        holders.discard(ticket)
+        if not holders:
+            self._holders.pop(ticket.instance, None)
+
+    def _unclaim(self, lines: _Lines) -> None:
+        lines.first = None
+        lines.claimed = ""
+        lines.passing.clear()
+
     def _forget_idle(self, lines: _Lines) -> None:
         """Where nobody waits, nobody is ahead; else keys that don't wait and aren't ahead need no memory."""
         if lines.length == 0:
@@ -173,6 +290,24 @@ class Admission:
             lines.clock = 0.0
         elif len(lines.served) > 64 + 2 * len(lines.lines):
             lines.served = {k: v for k, v in lines.served.items() if k in lines.lines or v > lines.clock}
+
+
+def _behind(lines: _Lines) -> list[tuple[str | None, deque[Ticket], Ticket]]:
+    """Who comes after the first in line, the least served key first; a bounded number."""
+    found: list[tuple[str | None, deque[Ticket], Ticket]] = [(None, lines.priority, t) for t in lines.priority]
+    for key in sorted(lines.lines, key=lambda k: lines.served[k]):
+        if len(found) >= LOOK_BEHIND:
+            break
+        line = lines.lines[key]
+        found += [(key, line, ticket) for ticket in islice(line, LOOK_BEHIND)]
+    return found[:LOOK_BEHIND]
+
+
+def _hold_of(ticket: Ticket) -> int:
+    """What a running request takes of a shared context: what was kept free for it, or more if it has outgrown that."""
+    if ticket.answer is None:
+        return ticket.tokens
+    return max(ticket.tokens, ticket.prompt_tokens + ticket.answer.events)
 
 
 def least_loaded(inflight: dict[str, int], places: list[Place]) -> Place:

@@ -166,6 +166,7 @@ class Exchange:
         if self.route.kind is Kind.GENERATE and self.pool.replicated(self.model):
             session = self.request.headers.get(b"x-session-id", b"").decode("latin-1")
             ticket.prefixes = prefixes(self.route.api, self.model, prepared.fields, session)
+        self.pool.reserve(ticket, self.route.api, prepared, self.route.kind)
         return ticket
 
     async def _admit(self, prepared: Prepared) -> None:
@@ -263,6 +264,8 @@ class Exchange:
         ticket = self.ticket
         if ticket is not None and ticket.instance:
             service = self.loop.time() - self._granted_at if finished else None
+            if finished and self.tries == 1 and self.relay is not None and self.relay.usage is not None:
+                self.pool.learn(ticket, self.relay.usage.prompt_tokens)
             self.pool.release(ticket, service_s=service)
             ticket.instance = ""
 
@@ -274,6 +277,8 @@ class Exchange:
         relay = Relay(
             self.route.api, prepared.named.asked, outlet, begin=begin, clock=self.loop.time, memory=self.gateway.memory
         )
+        if self.ticket is not None:
+            self.ticket.answer = relay
         relay.on_gap = self.gateway.books.metrics.between_tokens_s[(prepared.named.model.name,)].observe
         return relay
 

@@ -40,6 +40,10 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "instance_state": ("1 for the state that an instance is in.", ("model", "instance", "state")),
     "instance_slots": ("Requests that an instance can work on at once.", ("model", "instance")),
     "instance_restarts": ("Restarts of an instance.", ("model", "instance")),
+    "instance_context_tokens": ("Context of an instance: shared by its slots, or of each.", ("model", "instance")),
+    "instance_reserved_tokens": ("Tokens of a shared context that requests hold.", ("model", "instance")),
+    "instance_memory_planned_bytes": ("Memory that was planned for, by device.", ("model", "instance", "device")),
+    "instance_memory_used_bytes": ("Memory that the process was seen to hold.", ("model", "instance", "device")),
     "instance_load_progress": ("0 to 1 while an instance loads.", ("model", "instance")),
     "build_info": ("Versions, as labels.", ("version", "model", "instance", "build")),
 }
@@ -53,6 +57,7 @@ class Picture:
     snapshot: Snapshot
     queue_length: Mapping[str, int]
     inflight: Mapping[str, int]
+    reserved_tokens: Mapping[str, int]
     connections: int
     connected: bool
     version: str
@@ -117,6 +122,13 @@ def gauges(picture: Picture) -> Iterator[Metric]:
         who = (view.model, view.name)
         values["instance_slots"][who] = view.slots
         values["instance_restarts"][who] = view.restarts
+        values["instance_context_tokens"][who] = view.ctx_tokens
+        if view.name in picture.reserved_tokens:
+            values["instance_reserved_tokens"][who] = picture.reserved_tokens[view.name]
+        for device, size in view.planned_bytes.items():
+            values["instance_memory_planned_bytes"][(*who, device)] = size
+        for device, size in view.used_bytes.items():
+            values["instance_memory_used_bytes"][(*who, device)] = size
         if view.load_progress is not None:
             values["instance_load_progress"][who] = view.load_progress
         for state in State:

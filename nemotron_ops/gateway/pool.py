@@ -17,9 +17,12 @@ from nemotron_ops.gateway.directory import Directory, hopeless, index, may_serve
 from nemotron_ops.gateway.follow import Follower
 from nemotron_ops.gateway.metrics import Metrics
 from nemotron_ops.gateway.options import Options
+from nemotron_ops.gateway.prepare import Prepared
 from nemotron_ops.gateway.replies import Refusal
+from nemotron_ops.gateway.reservation import MEDIA_TOKENS, Measure, choices, needed, own_limit, prompt_bytes
+from nemotron_ops.gateway.routes import Api, Kind
 from nemotron_ops.gateway.upstream import Upstream
-from nemotron_ops.supervisor.snapshot import ModelView, Snapshot
+from nemotron_ops.supervisor.snapshot import InstanceView, ModelView, Snapshot
 
 LIGHT_AT_ONCE = 32  # requests without a slot per instance; they only need llama-server's HTTP threads
 SUSPECT_S = 0.25
@@ -45,6 +48,8 @@ class Pool:
         self._seen = asyncio.Event()
         self._waiters: dict[str, set[asyncio.Future[None]]] = {}
         self._kept_places: dict[str, list[Place]] = {}
+        self._shares: dict[str, int] = {}  # model -> tokens per slot, where slots share a context
+        self._measures: dict[str, Measure] = {}
         self._suspects: dict[str, tuple[float, int]] = {}  # instance -> until, failures in a row
 
     @property
@@ -56,6 +61,7 @@ class Pool:
         before = self.directory.by_name
         self._kept_places.clear()
         self.directory = index(snapshot)
+        self._shares = {i.model: i.ctx_tokens // i.slots for i in snapshot.instances if _shared_tokens(i)}
         self._seen.set()
         for view in snapshot.instances:
             old = before.get(view.name)
@@ -101,6 +107,31 @@ class Pool:
     def replicated(self, model: str) -> bool:
         """Whether there is a choice of instances for `model`."""
         return len(self.directory.instances.get(model, ())) > 1
+
+    def reserve(self, ticket: Ticket, api: Api, prepared: Prepared, kind: Kind) -> None:
+        """Say how many tokens a request will need, where it has to share a context with others."""
+        share = self._shares.get(ticket.model)
+        if share is None or ticket.light:
+            return
+        if kind is Kind.UPLOAD:  # a sound file's bytes say nothing
+            ticket.tokens = share
+            return
+        model = prepared.named.model
+        ticket.prompt_bytes, media = prompt_bytes(prepared.body)
+        measure = self._measures.setdefault(ticket.model, Measure())
+        ticket.prompt_tokens = measure.estimate(ticket.prompt_bytes) + media * MEDIA_TOKENS
+        filled_in = prepared.named.profile.get("max_tokens") or model.defaults.get("max_tokens")
+        ticket.tokens = ticket.prompt_tokens
+        if kind is Kind.GENERATE:
+            ticket.tokens = needed(
+                prompt_tokens=ticket.prompt_tokens, limit=own_limit(api, prepared.fields, filled_in),
+                filled_in=filled_in, count=choices(prepared.fields), share_tokens=share,
+            )  # fmt: skip
+
+    def learn(self, ticket: Ticket, prompt_tokens: int) -> None:
+        """An answer says how many tokens its prompt had."""
+        if ticket.prompt_bytes:
+            self._measures[ticket.model].learn(ticket.prompt_bytes, prompt_tokens)
 
     def failed(self, instance: str, model: str) -> None:
         """Give an instance nothing for a moment: it has just failed a request."""
@@ -165,10 +196,12 @@ class Pool:
         future.result()
 
     def _too_long(self, model: ModelView, ticket: Ticket, now: float) -> Refusal:
+        line = self._line(ticket)
+        retry = line.wait_s(model.name, self._slot_count(model.name))
         return Refusal(
-            status=503, code="queue_timeout",
-            retry_after_s=self._line(ticket).wait_s(model.name, self._slot_count(model.name)),
+            status=503, code="queue_timeout", retry_after_s=retry,
             message=f"no instance of {model.name!r} was free within {now - ticket.since:.0f} s",
+            detail={"queue_position": line.position(ticket), "estimated_wait_s": round(retry, 1)},
         )  # fmt: skip
 
     def release(self, ticket: Ticket, *, service_s: float | None) -> None:
@@ -197,6 +230,10 @@ class Pool:
             counts[name] = counts.get(name, 0) + count
         return counts
 
+    def reserved_tokens(self) -> dict[str, int]:
+        """Tokens held at each instance whose slots share a context."""
+        return {i.name: self.slots.held_tokens(i.name) for i in self.snapshot.instances if _shared_tokens(i)}
+
     def queue_lengths(self) -> dict[str, int]:
         """Requests that wait, by model."""
         return {m.name: self.slots.length(m.name) + self.light.length(m.name) for m in self.snapshot.models}
@@ -221,7 +258,7 @@ class Pool:
             return kept
         now = self.loop.time()
         found = [
-            Place(name=i.name, slots=max(1, i.slots))
+            Place(name=i.name, slots=max(1, i.slots), tokens=_shared_tokens(i))
             for i in self.directory.instances.get(model, ())
             if may_serve(i) and (i.name not in self._suspects or self._suspects[i.name][0] <= now)
         ]
@@ -236,6 +273,11 @@ class Pool:
         for future in self._waiters.get(model, set()).copy():
             if not future.done():
                 future.set_exception(_copy(refusal))
+
+
+def _shared_tokens(instance: InstanceView) -> int:
+    """The context that the slots of `instance` share; 0 where there is nothing to share it with."""
+    return instance.ctx_tokens if instance.kv_unified and instance.slots > 1 else 0
 
 
 def _copy(refusal: Refusal) -> Refusal:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 POLL_FIRST_S = 0.02
 POLL_MOST_S = 0.25
 DRAIN_POLL_S = 0.1
+HOST = "host"  # the device name of a plan for what is not on a GPU
+NOTICEABLE_BYTES = 4 << 20
 DRAIN_GRACE_S = 0.3  # the gateway may have sent a request just before it heard of the drain
 
 
@@ -36,6 +38,7 @@ async def loading(k: Keeper) -> None:
     while True:
         if await k.client.health() is Health.OK and await observe(k) is not None:
             await warm.restore(k)
+            _note_memory(k)
             k.load_progress = None
             k.tell(Event.READY)
             return
@@ -57,6 +60,7 @@ async def health(k: Keeper) -> None:
         seen = await observe(k)
         if seen is not None:
             k.busy = seen.busy
+        _note_memory(k)
         pulse, verdict = judge(pulse, seen, now=clock(), health=rules)
         if verdict is Verdict.SUSPECT:
             k.ground.journal.add("suspect", pulse.why, instance=k.id, level="warning")
@@ -117,6 +121,16 @@ def _look(k: Keeper) -> Look:
     except OSError:
         log_bytes = 0
     return Look(read_bytes=used.read_bytes, rss_bytes=used.rss_bytes, cpu_s=used.cpu_s, log_bytes=log_bytes)
+
+
+def _note_memory(k: Keeper) -> None:
+    """Show what the process holds, where it is noticeably another amount than what is shown."""
+    if k.record is None:
+        return
+    now, shown = process.usage(k.record.pid).rss_bytes, k.used_bytes.get(HOST, 0)
+    if now and abs(now - shown) >= max(NOTICEABLE_BYTES, shown // 32):
+        k.used_bytes = {HOST: now}
+        k.ground.changed()
 
 
 def _show(k: Keeper, progress: float | None) -> None:

@@ -59,6 +59,7 @@ class Keeper:
         self.load_progress: float | None = None
         self.last_used = ground.clock()
         self.busy = 0
+        self.used_bytes: Mapping[str, int] = {}  # memory that the process was last seen to hold
         self.shrunk = 0  # how often its context was halved for lack of memory
         self.held_back = False  # drained by hand: loaded, but without traffic
         self._inbox: asyncio.Queue[Happening] = asyncio.Queue()
@@ -114,10 +115,12 @@ class Keeper:
         return InstanceView(
             name=self.id, model=self.spec.model, state=state, socket=self.record.socket if self.record else "",
             api_key_file=self.record.key_file if self.record else "", slots=self.spec.slots,
-            ctx_tokens=self.spec.ctx_tokens >> self.shrunk, draining=stopping or self.held_back, cut=cut,
+            ctx_tokens=self.spec.ctx_tokens >> self.shrunk, kv_unified=self.spec.kv_unified,
+            draining=stopping or self.held_back, cut=cut,
             pid=self.record.pid if self.record else None, restarts=self.life.restarts,
             load_progress=self.load_progress if self.life.state is State.STARTING else None,
-            reason=self.life.reason, build=self.spec.build,
+            reason=self.life.reason, build=self.spec.build, planned_bytes=self.spec.memory_bytes,
+            used_bytes=self.used_bytes if self.record else {},
         )  # fmt: skip
 
     # ---- the owner's loop
@@ -215,6 +218,7 @@ class Keeper:
         Path(self.record.key_file).unlink(missing_ok=True)
         record.remove(self.ground.layout, self.record.id)
         self.record, self._client = None, None
+        self.used_bytes = {}
 
     # ---- watching
 

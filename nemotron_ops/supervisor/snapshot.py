@@ -62,7 +62,8 @@ class InstanceView:
     socket: str
     api_key_file: str
     slots: int = 1
-    ctx_tokens: int = 0  # per slot
+    ctx_tokens: int = 0  # that a slot may use
+    kv_unified: bool = False  # the slots share these tokens; else each has as many
     draining: bool = False
     cut: bool = False
     pid: int | None = None
@@ -70,6 +71,8 @@ class InstanceView:
     load_progress: float | None = None
     reason: str = ""
     build: str = ""
+    planned_bytes: Mapping[str, int] = field(default_factory=dict)  # device name -> what was planned for
+    used_bytes: Mapping[str, int] = field(default_factory=dict)  # device name -> what the process was seen to hold
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,9 @@ from typing import Any
 from nemotron_ops.policy import Health, Lifecycle, Restart, RestartPolicy
 from nemotron_ops.supervisor.snapshot import ModelView
 
+UNIFIED = frozenset({"--kv-unified", "-kvu"})
+DIVIDED = frozenset({"--no-kv-unified", "-no-kvu"})
+
 
 @dataclass(frozen=True, kw_only=True)
 class InstanceSpec:
@@ -44,6 +47,12 @@ class InstanceSpec:
         """A hash of what makes the process what it is: argv, env, build, files."""
         what = [list(self.argv), dict(self.env), self.build, list(self.files)]
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def kv_unified(self) -> bool:
+        """Whether the slots share one context. Read off the command line, which records of any version have."""
+        said = [word for word in self.argv if word in UNIFIED or word in DIVIDED]
+        return bool(said) and said[-1] in UNIFIED
 
 
 @dataclass(frozen=True, kw_only=True)
