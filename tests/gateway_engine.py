@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import socket
 import threading
@@ -124,33 +125,78 @@ def events(api: str, words: tuple[str, ...] = WORDS) -> list[bytes]:
         last = {"index": 0, "content": "", "tokens": [], "stop": True, "model": "engine", "tokens_predicted": 5}
         return [*parts, _data(last)]
     if api == "messages":
-        usage = {"cache_read_input_tokens": 0, "input_tokens": 10, "output_tokens": 0}
-        top = {"id": "x", "type": "message", "role": "assistant", "content": [], "model": "engine"}
-        start = {"type": "message_start", "message": {**top, "stop_reason": None, "usage": usage}}
         block = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
-        parts = [{"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": w}} for w in words]
-        end = {
-            "type": "message_delta",
-            "delta": {"stop_reason": "end_turn", "stop_sequence": None},
-            "usage": {"output_tokens": 5},
-        }
-        stop = {"type": "content_block_stop", "index": 0}
-        return [_event(v) for v in (start, block, *parts, stop, end, {"type": "message_stop"})]
+        parts = [_block_delta({"type": "text_delta", "text": w}) for w in words]
+        return _messages([block, *parts], "end_turn")
     assert api == "responses"
-    start = {"type": "response.created", "response": {"id": "resp_1", "object": "response", "status": "in_progress"}}
-    parts = [{"type": "response.output_text.delta", "item_id": "msg_1", "delta": w} for w in words]
     text = {"type": "output_text", "annotations": [], "logprobs": [], "text": "".join(words)}
-    message = {"type": "message", "status": "completed", "id": "msg_1", "role": "assistant", "content": [text]}
+    item = {"id": f"msg_{next(_ids)}", "role": "assistant", "type": "message"}
+    at = {"item_id": item["id"]}
+    start = [
+        {"type": "response.output_item.added", "item": {"content": [], **item, "status": "in_progress"}},
+        {"type": "response.content_part.added", **at, "part": {"type": "output_text", "text": ""}},
+    ]
+    parts = [{"type": "response.output_text.delta", **at, "delta": w} for w in words]
+    whole = {"content": [text], **item, "status": "completed"}
+    done = [
+        {"type": "response.output_text.done", **at, "text": text["text"]},
+        {"type": "response.content_part.done", **at, "part": text},
+        {"type": "response.output_item.done", "item": whole},
+    ]
+    return _responses([*start, *parts], done, whole)
+
+
+CALL = ("{", '"city":"', "Oslo", '"', "}")
+
+
+def call_events(api: str, arguments: tuple[str, ...] = CALL, name: str = "get_weather") -> list[bytes]:
+    """A whole stream of `api` that is one tool call."""
+    new = next(_ids)
+    if api == "chat":
+        first = {"index": 0, "id": f"id{new}", "type": "function", "function": {"name": name}}
+        parts = [{"index": 0, "function": {"arguments": part}} for part in arguments]
+        calls = [_chat({"tool_calls": [part]}) for part in (first, *parts)]
+        start = _chat({"role": "assistant", "content": None})
+        return [start, *calls, _chat({}, "tool_calls", usage=True), b"data: [DONE]\n\n"]
+    if api == "messages":
+        use = {"type": "tool_use", "id": f"id{new}", "name": name}
+        block = {"type": "content_block_start", "index": 0, "content_block": use}
+        return _messages(
+            [block, *(_block_delta({"type": "input_json_delta", "partial_json": part}) for part in arguments)],
+            "tool_use",
+        )
+    assert api == "responses"
+    item = {"id": f"fc_{new}", "call_id": f"call_{new}", "name": name, "type": "function_call"}
+    added = {"type": "response.output_item.added", "item": {**item, "arguments": "", "status": "in_progress"}}
+    delta = {"type": "response.function_call_arguments.delta", "item_id": item["id"]}
+    whole = {**item, "arguments": "".join(arguments), "status": "completed"}
+    done = {"type": "response.output_item.done", "item": whole}
+    return _responses([added, *({**delta, "delta": part} for part in arguments)], [done], whole)
+
+
+_ids = itertools.count(100_000)
+
+
+def _block_delta(delta: dict[str, str]) -> dict[str, Any]:
+    return {"type": "content_block_delta", "index": 0, "delta": delta}
+
+
+def _messages(parts: list[dict[str, Any]], reason: str) -> list[bytes]:
+    usage = {"cache_read_input_tokens": 0, "input_tokens": 10, "output_tokens": 0}
+    top = {"id": f"x{next(_ids)}", "type": "message", "role": "assistant", "content": [], "model": "engine"}
+    start = {"type": "message_start", "message": {**top, "stop_reason": None, "usage": usage}}
+    stop = {"type": "content_block_stop", "index": 0}
+    delta = {"stop_reason": reason, "stop_sequence": None}
+    end = {"type": "message_delta", "delta": delta, "usage": {"output_tokens": 5}}
+    return [_event(v) for v in (start, *parts, stop, end, {"type": "message_stop"})]
+
+
+def _responses(parts: list[dict[str, Any]], done: list[dict[str, Any]], item: dict[str, Any]) -> list[bytes]:
+    top: dict[str, Any] = {"id": f"resp_{next(_ids)}", "object": "response", "status": "in_progress"}
+    start = [{"type": f"response.{t}", "response": top} for t in ("created", "in_progress")]
     usage = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
-    whole = {
-        "id": "resp_1",
-        "object": "response",
-        "created_at": 1,
-        "status": "completed",
-        "model": "engine",
-        "output": [message],
-    }
-    return [_event(v) for v in (start, *parts, {"type": "response.completed", "response": {**whole, "usage": usage}})]
+    whole = {**top, "created_at": 1, "status": "completed", "model": "engine", "output": [item], "usage": usage}
+    return [_event(v) for v in (*start, *parts, *done, {"type": "response.completed", "response": whole})]
 
 
 _TOP = {"created": 1, "model": "engine", "system_fingerprint": "b1", "object": "text_completion", "id": "chatcmpl-1"}
@@ -192,7 +238,14 @@ def well(s: socket.socket, request: Heard) -> None:
             b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
         )
         return
-    s.sendall(STREAM_HEAD + b"".join(map(chunk, events(api_of(request), rest_of(request)))) + b"0\r\n\r\n")
+    s.sendall(STREAM_HEAD + b"".join(map(chunk, answer_to(request))) + b"0\r\n\r\n")
+
+
+def answer_to(request: Heard) -> list[bytes]:
+    """The stream that answers a request: a tool call where there are tools."""
+    if "tools" in request.json:
+        return call_events(api_of(request))
+    return events(api_of(request), rest_of(request))
 
 
 def rest_of(request: Heard) -> tuple[str, ...]:
@@ -200,24 +253,38 @@ def rest_of(request: Heard) -> tuple[str, ...]:
     if request.path == "/v1/messages":
         return WORDS  # here llama-server repeats what it is given
     body = request.json
-    last = body["messages"][-1] if isinstance(body.get("messages"), list) and body["messages"] else {}
+    turns = body.get("messages", body.get("input"))
+    last = turns[-1] if isinstance(turns, list) and turns else {}
     said = last.get("content", "") if last.get("role") == "assistant" else str(body.get("prompt", ""))
+    said = said[0]["text"] if isinstance(said, list) else said
     for n in range(len(WORDS), 0, -1):
         if said.endswith("".join(WORDS[:n])):
             return WORDS[n:]
     return WORDS
 
 
+HEADS = {"chat": 1, "messages": 2, "responses": 4}  # events before the first word
+
+
 def dies_after(n: int, *, clean: bool = False, half: bool = False) -> Play:
     """Sends the head and `n` events, then closes; `clean` ends the body regularly, `half` adds half an event."""
 
     def play(s: socket.socket, request: Heard) -> None:
-        found = events(api_of(request), rest_of(request))
+        found = answer_to(request)
         s.sendall(STREAM_HEAD + b"".join(map(chunk, found[:n])))
         if half:
             s.sendall(chunk(found[n][: len(found[n]) // 2]))
         if clean:
             s.sendall(b"0\r\n\r\n")
+
+    return play
+
+
+def dies_saying(n: int, *, clean: bool = False, half: bool = False) -> Play:
+    """The same after `n` words."""
+
+    def play(s: socket.socket, request: Heard) -> None:
+        dies_after(HEADS.get(api_of(request), 0) + n, clean=clean, half=half)(s, request)
 
     return play
 

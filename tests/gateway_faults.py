@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.gateway_engine import LOADING, Play, dies_after, says
+from tests.gateway_engine import LOADING, Play, dies_after, dies_saying, says
 
 PAGE = Path(__file__).parent.parent / "docs" / "explanation" / "gateway.md"
 BEGIN, END = "<!-- faults: generated, see tests/gateway_faults.py -->", "<!-- /faults -->"
@@ -31,11 +31,12 @@ FAULTS = (
     Fault(name="closes after the head", play=dies_after(0), seen=False),
     Fault(name="closes in the middle of a whole answer", play=says(HALF_WHOLE), seen=False),
     Fault(name="closes in the middle of the first event", play=dies_after(0, half=True), seen=False),
-    Fault(name="closes after some events", play=dies_after(3), seen=True),
-    Fault(name="closes in the middle of an event", play=dies_after(3, half=True), seen=True),
-    Fault(name="ends the stream regularly, too early", play=dies_after(3, clean=True), seen=True),
+    Fault(name="closes after the first event", play=dies_after(1), seen=True),
+    Fault(name="closes after some words", play=dies_saying(2), seen=True),
+    Fault(name="closes in the middle of a word", play=dies_saying(2, half=True), seen=True),
+    Fault(name="closes after the last word", play=dies_saying(5), seen=True),
+    Fault(name="ends the stream regularly, too early", play=dies_saying(2, clean=True), seen=True),
 )
-CONTINUED = ("chat", "completion", "native", "messages")
 APIS = {
     "chat": "/v1/chat/completions",
     "completion": "/v1/completions",
@@ -45,27 +46,26 @@ APIS = {
 }
 
 
-def sees(fault: Fault, api: str, *, stream: bool, other: bool) -> str:
+CALLING = ("chat", "messages", "responses")  # APIs with tools
+
+
+def sees(fault: Fault, *, stream: bool, other: bool) -> str:
     """What a client sees: "answer", "continued answer" or "error"."""
     if not other:
         return "error"
-    if not stream or not fault.seen:
-        return "answer"
-    return "continued answer" if api in CONTINUED else "error"
+    return "continued answer" if stream and fault.seen else "answer"
 
 
 def table() -> str:
     """The faults as a table in Markdown."""
     rows = [
-        "| the engine | client of a whole answer | chat, completion, messages stream | responses stream |",
+        "| the engine | client of a whole answer | client of a stream, all APIs | the same, a tool call in progress |",
         "|---|---|---|---|",
     ]
     for fault in FAULTS:
-        cells = [
-            sees(fault, "chat", stream=False, other=True), sees(fault, "chat", stream=True, other=True),
-            sees(fault, "responses", stream=True, other=True),
-        ]  # fmt: skip
-        rows.append(f"| {fault.name} | {' | '.join(cells)} |")
+        whole, streamed = sees(fault, stream=False, other=True), sees(fault, stream=True, other=True)
+        call = streamed.replace("continued answer", "the call made again")
+        rows.append(f"| {fault.name} | {whole} | {streamed} | {call} |")
     return "\n".join(rows)
 
 

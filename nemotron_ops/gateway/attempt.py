@@ -10,7 +10,7 @@ import asyncio
 from dataclasses import dataclass
 
 from nemotron_ops.gateway.relay import Relay
-from nemotron_ops.gateway.resume import Diverged
+from nemotron_ops.gateway.unseen import Diverged
 from nemotron_ops.gateway.upstream import Upstream, UpstreamConnection
 
 

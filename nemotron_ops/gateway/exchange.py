@@ -28,8 +28,10 @@ from nemotron_ops.gateway.keys import ANYONE, Key, may_use
 from nemotron_ops.gateway.prepare import Prepared, prepare
 from nemotron_ops.gateway.relay import Relay
 from nemotron_ops.gateway.replies import Refusal, error_body, error_event, upstream_error
-from nemotron_ops.gateway.resume import Rewriter, continuation, said_in
+from nemotron_ops.gateway.resume import TIMES_AGAIN, continuation, replay
+from nemotron_ops.gateway.rewrite import rewriter
 from nemotron_ops.gateway.routes import Api, Kind, Route
+from nemotron_ops.gateway.said import said_in
 from nemotron_ops.gateway.upload import form_field
 
 if TYPE_CHECKING:
@@ -70,6 +72,8 @@ class Exchange:
         self.relay: Relay | None = None
         self.usage: sse.Usage | None = None
         self.resumed = False
+        self._again = 0  # continuations that said something else than the client had seen
+        self._replays = False  # an engine would not go on from what was said
         self._thought_again = False
         self.patient_until = 0.0
         self._granted_at = 0.0
@@ -129,7 +133,7 @@ class Exchange:
                     continue
                 self._end_stream(prepared)
                 return
-            if isinstance(outcome, Whole) and not _not_ready(outcome):
+            if isinstance(outcome, Whole) and not _not_ready(outcome) and not self._must_replay(outcome):
                 self._reply_whole(outcome, prepared.named.asked)
                 return
             try:
@@ -198,17 +202,25 @@ class Exchange:
         self.client.on_pause = connected.pause
         return await attempt(upstream, head, prepared.body, self.relay, on_connected=connected)
 
+    def _must_replay(self, outcome: Whole) -> bool:
+        """Whether an engine refused what it was to go on from (a grammar may, say): then all is said again."""
+        if not self.resumed or self._replays or outcome.status < 400:
+            return False
+        self._replays = True
+        return True
+
     def _after_loss(self, outcome: Lost | Whole | Streamed, prepared: Prepared) -> Prepared:
         """An instance did not answer: what to send to the next one. Raises Refusal if that makes no sense."""
         assert self.ticket is not None
-        reason = "the engine ended it early" if isinstance(outcome, Streamed) else "the engine is still loading"
-        reason = outcome.reason if isinstance(outcome, Lost) else reason
+        reason = _reason(outcome)
         diverged = isinstance(outcome, Lost) and outcome.diverged
-        if not diverged:
+        unwilling = diverged or (isinstance(outcome, Whole) and not _not_ready(outcome))
+        self._again += unwilling
+        if not unwilling:
             self.pool.failed(self.instance, self.model)
+            self.ticket.avoid = self.instance
         self._release(finished=False)
-        self.ticket.avoid = self.instance
-        again = self.tries <= self.gateway.options.retries
+        again = self._again < TIMES_AGAIN and self.tries - self._again <= self.gateway.options.retries
         relay = self.relay
         if relay is None or not relay.began:
             if again:
@@ -218,18 +230,20 @@ class Exchange:
             )
         plan = None
         said = said_in(relay.kept if relay.whole_kept else [])
-        if said.finished and self.route.api in (Api.CHAT, Api.COMPLETION):
+        if said.finished and self.route.api in sse.LAST_EVENT:
             raise _AllSaid
-        if again and not diverged and relay.whole_kept:
-            plan = continuation(self.route.api, prepared.fields, said)
+        if again and relay.whole_kept:
+            plan = continuation(self.route.api, prepared.fields, said, again=self._again)
+        if plan is not None and self._replays:
+            plan = replay(prepared.fields, said)
         if plan is None and again and prepared.fold is not None:
             return self._anew(prepared)  # the client has seen nothing of a folded answer
         if plan is None:
             raise Refusal(status=502, code="engine_lost", message=f"the answer was cut off: {reason}")
-        relay.restart(Rewriter(plan))
+        relay.restart(rewriter(self.route.api, plan))
         self.resumed = True
         self.patient_until = self.loop.time() + prepared.named.model.queue_wait_s
-        self.gateway.books.metrics.resumed[(self.model,)] += 1
+        self.gateway.books.metrics.resumed[(self.model,)] += not unwilling
         return replace(prepared, body=plan.body)
 
     def _anew(self, prepared: Prepared) -> Prepared:
@@ -291,7 +305,7 @@ class Exchange:
         """Only the mark of the end was missing: everything has been said."""
         relay = self.relay
         assert relay is not None
-        relay.outlet.send(sse.DONE)
+        relay.outlet.send(sse.LAST_EVENT[self.route.api])
         relay.complete = True
         self._end_stream(prepared)
 
@@ -347,6 +361,16 @@ class Exchange:
             headers.append((b"X-Instance", self.instance.encode()))
             headers.append((b"X-Queue-Ms", b"%d" % round(self.queued_s * 1000)))
         return headers + self.gateway.cors(self.request)
+
+
+def _reason(outcome: Lost | Whole | Streamed) -> str:
+    match outcome:
+        case Lost():
+            return outcome.reason
+        case Streamed():
+            return "the engine ended it early"
+        case Whole():
+            return "the engine is still loading" if _not_ready(outcome) else "the engine would not go on with it"
 
 
 def _nothing() -> None:

@@ -2,168 +2,144 @@
 
 What the client has seen is the beginning of an answer. Another llama-server is asked to go on from there:
 
-    PREFILL   text so far is given as the beginning of the assistant's message (`continue_final_message`), or of the
-              prompt: the model goes on where it was.
-    REPLAY    where that would be wrong (a grammar starts at its beginning; an unfinished tool call cannot be given),
-              the request is sent again, what comes must begin with what the client has seen, and only the rest is
-              passed on. If it comes out differently, the stream ends in an error.
+    PREFILL   thoughts and text so far are given as the beginning of the assistant's message, or of the prompt: the
+              model goes on where it was. llama-server's own completion names its tokens: they are given instead of
+              text, which a tokenizer may cut otherwise than the model has written it.
+    REPLAY    where that would be wrong (a client's own grammar starts at its beginning; the client has begun the
+              answer itself), the request is sent again, what comes must begin with what the client has seen, and only
+              the rest is passed on.
 
-A tool call in progress after plain text is both: the text is given, the call is replayed. Not continued are streams of
-several choices, with log probabilities, of the responses API, tool calls of the messages API, and what is longer than
-what is kept of it.
+A tool call in progress cannot be given: llama-server refuses to continue a message with calls. So what was said before
+it is given, and the call is made again. Made again until it begins as the client has seen it, it is a draw from just
+those calls that the model could have made (rejection sampling); what never begins so ends in an error.
+
+Not continued are streams of several choices, with log probabilities, and what is longer than what is kept of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
-from nemotron_ops.gateway import sse
 from nemotron_ops.gateway.fields import SPELLINGS
 from nemotron_ops.gateway.fold import UNFOLDABLE
+from nemotron_ops.gateway.rewrite import Continuation
 from nemotron_ops.gateway.routes import Api
+from nemotron_ops.gateway.said import Said
 
-GRAMMARS = frozenset({"grammar", "json_schema", "response_format"})
+TIMES_AGAIN = 3  # a tool call or replay that comes out differently
 Fields = Mapping[str, msgspec.Raw]
-
-
-class Diverged(Exception):
-    """A replayed answer differs from what the client has seen."""
-
-
-@dataclass(slots=True)
-class Said:
-    """What a client has seen of an answer."""
-
-    reasoning: str = ""
-    content: str = ""
-    calls: list[dict[str, str]] = field(default_factory=list)  # name, arguments
-    blocks: dict[int, str] = field(default_factory=dict)  # Anthropic's: index -> type
-    first: dict[str, Any] = field(default_factory=dict)  # the first event
-    tokens: int = 0  # about: one per event with text
-    finished: bool = False
-
-    def take(self, value: dict[str, Any]) -> None:
-        """Add one event of a chat or completion."""
-        self.first = self.first or value
-        before = len(self.content) + len(self.reasoning)
-        self._take_block(value)
-        if "content" in value:  # llama-server's own completion
-            self.content += value["content"] or ""
-            self.finished |= value.get("stop") is True
-        for choice in value.get("choices", ()):
-            self.content += choice.get("text") or ""
-            delta = choice.get("delta") or {}
-            self.content += delta.get("content") or ""
-            self.reasoning += delta.get("reasoning_content") or ""
-            for call in delta.get("tool_calls", ()):
-                self._take_call(call)
-            self.finished |= bool(choice.get("finish_reason"))
-        self.tokens += len(self.content) + len(self.reasoning) > before
-
-    def _take_block(self, value: dict[str, Any]) -> None:
-        match value.get("type"):
-            case "content_block_start":
-                self.blocks[value["index"]] = value["content_block"]["type"]
-            case "content_block_delta":
-                self.content += value["delta"].get("text") or ""
-                self.reasoning += value["delta"].get("thinking") or ""
-            case "message_delta":
-                self.finished = True
-            case _:
-                pass
-
-    def _take_call(self, call: Mapping[str, Any]) -> None:
-        index = int(call.get("index", 0))
-        while len(self.calls) <= index:
-            self.calls.append({"name": "", "arguments": ""})
-        function = call.get("function") or {}
-        self.calls[index]["name"] += function.get("name") or ""
-        self.calls[index]["arguments"] += function.get("arguments") or ""
-
-
-@dataclass(slots=True)
-class Continuation:
-    """How to go on: the body to send, and what of the new events the client has seen already."""
-
-    body: bytes
-    said: Said
-    skip_reasoning: str
-    skip_content: str
-    prior_tokens: int
-
-
-def said_in(kept: list[bytes]) -> Said:
-    """What the events in `kept` have said."""
-    said = Said()
-    for blob in kept:
-        for value in sse.events(blob):
-            if isinstance(value, dict) and "error" not in value:
-                said.take(value)
-    return said
 
 
 def can_continue(api: Api, fields: Fields) -> bool:
     """Whether streams of such a request can be continued at all."""
-    if api not in (Api.CHAT, Api.COMPLETION, Api.NATIVE, Api.MESSAGES) or UNFOLDABLE & fields.keys():
+    if api is Api.OTHER or UNFOLDABLE & fields.keys():
         return False
     if bytes(fields.get("n", b"1")) not in (b"1", b"null"):
         return False
-    return api in (Api.CHAT, Api.MESSAGES) or bytes(fields.get("prompt", b""))[:1] == b'"'
+    return api not in (Api.COMPLETION, Api.NATIVE) or bytes(fields.get("prompt", b""))[:1] == b'"'
 
 
-def continuation(api: Api, fields: Fields, said: Said) -> Continuation | None:
-    """How to go on after `said`, or None if that cannot be done rightly."""
-    if not can_continue(api, fields):
+def continuation(api: Api, fields: Fields, said: Said, *, again: int = 0, closed: bool = False) -> Continuation | None:
+    """How to go on after `said`, or None if that cannot be done rightly.
+
+    `again`: how often it came out differently. `closed`: the thoughts are over, although nothing follows.
+    """
+    if not can_continue(api, fields) or said.finished:
         return None
     changed = dict(fields)
-    if api is Api.MESSAGES and (said.finished or "tool_use" in said.blocks.values()):
-        return None
-    if GRAMMARS & fields.keys():
-        return _replay(changed, said)
+    if again:
+        _draw_anew(changed, again)
+    if not (said.reasoning or said.content) or _starts_anew(api, fields):
+        return replay(changed, said)
     _lower_limit(api, changed, said.tokens)
     if api in (Api.COMPLETION, Api.NATIVE):
         prompt = msgspec.json.decode(fields["prompt"], type=str)
-        changed["prompt"] = _raw(prompt + said.content)
-        return Continuation(msgspec.json.encode(changed), said, "", "", said.tokens)
-    messages = _messages_with(api, fields, said)
-    if messages is None:
-        return _replay(dict(fields), said)
-    changed["messages"] = messages
+        changed["prompt"] = _raw([prompt, *said.token_ids] if said.token_ids else prompt + said.content)
+        return Continuation(body=msgspec.json.encode(changed), said=said, prior_tokens=said.tokens)
+    closed = closed or bool(said.content or said.calls)
+    name = "input" if api is Api.RESPONSES else "messages"
+    if not _may_be_answered(turns := _turns(fields, name)):
+        return replay(dict(fields), said)
+    changed[name] = _raw([*turns, *_beginning(api, said, closed=closed)])
     if api is Api.MESSAGES:  # here llama-server repeats what it is given (tools/server/server-schema.cpp:327, v0.5.0)
-        return Continuation(msgspec.json.encode(changed), said, said.reasoning, said.content, said.tokens)
+        return Continuation(
+            body=msgspec.json.encode(changed), said=said, prior_tokens=said.tokens,
+            skip_reasoning=said.reasoning, skip_content=said.content,
+        )  # fmt: skip
     changed["add_generation_prompt"] = _raw(False)
-    answering = bool(said.content or said.calls)
-    changed["continue_final_message"] = _raw("content" if answering else "reasoning_content")
-    return Continuation(msgspec.json.encode(changed), said, "", "", said.tokens)
+    changed["continue_final_message"] = _raw("content" if closed else "reasoning_content")
+    return Continuation(body=msgspec.json.encode(changed), said=said, prior_tokens=said.tokens)
 
 
-def _replay(fields: dict[str, msgspec.Raw], said: Said) -> Continuation:
-    return Continuation(msgspec.json.encode(fields), said, said.reasoning, said.content, 0)
+def replay(fields: Fields, said: Said) -> Continuation:
+    """The request sent again: what comes must begin with what was said."""
+    body = msgspec.json.encode(dict(fields))
+    return Continuation(body=body, said=said, skip_reasoning=said.reasoning, skip_content=said.content)
 
 
-def _messages_with(api: Api, fields: Fields, said: Said) -> msgspec.Raw | None:
-    """The messages with what was said at their end; None where nothing was, or the end is already an answer's."""
-    if not (said.reasoning or said.content or said.calls):
-        return None
+def _draw_anew(fields: dict[str, msgspec.Raw], again: int) -> None:
+    """The same seed would come out the same."""
     try:
-        messages = msgspec.json.decode(fields["messages"], type=list[msgspec.Raw])
-        last = msgspec.json.decode(messages[-1]) if messages else {}
-    except (msgspec.DecodeError, KeyError):
-        return None
-    if not isinstance(last, dict) or last.get("role") == "assistant":
-        return None
-    if api is Api.MESSAGES:
-        blocks = [{"type": "thinking", "thinking": said.reasoning}] if said.reasoning else []
-        texts = [{"type": "text", "text": said.content}] if said.content else []
-        return _raw([*messages, {"role": "assistant", "content": [*blocks, *texts]}])
-    message: dict[str, Any] = {"role": "assistant", "content": said.content}
-    if said.reasoning:
-        message["reasoning_content"] = said.reasoning
-    return _raw([*messages, message])
+        seed = msgspec.json.decode(fields["seed"], type=int)
+    except (KeyError, msgspec.DecodeError):
+        return
+    fields["seed"] = _raw(max(0, seed) + again)
+
+
+def _starts_anew(api: Api, fields: Fields) -> bool:
+    """Whether a grammar of the client's would start at its beginning.
+
+    In chats llama-server leads the grammars of `response_format` and of tools through what is given
+    (common/sampling.cpp:294, v0.5.0), but no other.
+    """
+    return "grammar" in fields or (api in (Api.COMPLETION, Api.NATIVE) and "json_schema" in fields)
+
+
+def _turns(fields: Fields, name: str) -> list[Any]:
+    """The conversation, its turns as they came; empty if it is none."""
+    raw = fields.get(name, msgspec.Raw(b"[]"))
+    try:
+        if bytes(raw)[:1] == b'"':  # a response's input may be text
+            return [{"role": "user", "content": raw}]
+        return msgspec.json.decode(raw, type=list[msgspec.Raw])
+    except msgspec.DecodeError:
+        return []
+
+
+def _may_be_answered(turns: list[Any]) -> bool:
+    """Whether the next turn is the assistant's, and not begun by the client."""
+    if not turns:
+        return False
+    last = turns[-1] if isinstance(turns[-1], dict) else msgspec.json.decode(turns[-1])
+    if not isinstance(last, dict):
+        return False
+    return last.get("role", "assistant") != "assistant" or last.get("type") == "function_call_output"
+
+
+def _beginning(api: Api, said: Said, *, closed: bool) -> list[dict[str, Any]]:
+    """What was said as the beginning of the answer, as `api` writes it."""
+    thoughts = said.reasoning
+    if closed and thoughts.endswith("\n"):
+        thoughts = thoughts[:-1]  # Nemotron's template ends a closed thought with a line end of its own
+    match api:
+        case Api.MESSAGES:
+            blocks = [{"type": "thinking", "thinking": thoughts}] if thoughts else []
+            if closed:  # an empty text, too, says that the thoughts are over
+                blocks.append({"type": "text", "text": said.content})
+            return [{"role": "assistant", "content": blocks}]
+        case Api.RESPONSES:
+            text = {"type": "reasoning_text", "text": thoughts}
+            items: list[dict[str, Any]] = [{"type": "reasoning", "summary": [], "content": [text]}] if thoughts else []
+            if said.content or not items:
+                text = {"type": "output_text", "text": said.content}
+                items.append({"type": "message", "role": "assistant", "content": [text]})
+            return items
+        case _:
+            message = {"role": "assistant", "content": said.content}
+            return [{**message, "reasoning_content": thoughts} if thoughts else message]
 
 
 def _lower_limit(api: Api, fields: dict[str, msgspec.Raw], used: int) -> None:
@@ -179,133 +155,3 @@ def _lower_limit(api: Api, fields: dict[str, msgspec.Raw], used: int) -> None:
 
 def _raw(value: Any) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.encode(value))
-
-
-class Rewriter:
-    """Turns the events of a continuation into the rest of the first stream."""
-
-    def __init__(self, plan: Continuation) -> None:
-        self.plan = plan
-        self._reasoning = plan.skip_reasoning
-        self._content = plan.skip_content
-        self._calls = [dict(call) for call in plan.said.calls]
-        self._named: set[int] = set()
-
-    def __call__(self, blob: bytes) -> bytes:
-        """The events of `blob` that the client has not seen. Raises Diverged."""
-        out = []
-        for value in sse.events(blob):
-            if not isinstance(value, dict):
-                continue
-            if "error" in value:
-                out.append(value)
-            elif (kept := self._event(value)) is not None:
-                out.append(kept)
-        text = b"".join(map(_event_text, out))
-        return text + (sse.DONE if blob.endswith(sse.DONE) else b"")
-
-    def _event(self, value: dict[str, Any]) -> dict[str, Any] | None:
-        first = self.plan.said.first
-        for name in ("id", "created"):
-            if name in first and name in value:
-                value[name] = first[name]
-        self._count(value)
-        if "type" in value:
-            return value if self._block(value) else None
-        if "content" in value and "choices" not in value:
-            value["content"], self._content = _unseen(value["content"] or "", self._content)
-            return value if value["content"] or value.get("stop") else None
-        choices = value.get("choices")
-        if not choices:
-            return value
-        left = [self._choice(choice) for choice in choices]
-        return value if any(left) else None
-
-    def _block(self, value: dict[str, Any]) -> bool:
-        """Anthropic's events: what the client has open stays open."""
-        match value["type"]:
-            case "message_start":
-                return not self.plan.said.first
-            case "content_block_start":
-                return value["index"] not in self.plan.said.blocks
-            case "content_block_delta":
-                delta = value["delta"]
-                if "text" in delta:
-                    delta["text"], self._content = _unseen(delta["text"], self._content)
-                if "thinking" in delta:
-                    delta["thinking"], self._reasoning = _unseen(delta["thinking"], self._reasoning)
-                    if self.plan.said.content or not delta["thinking"].strip():
-                        return False  # the line end with which llama-server closes a given thought
-                return any(v for k, v in delta.items() if k != "type") or "signature" in delta
-            case "message_delta" if self._content or self._reasoning:
-                raise Diverged
-            case _:
-                return True
-
-    def _choice(self, choice: dict[str, Any]) -> bool:
-        """Take what was seen out of a choice; returns whether something is left."""
-        finish = bool(choice.get("finish_reason"))
-        if "text" in choice:
-            choice["text"], self._content = _unseen(choice["text"] or "", self._content)
-            return bool(choice["text"]) or finish
-        delta = choice.get("delta") or {}
-        delta.pop("role", None)
-        if delta.get("content", "") is None:
-            del delta["content"]
-        if "content" in delta:
-            delta["content"], self._content = _unseen(delta["content"], self._content)
-        if "reasoning_content" in delta:
-            delta["reasoning_content"], self._reasoning = _unseen(delta["reasoning_content"], self._reasoning)
-        calls = [call for call in delta.get("tool_calls", ()) if self._call(call)]
-        if "tool_calls" in delta:
-            delta["tool_calls"] = calls
-        left = {k: v for k, v in delta.items() if v}
-        choice["delta"] = left
-        if finish and (self._content or self._reasoning):
-            raise Diverged
-        return bool(left) or finish
-
-    def _call(self, call: dict[str, Any]) -> bool:
-        index = int(call.get("index", 0))
-        if index >= len(self._calls):
-            return True
-        seen, function = self._calls[index], call.get("function") or {}
-        if name := function.pop("name", None):
-            if name != seen["name"]:
-                raise Diverged
-            call.pop("id", None)
-            call.pop("type", None)
-        arguments, seen["arguments"] = _unseen(function.get("arguments") or "", seen["arguments"])
-        function["arguments"] = arguments
-        return bool(arguments)
-
-    def _count(self, value: dict[str, Any]) -> None:
-        """Numbers of the whole answer: what was given as its beginning was no prompt."""
-        prior = self.plan.prior_tokens
-        usage = value.get("usage")
-        if isinstance(usage, dict) and "completion_tokens" in usage:
-            usage["completion_tokens"] += prior
-            usage["prompt_tokens"] = max(0, usage.get("prompt_tokens", 0) - prior)
-        if isinstance(usage, dict) and "output_tokens" in usage and value.get("type") == "message_delta":
-            usage["output_tokens"] += prior
-        if "tokens_predicted" in value:
-            value["tokens_predicted"] += prior
-            value["tokens_evaluated"] = max(0, value.get("tokens_evaluated", 0) - prior)
-
-
-def _event_text(value: dict[str, Any]) -> bytes:
-    name = b"event: " + value["type"].encode() + b"\n" if "type" in value else b""
-    return name + b"data: " + msgspec.json.encode(value) + b"\n\n"
-
-
-def _unseen(text: str, seen: str) -> tuple[str, str]:
-    """What of `text` comes after `seen`, and what of `seen` is still to come. Raises Diverged if they differ."""
-    if not seen:
-        return text, ""
-    if len(text) <= len(seen):
-        if not seen.startswith(text):
-            raise Diverged
-        return "", seen[len(text) :]
-    if not text.startswith(seen):
-        raise Diverged
-    return text[len(seen) :], ""

@@ -16,6 +16,11 @@ from nemotron_ops.gateway.routes import Api
 
 KEEP_ALIVE = b":\n\n"  # a comment: clients ignore it, connections stay open
 DONE = b"data: [DONE]\n\n"
+LAST_EVENT = {  # says nothing but that this was all
+    Api.CHAT: DONE,
+    Api.COMPLETION: DONE,
+    Api.MESSAGES: b'event: message_stop\ndata: {"type":"message_stop"}\n\n',
+}
 RESPONSE_ENDS = (b"event: response.completed\n", b"event: response.incomplete\n", b"event: response.failed\n")
 
 

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from nemotron_ops.supervisor.snapshot import ModelView, State
-from tests.gateway_engine import WORDS, Heard, ScriptedEngine, dies_after, first_then, hangs_after, says, well
-from tests.gateway_faults import APIS, FAULTS, Fault, sees
+from tests.gateway_engine import (
+    STREAM_HEAD,
+    WORDS,
+    Heard,
+    ScriptedEngine,
+    call_events,
+    chunk,
+    dies_after,
+    dies_saying,
+    events,
+    first_then,
+    hangs_after,
+    says,
+    well,
+)
+from tests.gateway_faults import APIS, CALLING, FAULTS, Fault, sees
 from tests.gateway_stage import Stage, gateway, open_request
+from tests.gateway_streams import put_together
 
 pytestmark = pytest.mark.process
 MODEL = ModelView(name="m", names=("m", "org/m"), queue_wait_s=5.0)
@@ -76,20 +92,51 @@ def test_a_fault_with_another_instance_at_hand(
     stage.prefer(bad.name, good.name)
     with open_request(stage, APIS[api], body_of(api, stream=stream)) as answer:
         raw = answer.rest()
-    expected = sees(fault, api, stream=stream, other=True)
+    assert sees(fault, stream=stream, other=True) != "error"
     if fault.play is not None:
         assert bad.heard, "the fault did not happen"
-    if expected == "error":
-        assert answer.broken, "an error in a stream must not end like a whole answer"
-        assert b'"error"' in raw
-        assert b"[DONE]" not in raw
-        assert b"message_stop" not in raw
-        assert b"response.completed" not in raw
-        return
     assert not answer.broken
     assert answer.status == 200
     assert (text_in(raw) if stream else raw.decode()).find(TEXT) >= 0, raw
     assert b'"engine"' not in raw, "the engine's own name for the model must not show"
+    if stream:
+        assert put_together(raw) == put_together(b"".join(events(api)).replace(b'"engine"', b'"org/m"'))
+
+
+@pytest.mark.parametrize("api", CALLING)
+@pytest.mark.parametrize("fault", [f for f in FAULTS if f.seen], ids=lambda f: f.name.replace(" ", "-"))
+def test_a_tool_call_in_progress_is_made_again_and_goes_on_under_its_id(
+    stage: Stage, engines: Callable[..., list[ScriptedEngine]], fault: Fault, api: str
+) -> None:
+    bad, good = engines(fault.play, well)
+    stage.prefer(bad.name, good.name)
+    with open_request(stage, APIS[api], body_of(api, stream=True) | {"tools": []}) as answer:
+        raw = answer.rest()
+    assert good.heard
+    assert not answer.broken
+    assert put_together(raw) == put_together(b"".join(call_events(api)).replace(b'"engine"', b'"org/m"'))
+
+
+@pytest.mark.parametrize("api", CALLING)
+@pytest.mark.parametrize("right", [True, False], ids=["and-then-right", "and-never-right"])
+def test_a_tool_call_that_comes_out_differently_is_made_once_more(
+    stage: Stage, engines: Callable[..., list[ScriptedEngine]], api: str, right: bool
+) -> None:
+    def other(s: socket.socket, request: Heard) -> None:
+        s.sendall(STREAM_HEAD + b"".join(map(chunk, call_events(api, ("{", '"city":"', "Rome")))))
+
+    bad, good = engines(dies_saying(4), first_then(other, well) if right else other)
+    stage.prefer(bad.name, good.name)
+    with open_request(stage, APIS[api], body_of(api, stream=True) | {"tools": []}) as answer:
+        raw = answer.rest()
+    assert b"Rome" not in raw
+    if right:
+        assert len(good.heard) == 2
+        assert put_together(raw) == put_together(b"".join(call_events(api)).replace(b'"engine"', b'"org/m"'))
+        return
+    assert answer.broken, "an error in a stream must not end like a whole answer"
+    assert b'"error"' in raw
+    assert not any(end in raw for end in (b"[DONE]", b"message_stop", b"response.completed"))
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f.name.replace(" ", "-"))
@@ -132,8 +179,6 @@ def test_a_stream_that_lost_only_its_end_mark_ends_well(
 
 
 def test_an_engines_own_error_event_is_passed_on(stage: Stage, engines: Callable[..., list[ScriptedEngine]]) -> None:
-    from tests.gateway_engine import STREAM_HEAD, chunk, events
-
     error = b'data: {"error":{"code":500,"message":"Compute error.","type":"server_error"}}\n\n'
     start = b"".join(map(chunk, events("chat")[:3]))
     engines(says(STREAM_HEAD + start + chunk(error) + b"0\r\n\r\n"))

@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 from nemotron_ops.gateway import sse
 from nemotron_ops.gateway.fold import fold_for
 from nemotron_ops.gateway.relay import KEPT_BYTES, Memory, Relay
-from nemotron_ops.gateway.resume import Diverged, Rewriter, continuation, said_in
+from nemotron_ops.gateway.resume import continuation
+from nemotron_ops.gateway.rewrite import rewriter
 from nemotron_ops.gateway.routes import Api
+from nemotron_ops.gateway.said import said_in
+from nemotron_ops.gateway.unseen import Diverged
 from tests.gateway_engine import WORDS, events
 
 APIS = {
@@ -200,10 +203,10 @@ def test_thinking_goes_on_as_thinking() -> None:
 
 def test_with_a_grammar_the_answer_is_replayed_and_only_the_rest_passes() -> None:
     said = said_in([say(content='{"a":'), say(content="1")])
-    plan = continuation(Api.CHAT, fields(**ASK, response_format={"type": "json_object"}), said)
+    plan = continuation(Api.CHAT, fields(**ASK, grammar="root ::= object"), said)
     assert plan is not None
     assert json.loads(plan.body)["messages"] == ASK["messages"]
-    rewrite = Rewriter(plan)
+    rewrite = rewriter(Api.CHAT, plan)
     assert rewrite(say(role="assistant", content=None)) == b""
     assert rewrite(say(content='{"a"')) == b""
     assert b'"content":"2}"' in rewrite(say(content=":12}"))
@@ -213,13 +216,13 @@ def test_a_replay_that_says_something_else_is_not_passed_off_as_the_rest() -> No
     plan = continuation(Api.CHAT, fields(**ASK, grammar="x"), said_in([say(content="yes")]))
     assert plan is not None
     with pytest.raises(Diverged):
-        Rewriter(plan)(say(content="no"))
+        rewriter(Api.CHAT, plan)(say(content="no"))
 
 
 def test_a_replay_that_ends_too_early_is_noticed() -> None:
     plan = continuation(Api.CHAT, fields(**ASK, grammar="x"), said_in([say(content="yes, and more")]))
     assert plan is not None
-    rewrite = Rewriter(plan)
+    rewrite = rewriter(Api.CHAT, plan)
     rewrite(say(content="yes"))
     with pytest.raises(Diverged):
         rewrite(b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n')
@@ -232,12 +235,12 @@ def test_a_tool_call_in_progress_is_made_again_and_goes_on_under_its_id() -> Non
 
     plan = continuation(Api.CHAT, fields(**ASK), said_in([call(name="f", arguments='{"ci')]))
     assert plan is not None
-    rewrite = Rewriter(plan)
+    rewrite = rewriter(Api.CHAT, plan)
     assert rewrite(call(name="f", arguments='{"c')) == b""
     rest = json.loads(rewrite(call(arguments='ity":1}'))[6:])
     assert rest["choices"][0]["delta"]["tool_calls"] == [{"index": 0, "function": {"arguments": 'ty":1}'}}]
     with pytest.raises(Diverged):
-        Rewriter(plan)(call(name="g", arguments=""))
+        rewriter(Api.CHAT, plan)(call(name="g", arguments=""))
 
 
 def test_numbers_are_those_of_the_whole_answer() -> None:
@@ -249,7 +252,7 @@ def test_numbers_are_those_of_the_whole_answer() -> None:
         "id": "2",
         "created": 9,
     }
-    value = json.loads(Rewriter(plan)(b"data: " + json.dumps(usage).encode() + b"\n\n")[6:])
+    value = json.loads(rewriter(Api.CHAT, plan)(b"data: " + json.dumps(usage).encode() + b"\n\n")[6:])
     assert value["usage"] == {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
     assert (value["id"], value["created"]) == ("1", 1)
 
@@ -257,7 +260,6 @@ def test_numbers_are_those_of_the_whole_answer() -> None:
 @pytest.mark.parametrize(
     ("api", "body"),
     [
-        (Api.RESPONSES, {"input": "x"}),
         (Api.CHAT, {**ASK, "n": 2}),
         (Api.CHAT, {**ASK, "logprobs": True}),
         (Api.COMPLETION, {"prompt": [1, 2, 3]}),

@@ -1,0 +1,67 @@
+"""A stream as a client puts it together: what must be equal whether or not it was interrupted on its way."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+IDS = ("id", "item_id", "call_id")
+COUNTS = ("usage", "timings", "tokens_predicted", "tokens_evaluated", "tokens", "created", "created_at")
+TEXTS = ("content", "reasoning_content", "text", "thinking", "partial_json", "delta", "arguments")
+
+
+def put_together(raw: bytes) -> list[Any]:
+    """The events of a stream, with pieces of text that follow each other joined, ids numbered in order, no counts."""
+    names: dict[str, str] = {}
+    out: list[Any] = []
+    for line in raw.split(b"\n"):
+        if not line.startswith(b"data: "):
+            continue
+        event = line[6:].decode()
+        value = event if event == "[DONE]" else plain(json.loads(event), names)
+        if not (out and join(out[-1], value)):
+            out.append(value)
+    return out
+
+
+def plain(value: Any, names: dict[str, str]) -> Any:
+    """A value with ids numbered and without counts."""
+    if isinstance(value, list):
+        return [plain(v, names) for v in value]
+    if not isinstance(value, dict):
+        return value
+    numbered = {k: names.setdefault(v, str(len(names))) if k in IDS and v else v for k, v in value.items()}
+    return {k: plain(v, names) for k, v in numbered.items() if k not in COUNTS}
+
+
+def join(before: Any, value: Any) -> bool:
+    """Add the texts of `value` to those of `before` if both are pieces of the same text; whether they were."""
+    one, other = texts(before), texts(value)
+    if not one or [path for path, _ in one] != [path for path, _ in other] or bare(before) != bare(value):
+        return False
+    for (holder, key), (_, more) in zip(places(before), other, strict=True):
+        holder[key] += more
+    return True
+
+
+def places(value: Any) -> list[tuple[dict[str, Any], str]]:
+    """Where in an event pieces of text are."""
+    if isinstance(value, list):
+        return [p for v in value for p in places(v)]
+    if not isinstance(value, dict) or str(value.get("type", "")).endswith((".done", ".completed", ".added", "_start")):
+        return []
+    here = [(value, k) for k in TEXTS if isinstance(value.get(k), str)]
+    return here + [p for v in value.values() for p in places(v)]
+
+
+def texts(value: Any) -> list[tuple[str, str]]:
+    return [(key, holder[key]) for holder, key in places(value)]
+
+
+def bare(value: Any) -> Any:
+    """An event without its text."""
+    if isinstance(value, list):
+        return [bare(v) for v in value]
+    if isinstance(value, dict):
+        return {k: "" if k in TEXTS and isinstance(v, str) else bare(v) for k, v in value.items()}
+    return value
