@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types docs bench-build bench-gateway bench-fetch bench-gpu clean
+.PHONY: help setup demo test check lint types docs bench-build bench-gateway bench-fetch bench-cuda bench-gpu clean
 
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ bench-gateway: $(VENV)/.installed-test  ## Compare the gateway with its peers, a
 
 bench-fetch: $(VENV)/.installed-test  ## Compare fetch with huggingface_hub's own download, as ratios
 	@$(PY) bench/fetch.py
+
+bench-cuda: $(VENV)/.installed  ## Try CUDA toolkits from wheels without a GPU: assemble, configure, compile a sample
+	@$(PY) bench/cuda.py
 
 bench-gpu: $(VENV)/.installed-test  ## The full run on a machine with a GPU: build, self-test, true-size model
 	@$(PY) -m bench.gpu

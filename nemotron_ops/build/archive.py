@@ -79,6 +79,24 @@ def read_member(archive: Path, suffix: str, *, most_bytes: int = 4096) -> str:
     return ""
 
 
+def deb_content(package: Path, to: Path) -> Path:
+    """The tar with the files of a Debian package, written into the folder `to`. Raises SourceError.
+
+    A .deb is an `ar` archive: a mark, then members of a 60-byte header (name, …, size at 48) and content, padded to
+    even.
+    """
+    with package.open("rb") as f:
+        mark = f.read(8)
+        while mark == b"!<arch>\n" and len(header := f.read(60)) == 60 and header[48:58].strip().isdigit():
+            name, size = header[:16].decode("ascii", "replace").strip().rstrip("/"), int(header[48:58])
+            if name.startswith("data.tar"):
+                content = to / "data.tar"
+                content.write_bytes(f.read(size))  # 0.1 GB at most: it is one compiler
+                return content
+            f.seek(size + size % 2, os.SEEK_CUR)
+    raise SourceError(f"cannot unpack {package.name}: it is no Debian package")
+
+
 def safe_name(name: str) -> PurePosixPath:
     """`name` as a relative path that stays inside. Raises SourceError for any other."""
     path = PurePosixPath(name)

@@ -31,10 +31,27 @@ HOST_COMPILERS: tuple[tuple[tuple[int, int], tuple[int, int]], ...] = (
     ((13, 5), (16, 22)),
 )
 OLDEST_TOOLKIT = (11, 8)
-WHEELS_VERSION = "13.0.2"  # the lowest 13: runs on every driver that runs 13 at all
-WHEELS = (13, 0)
 WHEELS_MACHINES = ("x86_64", "aarch64")
-WHEELS_DRIVER = "580"  # first driver branch that runs CUDA 13 (NVIDIA's minor-version compatibility page)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """A toolkit that can be assembled without root. `driver` is the oldest branch that runs what it makes."""
+
+    version: tuple[int, int, int]
+    driver: str  # NVIDIA's page on minor-version compatibility
+
+    @property
+    def release(self) -> tuple[int, int]:
+        return self.version[:2]
+
+
+# Newest first: the lowest 13, which runs on every driver that runs 13 at all; then the only 12 whose compiler is
+# published outside of NVIDIA's own site. 12.4 makes code for older GPUs, and runs on drivers of 12.0 as real code.
+PUBLISHED = (
+    Published(version=(13, 0, 2), driver="580"),
+    Published(version=(12, 4, 1), driver="525"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +95,7 @@ def wanted_archs(facts: Facts, asked: tuple[str, ...]) -> tuple[tuple[int, ...],
     if not gpus:
         raise HostError(
             "cannot plan a CUDA build: no NVIDIA GPU was found on this machine",
-            hint=f"install NVIDIA's driver ({WHEELS_DRIVER} or newer), or name the GPUs of another machine with "
+            hint=f"install NVIDIA's driver ({PUBLISHED[0].driver} or newer), or name the GPUs of another machine with "
             "--cuda-arch (90 for H100/H200, 100 for B200, 89 for L4/RTX 40, 121 for DGX Spark), or build with --cpu",
         )
     unknown = [g.name for g in gpus if g.compute_capability is None]
@@ -108,7 +125,7 @@ def cmake_arch(number: int) -> str:
 
 
 def choose_toolkit(facts: Facts, archs: tuple[int, ...], cxx: Tool | None, *, for_this_machine: bool) -> Toolkit:
-    """The system's toolkit if it fits, else the one from wheels. Raises HostError with every reason and remedy."""
+    """The system's toolkit if it fits, else the newest from wheels that does. Raises HostError with all reasons."""
     ceiling = facts.driver_cuda if for_this_machine else None
     reasons = []
     nvcc = facts.tools.get("nvcc")
@@ -118,16 +135,15 @@ def choose_toolkit(facts: Facts, archs: tuple[int, ...], cxx: Tool | None, *, fo
         reasons.append(f"{nvcc.path}: {refusal}")
     else:
         return Toolkit(version=nvcc.version, nvcc=nvcc.path, why="the system's, it fits driver, GPU and compiler")
-    refusal = refuse(WHEELS, archs, cxx, ceiling)
-    if not refusal and (facts.system != "Linux" or facts.machine not in WHEELS_MACHINES):
-        refusal = f"none are published for {facts.system} on {facts.machine}"
-    if refusal:
-        reasons.append(f"CUDA {WHEELS_VERSION} from wheels: {refusal}")
-        raise HostError(
-            "cannot find a CUDA toolkit that fits: " + "; ".join(reasons), hint=remedy(facts, archs, cxx, ceiling)
-        )
-    why = f"from wheels, because {reasons[0]}"
-    return Toolkit(version=tuple(int(n) for n in WHEELS_VERSION.split(".")), why=why)
+    for published in PUBLISHED:
+        if facts.system != "Linux" or facts.machine not in WHEELS_MACHINES:
+            reasons.append(f"no wheels are published for {facts.system} on {facts.machine}")
+            break
+        if refusal := refuse(published.release, archs, cxx, ceiling):
+            reasons.append(f"CUDA {dotted(published.version)} from wheels: {refusal}")
+            continue
+        return Toolkit(version=published.version, why=f"from wheels, because {'; '.join(reasons)}")
+    raise HostError("cannot find a CUDA toolkit that fits: " + "; ".join(reasons), hint=remedy(archs, cxx, ceiling))
 
 
 def refuse(
@@ -165,21 +181,25 @@ def refuse_compiler(release: tuple[int, int], cxx: Tool | None) -> str:
     return f"its nvcc accepts {cxx.kind} up to {most}, and {cxx.path} is {cxx.kind} {cxx.version[0]}"
 
 
-def remedy(facts: Facts, archs: tuple[int, ...], cxx: Tool | None, ceiling: tuple[int, int] | None) -> str:
-    """What to do when neither the system's toolkit nor the wheels fit."""
-    if ceiling and ceiling < WHEELS:
+def remedy(archs: tuple[int, ...], cxx: Tool | None, ceiling: tuple[int, int] | None) -> str:
+    """What to do when neither the system's toolkit nor one from wheels fits."""
+    newest, oldest = PUBLISHED[0], PUBLISHED[-1]
+    if but := next((p for p in PUBLISHED if not refuse(p.release, archs, None, ceiling)), None):
+        limit = latest(HOST_COMPILERS, but.release)[0]
+        if refusal := refuse_compiler(but.release, cxx):
+            return f"install an older compiler and name it, as in CXX=g++-{limit} CC=gcc-{limit} ({refusal})"
+        return "install a CUDA toolkit (https://developer.nvidia.com/cuda-downloads) and put its nvcc on the PATH"
+    if ceiling and ceiling < (12, 0):
+        return f"update NVIDIA's driver to {oldest.driver} or newer, better to {newest.driver}"
+    if not refuse(newest.release, archs, None, None):
         return (
-            f"update NVIDIA's driver to {WHEELS_DRIVER} or newer, or install a CUDA toolkit of {ceiling[0]}.x "
+            f"update NVIDIA's driver to {newest.driver} or newer, or install a CUDA 12 toolkit that knows these GPUs "
             "(https://developer.nvidia.com/cuda-toolkit-archive) and put its nvcc on the PATH"
         )
-    if any(a < latest(SPANS, WHEELS)[0] for a in archs):
-        return (
-            "these GPUs need a CUDA 12 toolkit (https://developer.nvidia.com/cuda-toolkit-archive) on the PATH; "
-            "or leave them out with --cuda-arch"
-        )
-    if refusal := refuse_compiler(WHEELS, cxx):
-        return f"install an older compiler and name it, as in CXX=g++-{latest(HOST_COMPILERS, WHEELS)[0]} ({refusal})"
-    return "install a CUDA toolkit (https://developer.nvidia.com/cuda-downloads) and put its nvcc on the PATH"
+    return (
+        "build for fewer kinds of GPUs with --cuda-arch, or put the nvcc of a CUDA toolkit that knows all of these on "
+        "the PATH (https://developer.nvidia.com/cuda-toolkit-archive)"
+    )
 
 
 def latest(table: tuple[tuple[tuple[int, int], tuple[int, int]], ...], release: tuple[int, int]) -> tuple[int, int]:

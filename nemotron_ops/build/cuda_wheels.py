@@ -1,8 +1,8 @@
 """A CUDA toolkit without root: NVIDIA's wheels, assembled in a private folder. httpx, cc, disk.
 
-The wheels hold compiler, headers and libraries, but not in the shape that cmake and the linker expect. So, besides
-unpacking: programs get their mode bits back, libraries their unversioned names, `lib64` and `targets/` point where
-tools look, and a stub stands in for the driver's library when linking on a machine without one.
+The wheels hold compiler (for CUDA 12: cuda12.py), headers and libraries, but not in the shape that cmake and the linker
+expect. So, besides unpacking: programs get their mode bits back, libraries their unversioned names, `lib64` and
+`targets/` point where tools look, and a stub stands in for the driver's library when linking on a machine without one.
 
     cuda-13.0.2-1a2b3c4d/bin/nvcc, nvvm/, include/, lib/      the toolkit
     …/lib/stubs/libcuda.so                                    only for the linker
@@ -21,18 +21,21 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from nemotron_ops import proc
-from nemotron_ops.build import archive
-from nemotron_ops.build.wheel_files import check_disk, fetch_wheels
-from nemotron_ops.build.wheel_pins import cuda_folder, wheels_for
+from nemotron_ops.build import archive, cuda12
+from nemotron_ops.build.wheel_files import check_disk, fetch_deb, fetch_wheels
+from nemotron_ops.build.wheel_pins import Deb, Wheel, cuda_folder, cuda_part, debs_for, wheels_for
 from nemotron_ops.errors import HostError
 from nemotron_ops.files import locked, sync_dir, write_json
 from nemotron_ops.progress import Report, Step
 
 RUNTIME_LIBRARIES = ("libcudart.so", "libcublas.so", "libcublasLt.so")  # all that a built llama-server needs
-PREFIX = PurePosixPath("nvidia/cu13")
 TARGETS = {"x86_64": "x86_64-linux", "aarch64": "sbsa-linux"}
 UNPACKED_FACTOR = 1.7  # unpacked size over download size
 HINT = "install a CUDA toolkit (https://developer.nvidia.com/cuda-downloads) and put its nvcc on the PATH"
+DEB_HINT = (
+    "NEMOTRON_OPS_DEBIAN_MIRROR names another mirror of Debian's archive, or a file: URL of a copy; or install a CUDA "
+    "12 toolkit (https://developer.nvidia.com/cuda-toolkit-archive) and put its nvcc on the PATH"
+)
 LICENCE = "https://docs.nvidia.com/cuda/eula/index.html"
 
 
@@ -50,26 +53,27 @@ def assemble(
     with locked(toolchains / f".{name}.lock"):
         if ready := assembled(toolchains, version, machine):
             return ready
-        wheels = wheels_for("cuda", "Linux", machine)
-        check_disk("the CUDA toolkit", wheels, cache=cache, to=toolchains, unpacked_factor=UNPACKED_FACTOR)
-        report(
-            Step(
-                what="CUDA toolkit", note=f"CUDA {version} comes as NVIDIA's wheels, under NVIDIA's licence: {LICENCE}"
-            )
-        )
+        wheels, debs = wheels_for(cuda_part(version), "Linux", machine), debs_for(cuda_part(version), machine)
+        parts: tuple[Wheel | Deb, ...] = (*wheels, *debs)
+        check_disk("the CUDA toolkit", parts, cache=cache, to=toolchains, unpacked_factor=UNPACKED_FACTOR)
+        also = " and Debian's package of its compiler" if debs else ""
+        note = f"CUDA {version} comes as NVIDIA's wheels{also}, under NVIDIA's licence: {LICENCE}"
+        report(Step(what="CUDA toolkit", note=note))
         paths = fetch_wheels(wheels, cache=cache, env=env, report=report, hint=HINT)
+        packages = tuple(fetch_deb(deb, cache=cache, env=env, report=report, hint=DEB_HINT) for deb in debs)
         made = toolchains / f".{name}.new"
         shutil.rmtree(made, ignore_errors=True)
-        for i, path in enumerate(paths):
-            report(Step(what="unpack CUDA toolkit", done=i, total=len(paths)))
-            unpack_wheel(path, made)
-        report(Step(what="unpack CUDA toolkit", done=len(paths), total=len(paths)))
+        for i, path in enumerate((*paths, *packages)):
+            report(Step(what="unpack CUDA toolkit", done=i, total=len(parts)))
+            unpack = cuda12.add_compiler if path in packages else unpack_wheel
+            unpack(path, made)
+        report(Step(what="unpack CUDA toolkit", done=len(parts), total=len(parts)))
         shape(made, machine)
         make_stub(made, cc, env)
-        write_json(made / "complete.json", {w.file: w.sha256 for w in wheels})
+        write_json(made / "complete.json", {part.file: part.sha256 for part in parts})
         os.rename(made, toolchains / name)
         sync_dir(toolchains)
-        for path in paths:
+        for path in (*paths, *packages):
             path.unlink()  # half a gigabyte that is now unpacked
     return toolchains / name
 
@@ -78,8 +82,8 @@ def unpack_wheel(path: Path, root: Path) -> None:
     """The toolkit's part of a wheel into `root`, with its licence kept."""
 
     def rename(name: PurePosixPath) -> PurePosixPath | None:
-        if name.is_relative_to(PREFIX) and name != PREFIX:
-            return name.relative_to(PREFIX)
+        if name.parts[0] == "nvidia" and len(name.parts) > 2:  # nvidia/cu13/bin/nvcc, nvidia/cuda_nvcc/bin/ptxas
+            return None if name.name == "__init__.py" else name.relative_to(*name.parts[:2])
         if "licenses" in name.parts or name.name in ("License.txt", "LICENSE"):
             return PurePosixPath("licences", path.name.split("-")[0], name.name)
         return None
@@ -102,6 +106,7 @@ def shape(root: Path, machine: str) -> None:
         plain = library.with_name(library.name.partition(".so")[0] + ".so")
         if not plain.exists():
             _link(plain, library.name)
+    cuda12.agree_with_glibc(root)
 
 
 def stub_source(preprocessed: str) -> str:

@@ -123,7 +123,11 @@ def run_path_options(options: BuildOptions, choice: CudaChoice | None, facts: Fa
 
 def cuda_options(choice: CudaChoice, compilers: Compilers, toolchains: Path, facts: Facts) -> dict[str, str]:
     root = cuda_root(choice, toolchains, facts)
+    no_static = choice.toolkit.from_wheels and choice.toolkit.version < (
+        13,
+    )  # CUDA 12's wheels have no static libcudart
     return {
+        **({"CMAKE_CUDA_FLAGS": "-cudart=shared", "CMAKE_CUDA_RUNTIME_LIBRARY": "Shared"} if no_static else {}),
         "CMAKE_CUDA_ARCHITECTURES": ";".join(choice.archs),
         "CMAKE_CUDA_COMPILER": choice.toolkit.nvcc or str(root / "bin/nvcc"),
         "CUDAToolkit_ROOT": str(root),
@@ -134,7 +138,7 @@ def cuda_options(choice: CudaChoice, compilers: Compilers, toolchains: Path, fac
 def cuda_root(choice: CudaChoice, toolchains: Path, facts: Facts) -> Path:
     """The toolkit's folder: around the system's nvcc, or where the wheels are assembled."""
     if choice.toolkit.from_wheels:
-        return toolchains / cuda_folder(cuda.WHEELS_VERSION, facts.machine)
+        return toolchains / cuda_folder(cuda.dotted(choice.toolkit.version), facts.machine)
     return Path(choice.toolkit.nvcc).parent.parent
 
 

@@ -34,7 +34,17 @@ from nemotron_ops.progress import Report, Step, silent
 if TYPE_CHECKING:
     from nemotron_ops.build.selftest import Proof
 
-__all__ = ["BuildOptions", "BuildRequest", "Prepared", "ensure_build", "existing", "log_file", "prepare"]
+__all__ = [
+    "BuildOptions",
+    "BuildRequest",
+    "Configured",
+    "Prepared",
+    "configure",
+    "ensure_build",
+    "existing",
+    "log_file",
+    "prepare",
+]
 
 WAIT_PERIOD_S = 0.5
 
@@ -46,6 +56,15 @@ class Prepared:
     plan: BuildPlan
     sources: Sources
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configured:
+    """A folder that cmake has prepared, and how many steps ninja would take in it."""
+
+    plan: BuildPlan
+    folder: Path
+    steps: int
 
 
 def ensure_build(
@@ -91,14 +110,21 @@ def _build_somehow(
     request: BuildRequest, *, layout: Layout, facts: Facts, env: Mapping[str, str], report: Report
 ) -> Build:
     """Build from the first source that can be had, whole."""
-    sources = _sources(layout, facts, env, report)
+    found = _with_source(request, _sources(layout, facts, env, report), report)
+    if isinstance(found, Build):
+        return found
+    return _build_and_repair(request, *found, report)
+
+
+def _with_source(request: BuildRequest, sources: Sources, report: Report) -> Build | tuple[Prepared, Path]:
+    """A plan and the folder with its source, from the first place that has it; or the build that is there already."""
     notes: list[str] = []
     for origin in order(request, sources.pins):
         try:
             exact = _resolve(origin, request, sources)
             chosen = _plan(request, exact, sources)
             _check_known_bad(request, chosen, sources)
-            if not request.force and (build := store.get(layout, chosen.id)):
+            if not request.force and (build := store.get(sources.layout, chosen.id)):
                 return build
             folder = source.tree(exact, sources)
         except SourceError as exc:
@@ -106,9 +132,25 @@ def _build_somehow(
             continue
         if notes:
             report(Step(what="source", note=f"using {exact.label} instead (llama.cpp {exact.short})"))
-        prepared = Prepared(plan=chosen, sources=sources, notes=tuple(notes))
-        return _build_and_repair(request, prepared, folder, report)
+        return Prepared(plan=chosen, sources=sources, notes=tuple(notes)), folder
     raise _no_source(notes)
+
+
+def configure(
+    request: BuildRequest, *, layout: Layout, facts: Facts, env: Mapping[str, str], report: Report
+) -> Configured:
+    """Source, toolchain and cmake's run for `request`, and nothing compiled. A build goes on from there.
+
+    Raises the errors of every step.
+    """
+    found = _with_source(replace(request, force=True), _sources(layout, facts, env, report), report)
+    assert not isinstance(found, Build)  # with force, what is there already is not asked for
+    prepared, folder = found
+    with store.building(layout, prepared.plan.id, timeout_s=0) as lock:
+        place = _workplace(prepared, folder, lock, report)
+        compiling.configure(prepared.plan, place, report)
+        left = compiling.outputs_pending(prepared.plan, place, prepared.plan.targets)
+    return Configured(plan=prepared.plan, folder=place.folder, steps=len(left))
 
 
 def _build_and_repair(request: BuildRequest, prepared: Prepared, folder: Path, report: Report) -> Build:
@@ -150,21 +192,10 @@ def _build_locked(request: BuildRequest, prepared: Prepared, folder: Path, repor
 
 def _build(request: BuildRequest, prepared: Prepared, folder: Path, lock: int, report: Report) -> Build:
     sources, chosen = prepared.sources, prepared.plan
-    layout = sources.layout
-    toolchain.check_disk(chosen, layout.builds)
-    programs = toolchain.programs(sources.facts)
-    toolchain.assemble(chosen, layout=layout, facts=sources.facts, env=sources.env, report=report)
-    work = store.work_dir(layout, chosen.id)
+    layout, work = sources.layout, store.work_dir(sources.layout, chosen.id)
     if request.force:
         shutil.rmtree(work, ignore_errors=True)
-    place = compiling.Workplace(
-        source=folder, folder=work, log=log_file(layout, chosen.id), steps=store.steps_file(layout),
-        cmake=programs.cmake, ninja=programs.ninja, lock=lock,
-    )  # fmt: skip
-    place.log.parent.mkdir(parents=True, exist_ok=True)
-    place.log.write_text("")
-    for note in chosen.notes:
-        report(Step(what="plan", note=note))
+    place = _workplace(prepared, folder, lock, report)
     began = time.monotonic()
     unknown = compiling.configure(chosen, place, report)
     compiled = compiling.compile_targets(chosen, place, report)
@@ -189,6 +220,24 @@ def _build(request: BuildRequest, prepared: Prepared, folder: Path, lock: int, r
     build = store.publish(layout, chosen.id, manifest)
     shutil.rmtree(work, ignore_errors=True)
     return build
+
+
+def _workplace(prepared: Prepared, folder: Path, lock: int, report: Report) -> compiling.Workplace:
+    """Where the plan is configured and compiled, with all that it takes. Raises SourceError, HostError."""
+    sources, chosen = prepared.sources, prepared.plan
+    layout = sources.layout
+    toolchain.check_disk(chosen, layout.builds)
+    programs = toolchain.programs(sources.facts)
+    toolchain.assemble(chosen, layout=layout, facts=sources.facts, env=sources.env, report=report)
+    place = compiling.Workplace(
+        source=folder, folder=store.work_dir(layout, chosen.id), log=log_file(layout, chosen.id),
+        steps=store.steps_file(layout), cmake=programs.cmake, ninja=programs.ninja, lock=lock,
+    )  # fmt: skip
+    place.log.parent.mkdir(parents=True, exist_ok=True)
+    place.log.write_text("")
+    for note in chosen.notes:
+        report(Step(what="plan", note=note))
+    return place
 
 
 def _install(chosen: BuildPlan, work: Path, to: Path, libraries: tuple[Path, ...]) -> Path:

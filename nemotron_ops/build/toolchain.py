@@ -50,8 +50,8 @@ def assemble(plan: BuildPlan, *, layout: Layout, facts: Facts, env: Mapping[str,
         zig.assemble(layout.toolchains, wheel, cache=cache, env=env, report=report)
     if plan.cuda and plan.cuda.toolkit.from_wheels:
         cuda_wheels.assemble(
-            layout.toolchains, version=cuda.WHEELS_VERSION, machine=facts.machine, cache=cache, cc=plan.compilers.cc,
-            env=env, report=report,
+            layout.toolchains, version=cuda.dotted(plan.cuda.toolkit.version), machine=facts.machine, cache=cache,
+            cc=plan.compilers.cc, env=env, report=report,
         )  # fmt: skip
 
 

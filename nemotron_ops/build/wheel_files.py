@@ -1,20 +1,26 @@
-"""Pinned wheels as files: found in the registries that pip uses, fetched, checked by hash. httpx, disk."""
+"""Pinned files: wheels from the registries that pip uses, packages from Debian, checked by hash. httpx, disk."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from nemotron_ops.build import fetch, registry
 from nemotron_ops.build.pip_config import PipConfig
-from nemotron_ops.build.wheel_pins import Wheel
+from nemotron_ops.build.simple_index import RemoteFile
+from nemotron_ops.build.spec import without_secrets
+from nemotron_ops.build.wheel_pins import Deb, Wheel
 from nemotron_ops.errors import HostError, SourceError
 from nemotron_ops.progress import Report
 
 if TYPE_CHECKING:
     import httpx
+
+# The second keeps every version that ever was.
+DEBIAN = ("https://deb.debian.org/debian", "https://snapshot.debian.org/archive/debian/20250901T000000Z")
 
 
 def fetch_wheels(
@@ -26,7 +32,26 @@ def fetch_wheels(
         return tuple(_ensure(wheel, http, config, cache, report, hint) for wheel in wheels)
 
 
-def check_disk(what: str, wheels: tuple[Wheel, ...], *, cache: Path, to: Path, unpacked_factor: float) -> None:
+def fetch_deb(deb: Deb, *, cache: Path, env: Mapping[str, str], report: Report, hint: str) -> Path:
+    """Debian's package in `cache`, with its pinned hash: any mirror will do. Raises SourceError, with `hint`."""
+    problems = []
+    with fetch.client(registry.pip_config(env), env) as http:
+        for mirror in mirrors(env):
+            offered = RemoteFile(name=deb.file, url=f"{mirror}/{quote(deb.path)}", size=deb.size)
+            try:
+                return fetch.fetch_file(http, offered, cache / deb.file, sha256=deb.sha256, report=report)
+            except SourceError as exc:
+                problems.append(f"{without_secrets(mirror)}: {exc.message}")
+    raise SourceError(f"cannot get {deb.file}: {'; '.join(problems)}", hint=hint)
+
+
+def mirrors(env: Mapping[str, str]) -> tuple[str, ...]:
+    """Roots of Debian's archive: the one that NEMOTRON_OPS_DEBIAN_MIRROR names, or the public ones."""
+    own = env.get("NEMOTRON_OPS_DEBIAN_MIRROR", "").rstrip("/")
+    return (own,) if own else DEBIAN
+
+
+def check_disk(what: str, wheels: Sequence[Wheel | Deb], *, cache: Path, to: Path, unpacked_factor: float) -> None:
     """Raises HostError if there is too little room for the download or for what is in it."""
     needed = sum(wheel.size for wheel in wheels)
     for folder, n in ((cache, needed), (to, int(needed * unpacked_factor))):

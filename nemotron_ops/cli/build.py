@@ -15,7 +15,7 @@ from nemotron_ops.cli.builds_retention import prune_old, removed_json
 
 if TYPE_CHECKING:
     from nemotron_ops.build.pruning import Removed
-    from nemotron_ops.build.run import Prepared
+    from nemotron_ops.build.run import Configured, Prepared
     from nemotron_ops.build.store import Build
     from nemotron_ops.ui import Ui
 
@@ -45,12 +45,13 @@ if TYPE_CHECKING:
     "--keep", type=click.IntRange(-1), metavar="N",
     help="Old builds are removed but for the newest N and those that are needed; -1 keeps all. Default: settings.toml.",
 )  # fmt: skip
+@click.option("--configure-only", is_flag=True, help="Get source and toolkit and run cmake, but compile nothing.")
 @dry_run_option
 @json_option
 def build(
     backend: str | None, ref: str, source: str, mirror: str, portable: bool, cuda_archs: tuple[str, ...],
     hip_archs: tuple[str, ...], zig: bool, jobs: int | None, cmake_args: tuple[str, ...], force: bool, offline: bool,
-    no_use: bool, keep: int | None, dry_run: bool, as_json: bool,
+    no_use: bool, keep: int | None, configure_only: bool, dry_run: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Build llama.cpp for this machine, prove that it answers, and make it the current build.
 
@@ -74,6 +75,11 @@ def build(
             show_plan(prepared, app.ui, as_json=as_json)
             return
         signal.signal(signal.SIGTERM, interrupted)
+        if configure_only:
+            ready = run.configure(request, layout=app.layout, facts=app.facts, env=app.env, report=app.ui.report)
+            app.ui.end_bars()
+            show_configured(ready, app.ui, as_json=as_json)
+            return
         made = run.ensure_build(request, layout=app.layout, facts=app.facts, env=app.env, report=app.ui.report)
         app.ui.end_bars()
         removed = prune_old(app, keep=keep) if is_current(app, made) else None
@@ -132,6 +138,13 @@ def show_plan(prepared: Prepared, ui: Ui, *, as_json: bool) -> None:
         ui.data(f"{name.ljust(width)}  {value}")
     for command in commands:
         ui.data("\n" + " \\\n    ".join(command))
+
+
+def show_configured(ready: Configured, ui: Ui, *, as_json: bool) -> None:
+    if as_json:
+        ui.json({"id": ready.plan.id, "folder": str(ready.folder), "steps": ready.steps})
+        return
+    ui.data(f"{ready.plan.id}  configured in {ready.folder}, {ready.steps} steps to compile")
 
 
 def is_current(app: App, build: Build) -> bool:

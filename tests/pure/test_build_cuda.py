@@ -95,23 +95,68 @@ def test_no_gpu_is_refused_and_names_the_ways_out() -> None:
     assert "--cpu" in error.hint
 
 
-def test_a_driver_too_old_for_the_wheels_is_refused() -> None:
-    error = refused(OLD_DRIVER)
-    assert "runs 12.4 at most" in error.message
+@pytest.mark.parametrize("runs", [(12, 0), (12, 2), (12, 4), (12, 9)])
+def test_a_driver_that_runs_cuda_12_gets_the_toolkit_for_it(runs: tuple[int, int]) -> None:
+    assert chosen(replace(OLD_DRIVER, driver_cuda=runs)) == (("90-real",), "12.4.1", True)
+
+
+@pytest.mark.parametrize(
+    ("capability", "version"),
+    [((5, 0), "12.4.1"), ((6, 1), "12.4.1"), ((7, 0), "12.4.1"), ((7, 5), "13.0.2"), ((12, 1), "13.0.2")],
+)
+def test_a_gpu_gets_the_newest_toolkit_that_still_knows_it(capability: tuple[int, int], version: str) -> None:
+    facts = replace(H100, gpus=(Gpu(index=0, kind="cuda", name="G", compute_capability=capability),))
+    assert chosen(facts)[1:] == (version, True)
+
+
+def test_an_old_and_a_new_gpu_get_one_toolkit_that_knows_both() -> None:
+    assert chosen(LAPTOP, "70", "90") == (("70-real", "90-real"), "12.4.1", True)
+
+
+def test_a_toolkit_too_new_for_an_old_driver_is_left_for_an_older_one() -> None:
+    facts = with_tools(OLD_DRIVER, **nvcc(13, 0, 88))
+    choice = choose(facts, (), facts.tools["cxx"])
+    assert (choice.toolkit.version, choice.toolkit.from_wheels) == ((12, 4, 1), True)
+    assert "/usr/local/cuda/bin/nvcc: CUDA 13.0 needs a newer driver" in choice.toolkit.why
+    assert "CUDA 13.0.2 from wheels: CUDA 13.0 needs a newer driver" in choice.toolkit.why
+
+
+def test_a_driver_too_old_for_every_toolkit_is_refused() -> None:
+    error = refused(replace(OLD_DRIVER, driver_version="470.256", driver_cuda=(11, 4)))
+    assert "CUDA 12.4 needs a newer driver than this one, which runs 11.4 at most" in error.message
+    assert error.hint is not None
+    assert "525" in error.hint
+
+
+def test_a_new_gpu_on_an_old_driver_is_refused() -> None:
+    error = refused(replace(SPARK, driver_version="570.1", driver_cuda=(12, 8)))
+    assert "CUDA 13.0 needs a newer driver" in error.message
+    assert "CUDA 12.4 does not know compute capability 12.1 yet" in error.message
     assert error.hint is not None
     assert "580" in error.hint
 
 
-def test_a_toolkit_too_new_for_an_old_driver_is_refused() -> None:
-    error = refused(with_tools(OLD_DRIVER, **nvcc(13, 0, 88)))
-    assert "/usr/local/cuda/bin/nvcc: CUDA 13.0 needs a newer driver" in error.message
-
-
-def test_a_gpu_too_old_for_the_toolkit_is_refused() -> None:
-    error = refused(V100)
-    assert "no longer supports compute capability 7.0" in error.message
+def test_a_gpu_too_old_for_every_toolkit_is_refused() -> None:
+    error = refused(replace(H100, gpus=(Gpu(index=0, kind="cuda", name="Tesla K80", compute_capability=(3, 7)),)))
+    assert "CUDA 12.4 no longer supports compute capability 3.7" in error.message
     assert error.hint is not None
-    assert "CUDA 12" in error.hint
+    assert "--cuda-arch" in error.hint
+
+
+def test_gpus_that_no_one_toolkit_knows_are_refused() -> None:
+    error = refused(LAPTOP, "70", "120")
+    assert "no longer supports compute capability 7.0" in error.message
+    assert "does not know compute capability 12.0 yet" in error.message
+    assert error.hint is not None
+    assert "fewer kinds" in error.hint
+
+
+def test_a_compiler_too_new_for_cuda_12_is_refused_with_the_one_to_take() -> None:
+    compilers = {name: replace(tool, version=(14, 2)) for name, tool in GCC12.items()}
+    error = refused(replace(V100, tools={**compilers, **WHEELS}))
+    assert "accepts gcc up to 13" in error.message
+    assert error.hint is not None
+    assert "CXX=g++-13" in error.hint
 
 
 def test_an_old_gpu_is_fine_with_the_systems_cuda_12() -> None:
@@ -147,8 +192,8 @@ def test_each_nvcc_has_its_own_limit_of_gcc(toolkit: tuple[int, int], gcc: int, 
 
 
 def test_no_wheels_for_this_machine_is_refused() -> None:
-    assert "none are published for Linux on riscv64" in refused(replace(H100, machine="riscv64")).message
-    assert "none are published for Darwin" in refused(replace(MAC, gpus=()), "90").message
+    assert "no wheels are published for Linux on riscv64" in refused(replace(H100, machine="riscv64")).message
+    assert "no wheels are published for Darwin" in refused(replace(MAC, gpus=()), "90").message
 
 
 def test_a_gpu_whose_capability_is_unknown_is_refused() -> None:

@@ -20,7 +20,7 @@ SOURCE = Source(
     label="b11370", commit=COMMIT, number=11370,
 )  # fmt: skip
 TOOLCHAINS = Path("/data/toolchains")
-CUDA = "/data/toolchains/cuda-13.0.2-ec884754"
+CUDA = "/data/toolchains/cuda-13.0.2-0708b7bb"
 ENV = {"PATH": "/usr/bin:/bin", "HOME": "/home/u", "CFLAGS": "-O0", "SECRET": "x"}
 
 

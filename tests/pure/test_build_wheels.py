@@ -2,40 +2,63 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import tarfile
 import zipfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from nemotron_ops.build import toolchain
-from nemotron_ops.build.cuda import WHEELS_MACHINES, WHEELS_VERSION
+from nemotron_ops.build import archive, cuda12, toolchain
+from nemotron_ops.build.cuda import PUBLISHED, WHEELS_MACHINES, dotted
 from nemotron_ops.build.cuda_wheels import assembled, runtime_libraries, shape, stub_source, unpack_wheel
 from nemotron_ops.build.plan import plan
 from nemotron_ops.build.spec import Backend, BuildOptions
-from nemotron_ops.build.wheel_pins import cuda_folder, wheels_for, zig_folder
+from nemotron_ops.build.wheel_files import fetch_deb, mirrors
+from nemotron_ops.build.wheel_pins import Deb, cuda_folder, cuda_part, debs_for, wheels_for, zig_folder
 from nemotron_ops.build.zig import write_wrapper
-from nemotron_ops.errors import HostError
+from nemotron_ops.errors import HostError, SourceError
 from nemotron_ops.host import Facts
+from nemotron_ops.progress import silent
 from tests.machines import H100, LAPTOP, MAC, SPARK, WHEELS
 from tests.pure.test_build_store import SOURCE
 
-PARTS = {"nvidia-cublas", "nvidia-cuda-cccl", "nvidia-cuda-crt", "nvidia-cuda-culibos", "nvidia-cuda-nvcc",
-         "nvidia-cuda-runtime", "nvidia-nvvm"}  # fmt: skip
+PARTS = {
+    "cuda13": {"nvidia-cublas", "nvidia-cuda-cccl", "nvidia-cuda-crt", "nvidia-cuda-culibos", "nvidia-cuda-nvcc",
+               "nvidia-cuda-runtime", "nvidia-nvvm"},
+    "cuda12": {"nvidia-cublas-cu12", "nvidia-cuda-cccl-cu12", "nvidia-cuda-nvcc-cu12", "nvidia-cuda-runtime-cu12"},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("machine", WHEELS_MACHINES)
-def test_every_part_of_the_toolkit_is_pinned_for_every_machine(machine: str) -> None:
-    wheels = wheels_for("cuda", "Linux", machine)
-    assert {w.package for w in wheels} == PARTS
-    assert len(wheels) == len(PARTS)
+@pytest.mark.parametrize("what", PARTS)
+def test_every_part_of_the_toolkits_is_pinned_for_every_machine(what: str, machine: str) -> None:
+    wheels = wheels_for(what, "Linux", machine)
+    assert {w.package for w in wheels} == PARTS[what]
+    assert len(wheels) == len(PARTS[what])
     assert all(len(w.sha256) == 64 and w.size > 0 and w.file.endswith(f"{machine}.whl") for w in wheels)
 
 
-def test_a_toolkits_folder_is_named_by_its_content() -> None:
-    names = {cuda_folder(WHEELS_VERSION, machine) for machine in WHEELS_MACHINES}
+def test_every_published_toolkit_has_its_parts() -> None:
+    assert {cuda_part(dotted(p.version)) for p in PUBLISHED} == set(PARTS)
+
+
+@pytest.mark.parametrize(("machine", "word"), [("x86_64", "amd64"), ("aarch64", "arm64")])
+def test_the_compiler_of_cuda_12_is_debians(machine: str, word: str) -> None:
+    (deb,) = debs_for("cuda12", machine)
+    assert deb.file.endswith(f"_{word}.deb")
+    assert len(deb.sha256) == 64
+    assert debs_for("cuda13", machine) == ()
+
+
+@pytest.mark.parametrize("version", ["13.0.2", "12.4.1"])
+def test_a_toolkits_folder_is_named_by_its_content(version: str) -> None:
+    names = {cuda_folder(version, machine) for machine in WHEELS_MACHINES}
     assert len(names) == 2
-    assert all(name.startswith(f"cuda-{WHEELS_VERSION}-") for name in names)
+    assert all(name.startswith(f"cuda-{version}-") for name in names)
 
 
 def test_zig_is_there_for_linux_and_macs_and_for_nothing_else() -> None:
@@ -74,6 +97,98 @@ def test_wheels_become_a_toolkit(tmp_path: Path) -> None:
     assert [p.name for p in runtime_libraries(root)] == ["libcudart.so.13", "libcublas.so.13", "libcublasLt.so.13"]
 
 
+def deb(path: Path, *names: str) -> Path:
+    """A package as dpkg makes them: an `ar` archive with a tar of the files in it."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:xz") as tar:
+        for name in names:
+            entry = tarfile.TarInfo(f"./{name}")
+            entry.size, entry.mode = len(name), 0o755
+            tar.addfile(entry, io.BytesIO(name.encode()))
+    members = (("debian-binary", b"2.0\n"), ("control.tar.xz", b"odd"), ("data.tar.xz", packed.getvalue()))
+    with path.open("wb") as out:
+        out.write(b"!<arch>\n")
+        for name, content in members:
+            out.write(f"{name:<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{len(content):<10}`\n".encode())
+            out.write(content + b"\n" * (len(content) % 2))
+    return path
+
+
+def test_debians_package_gives_cuda_12_its_compiler(tmp_path: Path) -> None:
+    root, lib = tmp_path / "cuda", "usr/lib/nvidia-cuda-toolkit"
+    names = ("usr/bin/cudafe++", "usr/bin/nvcc", f"{lib}/bin/nvcc", f"{lib}/bin/cicc", f"{lib}/bin/crt/link.stub",
+             f"{lib}/bin/g++", "usr/share/doc/nvidia-cuda-toolkit/copyright", "etc/nvcc.profile")  # fmt: skip
+    (root / "lib").mkdir(parents=True)
+    (root / "bin").mkdir()
+    cuda12.add_compiler(deb(tmp_path / "toolkit.deb", *names), root)
+    shape(root, "x86_64")
+    found = {p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file() and not p.is_symlink()}
+    assert found == {
+        "bin/cudafe++", "bin/nvcc", "bin/nvcc.profile", "bin/crt/link.stub", "nvvm/bin/cicc", "lib/libcudadevrt.a",
+        "licences/debian-copyright",
+    }  # fmt: skip
+    assert (root / "bin/nvcc").read_text() == f"{lib}/bin/nvcc"  # the program, not Debian's wrapper around it
+    assert (root / "bin/nvcc").stat().st_mode & 0o111
+    assert {p.name for p in tmp_path.iterdir()} == {"cuda", "toolkit.deb"}  # nothing is left beside them
+
+
+@pytest.mark.parametrize("content", [b"", b"!<arch>\n", b"!<arch>\n" + b"x" * 60, b"PK" * 99])
+def test_what_is_no_debian_package_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.deb"
+    path.write_bytes(content)
+    with pytest.raises(SourceError, match="no Debian package"):
+        archive.deb_content(path, tmp_path)
+
+
+OLD_HEADER = """extern __DEVICE_FUNCTIONS_DECL__ __device_builtin__ double                 rsqrt(double x);
+extern __DEVICE_FUNCTIONS_DECL__ __device_builtin__ float                  sinpif(float x);
+extern __DEVICE_FUNCTIONS_DECL__ __device_builtin__ double                 erfcx(double x);
+"""
+
+
+def test_headers_agree_with_newer_c_libraries() -> None:
+    text = cuda12.with_specifications(OLD_HEADER)
+    assert "rsqrt(double x) NEMOTRON_OPS_GLIBC_2_42;" in text
+    assert "sinpif(float x) NEMOTRON_OPS_GLIBC_2_41;" in text
+    assert "erfcx(double x);" in text
+    assert cuda12.with_specifications(text) == text
+    assert cuda12.with_specifications("int x;\n") == "int x;\n"
+
+
+def test_a_mirror_of_debian_may_be_named() -> None:
+    assert len(mirrors({})) == 2
+    assert mirrors({"NEMOTRON_OPS_DEBIAN_MIRROR": "http://mirror/debian/"}) == ("http://mirror/debian",)
+
+
+def test_debians_package_is_taken_from_any_mirror_if_its_hash_is_right(tmp_path: Path) -> None:
+    content, folder = b"a package", tmp_path / "mirror/pool/n"
+    folder.mkdir(parents=True)
+    (folder / "n_1~2_amd64.deb").write_bytes(content)
+    pinned = Deb(package="n", version="1~2", path="pool/n/n_1~2_amd64.deb", size=len(content), machine="x86_64",
+                 sha256=hashlib.sha256(content).hexdigest())  # fmt: skip
+    env = {"NEMOTRON_OPS_DEBIAN_MIRROR": (tmp_path / "mirror").as_uri(), "PATH": "/usr/bin:/bin"}
+
+    def got(deb: Deb) -> Path:
+        return fetch_deb(deb, cache=tmp_path / "cache", env=env, report=silent, hint="name another mirror")
+
+    assert got(pinned).read_bytes() == content
+    with pytest.raises(SourceError, match="sha256 is") as caught:
+        got(replace(pinned, sha256="0" * 64))
+    assert caught.value.hint == "name another mirror"
+    with pytest.raises(SourceError, match="cannot copy"):
+        got(replace(pinned, path="pool/n/other.deb"))
+
+
+def test_programs_of_cuda_12_use_the_shared_runtime(tmp_path: Path) -> None:
+    def cmake(arch: str) -> Mapping[str, str]:
+        options = BuildOptions(backend=Backend.CUDA, cuda_archs=(arch,))
+        return plan(options, facts=H100, source=SOURCE, toolchains=tmp_path, env={}).cmake
+
+    assert cmake("70")["CMAKE_CUDA_RUNTIME_LIBRARY"] == "Shared"
+    assert cmake("70")["CMAKE_CUDA_COMPILER"] == str(tmp_path / cuda_folder("12.4.1", "x86_64") / "bin/nvcc")
+    assert "CMAKE_CUDA_RUNTIME_LIBRARY" not in cmake("90")
+
+
 def test_on_arm_the_targets_folder_has_nvidias_name_for_it(tmp_path: Path) -> None:
     (tmp_path / "lib").mkdir()
     shape(tmp_path, "aarch64")
@@ -81,11 +196,11 @@ def test_on_arm_the_targets_folder_has_nvidias_name_for_it(tmp_path: Path) -> No
 
 
 def test_a_toolkit_without_its_last_file_is_not_there(tmp_path: Path) -> None:
-    root = tmp_path / cuda_folder(WHEELS_VERSION, "x86_64")
+    root = tmp_path / cuda_folder("13.0.2", "x86_64")
     root.mkdir()
-    assert assembled(tmp_path, WHEELS_VERSION, "x86_64") is None
+    assert assembled(tmp_path, "13.0.2", "x86_64") is None
     (root / "complete.json").write_text("{}")
-    assert assembled(tmp_path, WHEELS_VERSION, "x86_64") == root
+    assert assembled(tmp_path, "13.0.2", "x86_64") == root
 
 
 def test_the_stub_has_every_function_of_the_header_once() -> None:
