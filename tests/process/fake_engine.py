@@ -160,6 +160,7 @@ if __name__ == "__main__":
     parser.add_argument("--words", default="four")
     parser.add_argument("--slot-save-path", default="")
     parser.add_argument("--ctx-size", default="0")
+    parser.add_argument("--kv-unified", action="store_true")
     parser.add_argument("--echo-ctx", action="store_true")
     parsed = parser.parse_args()
     preparations(parsed)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,6 +37,24 @@ def test_instances_start_in_order_and_stop_in_reverse(stage: Stage) -> None:
     assert stage.down() == 0
     stopped = [line for line in (stage.layout.logs / "events.jsonl").read_text().splitlines() if '"stopped"' in line]
     assert ["second-0" in line for line in stopped] == [True, False]
+
+
+def test_a_snapshot_says_what_was_planned_for_an_instance_and_what_it_holds(stage: Stage) -> None:
+    planned = {"CUDA0": 3 << 30, "host": 1 << 30}
+    made = stage.fake("a-0")
+    stage.configure(replace(made, memory_bytes=planned, argv=(*made.argv, "--kv-unified")))
+    stage.up()
+    stage.ready("a-0")
+
+    def view() -> dict[str, Any]:
+        return dict(stage.ask("snapshot")["snapshot"]["instances"][0])
+
+    stage.until(lambda: view()["used_bytes"].get("host", 0) > 1 << 20)
+    assert view()["planned_bytes"] == planned
+    assert view()["kv_unified"]
+    stage.ask("stop", names=["a-0"])
+    stage.until(lambda: view()["state"] == "stopped")
+    assert view()["used_bytes"] == {}
 
 
 def test_one_that_fails_does_not_hold_up_those_after_it(stage: Stage) -> None:

@@ -9,7 +9,7 @@ import pytest
 from nemotron_ops.engine.health import Activity
 from nemotron_ops.errors import EngineError, RecipeError
 from nemotron_ops.policy import Health, Lifecycle, Restart
-from nemotron_ops.supervisor import record, spec, warm
+from nemotron_ops.supervisor import record, snapshot, spec, warm
 from nemotron_ops.supervisor.admission import GIB, Seat, admit
 from nemotron_ops.supervisor.canary import Observed, failures
 from nemotron_ops.supervisor.changes import check, diff
@@ -18,7 +18,7 @@ from nemotron_ops.supervisor.loading import Look, moved, share
 from nemotron_ops.supervisor.oom import kills
 from nemotron_ops.supervisor.record import Record
 from nemotron_ops.supervisor.shrink import can_shrink, shrunk
-from nemotron_ops.supervisor.snapshot import ModelView
+from nemotron_ops.supervisor.snapshot import InstanceView, ModelView, Snapshot, State
 from nemotron_ops.supervisor.spec import Config, InstanceSpec
 from nemotron_ops.supervisor.verbs import url
 
@@ -36,6 +36,25 @@ def instance(name: str, *words: str) -> InstanceSpec:
 
 def config(*specs: InstanceSpec) -> Config:
     return Config(models=(ModelView(name="m", names=("m",)),), instances=specs)
+
+
+@pytest.mark.parametrize(
+    ("words", "unified"),
+    [
+        ((), False), (("--kv-unified",), True), (("-kvu",), True), (("--kv-unified", "-no-kvu"), False),
+        (("--no-kv-unified", "--kv-unified"), True),
+    ],
+)  # fmt: skip
+def test_the_last_word_says_whether_slots_share_a_context(words: tuple[str, ...], unified: bool) -> None:
+    assert instance("a", "-c", "1024", *words).kv_unified is unified
+
+
+def test_a_snapshot_of_another_version_is_read() -> None:
+    whole = Snapshot(instances=(InstanceView(name="a", model="m", state=State.READY, socket="", api_key_file=""),))
+    value = snapshot.to_json(whole)
+    assert snapshot.from_json(value) == whole
+    old = {k: v for k, v in value["instances"][0].items() if k not in ("kv_unified", "planned_bytes", "used_bytes")}
+    assert snapshot.from_json({**value, "instances": [{**old, "of_tomorrow": 1}]}) == whole
 
 
 # ---- room
