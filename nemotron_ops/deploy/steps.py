@@ -279,12 +279,13 @@ exec {q(self._dir / "activate.sh")}
     def verify(self) -> RemoteStep:
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.request.host, self.request.host)
         python = q(self._dir / "venv/bin/python")
+        build = f" {q(self.release.build_id)}" if self.release.build_id else ""
         script = f"""\
 before=$({self._systemctl} show -P NRestarts {SERVICE})
 sleep {self.request.stable_s}
 end=$(( $(date +%s) + {self.request.ready_s} ))
 while :; do
-  code=0; {q(self._program)} status --json | {python} -m nemotron_ops.deploy.settled || code=$?
+  code=0; {q(self._program)} status --json | {python} -m nemotron_ops.deploy.settled{build} || code=$?
   [ "$code" != 0 ] || break
   # on the way: what changed is loading beside the old
   [ "$code" = 2 ] && [ "$(date +%s)" -lt "$end" ] || {{ {q(self._program)} status; exit 1; }}
@@ -295,7 +296,7 @@ done
 [ "$({self._systemctl} show -P NRestarts {SERVICE})" = "$before" ]
 """
         return RemoteStep(
-            name="verify", about="everything at rest, one question through the door, no restart since", script=script
+            name="verify", about="all at rest and as asked for, one question through the door, no restart", script=script
         )
 
     def finish(self) -> RemoteStep:

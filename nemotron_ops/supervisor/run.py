@@ -123,6 +123,7 @@ class Supervisor:
             options.gateway_argv, at=at, layout=layout, env=self.env, journal=self.journal, probe=options.gateway_probe
         )
         self.configured = asyncio.Event()  # until then nothing may be started, stopped or changed
+        self.refused: dict[str, str] = {}  # instance -> why the last change of it failed: it runs what it ran before
         self._end = asyncio.Event()
         self._change = asyncio.Lock()
         self._signals = 0
@@ -170,7 +171,7 @@ class Supervisor:
         async with self._change:
             self.options.on_reload(True)
             try:
-                return await rollout.apply(self.fleet, await asyncio.to_thread(self.load_config), strict=strict)
+                return await self._apply(await asyncio.to_thread(self.load_config), strict=strict)
             finally:
                 self.options.on_reload(False)
 
@@ -183,14 +184,24 @@ class Supervisor:
     async def apply(self, config: Config) -> rollout.Outcome:
         await self.configured.wait()
         async with self._change:
-            return await rollout.apply(self.fleet, config)
+            return await self._apply(config)
+
+    @property
+    def changing(self) -> bool:
+        """Whether what runs is on its way to what is configured."""
+        return not self.configured.is_set() or self._change.locked()
 
     # ---- the course of things
 
     async def _first(self, config: Config) -> None:
         async with self._change:
             self.configured.set()
-            await rollout.apply(self.fleet, config)
+            await self._apply(config)
+
+    async def _apply(self, config: Config, *, strict: bool = False) -> rollout.Outcome:
+        outcome = await rollout.apply(self.fleet, config, strict=strict)
+        self.refused = outcome.failed
+        return outcome
 
     async def _shut_down(self, fleet: asyncio.Task[None], gateway: asyncio.Task[None]) -> None:
         if passed(self.env, os.getpid()) and await asyncio.to_thread(self.options.socket_stays):

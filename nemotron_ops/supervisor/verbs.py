@@ -101,6 +101,8 @@ class Verbs:
             "ready": bool(instances) and all(i["state"] == "ready" for i in wanted) and gateway.record is not None,
             "failed": bool(wanted) and all(i["state"] == "failed" for i in wanted),
             "stopping": s.fleet.stopping,
+            "changing": s.changing,
+            "refused": s.refused,
             "serial": s.fleet.snapshot.serial,
         }
 

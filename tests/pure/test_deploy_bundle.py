@@ -5,6 +5,7 @@ from __future__ import annotations
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 from nemotron_ops import __version__
 from nemotron_ops.deploy.bundle import Platform, download_argv, pack_folder
@@ -62,9 +63,14 @@ def test_a_folder_is_packed_to_the_same_bytes_each_time(tmp_path: Path) -> None:
         assert tar.getmember("cpu-1/bin/llama-server").mode & 0o111
 
 
+def status(*states: str, wanted: bool = True, build: str = "b1", **rest: Any) -> dict[str, Any]:
+    instances = [{"name": f"i-{n}", "state": s, "wanted": wanted, "build": build} for n, s in enumerate(states)]
+    return {"instances": instances, "changing": False, "refused": {}, **rest}
+
+
 def test_a_release_is_judged_only_when_everything_is_at_rest() -> None:
-    def of(*states: str, wanted: bool = True) -> int:
-        return verdict({"instances": [{"state": s, "wanted": wanted} for s in states]})
+    def of(*states: str) -> int:
+        return verdict(status(*states))[0]
 
     assert of("ready", "ready") == AT_REST
     assert of("ready", "starting") == MOVING
@@ -73,7 +79,19 @@ def test_a_release_is_judged_only_when_everything_is_at_rest() -> None:
     assert of("ready", "backoff") == FAILED
     assert of("stopped") == AT_REST  # on demand
     assert of() == FAILED
-    assert verdict({"error": "no supervisor"}) == FAILED
+    assert verdict({"error": "no supervisor"})[0] == FAILED
+
+
+def test_a_release_whose_change_was_undone_does_not_serve_what_it_asks_for() -> None:
+    assert verdict(status("ready", changing=True))[0] == MOVING
+    code, why = verdict(status("ready", refused={"30b-0": "no answer to the canary"}))
+    assert (code, why) == (FAILED, "30b-0 runs what it ran before: no answer to the canary")
+
+
+def test_a_release_is_good_only_if_its_own_build_serves() -> None:
+    assert verdict(status("ready", build="b1"), build="b1")[0] == AT_REST
+    assert verdict(status("ready", build="b0"), build="b1") == (FAILED, "i-0: another build than b1 serves")
+    assert verdict(status("stopped", build="b0", wanted=False), build="b1")[0] == AT_REST
 
 
 def test_an_answer_counts_only_with_text_and_tokens() -> None:
