@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 IDS = ("id", "item_id", "call_id")
-COUNTS = ("usage", "timings", "tokens_predicted", "tokens_evaluated", "tokens", "created", "created_at")
+COUNTS = ("id_slot", "usage", "timings", "tokens_predicted", "tokens_evaluated", "tokens", "created", "created_at")
 TEXTS = ("content", "reasoning_content", "text", "thinking", "partial_json", "delta", "arguments")
 
 

@@ -68,9 +68,7 @@ class Rewriter:
         for name in ("id", "created"):
             if name in self.said.first and name in value:
                 value[name] = self.said.first[name]
-        if "tokens_predicted" in value:
-            value["tokens_predicted"] += self.prior
-            value["tokens_evaluated"] = max(0, value.get("tokens_evaluated", 0) - self.prior)
+        self.count(value, "tokens_evaluated", "tokens_predicted")
         self.count(value.get("usage"), "prompt_tokens", "completion_tokens")
         if "choices" in value:
             left = [self._choice(choice) for choice in value["choices"]]
@@ -78,9 +76,19 @@ class Rewriter:
         if "content" in value:
             value["content"] = self.unseen.text(value["content"] or "")
             if value.get("stop"):
-                self.unseen.end()
+                self._as_asked(value)
             return bool(value["content"] or value.get("stop"))
         return True
+
+    def _as_asked(self, value: dict[str, Any]) -> None:
+        """llama-server's own completion ends with the request: as it came, not as it was continued."""
+        self.unseen.end()
+        if self.prior and isinstance(value.get("prompt"), str):
+            value["prompt"] = value["prompt"].removesuffix(self.said.content)
+            settings = value.get("generation_settings") or {}
+            for name in ("n_predict", "max_tokens"):
+                if settings.get(name, 0) > 0:
+                    settings[name] += self.prior
 
     def count(self, usage: Any, prompt: str, answer: str) -> None:
         """Numbers of the whole answer: what was given as its beginning was no prompt."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,12 @@ import openai
 import pytest
 
 from nemotron_ops.models.synthetic import ensure
-from nemotron_ops.supervisor.snapshot import ModelView, State
-from tests.gateway_engine import read_request
+from nemotron_ops.supervisor.snapshot import ModelView
 from tests.gateway_stage import Engine, Stage, gateway, open_request
 
 pytestmark = pytest.mark.real
 
 SUM = [{"role": "user", "content": "What is 2 + 2?"}]
-CAPITAL = [{"role": "user", "content": "What is the capital of France?"}]
 WEATHER = [{"role": "user", "content": "What is the weather in Oslo?"}]
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 TOOL = {"name": "get_weather", "description": "Weather of a city", "parameters": CITY}
@@ -217,7 +214,7 @@ def test_the_same_bytes_as_from_llama_server(stage: Stage, path: str, body: dict
         assert readable(through.post(path, json=body)) == expected
 
 
-# leaving and dying
+# leaving
 
 
 def busy(engine: Engine) -> int:
@@ -249,133 +246,3 @@ def test_who_leaves_frees_the_slot_while_another_streams(
         eventually(lambda: busy(engine) == 1)
         steady.socket.shutdown(socket.SHUT_RDWR)
     eventually(lambda: busy(engine) == 0)
-
-
-class Dying(threading.Thread):
-    """Stands before a real llama-server and closes a connection after some events of its stream."""
-
-    def __init__(self, path: Path, real: Path, events: int) -> None:
-        super().__init__(daemon=True)
-        self.real, self.events = real, events
-        self.server = socket.socket(socket.AF_UNIX)
-        self.server.bind(str(path))
-        self.server.listen()
-
-    def run(self) -> None:
-        s, _ = self.server.accept()
-        with s, socket.socket(socket.AF_UNIX) as engine:
-            request = read_request(s)
-            assert request is not None
-            engine.connect(str(self.real))
-            head = "".join(f"{k}: {v}\r\n" for k, v in request.headers.items())
-            engine.sendall(f"POST {request.path} HTTP/1.1\r\n{head}\r\n".encode() + request.body)
-            seen = b""
-            while seen.count(b"data: ") < self.events:
-                part = engine.recv(400)
-                seen += part
-                s.sendall(part)
-
-
-@pytest.mark.parametrize("events", [1, 3, 8, 10, 12])
-@pytest.mark.parametrize("kind", ["text", "tool call", "no thinking"])
-def test_a_stream_is_continued_by_another_llama_server_word_for_word(
-    stage: Stage, tmp_path: Path, kind: str, events: int
-) -> None:
-    (engine,) = stage.engines
-    body: dict[str, Any] = {"model": "org/tiny", "messages": CAPITAL, "stream": True, "temperature": 0}
-    body["stream_options"] = {"include_usage": True}
-    if kind == "tool call":
-        body |= {"messages": WEATHER, "tools": TOOLS}
-    if kind == "no thinking":
-        body["reasoning_effort"] = "none"
-        events = min(events, 6)
-
-    def ask() -> dict[str, str]:
-        with open_request(stage, "/v1/chat/completions", body) as answer:
-            raw = answer.rest()
-        assert not answer.broken
-        assert raw.endswith(b"data: [DONE]\n\n")
-        said = {"reasoning_content": "", "content": "", "arguments": "", "name": "", "finish": "", "tokens": ""}
-        ids = set()
-        for line in raw.split(b"\n"):
-            if not line.startswith(b"data: {"):
-                continue
-            value = json.loads(line[6:])
-            ids.add(value["id"])
-            said["tokens"] = str(value.get("usage", {}).get("completion_tokens", ""))
-            for choice in value["choices"]:
-                delta = choice["delta"]
-                said["content"] += delta.get("content") or ""
-                said["reasoning_content"] += delta.get("reasoning_content") or ""
-                said["finish"] += choice["finish_reason"] or ""
-                for call in delta.get("tool_calls", ()):
-                    said["arguments"] += call["function"].get("arguments", "")
-                    said["name"] += call["function"].get("name", "")
-        assert len(ids) == 1
-        return said
-
-    expected = ask()
-    dying = Dying(tmp_path / "d.sock", engine.socket, events)
-    dying.start()
-    one = engine.view(name="tiny-dying", socket=str(tmp_path / "d.sock"))
-    other = engine.view(pid=stage.control.snapshot.serial)  # a new process, to which no conversation belongs
-    stage.control.show(instances=(one, other))
-    stage.settle()
-    try:
-        got = ask()
-        dying.join(timeout=10)
-        assert not dying.is_alive(), "the fault did not happen"
-    finally:
-        dying.server.close()
-        stage.control.show(instances=(engine.view(),))
-        stage.settle()
-    tokens, right = got.pop("tokens"), expected.pop("tokens")
-    assert got == expected
-    assert not tokens or abs(int(tokens) - int(right)) <= 2  # tokens without text of their own are not counted again
-
-
-@pytest.mark.parametrize("events", [2, 6, 10, 14])
-def test_anthropics_stream_is_continued_word_for_word(
-    stage: Stage, claude: anthropic.Anthropic, tmp_path: Path, events: int
-) -> None:
-    (engine,) = stage.engines
-
-    def ask() -> list[tuple[str, str]]:
-        with claude.messages.stream(model="tiny", max_tokens=100, messages=CAPITAL) as stream:  # type: ignore[arg-type]
-            blocks = stream.get_final_message().content
-        return [(b.type, b.thinking if b.type == "thinking" else b.text) for b in blocks]  # type: ignore[union-attr]
-
-    expected = ask()
-    dying = Dying(tmp_path / "d.sock", engine.socket, events)
-    dying.start()
-    other = engine.view(pid=stage.control.snapshot.serial)
-    stage.control.show(instances=(engine.view(name="tiny-dying", socket=str(tmp_path / "d.sock")), other))
-    stage.settle()
-    try:
-        assert ask() == expected
-        dying.join(timeout=10)
-        assert not dying.is_alive(), "the fault did not happen"
-    finally:
-        dying.server.close()
-        stage.control.show(instances=(engine.view(),))
-        stage.settle()
-
-
-def test_a_killed_llama_server_is_survived_by_a_stream(
-    tmp_path: Path, model: Path, llama_bin: Path, eventually: Callable[..., None]
-) -> None:
-    engine = Engine(name="tiny-0", model=model, folder=tmp_path, binary=llama_bin / "llama-server", slots=1).start()
-    with gateway(tmp_path) as stage:
-        stage.engines.append(engine)
-        stage.control.show(models=(ModelView(name="tiny", names=("tiny",)),), instances=(engine.view(),))
-        body = {**FOREVER, "stream": True, "max_tokens": 900}
-        with open_request(stage, "/v1/chat/completions", body) as answer:
-            answer.until(b"reasoning_content")
-            engine.kill()
-            stage.control.change("tiny-0", state=State.BACKOFF)
-            engine.start()
-            stage.control.show(instances=(engine.view(),))
-            raw = answer.rest()
-        assert not answer.broken
-        assert raw.endswith(b"data: [DONE]\n\n")
-        assert b'"finish_reason":"length"' in raw
