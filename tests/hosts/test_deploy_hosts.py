@@ -139,6 +139,21 @@ def test_a_recipe_that_cannot_load_is_withdrawn_and_the_old_release_never_stoppe
     assert audit(host)[-1][0] == "failed"
 
 
+def test_a_change_in_place_that_the_supervisor_undoes_is_no_good_release(host: Host, laptop: Laptop) -> None:
+    """The plan is made and the switch goes well; then llama-server does not know the model's kind of vocabulary."""
+    before = (current(host), host.pids(ENGINE))
+    model = host.ssh("find ~/.local/share/nemotron-ops/models -name '*.gguf' | head -1", user="deploy")
+    host.ssh(f"sed s/gpt2/gpt0/ {model} > ~/odd.gguf", user="deploy")
+    laptop.recipe(TINY.format(slots=2).replace('synthetic = "moe"\nquant = "Q8_0"', 'path = "/home/deploy/odd.gguf"'))
+    done = laptop.run("deploy", target(host), "-r", "tiny", "--in-place", "--yes", check=False)
+    assert done.returncode == 13
+    assert "step verify" in done.stderr
+    assert "runs what it ran before" in done.stderr
+    assert (current(host), host.pids(ENGINE)) == before
+    assert audit(host)[-1][0] == "failed"
+    assert host.ask() == "2 + 2 = 4."
+
+
 def test_a_broken_build_is_withdrawn_before_it_could_serve(host: Host, laptop: Laptop) -> None:
     before = (current(host), host.pids(ENGINE))
     bad = laptop.home / "data/builds/badbuild-cpu"

@@ -104,21 +104,18 @@ def test_a_stop_between_crash_and_restart_stops_everything_too(host: Host, event
     host.ssh(f"rm -r {drop_in}; systemctl daemon-reload")
 
 
-def test_a_request_while_it_restarts_is_not_refused(
+def test_a_full_restart_under_load_loses_no_request(
     host: Host, machine: tuple[Host, Laptop], eventually: Eventually
 ) -> None:
     _, laptop = machine
     before = engine(host)
-    with laptop.tunnel(f"root@{host.name}") as port, Load(port=port, threads=2) as load:
-        eventually(lambda: load.answered > 5)
-        host.ssh("systemctl restart nemotron-ops", check=True)
+    with laptop.tunnel(f"root@{host.name}") as port, Load(port=port, threads=6) as load:
+        eventually(lambda: load.answered > 20)
+        host.ssh("systemctl restart nemotron-ops")
         seen = load.answered
-        eventually(lambda: load.answered > seen + 5)
-    print(
-        f"\nservice restarted under load: {load.answered} answered, "
-        f"{len(load.failed)} failed: {sorted(set(load.failed))}"
-    )
-    assert not [f for f in load.failed if "refused" in f.lower()]
+        eventually(lambda: load.answered > seen + 20)
+    print(f"\nservice restarted under load: {load.answered} answered, {len(load.failed)} failed")
+    assert load.failed == []
     assert engine(host) != before
 
 
