@@ -68,7 +68,8 @@ def install(
     """
     from nemotron_ops.service import install as installing
     from nemotron_ops.service import systemd
-    from nemotron_ops.service.units import address, notes, serve_argv
+    from nemotron_ops.service.units import notes, serve_argv
+    from nemotron_ops.service.words import address
 
     with service_app(system) as (app, scope):
         spec = composed(app, scope, recipes=recipes, profile=profile, host=host, port=port, gpu=gpu)

@@ -11,8 +11,6 @@ How a crash and a stop are told apart. Models take minutes to load, so they outl
 A stop must end them all the same, at any moment, also between a crash and the restart, when no `ExecStop=` of the
 service would run. The engines unit does that: `PartOf=` hands it every stop and restart that is asked for; where a job
 for the service is still queued, it is a restart (systemd itself asks for one after a crash), and nothing is ended.
-
-Directives that a hardened unit would have and this one has not carry their reason as a comment in the unit.
 """
 
 from __future__ import annotations
@@ -20,6 +18,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+
+from nemotron_ops.service.sandbox import HARDENED, SMALL_SANDBOX, devices, limits, system_sandbox, user_sandbox
+from nemotron_ops.service.words import address, command, is_loopback, word
 
 NAME = "nemotron-ops"
 SERVICE = f"{NAME}.service"
@@ -29,10 +30,6 @@ PREPARE = f"{NAME}-prepare.service"
 RESUME = f"{NAME}-resume.service"
 USER = "nemotron"
 CREDENTIALS = "/etc/nemotron-ops/credentials"
-
-# llama-server --prio N: nice value, and SCHED_FIFO priority of its CPU threads (llama.cpp common.cpp
-# set_process_priority, ggml-cpu ggml_thread_apply_priority). A limit below these grants nothing at all.
-PRIO_LIMITS = {1: (-5, 40), 2: (-10, 80), 3: (-20, 90)}
 
 # exit codes (errors.py) that another start cannot cure: usage, recipe, model, fit, listening side
 HOPELESS = (2, 3, 7, 8, 11)
@@ -64,11 +61,16 @@ class ServiceSpec:
     memory_max: str = ""  # MemoryMax= of the whole service
     env: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def system(self) -> bool:
+        """Whether it is the machine's service, not a user's."""
+        return self.scope is Scope.SYSTEM
+
 
 def unit_files(spec: ServiceSpec) -> dict[str, str]:
     """Every unit of the service: file name -> content."""
     files = {SOCKET: socket_unit(spec), SERVICE: service_unit(spec), ENGINES: engines_unit(spec)}
-    if spec.scope is Scope.SYSTEM:
+    if spec.system:
         files[PREPARE] = prepare_unit(spec)
         if spec.gpu:
             files[RESUME] = resume_unit()
@@ -93,20 +95,20 @@ WantedBy=sockets.target
 
 
 def service_unit(spec: ServiceSpec) -> str:
-    body = [_unit_section(spec), _service_section(spec), _limits(spec)]
-    if spec.scope is Scope.SYSTEM:
-        body += [_devices(spec), _system_sandbox(spec)]
+    body = [_unit_section(spec), _service_section(spec), limits(spec)]
+    if spec.system:
+        body += [devices(spec), system_sandbox(spec)]
     else:
-        body += [_user_sandbox()]
-    wanted_by = "multi-user.target" if spec.scope is Scope.SYSTEM else "default.target"
+        body += [user_sandbox()]
+    wanted_by = "multi-user.target" if spec.system else "default.target"
     return "\n".join([*body, f"[Install]\nWantedBy={wanted_by}\n"])
 
 
 def engines_unit(spec: ServiceSpec) -> str:
     """The unit that ends what a stop left over; see the module's text."""
-    systemctl = "systemctl --user" if spec.scope is Scope.USER else "systemctl"
+    systemctl = "systemctl" if spec.system else "systemctl --user"
     ended = f'case "$$({systemctl} show -P Job {SERVICE})" in ""|0) {systemctl} kill --signal=SIGKILL {SERVICE};; esac'
-    sandbox = _SMALL_SANDBOX if spec.scope is Scope.SYSTEM else "NoNewPrivileges=yes\n"
+    sandbox = SMALL_SANDBOX if spec.system else "NoNewPrivileges=yes\n"
     return f"""\
 [Unit]
 Description=nemotron-ops: ends the engines when the service is stopped
@@ -142,7 +144,7 @@ def prepare_unit(spec: ServiceSpec) -> str:
             f"Environment=HF_TOKEN_PATH=/run/credentials/{PREPARE}/hub-token",
         ]
     lines += [f"ExecStart={command((spec.program, 'fetch', recipe))}" for recipe in spec.recipes]
-    return "\n".join(lines) + "\n" + _HARDENED + "PrivateDevices=yes\nPrivateUsers=yes\n"
+    return "\n".join(lines) + "\n" + HARDENED + "PrivateDevices=yes\nPrivateUsers=yes\n"
 
 
 def resume_unit() -> str:
@@ -154,7 +156,7 @@ After=suspend.target hibernate.target hybrid-sleep.target suspend-then-hibernate
 [Service]
 Type=oneshot
 ExecStart=/bin/systemctl --no-block try-restart {SERVICE}
-{_SMALL_SANDBOX}
+{SMALL_SANDBOX}
 [Install]
 WantedBy=suspend.target hibernate.target hybrid-sleep.target suspend-then-hibernate.target
 """
@@ -176,7 +178,7 @@ def serve_argv(spec: ServiceSpec) -> tuple[str, ...]:
     if spec.profile:
         words += ["--profile", spec.profile]
     words += ["--no-build", "--offline", *spec.options]
-    if spec.api_keys and spec.scope is Scope.SYSTEM:
+    if spec.api_keys and spec.system:
         words += ["--api-key-file", "${CREDENTIALS_DIRECTORY}/api-keys"]
     return tuple(words)
 
@@ -184,7 +186,7 @@ def serve_argv(spec: ServiceSpec) -> tuple[str, ...]:
 def notes(spec: ServiceSpec) -> tuple[str, ...]:
     """What the service will not get, in words, so that nobody has to find out."""
     found = []
-    if spec.scope is Scope.USER:
+    if not spec.system:
         if spec.prio > 0:
             found.append(
                 f"--prio {spec.prio} will have no effect: a user service cannot raise its priority; use --system"
@@ -195,45 +197,19 @@ def notes(spec: ServiceSpec) -> tuple[str, ...]:
             found.append("a user service starts without waiting for the GPU driver; it is retried until a GPU is there")
     elif spec.prio >= 2:
         found.append(f"--prio {spec.prio}: real-time threads of the CPU backend can starve a small machine")
-    if not is_loopback(spec.host) and not spec.allow_from and spec.scope is Scope.SYSTEM:
+    if not is_loopback(spec.host) and not spec.allow_from and spec.system:
         found.append(f"any network that reaches {address(spec.host, spec.port)} may connect; --allow-from narrows it")
     return tuple(found)
 
 
-def address(host: str, port: int) -> str:
-    """`host:port`, an IPv6 host in brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{'127.0.0.1' if host == 'localhost' else host}:{port}"
-
-
-def is_loopback(host: str) -> bool:
-    return host in ("localhost", "::1") or host.startswith("127.")
-
-
-def command(argv: tuple[str, ...]) -> str:
-    """`argv` as the value of ExecStart=."""
-    return " ".join(word(w) for w in argv)
-
-
-def word(text: str) -> str:
-    """One word of a command line, quoted as systemd.syntax(7) wants it; `${NAME}` alone is left to systemd."""
-    if any(ord(c) < 32 for c in text):
-        raise ValueError(f"control character in {text!r}")
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
-    if not escaped.startswith("${CREDENTIALS_DIRECTORY}"):
-        escaped = escaped.replace("$", "$$")
-    plain = escaped and all(c.isalnum() or c in "-_=./:,@+%${}" for c in escaped)
-    return escaped if plain else f'"{escaped}"'
-
-
 def _unit_section(spec: ServiceSpec) -> str:
-    system = spec.scope is Scope.SYSTEM
     after = [SOCKET, ENGINES]
     wants = [ENGINES]
-    if system and spec.gpu == "cuda":
+    if spec.system and spec.gpu == "cuda":
         # device groups are resolved when the unit starts: without nvidia-uvm, the first start gets CUDA error 999
         wants += ["modprobe@nvidia.service", "modprobe@nvidia_uvm.service"]
         after += ["modprobe@nvidia.service", "modprobe@nvidia_uvm.service", "nvidia-persistenced.service"]
-    if system:
+    if spec.system:
         after += ["network.target", "systemd-modules-load.service"]
     return "\n".join([
         "[Unit]",
@@ -256,7 +232,7 @@ def _service_section(spec: ServiceSpec) -> str:
             f"ExecStartPre={command((spec.program, 'service', 'check-gpu', spec.gpu))}",
         ]
     lines += [f"ExecStart={command(serve_argv(spec))}", "ExecReload=/bin/kill -HUP $MAINPID"]
-    if spec.scope is Scope.SYSTEM:
+    if spec.system:
         lines += _identity()
         if spec.api_keys:
             lines.append(f"LoadCredential=api-keys:{CREDENTIALS}/api-keys")
@@ -295,134 +271,3 @@ def _identity() -> list[str]:
         "RuntimeDirectoryPreserve=yes",
         "UMask=0077",
     ]
-
-
-def _limits(spec: ServiceSpec) -> str:
-    lines = ["LimitNOFILE=65536", "LimitCORE=0", "TasksMax=4096"]
-    if spec.memory_max:
-        lines.append(f"MemoryMax={spec.memory_max}")
-    lines.append("# out of memory: the kernel takes an engine (which raises its own score), not the supervisor")
-    lines.append("OOMPolicy=continue")
-    if spec.scope is Scope.USER:
-        return "\n".join([*lines, ""])
-    lines += ["OOMScoreAdjust=-100", "CPUWeight=500", "IOWeight=500"]
-    if spec.mlock:
-        lines += ["# the model is locked in memory", "LimitMEMLOCK=infinity"]
-    if spec.prio in PRIO_LIMITS:
-        nice, rtprio = PRIO_LIMITS[spec.prio]
-        lines += [f"# exactly what --prio {spec.prio} takes", f"LimitNICE={nice}", f"LimitRTPRIO={rtprio}"]
-    return "\n".join([*lines, ""])
-
-
-def _devices(spec: ServiceSpec) -> str:
-    if not spec.gpu:
-        return "# no GPU is used\nPrivateDevices=yes\n"
-    if not spec.device_policy:
-        return "# left open on request: DevicePolicy=\nPrivateDevices=no\n"
-    nodes = ["char-drm rw"]
-    nodes += {"cuda": ["char-nvidia* rw"], "hip": ["char-kfd rw"]}.get(spec.gpu, ["char-nvidia* rw"])
-    return "\n".join([
-        "# PrivateDevices= would hide the GPU: only its device nodes are let through instead. The group is called",
-        "# nvidia-frontend or nvidia, by driver; the pattern matches both, and nvidia-uvm.",
-        "PrivateDevices=no",
-        "DevicePolicy=closed",
-        *(f"DeviceAllow={n}" for n in nodes),
-        "SupplementaryGroups=render video",
-        "",
-    ])  # fmt: skip
-
-
-def _system_sandbox(spec: ServiceSpec) -> str:
-    lines = [_HARDENED.rstrip()]
-    lines += [
-        "# not set: PrivateUsers=. A restarted supervisor would live in another user namespace than the engines it",
-        "# adopts, and the kernel would hide them from it (ptrace access check, ProtectProc=invisible).",
-        "RestrictRealtime=" + ("no" if spec.prio in PRIO_LIMITS else "yes"),
-    ]
-    if is_loopback(spec.host):
-        lines += ["IPAddressDeny=any", "IPAddressAllow=localhost"]
-    elif spec.allow_from:
-        lines += ["IPAddressDeny=any", f"IPAddressAllow=localhost {' '.join(spec.allow_from)}"]
-    else:
-        lines.append("# not set: IPAddressDeny=. The service listens beyond this machine, and nobody said to whom.")
-    return "\n".join([*lines, ""])
-
-
-def _user_sandbox() -> str:
-    return """\
-# The sandbox that a user's service manager can really give. Not set: everything that needs a mount namespace
-# (ProtectSystem=, PrivateTmp= …): without PrivateUsers= it would silently do nothing, and with it a restarted
-# supervisor could not see the engines that it adopts.
-NoNewPrivileges=yes
-LockPersonality=yes
-MemoryDenyWriteExecute=yes
-RestrictRealtime=yes
-RestrictSUIDSGID=yes
-RestrictNamespaces=yes
-RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
-SystemCallArchitectures=native
-SystemCallFilter=@system-service mincore
-SystemCallErrorNumber=EPERM
-"""
-
-
-_HARDENED = """\
-NoNewPrivileges=yes
-CapabilityBoundingSet=
-AmbientCapabilities=
-ProtectSystem=strict
-ProtectHome=yes
-PrivateTmp=yes
-PrivateIPC=yes
-PrivateMounts=yes
-ProtectProc=invisible
-# CUDA reads /proc/driver and /proc/cpuinfo
-ProcSubset=all
-ProtectHostname=yes
-ProtectClock=yes
-ProtectKernelTunables=yes
-ProtectKernelModules=yes
-ProtectKernelLogs=yes
-ProtectControlGroups=yes
-LockPersonality=yes
-MemoryDenyWriteExecute=yes
-RestrictSUIDSGID=yes
-RestrictNamespaces=yes
-RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
-RemoveIPC=yes
-KeyringMode=private
-SystemCallArchitectures=native
-SystemCallFilter=@system-service mincore
-SystemCallFilter=~@privileged
-SystemCallErrorNumber=EPERM
-"""
-
-_SMALL_SANDBOX = """\
-NoNewPrivileges=yes
-CapabilityBoundingSet=
-ProtectSystem=strict
-ProtectHome=yes
-PrivateTmp=yes
-PrivateDevices=yes
-PrivateNetwork=yes
-PrivateIPC=yes
-ProtectHostname=yes
-ProtectClock=yes
-ProtectKernelTunables=yes
-ProtectKernelModules=yes
-ProtectKernelLogs=yes
-ProtectControlGroups=yes
-ProtectProc=invisible
-ProcSubset=pid
-LockPersonality=yes
-MemoryDenyWriteExecute=yes
-RestrictRealtime=yes
-RestrictSUIDSGID=yes
-RestrictNamespaces=yes
-RestrictAddressFamilies=AF_UNIX
-SystemCallArchitectures=native
-SystemCallFilter=@system-service
-SystemCallFilter=~@privileged @resources
-SystemCallErrorNumber=EPERM
-UMask=0077
-"""

@@ -26,8 +26,8 @@ from nemotron_ops.service.units import (
     notes,
     serve_argv,
     unit_files,
-    word,
 )
+from nemotron_ops.service.words import word
 
 GOLDEN = Path(__file__).parents[1] / "golden/service"
 PROGRAM = "/opt/nemotron-ops/current/venv/bin/nemotron-ops"
