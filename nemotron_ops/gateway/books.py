@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from nemotron_ops.gateway import keystore
+from nemotron_ops.gateway import keystore, tracing
 from nemotron_ops.gateway.metrics import Metrics
 from nemotron_ops.gateway.options import Options
 from nemotron_ops.gateway.sse import Usage
@@ -36,6 +36,7 @@ class Books:
         self._lines: list[bytes] = []
         self._log_path = options.access_log
         self._log_fd = open_log(options.access_log)
+        self.tracing = tracing.start(os.environ)
 
     def finished(self, exchange: Exchange, *, now: float) -> None:
         """A request is over."""
@@ -57,6 +58,8 @@ class Books:
             self._count_model(exchange, usage, now)
         if self._log_fd >= 0:
             self._lines.append(log_line(exchange, usage, now))
+        if self.tracing is not None:
+            self.tracing.finished(exchange, usage, now)
 
     def _count_model(self, exchange: Exchange, usage: Usage, now: float) -> None:
         metrics, model = self.metrics, exchange.model

@@ -63,6 +63,7 @@ class Exchange:
         self.entered = False  # counted in the key's quota
         self.started = self.loop.time()
         self.model = ""
+        self.asked = ""  # the client's name for it
         self.instance = ""
         self.status = 0
         self.cause = ""
@@ -72,6 +73,7 @@ class Exchange:
         self.relay: Relay | None = None
         self.usage: sse.Usage | None = None
         self.resumed = False
+        self.losses: tuple[tuple[float, str, str], ...] = ()  # when, which instance, why
         self._again = 0  # continuations that said something else than the client had seen
         self._replays = False  # an engine would not go on from what was said
         self._thought_again = False
@@ -120,6 +122,7 @@ class Exchange:
     async def _infer(self) -> None:
         prepared = self._prepare()
         self.model = prepared.named.model.name
+        self.asked = prepared.named.asked
         self._check_model(prepared.named)
         self.ticket = self._new_ticket(prepared)
         if prepared.stream or prepared.fold is not None:
@@ -213,6 +216,7 @@ class Exchange:
         """An instance did not answer: what to send to the next one. Raises Refusal if that makes no sense."""
         assert self.ticket is not None
         reason = _reason(outcome)
+        self.losses += ((self.loop.time(), self.instance, reason),)
         diverged = isinstance(outcome, Lost) and outcome.diverged
         unwilling = diverged or (isinstance(outcome, Whole) and not _not_ready(outcome))
         self._again += unwilling

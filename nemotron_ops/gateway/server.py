@@ -177,6 +177,8 @@ class Gateway:
                 task.cancel()
         self.books.flush_log()
         self.books.save(self.loop.time())
+        if self.books.tracing is not None:
+            await asyncio.to_thread(self.books.tracing.close)
 
     async def _sweep(self) -> None:
         while True:
