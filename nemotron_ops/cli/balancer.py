@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nemotron_ops.cli.app import App, dry_run_option, json_option
-from nemotron_ops.cli.deploy import read_groups
+from nemotron_ops.cli.remote import read_groups
 from nemotron_ops.errors import UsageError
 
 if TYPE_CHECKING:

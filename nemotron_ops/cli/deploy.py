@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-import getpass
 import os
-import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
 from nemotron_ops.cli.app import App, dry_run_option, json_option
-from nemotron_ops.errors import NemotronOpsError, UsageError
-
-if TYPE_CHECKING:
-    from nemotron_ops.deploy.rollout import Hooks, LocalBuild, LocalModel, Ready
-    from nemotron_ops.deploy.ssh import Connection
-    from nemotron_ops.deploy.target import Site, TargetFacts
-    from nemotron_ops.deploy.targets import Group
-    from nemotron_ops.service.units import Scope
-
-Option = Callable[[Callable[..., Any]], Callable[..., Any]]
-ssh_option: Option = click.option(
-    "--ssh-config", "-F", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="ssh's configuration file."
+from nemotron_ops.cli.cargo import hooks_for, local_build, local_model, own_recipes, show
+from nemotron_ops.cli.remote import (
+    in_session,
+    must,
+    now,
+    reach,
+    scope_option,
+    ssh_option,
+    target_status,
+    targets_argument,
+    who,
 )
-scope_option: Option = click.option(
-    "--system/--user", "system", default=None, help="A system service (takes root there), or a user's. Default: user."
-)
-targets_argument: Option = click.argument("targets", nargs=-1, required=True, metavar="TARGET...")
+from nemotron_ops.errors import UsageError
 
 
 class DeployGroup(click.Group):
@@ -301,188 +291,3 @@ def unlock(targets: tuple[str, ...], force: bool, system: bool | None, ssh_confi
                 app.ui.say(f"{c.target}: {must(connection, break_script(site)).strip()}")
         if as_json:
             app.ui.json({"unlocked": [c.target for c in there.connections]})
-
-
-@dataclass(frozen=True, kw_only=True)
-class There:
-    """The targets of one command: how to reach them, and as what."""
-
-    scope: Scope
-    group: Group | None
-    connections: tuple[Connection, ...]
-
-    def look(self, connection: Connection) -> tuple[TargetFacts, Site, Connection]:
-        """Facts, site, and the connection with sudo where that is needed."""
-        from nemotron_ops.deploy.rollout import as_needed, look
-
-        facts, site = look(connection, self.scope)
-        return facts, site, as_needed(connection, self.scope, facts)
-
-
-@contextmanager
-def reach(app: App, words: tuple[str, ...], *, system: bool | None, config: Path | None) -> Iterator[There]:
-    """The targets that `words` name, with shared connections that end with the block."""
-    from nemotron_ops.deploy.ssh import Connection, ControlFolder
-    from nemotron_ops.deploy.targets import expand
-    from nemotron_ops.service.units import Scope
-
-    targets, group = expand(words, read_groups(app))
-    scope = group.scope if group and system is None else Scope.SYSTEM if system else Scope.USER
-    config = config or (Path(app.env["NEMOTRON_OPS_SSH_CONFIG"]) if app.env.get("NEMOTRON_OPS_SSH_CONFIG") else None)
-    with ControlFolder() as control:
-        connections = tuple(Connection(target=t, config=config, control=control) for t in targets)
-        try:
-            yield There(scope=scope, group=group, connections=connections)
-        finally:
-            for connection in connections:
-                connection.close()
-
-
-def hooks_for(app: App, door: Path | None) -> Hooks:
-    """Around the switch of a target: out of the balancer before, back into it after."""
-    from nemotron_ops.deploy import haproxy
-    from nemotron_ops.deploy.balancer import server_name
-    from nemotron_ops.deploy.rollout import Hooks
-
-    if door is None:
-        return Hooks()
-    return Hooks(
-        before_switch=lambda target: haproxy.take_out(door, server_name(target), report=app.ui.report),
-        after_switch=lambda target: haproxy.put_back(door, server_name(target)),
-    )
-
-
-def read_groups(app: App) -> dict[str, Group]:
-    from nemotron_ops.deploy.targets import parse_groups
-
-    path = app.layout.config / "targets.toml"
-    return parse_groups(path.read_text(encoding="utf-8"), origin=str(path)) if path.exists() else {}
-
-
-def local_build(app: App, backend: str | None) -> LocalBuild | None:
-    """This machine's current llama.cpp build, if it is for `backend`."""
-    from nemotron_ops.build import store
-    from nemotron_ops.deploy.rollout import LocalBuild
-
-    build = store.current(app.layout)
-    if build is None or (backend and build.backend != backend):
-        return None
-    facts = app.facts
-    return LocalBuild(
-        id=build.id, path=build.path, backend=build.backend, machine=facts.machine, glibc=facts.glibc or (0, 0),
-        cpu_features=facts.cpu_flags,
-    )  # fmt: skip
-
-
-def local_model(app: App, recipe: str) -> LocalModel:
-    """The stored model of a recipe, as files to send; with them goes what `models import` wants to know."""
-    from nemotron_ops.deploy.rollout import LocalModel
-    from nemotron_ops.deploy.ssh import sha256_of
-    from nemotron_ops.files import write_json
-    from nemotron_ops.models import store
-    from nemotron_ops.models.carry import MANIFEST
-    from nemotron_ops.models.ref import Ref
-    from nemotron_ops.recipes.load import recipe_for
-
-    model = recipe_for(recipe, app.layout).model
-    if not model.repo:
-        raise UsageError(f"cannot send the model of {recipe}: it is not one that is fetched from a hub")
-    found = store.need(app.layout, Ref(repo=model.repo, quant=model.quant))
-    carried = replace(found, files=tuple(replace(f, path=f.name) for f in found.files))
-    manifest = app.layout.cache / "bundles" / f"model-{recipe}.json"
-    write_json(manifest, {"version": store.MANIFEST_VERSION, **asdict(carried)})
-    files = [(f.name, Path(f.path), f.sha256 or sha256_of(Path(f.path))) for f in found.files]
-    return LocalModel(recipe=recipe, files=((MANIFEST, manifest, sha256_of(manifest)), *files))
-
-
-def own_recipes(app: App, names: tuple[str, ...]) -> dict[str, str]:
-    """The recipes among `names` that are the user's own files: they travel along."""
-    from nemotron_ops.recipes.load import recipe_files, shipped_dir
-
-    files = recipe_files(app.layout)
-    own = {n: files[n] for n in names if n in files and not files[n].is_relative_to(shipped_dir())}
-    return {name: path.read_text(encoding="utf-8") for name, path in own.items()}
-
-
-def show(app: App, readies: list[Ready], *, scripts: bool, as_json: bool) -> None:
-    """The plan, before anything is done."""
-    if as_json:
-        if scripts:
-            app.ui.json([plan_json(r) for r in readies])
-        return
-    for ready in readies:
-        for note in ready.notes:
-            app.ui.say(note)
-        from_ = ready.facts.current or "nothing"
-        app.ui.say(f"{ready.connection.target}: {from_} -> {ready.plan.release}")
-        for step in ready.plan.steps:
-            app.ui.say(f"  {step.name}: {step.about}")
-            if scripts:
-                app.ui.data("\n".join(f"    {line}" for line in step.script.rstrip().splitlines()))
-
-
-def plan_json(ready: Ready) -> dict[str, Any]:
-    facts = asdict(replace(ready.facts, cpu_features=frozenset()))
-    steps = [asdict(s) for s in ready.plan.steps]
-    return {"target": ready.connection.target, "release": ready.plan.release, "facts": facts, "steps": steps}
-
-
-def target_status(connection: Connection, scope: Scope) -> dict[str, Any]:
-    """One target for `deploy status`; a target that cannot be reached is a row too."""
-    from nemotron_ops.deploy.rollout import held, look
-    from nemotron_ops.deploy.scripts import prelude
-    from nemotron_ops.service.systemd import PROPERTIES, parse_status
-    from nemotron_ops.service.units import SERVICE, Scope
-
-    row = {"target": connection.target, "release": "", "service": "", "says": "", "previous": "", "lock": ""}
-    try:
-        facts, _ = look(connection, scope)
-    except NemotronOpsError as exc:
-        return {**row, "service": "unreachable", "says": exc.message}
-    ctl = "systemctl" if scope is Scope.SYSTEM else "systemctl --user"
-    now_ = parse_status(connection.sh(f"{prelude(scope)}{ctl} show --property {PROPERTIES} {SERVICE}\n").stdout)
-    lock = held(facts.hold) if facts.hold else held(facts.lock) if facts.lock else ""
-    return {**row, "release": facts.current, "service": now_.active, "says": now_.text, "restarts": now_.restarts,
-            "previous": facts.previous, "lock": lock, "good": list(facts.good), "bad": list(facts.bad)}  # fmt: skip
-
-
-def in_session(
-    app: App, there: There, connection: Connection, words: tuple[str, ...], *, why: str, quiet: bool = False
-) -> list[str]:
-    """Run a command of the current release on a target, holding its lock; its lines, which are also shown."""
-    from nemotron_ops.deploy.rollout import locked_session
-    from nemotron_ops.deploy.scripts import claim_script, exec_script
-    from nemotron_ops.errors import DeployError
-
-    _, site, connection = there.look(connection)
-    many = len(there.connections) > 1
-    with locked_session(connection, site) as session:
-        session.run(claim_script(site, who=who(app), now=now(), why=why))
-        code, lines = session.run(
-            exec_script(site, words),
-            on_line=None if quiet else lambda x: app.ui.data(f"{connection.target}: {x}" if many else x),
-        )
-        session.run(f"rm -f {site.root}/LOCK.json")
-    if code:
-        raise DeployError(
-            f"cannot {why} on {connection.target}: exit code {code}", log_tail=lines[-5:] if many or quiet else ()
-        )
-    return list(lines)
-
-
-def must(connection: Connection, script: str) -> str:
-    """Run a script there; its output. Raises DeployError if it fails."""
-    from nemotron_ops.errors import DeployError
-
-    done = connection.sh(script)
-    if not done.ok:
-        raise DeployError(f"cannot change {connection.target}: {done.stderr.strip() or f'exit code {done.returncode}'}")
-    return done.stdout
-
-
-def who(app: App) -> str:
-    return app.env.get("NEMOTRON_OPS_WHO") or f"{getpass.getuser()}@{socket.gethostname()}"
-
-
-def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from nemotron_ops.cli.app import App, dry_run_option
-from nemotron_ops.cli.deploy import reach, ssh_option
+from nemotron_ops.cli.remote import reach, ssh_option
 from nemotron_ops.errors import DeployError, UsageError
 
 OPEN_S = 30.0
