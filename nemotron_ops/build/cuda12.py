@@ -40,10 +40,14 @@ PTXAS_FLAGS     +=
 # glibc declares these with an exception specification since the version given, and C++ wants both to agree. CUDA 13.0
 # has it for sinpi and cospi (crt/math_functions.h:2568), CUDA 12.4 for none.
 SINCE_GLIBC = {"sinpi": 41, "sinpif": 41, "cospi": 41, "cospif": 41, "rsqrt": 42, "rsqrtf": 42}
-DECLARATION = re.compile(
-    r"^(extern __DEVICE_FUNCTIONS_DECL__ __device_builtin__ (?:double|float)\s+"
-    rf"({'|'.join(SINCE_GLIBC)})\((?:double|float) x\));",
-    re.MULTILINE,
+NAMES = "|".join(SINCE_GLIBC)
+# Declarations, up to where a specification belongs. What NVIDIA has given one already is left alone.
+DEVICE = re.compile(rf"extern __DEVICE_FUNCTIONS_DECL__ __device_builtin__ \w+\s+({NAMES})\(\w+ x\)(?=;)")
+HOST = re.compile(rf"__func__\(\w+ ({NAMES})\((?:const )?\w+ a\)(?=\)[;\n])")
+SPECIFIERS = "#if defined(__linux__)\n#include <features.h>\n#endif\n" + "".join(
+    f"#if defined(__cplusplus) && defined(__GLIBC__) && (__GLIBC__ > 2 || __GLIBC_MINOR__ >= {minor})\n"
+    f"#define NEMOTRON_OPS_GLIBC_2_{minor} noexcept(true)\n#else\n#define NEMOTRON_OPS_GLIBC_2_{minor}\n#endif\n"
+    for minor in (41, 42)
 )
 
 
@@ -68,20 +72,19 @@ def place(name: PurePosixPath) -> PurePosixPath | None:
 
 def agree_with_glibc(root: Path) -> None:
     """The toolkit's declarations as the C library of newer systems has them; nothing changes on older ones."""
-    header = root / "include/crt/math_functions.h"
-    if header.exists():
-        header.write_text(with_specifications(header.read_text()))
+    folder = root / "include/crt"
+    declared, defined = folder / "math_functions.h", folder / "math_functions.hpp"
+    text = declared.read_text() if declared.exists() else ""
+    if names := frozenset(DEVICE.findall(text)):
+        text = with_specifications(with_specifications(text, DEVICE, names), HOST, names)
+        declared.write_text(SPECIFIERS + text)
+        defined.write_text(with_specifications(defined.read_text(), HOST, names))
 
 
-def with_specifications(text: str) -> str:
-    """The header `text` with the exception specifications that newer C libraries declare."""
-    if not DECLARATION.search(text):
-        return text
-    return SPECIFIERS + DECLARATION.sub(lambda m: f"{m[1]} NEMOTRON_OPS_GLIBC_2_{SINCE_GLIBC[m[2]]};", text)
+def with_specifications(text: str, declaration: re.Pattern[str], names: frozenset[str]) -> str:
+    """The header `text` with the exception specifications of newer C libraries where it declares one of `names`."""
 
+    def specified(found: re.Match[str]) -> str:
+        return f"{found[0]} NEMOTRON_OPS_GLIBC_2_{SINCE_GLIBC[found[1]]}" if found[1] in names else found[0]
 
-SPECIFIERS = "#if defined(__linux__)\n#include <features.h>\n#endif\n" + "".join(
-    f"#if defined(__cplusplus) && defined(__GLIBC__) && (__GLIBC__ > 2 || __GLIBC_MINOR__ >= {minor})\n"
-    f"#define NEMOTRON_OPS_GLIBC_2_{minor} noexcept(true)\n#else\n#define NEMOTRON_OPS_GLIBC_2_{minor}\n#endif\n"
-    for minor in (41, 42)
-)
+    return declaration.sub(specified, text)

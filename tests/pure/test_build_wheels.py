@@ -140,19 +140,36 @@ def test_what_is_no_debian_package_is_refused(tmp_path: Path, content: bytes) ->
         archive.deb_content(path, tmp_path)
 
 
-OLD_HEADER = """extern __DEVICE_FUNCTIONS_DECL__ __device_builtin__ double                 rsqrt(double x);
+HEADER = """extern __DEVICE_FUNCTIONS_DECL__ __device_builtin__ double                 rsqrt(double x);
 extern __DEVICE_FUNCTIONS_DECL__ __device_builtin__ float                  sinpif(float x);
 extern __DEVICE_FUNCTIONS_DECL__ __device_builtin__ double                 erfcx(double x);
+extern __DEVICE_FUNCTIONS_DECL__ __device_builtin__ double                 cospi(double x) NVIDIAS_OWN;
+__func__(double cospi(double a));
+__func__(float sinpif(float a));
+"""
+DEFINITIONS = """__func__(double rsqrt(const double a))
+{
+  return 1.0 / sqrt(a);
+}
+  return static_cast<float>(sinpi(static_cast<double>(a)));
 """
 
 
-def test_headers_agree_with_newer_c_libraries() -> None:
-    text = cuda12.with_specifications(OLD_HEADER)
-    assert "rsqrt(double x) NEMOTRON_OPS_GLIBC_2_42;" in text
-    assert "sinpif(float x) NEMOTRON_OPS_GLIBC_2_41;" in text
-    assert "erfcx(double x);" in text
-    assert cuda12.with_specifications(text) == text
-    assert cuda12.with_specifications("int x;\n") == "int x;\n"
+def test_headers_agree_with_newer_c_libraries(tmp_path: Path) -> None:
+    folder = tmp_path / "include/crt"
+    folder.mkdir(parents=True)
+    (folder / "math_functions.h").write_text(HEADER)
+    (folder / "math_functions.hpp").write_text(DEFINITIONS)
+    cuda12.agree_with_glibc(tmp_path)
+    text, more = (folder / "math_functions.h").read_text(), (folder / "math_functions.hpp").read_text()
+    for line in (
+        "rsqrt(double x) NEMOTRON_OPS_GLIBC_2_42;", "sinpif(float x) NEMOTRON_OPS_GLIBC_2_41;", "erfcx(double x);",
+        "__func__(double cospi(double a));", "__func__(float sinpif(float a) NEMOTRON_OPS_GLIBC_2_41);",
+    ):  # fmt: skip
+        assert line in text
+    assert more == DEFINITIONS.replace("double a))", "double a) NEMOTRON_OPS_GLIBC_2_42)")
+    cuda12.agree_with_glibc(tmp_path)
+    assert (folder / "math_functions.h").read_text() == text
 
 
 def test_a_mirror_of_debian_may_be_named() -> None:
