@@ -47,7 +47,7 @@ class Books:
         elif not exchange.status:
             metrics.errors[(model, "client_gone")] += 1
         relay = exchange.relay
-        usage = exchange.usage or (relay.usage if relay is not None else None) or NO_USAGE
+        usage = exchange.usage or (relay.spent() if relay is not None else NO_USAGE)
         if exchange.entered:
             self.quotas.leave(
                 exchange.key, prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens,

@@ -28,10 +28,11 @@ from nemotron_ops.gateway.keys import ANYONE, Key, may_use
 from nemotron_ops.gateway.prepare import Prepared, prepare
 from nemotron_ops.gateway.relay import Relay
 from nemotron_ops.gateway.replies import Refusal, error_body, error_event, upstream_error
-from nemotron_ops.gateway.resume import TIMES_AGAIN, continuation, replay
-from nemotron_ops.gateway.rewrite import rewriter
+from nemotron_ops.gateway.resume import TIMES_AGAIN, can_continue, continuation, replay
+from nemotron_ops.gateway.rewrite import Continuation, rewriter
 from nemotron_ops.gateway.routes import Api, Kind, Route
 from nemotron_ops.gateway.said import said_in
+from nemotron_ops.gateway.thought import Watch, can_be_lost, marked, ran_out
 from nemotron_ops.gateway.upload import form_field
 
 if TYPE_CHECKING:
@@ -77,6 +78,9 @@ class Exchange:
         self._again = 0  # continuations that said something else than the client had seen
         self._replays = False  # an engine would not go on from what was said
         self._thought_again = False
+        self._watch: Watch | None = None
+        self._fold: Fold | None = None
+        self._wordless = b""  # the end of a stream that said nothing
         self.patient_until = 0.0
         self._granted_at = 0.0
 
@@ -91,7 +95,8 @@ class Exchange:
             else:
                 await self._infer()
         except Refusal as refusal:
-            self.refuse(refusal)
+            if not self._end_without_words():
+                self.refuse(refusal)
         except asyncio.CancelledError:
             if self.client.transport is not None:  # not its client's doing: the time for draining is over
                 self.refuse(Refusal(status=503, code="stopping", message="shutting down", retry_after_s=5))
@@ -130,10 +135,15 @@ class Exchange:
         while True:
             await self._admit(prepared)
             outcome = await self._attempt(prepared)
-            if self.relay is not None and (self.relay.complete or self.relay.failed):
-                if self._think_again(prepared):
-                    prepared = self._anew(prepared)
+            if self._watch is not None and self._watch.lost:
+                if (plan := self._ask_for_words(prepared)) is not None:
+                    prepared = self._go_on(plan, prepared)
                     continue
+                self._end_without_words()
+                return
+            if isinstance(outcome, Whole) and not _not_ready(outcome) and self._end_without_words():
+                return
+            if self.relay is not None and (self.relay.complete or self.relay.failed):
                 self._end_stream(prepared)
                 return
             if isinstance(outcome, Whole) and not _not_ready(outcome) and not self._must_replay(outcome):
@@ -156,15 +166,36 @@ class Exchange:
         if not may_use(self.key, (named.model.name, *named.model.names)):
             raise Refusal(status=403, code="model_not_allowed", message="this API key may not use this model")
 
-    def _think_again(self, prepared: Prepared) -> bool:
-        """Whether a folded answer has thoughts but no words, and the recipe wants another try (one)."""
-        if prepared.fold is None or not prepared.fold.lost_in_thought:
-            return False
+    def _ask_for_words(self, prepared: Prepared) -> Continuation | None:
+        """A stream ended without words: how to ask for them, if the recipe wants that (once), or None."""
+        relay, watch = self.relay, self._watch
+        assert relay is not None
+        assert watch is not None
+        instance = self.pool.directory.by_name.get(self.instance)
+        usage, ctx_tokens = sse.usage_in(watch.held), instance.ctx_tokens if instance is not None else 0
+        if ran_out(self.route.api, prepared.fields, usage, ctx_tokens):
+            self._wordless = watch.held
+            return None
         self.cause = "lost_in_thought"
-        if self._thought_again or prepared.named.model.lost_in_thought != "retry":
-            return False
+        self._wordless = watch.held if prepared.fold is not None else marked(self.route.api, watch.held)
+        if self._thought_again or prepared.named.model.lost_in_thought != "retry" or not relay.whole_kept:
+            return None
         self._thought_again = True
         self._release(finished=True)
+        return continuation(self.route.api, prepared.fields, said_in(relay.kept), closed=True)
+
+    def _end_without_words(self) -> bool:
+        """Send the end of a stream that said nothing, if there is one; returns whether there was."""
+        if not self._wordless or self._watch is None or self._watch.spoke or self.relay is None:
+            return False
+        wordless, self._wordless = self._wordless, b""
+        self.relay.restart()
+        self.relay.feed(wordless)
+        self._release(finished=True)
+        if self._fold is None:
+            self.client.end()
+        else:
+            self._reply_folded(self._fold)
         return True
 
     def _new_ticket(self, prepared: Prepared) -> Ticket:
@@ -237,17 +268,28 @@ class Exchange:
         if said.finished and self.route.api in sse.LAST_EVENT:
             raise _AllSaid
         if again and relay.whole_kept:
-            plan = continuation(self.route.api, prepared.fields, said, again=self._again)
+            closed = bool(self._wordless) and not (said.content or said.calls)
+            plan = continuation(self.route.api, prepared.fields, said, again=self._again, closed=closed)
         if plan is not None and self._replays:
             plan = replay(prepared.fields, said)
         if plan is None and again and prepared.fold is not None:
             return self._anew(prepared)  # the client has seen nothing of a folded answer
         if plan is None:
             raise Refusal(status=502, code="engine_lost", message=f"the answer was cut off: {reason}")
-        relay.restart(rewriter(self.route.api, plan))
+        self.gateway.books.metrics.resumed[(self.model,)] += not unwilling
+        return self._go_on(plan, prepared)
+
+    def _go_on(self, plan: Continuation, prepared: Prepared) -> Prepared:
+        """What to send for the rest of a stream."""
+        assert self.relay is not None
+        rewrite = rewriter(self.route.api, plan)
+        if self._watch is None or self._watch.spoke:
+            self.relay.restart(rewrite)
+        else:
+            self._watch.over(rewrite)
+            self.relay.restart(self._watch)
         self.resumed = True
         self.patient_until = self.loop.time() + prepared.named.model.queue_wait_s
-        self.gateway.books.metrics.resumed[(self.model,)] += not unwilling
         return replace(prepared, body=plan.body)
 
     def _anew(self, prepared: Prepared) -> Prepared:
@@ -297,6 +339,10 @@ class Exchange:
         )
         if self.ticket is not None:
             self.ticket.answer = relay
+        self._fold, self._watch, self._wordless = prepared.fold, None, b""
+        if can_be_lost(self.route.api) and can_continue(self.route.api, prepared.fields):
+            self._watch = Watch(self.route.api, relay.as_is)
+            relay.restart(self._watch)
         relay.on_gap = self.gateway.books.metrics.between_tokens_s[(prepared.named.model.name,)].observe
         return relay
 
@@ -318,6 +364,8 @@ class Exchange:
         assert relay is not None
         if relay.failed:
             self.cause = "engine_error"
+        else:
+            self.cause = ""  # words came when they were asked for
         self._release(finished=relay.complete)
         if prepared.fold is None:
             self.client.end()
@@ -334,10 +382,8 @@ class Exchange:
             )
         self.status = 200
         extra = self._headers()
-        if fold.lost_in_thought:
+        if self.cause == "lost_in_thought":
             extra.append((b"X-Lost-In-Thought", b"true"))
-        else:
-            self.cause = ""
         self.client.reply(200, msgspec.json.encode(result), extra=extra)
 
     def _reply_whole(self, outcome: Whole, asked: str) -> None:
@@ -353,8 +399,8 @@ class Exchange:
             name = msgspec.json.encode(asked)[1:-1]
             body = body.replace(b'"model":"' + own + b'"', b'"model":"' + name + b'"')
         if self.client.began:  # comments went out while it waited: only an event can follow
-            self.client.send(b"event: error\n" if self.route.api is Api.MESSAGES else b"")
-            self.client.send(b"data: " + body + b"\n\n")
+            name = b"event: error\n" if self.route.api is Api.MESSAGES else b""
+            self.client.send(name + b"data: " + body + b"\n\n")
             self.client.abort()
             return
         self.client.reply(outcome.status, body, content_type=outcome.content_type or JSON_TYPE, extra=self._headers())

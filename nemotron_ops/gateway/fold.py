@@ -23,9 +23,7 @@ class Fold(Protocol):
 
     error: dict[str, Any] | None
 
-    @property
-    def lost_in_thought(self) -> bool: ...
-    def send(self, data: bytes) -> None: ...
+    def send(self, data: bytes, *, last: bool = False) -> None: ...
     def result(self) -> dict[str, Any] | None: ...
 
 
@@ -63,12 +61,7 @@ class _Base:
     def __init__(self) -> None:
         self.error: dict[str, Any] | None = None
 
-    @property
-    def lost_in_thought(self) -> bool:
-        """Whether thinking ended regularly and nothing was said. Known for chats only."""
-        return False
-
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes, *, last: bool = False) -> None:
         for value in sse.events(data):
             if not isinstance(value, dict):
                 continue
@@ -117,11 +110,6 @@ class ChatFold(_Base):
         mine["function"]["arguments"] += function.get("arguments") or ""
         if call.get("id"):
             mine["id"] = call["id"]
-
-    @property
-    def lost_in_thought(self) -> bool:
-        said = "".join(self._content).strip() or self._calls
-        return self._finish == "stop" and bool(self._reasoning) and not said
 
     def result(self) -> dict[str, Any] | None:
         if self._finish is None:

@@ -14,6 +14,7 @@ from urllib.parse import parse_qs
 from nemotron_ops.gateway.replies import REASONS, Refusal
 
 PATIENCE_S = 86400.0
+PATIENCE_HEADERS = (b"x-request-timeout", b"x-stainless-read-timeout", b"x-stainless-timeout")
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
 SAFE_TYPE = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/+-.;=\" _'()?:,")
 
@@ -46,10 +47,12 @@ def client_key(headers: dict[bytes, bytes]) -> str:
 
 def client_patience_s(request: Request) -> float:
     """How long the client says it will wait for an answer to begin (OpenAI's clients say so in a header)."""
-    for name in (b"x-request-timeout", b"x-stainless-read-timeout", b"x-stainless-timeout"):
+    for name in PATIENCE_HEADERS:
+        if (value := request.headers.get(name)) is None:
+            continue
         try:
-            seconds = float(request.headers[name])
-        except (KeyError, ValueError):
+            seconds = float(value)
+        except ValueError:
             continue
         if 0 < seconds < PATIENCE_S:
             return seconds

@@ -68,6 +68,8 @@ class ClientConnection(asyncio.Protocol):
         self.chunked = False
         self._promised = False  # the head of the answer in progress lets the client send another request
         self.bytes_out = 0
+        self._head = b""  # of an answer that has begun, until its first part
+        self._ended = False  # the mark of its end is out
         self._request: Request | None = None
         self._waiting: deque[Request] = deque()
         self._held: list[bytes] = []
@@ -106,31 +108,35 @@ class ClientConnection(asyncio.Protocol):
         self._done(keep)
 
     def begin(self, status: int, content_type: bytes, extra: Iterable[tuple[bytes, bytes]]) -> None:
-        """The head of an answer whose length nobody knows yet."""
+        """The head of an answer whose length nobody knows yet; it goes out with the first part."""
         request = self._request
         assert request is not None
         self.chunked = not request.http_1_0
         self.began = True
         self._promised = request.keep_alive and self.chunked and not self.closing
-        self._write(
-            response_head(
-                status, content_type=content_type, length=None, chunked=self.chunked, keep_alive=self._promised,
-                extra=extra,
-            )
+        self._ended = False
+        self._head = response_head(
+            status, content_type=content_type, length=None, chunked=self.chunked, keep_alive=self._promised,
+            extra=extra,
         )  # fmt: skip
 
-    def send(self, data: bytes) -> None:
-        """A part of an answer that has begun."""
-        self._write(b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data)
+    def send(self, data: bytes, *, last: bool = False) -> None:
+        """A part of an answer that has begun; with the `last` one the mark of its end goes out. `end` must follow."""
+        if not data:
+            return  # as a chunk it would be the end
+        if self.chunked:
+            data = (b"%x\r\n%b\r\n0\r\n\r\n" if last else b"%x\r\n%b\r\n") % (len(data), data)
+            self._ended = last
+        self._write_head(data)
 
     def end(self) -> None:
         """The regular end of an answer that has begun."""
-        if self.chunked:
-            self._write(b"0\r\n\r\n")
+        self._write_head(b"0\r\n\r\n" if self.chunked and not self._ended else b"")
         self._done(self._promised)
 
     def abort(self) -> None:
         """End an answer so that nobody takes it for a whole one: what is written goes out, no last chunk follows."""
+        self._write_head(b"")
         self.closing = True
         self.busy = False
         self.on_gone = None
@@ -336,6 +342,13 @@ class ClientConnection(asyncio.Protocol):
         return f"the body is larger than {self.owner.limits.body_bytes} bytes"
 
     # writing
+
+    def _write_head(self, data: bytes) -> None:
+        """Write `data`, after the head if that waits for it."""
+        if self._head:
+            data, self._head = self._head + data, b""
+        if data:
+            self._write(data)
 
     def _write(self, data: bytes) -> None:
         if self.transport is not None and not self.transport.is_closing():

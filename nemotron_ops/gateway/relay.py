@@ -23,7 +23,7 @@ ALL_KEPT_BYTES = 256 << 20  # of all streams together
 class Outlet(Protocol):
     """Where events go: a client's connection, or what folds them into one answer."""
 
-    def send(self, data: bytes) -> None: ...
+    def send(self, data: bytes, *, last: bool = False) -> None: ...
 
 
 class Memory:
@@ -98,8 +98,10 @@ class Relay:
         if self._rewrite is not None:
             blob = self._rewrite(blob)
             count = blob.count(b"data: ")
+        plain = count == 1 and blob.startswith(sse.PLAIN)
+        self.complete = not plain and sse.is_complete(self.api, blob)
         if blob:
-            self.outlet.send(blob)
+            self.outlet.send(blob, last=self.complete)
         if not count:
             return
         now = self.clock()
@@ -107,13 +109,18 @@ class Relay:
             self.on_gap(now - self.last_at, count)
         self.events += count
         self.last_at = now
-        self._keep(blob)
+        if self.whole_kept:
+            self._keep(blob)
+        if plain:
+            return
         if sse.has_usage(blob):
             self.usage = sse.usage_in(blob, self.usage)
-        if sse.is_complete(self.api, blob):
-            self.complete = True
-        elif sse.is_error(blob):
+        if not self.complete and sse.is_error(blob):
             self.failed = True
+
+    def spent(self) -> sse.Usage:
+        """What the answer cost: as llama-server said, or for one that was cut off, a token per event."""
+        return self.usage or sse.Usage(completion_tokens=self.events)
 
     def _renamed(self, blob: bytes) -> bytes:
         if self._own is None:
@@ -126,8 +133,6 @@ class Relay:
         return blob.replace(b'"model":"' + self._own + b'"', b'"model":"' + self._asked + b'"')
 
     def _keep(self, blob: bytes) -> None:
-        if not self.whole_kept:
-            return
         size = len(blob)
         if self.kept_bytes + size > KEPT_BYTES or size > self.memory.left:
             self.forget()
@@ -135,6 +140,10 @@ class Relay:
         self.kept.append(blob)
         self.kept_bytes += size
         self.memory.left -= size
+
+    def as_is(self) -> None:
+        """From now on nothing of it is changed but the name."""
+        self._rewrite = None
 
     def forget(self) -> None:
         """Keep nothing of this stream any more."""

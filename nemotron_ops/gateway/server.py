@@ -47,6 +47,7 @@ class Gateway:
         self.books = Books(options)
         self.pool = Pool(options, self.books.metrics)
         self.memory = Memory()
+        self.hosts = heads.LOOPBACK_HOSTS | frozenset(h.lower() for h in options.allowed_host)
         self.origins = frozenset(o.lower() for o in options.allowed_origin)
         self.clients: set[ClientConnection] = set()
         self.running: set[asyncio.Task[None]] = set()
@@ -141,9 +142,7 @@ class Gateway:
 
     def _hosts(self) -> frozenset[str] | None:
         """Names under which we may be addressed; any (None) where clients have to show a key anyway."""
-        if self.ring is not None and not self.options.allowed_host:
-            return None
-        return heads.LOOPBACK_HOSTS | frozenset(h.lower() for h in self.options.allowed_host)
+        return None if self.ring is not None and not self.options.allowed_host else self.hosts
 
     def cors(self, request: Request) -> list[tuple[bytes, bytes]]:
         """Headers that let an allowed web page read the answer."""

@@ -21,6 +21,13 @@ LAST_EVENT = {  # says nothing but that this was all
     Api.COMPLETION: DONE,
     Api.MESSAGES: b'event: message_stop\ndata: {"type":"message_stop"}\n\n',
 }
+# How events begin that are one token more and nothing else: neither an end, nor an error, nor a usage of their own.
+PLAIN = (
+    b'data: {"choices":[{"finish_reason":null,',
+    b"event: content_block_delta\n",
+    b"event: response.output_text.delta\n",
+    b"event: response.reasoning_text.delta\n",
+)
 RESPONSE_ENDS = (b"event: response.completed\n", b"event: response.incomplete\n", b"event: response.failed\n")
 
 
@@ -77,6 +84,12 @@ def events(blob: bytes) -> Iterator[Any]:
             yield msgspec.json.decode(data)
         except msgspec.DecodeError:
             continue
+
+
+def event(value: dict[str, Any]) -> bytes:
+    """A value as an event, as its API writes it: with a name if it has a type."""
+    name = b"event: " + value["type"].encode() + b"\n" if "type" in value else b""
+    return name + b"data: " + msgspec.json.encode(value) + b"\n\n"
 
 
 def has_usage(blob: bytes) -> bool:

@@ -21,7 +21,7 @@ from nemotron_ops.gateway.exposition import names
 from nemotron_ops.gateway.keys import Key
 from nemotron_ops.gateway.routes import ROUTES, Scope
 from nemotron_ops.supervisor.snapshot import ModelView, State
-from tests.gateway_engine import ScriptedEngine, first_then, hangs_after, keeps, only_thinks, pauses_after, well
+from tests.gateway_engine import ScriptedEngine, first_then, hangs_after, keeps, only_thinks, pauses_after, says, well
 from tests.gateway_stage import Stage, gateway, open_request
 
 pytestmark = pytest.mark.process
@@ -171,6 +171,20 @@ def test_a_waiting_stream_gets_comments_and_then_its_answer(
         raw = answer.rest()
     assert b"data: [DONE]" in raw
     assert not answer.broken
+
+
+def test_a_stream_that_got_comments_and_then_a_refusal_ends_as_an_error(stage: Stage, engine: ScriptedEngine) -> None:
+    body = b'{"error":{"code":400,"message":"too long","type":"invalid_request_error"}}'
+    engine.play = says(b"HTTP/1.1 400 Bad Request\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+    stage.control.change("m-0", state=State.STARTING)
+    stage.settle()
+    with open_request(stage, CHAT, {**BODY, "stream": True}) as answer:
+        answer.until(b":\n\n")
+        stage.control.change("m-0", state=State.READY)
+        raw = answer.rest()
+    assert b'data: {"error":' in raw
+    assert b"too long" in raw
+    assert answer.broken
 
 
 def test_a_waiting_request_is_told_when_the_model_cannot_start(

@@ -253,6 +253,33 @@ def test_an_aborted_answer_has_no_last_chunk() -> None:
     assert not stand.transport.out.endswith(b"0\r\n\r\n")
 
 
+def test_head_and_first_part_are_one_write_and_so_are_last_part_and_end() -> None:
+    stand = Stand(answer=False).feed(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    stand.connection.begin(200, b"text/event-stream", [])
+    assert stand.transport.out == b""
+    stand.connection.send(b"data: 1\n\n")
+    assert stand.transport.out.endswith(b"\r\n\r\n9\r\ndata: 1\n\n\r\n")
+    stand.connection.send(b"data: 2\n\n", last=True)
+    stand.connection.end()
+    assert stand.transport.out.endswith(b"\r\n9\r\ndata: 2\n\n\r\n0\r\n\r\n")
+    assert stand.transport.out.count(b"0\r\n\r\n") == 1
+
+
+def test_an_empty_part_does_not_end_an_answer() -> None:
+    stand = Stand(answer=False).feed(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    stand.connection.begin(200, b"text/event-stream", [])
+    stand.connection.send(b"")
+    assert b"0\r\n\r\n" not in stand.transport.out
+
+
+def test_an_answer_without_parts_still_has_head_and_end() -> None:
+    stand = Stand(answer=False).feed(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    stand.connection.begin(200, b"text/event-stream", [])
+    stand.connection.end()
+    assert stand.transport.out.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert stand.transport.out.endswith(b"\r\n\r\n0\r\n\r\n")
+
+
 def test_head_gets_the_head_only() -> None:
     stand = Stand().feed(b"HEAD /health HTTP/1.1\r\nHost: a\r\n\r\n")
     assert stand.transport.out.endswith(b"Content-Length: 2\r\n\r\n")

@@ -33,7 +33,7 @@ class Outlet:
     def __init__(self) -> None:
         self.parts: list[bytes] = []
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes, *, last: bool = False) -> None:
         self.parts.append(data)
 
 
@@ -80,6 +80,15 @@ def test_generated_text_cannot_look_like_an_end_or_an_error() -> None:
         assert not relay.complete or api == "messages"
         text = b"".join(outlet.parts).decode()
         assert json.dumps(evil)[1:-1] in text
+
+
+def test_a_stream_that_is_cut_off_cost_a_token_per_event() -> None:
+    relay, _, _ = relay_of()
+    found = events("chat")
+    relay.feed(b"".join(found[:3]))
+    assert relay.spent() == sse.Usage(completion_tokens=3)
+    relay.feed(b"".join(found[3:]))
+    assert relay.spent() == relay.usage != sse.Usage(completion_tokens=len(found))
 
 
 def test_comments_before_the_first_event_do_not_begin_an_answer() -> None:
