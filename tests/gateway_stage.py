@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from nemotron_ops.models.synthetic import ensure
 from nemotron_ops.supervisor.snapshot import InstanceView, ModelView, Snapshot, State, to_json
 
 START_S = 60.0
@@ -256,6 +257,19 @@ def gateway(folder: Path, *flags: str, code_ok: tuple[int, ...] = (0,)) -> Itera
         control.stop()
         for engine in stage.engines:
             engine.kill()
+
+
+@contextlib.contextmanager
+def real_gateway(folder: Path, llama_bin: Path, *flags: str, **model: Any) -> Iterator[Stage]:
+    """A gateway before one real llama-server with a tiny model; `model` are fields of its ModelView."""
+    gguf = ensure("moe", folder)
+    engine = Engine(name="tiny-0", model=gguf, folder=folder, binary=llama_bin / "llama-server", alias="tiny")
+    with gateway(folder, *flags) as stage:
+        stage.engines.append(engine.start())
+        view = ModelView(**{"name": "tiny", "names": ("tiny", "org/tiny"), **model})
+        stage.control.show(models=(view,), instances=(engine.view(),))
+        stage.settle()
+        yield stage
 
 
 class Answer:

@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
 from nemotron_ops.gateway import sse
 from nemotron_ops.gateway.routes import Api
 from nemotron_ops.gateway.said import Said, event_key
@@ -55,12 +53,12 @@ class Rewriter:
             if not isinstance(value, dict):
                 continue
             if "error" in value:
-                out.append(_event_text(value))
+                out.append(sse.event(value))
             elif self.event(value):
                 if "sequence_number" in value:
                     self.sequence += 1
                     value["sequence_number"] = self.sequence
-                out.append(_event_text(value))
+                out.append(sse.event(value))
         return b"".join(out) + (sse.DONE if blob.endswith(sse.DONE) else b"")
 
     def event(self, value: dict[str, Any]) -> bool:
@@ -244,8 +242,3 @@ class ResponsesRewriter(Rewriter):
         self.count(response.get("usage"), "input_tokens", "output_tokens")
         if kind == "response.completed":
             self.unseen.end()
-
-
-def _event_text(value: dict[str, Any]) -> bytes:
-    name = b"event: " + value["type"].encode() + b"\n" if "type" in value else b""
-    return name + b"data: " + msgspec.json.encode(value) + b"\n\n"

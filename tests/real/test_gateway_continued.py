@@ -15,10 +15,9 @@ import anthropic
 import openai
 import pytest
 
-from nemotron_ops.models.synthetic import ensure
-from nemotron_ops.supervisor.snapshot import ModelView, State
+from nemotron_ops.supervisor.snapshot import State
 from tests.gateway_engine import read_request
-from tests.gateway_stage import Engine, Stage, gateway, open_request
+from tests.gateway_stage import Stage, open_request, real_gateway
 from tests.gateway_streams import put_together
 
 pytestmark = pytest.mark.real
@@ -35,13 +34,7 @@ CLAUDES_TOOL = {"name": "get_weather", "description": "w", "input_schema": CITY}
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory, llama_bin: Path) -> Iterator[Stage]:
-    folder = tmp_path_factory.mktemp("real")
-    model = ensure("moe", tmp_path_factory.mktemp("model"))
-    with gateway(folder) as found:
-        engine = Engine(name="tiny-0", model=model, folder=folder, binary=llama_bin / "llama-server", alias="tiny")
-        found.engines.append(engine.start())
-        found.control.show(models=(ModelView(name="tiny", names=("tiny", "org/tiny")),), instances=(engine.view(),))
-        found.settle()
+    with real_gateway(tmp_path_factory.mktemp("real"), llama_bin) as found:
         yield found
 
 
