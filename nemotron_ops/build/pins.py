@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
 
-from nemotron_ops.build.spec import Origin, Source, SourceKind
+from nemotron_ops.build.spec import Origin, Source, SourceKind, build_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +36,17 @@ class Pins:
     tag: str
     fallback: tuple[str, str]
     packages: tuple[Package, ...]
+    number: int = 0  # upstream's build number of `tag`
+
+    def number_of(self, ref: str, commit: str) -> int:
+        """Upstream's build number of what `ref` and `commit` name; 0 if it is not known.
+
+        It counts the commits up to this one, which neither an archive nor a clone without history can tell.
+        """
+        if ref and ref == self.tag:
+            return self.number
+        same = (p.number for p in self.packages if p.number and commit and p.commit == commit)
+        return build_number(ref) or next(same, 0)
 
     def package(self, name: str, version: str) -> Package:
         """What is known of this version; an entry with nothing but its name if that is nothing."""
@@ -55,6 +66,7 @@ def parse(text: str) -> Pins:
     return Pins(
         url=data["release"]["url"],
         tag=data["release"]["tag"],
+        number=data["release"].get("number", 0),
         fallback=(data["fallback"]["package"], data["fallback"]["version"]),
         packages=tuple(Package(**entry) for entry in data["package"]),
     )

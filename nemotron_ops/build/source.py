@@ -73,16 +73,22 @@ def resolve(origin: Origin, sources: Sources) -> Source:
         case SourceKind.GIT:
             commit = git.resolve(sources.git, origin.place, origin.ref, sources.env)
             _remember(sources, origin, commit)
-            return git_source(origin, commit)
+            return git_source(origin, commit, sources.pins)
         case SourceKind.REGISTRY:
             package = packaged_source(sources.pins.package(origin.place, _version(origin)))
-            return package if is_exact(package) else _from_registry(package, sources)
+            return package if is_exact(package) else _numbered(_from_registry(package, sources), sources)
         case SourceKind.DIRECTORY:
-            return _from_folder(origin, sources)
+            return _numbered(_from_folder(origin, sources), sources)
         case SourceKind.ARCHIVE:
-            return _from_archive(origin, sources)
+            return _numbered(_from_archive(origin, sources), sources)
         case SourceKind.BUNDLE:
-            return _from_bundle(origin, sources)
+            return _numbered(_from_bundle(origin, sources), sources)
+
+
+def _numbered(source: Source, sources: Sources) -> Source:
+    """`source` with upstream's build number, where the table knows its commit or its bundle's tag."""
+    ref = source.origin.ref if source.origin.kind is SourceKind.BUNDLE else ""
+    return replace(source, number=source.number or sources.pins.number_of(ref, source.commit))
 
 
 def tree(source: Source, sources: Sources) -> Path:

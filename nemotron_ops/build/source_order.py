@@ -74,7 +74,7 @@ def known(origin: Origin, pins: Pins, resolved: Mapping[str, str]) -> Source | N
         commit = (
             origin.ref if is_commit(origin.ref) else resolved.get(ref_key(origin), "") if is_tag(origin.ref) else ""
         )
-        return git_source(origin, commit) if commit else None
+        return git_source(origin, commit, pins) if commit else None
     if origin.kind is SourceKind.REGISTRY:
         source = packaged_source(pins.package(origin.place, origin.ref))
         return source if is_exact(source) else None
@@ -86,10 +86,10 @@ def is_exact(source: Source) -> bool:
     return is_commit(source.commit) or (not source.commit and bool(source.sha256))
 
 
-def git_source(origin: Origin, commit: str) -> Source:
+def git_source(origin: Origin, commit: str, pins: Pins) -> Source:
     """The source that `origin` is, now that its commit is known."""
     label = origin.ref if origin.ref and not is_commit(origin.ref) else commit[:8]
-    return Source(origin=origin, label=label, commit=commit, number=build_number(origin.ref))
+    return Source(origin=origin, label=label, commit=commit, number=pins.number_of(origin.ref, commit))
 
 
 def ref_key(origin: Origin) -> str:

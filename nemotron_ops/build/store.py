@@ -63,9 +63,13 @@ class Build:
 
     @property
     def version(self) -> str:
-        """llama.cpp's version for people: "0.5.0 (llama-cpp-python 0.3.36)"."""
-        version, label = self.manifest.get("version", ""), self.source.label
-        return f"{version} ({label})" if version and version not in label else label
+        """llama.cpp's version for people: "0.5.0 b11312 (llama-cpp-python 0.3.36)"; no number where none is known."""
+        source = self.source
+        number = f"b{source.number}" if source.number else ""
+        known = " ".join(
+            word for word in (self.manifest.get("version", ""), number) if word and word not in source.label
+        )
+        return f"{known} ({source.label})" if known else source.label
 
     @property
     def backend(self) -> str:

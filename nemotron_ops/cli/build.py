@@ -125,6 +125,7 @@ def show_plan(prepared: Prepared, ui: Ui, *, as_json: bool) -> None:
     rows: list[tuple[str, str]] = [
         ("id", plan.id),
         ("source", f"{plan.source.label}, commit {plan.source.commit or '(unknown)'}"),
+        ("build number", f"b{plan.source.number}" if plan.source.number else "unknown; llama-server will say 0"),
         ("backend", f"{plan.backend}{', portable' if plan.portable else ''}"),
         ("compiler", f"{plan.compilers.identity} ({plan.compilers.cxx})"),
         ("jobs", f"{plan.jobs}: {plan.jobs_why}"),

@@ -65,6 +65,7 @@ def show(build: str, as_json: bool) -> None:
             ("path", str(found.path)),
             ("llama.cpp", found.version),
             ("commit", plan["source"]["commit"] or "unknown"),
+            ("build number", f"b{found.source.number}" if found.source.number else "unknown; llama-server says 0"),
             ("source", f"{plan['source']['kind']}: {plan['source']['place']} {plan['source']['ref']}"),
             ("backend", plan["backend"] + (", portable" if plan["portable"] else "")),
             ("architectures", ", ".join(plan["archs"]) or "-"),
@@ -263,6 +264,7 @@ def summary(build: Any, *, current: bool) -> dict[str, Any]:
         "version": build.version,
         "backend": build.backend,
         "commit": build.source.commit,
+        "number": build.source.number or None,
         "made_at": build.made_at,
         "size_bytes": build.size_bytes,
     }

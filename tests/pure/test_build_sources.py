@@ -103,6 +103,17 @@ def test_a_tag_is_known_once_it_was_looked_up_and_a_branch_never() -> None:
     assert known(branch, PINS, {f"{GITHUB} master": "a" * 40}) is None
 
 
+def test_a_build_number_is_known_by_tag_by_commit_or_not_at_all() -> None:
+    package = pins.Package(name="p", version="1", commit="c" * 40, number=9000)
+    known_pins = replace(PINS, packages=(package, replace(package, commit="d" * 40, number=0)), number=8000)
+    assert known_pins.number_of("b11434", "a" * 40) == 11434
+    assert known_pins.number_of(PINS.tag, "a" * 40) == 8000
+    assert known_pins.number_of("c" * 40, "c" * 40) == 9000
+    assert known_pins.number_of("master", "c" * 40) == 9000
+    assert known_pins.number_of("d" * 40, "d" * 40) == 0
+    assert known_pins.number_of("", "") == 0
+
+
 def test_a_full_commit_needs_no_looking_up() -> None:
     found = known(Origin(kind=SourceKind.GIT, place=GITHUB, ref="c" * 40), PINS, {})
     assert found is not None

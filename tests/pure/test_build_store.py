@@ -47,8 +47,23 @@ def test_a_published_build_is_whole_and_found(layout: Layout) -> None:
     made = put(layout, "cpu-a-1")
     assert store.get(layout, "cpu-a-1") == made
     assert made.binary("llama-server").read_text() == "cpu-a-1"
-    assert made.version == "0.5.0 (v0.5.0)" or made.version == "v0.5.0"
+    assert made.version == "v0.5.0"
     assert not store.new_dir(layout, "cpu-a-1").exists()
+
+
+@pytest.mark.parametrize(
+    ("label", "number", "shown"),
+    [
+        ("v0.5.0", 0, "v0.5.0"),
+        ("v0.5.0", 7, "b7 (v0.5.0)"),
+        ("b7", 7, "0.5.0 (b7)"),
+        ("llama-cpp-python 0.3.36", 11312, "0.5.0 b11312 (llama-cpp-python 0.3.36)"),
+        ("a-folder", 0, "0.5.0 (a-folder)"),
+    ],
+)
+def test_a_build_number_is_shown_only_where_it_is_known(label: str, number: int, shown: str) -> None:
+    source = replace(SOURCE, label=label, number=number)
+    assert Build(id="a", path=Path("/b"), manifest=manifest("a", source=source)).version == shown
 
 
 def test_what_was_only_begun_is_no_build(layout: Layout) -> None:
