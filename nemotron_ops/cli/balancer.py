@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nemotron_ops.cli.app import App, dry_run_option, json_option
-from nemotron_ops.cli.remote import read_groups
+from nemotron_ops.cli.remote import config_of, read_groups, ssh_option
 from nemotron_ops.errors import UsageError
+from nemotron_ops.service.words import address
 
 if TYPE_CHECKING:
     from nemotron_ops.deploy.balancer import Balancer
@@ -24,12 +25,13 @@ socket_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option
 
 def shape_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What decides the configuration."""
-    options = [
+    options: list[Callable[..., Any]] = [
         click.argument("group"),
         click.option("--bind", default="127.0.0.1:8000", show_default=True, help="Where clients connect."),
         click.option("--certificate", default="", help="PEM file with certificate and key: TLS."),
         click.option("--address", "addresses", multiple=True, metavar="TARGET=HOST:PORT",
-                     help="Where a target's gateway is reached, if not under its own name. Repeatable."),
+                     help="Where a target's gateway is reached, if not where ssh reaches it. Repeatable."),
+        ssh_option,
         click.option("--stats", default="127.0.0.1:8404", show_default=True, help="Where statistics are; empty: none."),
     ]  # fmt: skip
     for option in reversed(options):
@@ -51,13 +53,14 @@ def balancer() -> None:
 @socket_option
 @json_option
 def render(
-    group: str, bind: str, certificate: str, addresses: tuple[str, ...], stats: str, path: Path, as_json: bool
+    group: str, bind: str, certificate: str, addresses: tuple[str, ...], ssh_config: Path | None, stats: str,
+    path: Path, as_json: bool,
 ) -> None:  # fmt: skip
     """Print the configuration for GROUP."""
     from nemotron_ops.deploy.balancer import render as rendered
 
     with App() as app:
-        text = rendered(shape(app, group, bind, certificate, addresses, stats, path))
+        text = rendered(shape(app, group, bind, certificate, addresses, ssh_config, stats, path))
         app.ui.json({"config": text}) if as_json else app.ui.data(text.rstrip())
 
 
@@ -68,15 +71,15 @@ def render(
 @dry_run_option
 @json_option
 def install(
-    group: str, bind: str, certificate: str, addresses: tuple[str, ...], stats: str, path: Path, force: bool,
-    dry_run: bool, as_json: bool,
+    group: str, bind: str, certificate: str, addresses: tuple[str, ...], ssh_config: Path | None, stats: str,
+    path: Path, force: bool, dry_run: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Put the configuration for GROUP into place on this machine and reload HAProxy (takes root)."""
     from nemotron_ops.deploy import haproxy
     from nemotron_ops.deploy.balancer import render as rendered
 
     with App() as app:
-        text = rendered(shape(app, group, bind, certificate, addresses, stats, path))
+        text = rendered(shape(app, group, bind, certificate, addresses, ssh_config, stats, path))
         if not dry_run:
             haproxy.install(text, force=force)
         if as_json:
@@ -132,19 +135,22 @@ def ready(host: str, path: Path, as_json: bool) -> None:
 
 
 def shape(
-    app: App, group: str, bind: str, certificate: str, addresses: tuple[str, ...], stats: str, path: Path
-) -> Balancer:
+    app: App, group: str, bind: str, certificate: str, addresses: tuple[str, ...], ssh_config: Path | None, stats: str,
+    path: Path,
+) -> Balancer:  # fmt: skip
     """The balancer for a group of targets.toml."""
     from nemotron_ops.deploy.balancer import Balancer, Server, server_name
+    from nemotron_ops.deploy.ssh import address_of
 
     groups = read_groups(app)
     if group not in groups:
         known = ", ".join(groups) or "none"
         raise UsageError(f"cannot find group {group!r} in targets.toml (known: {known})")
     named = dict(a.split("=", 1) for a in addresses if "=" in a)
-    of = groups[group]
+    of, config = groups[group], config_of(app, ssh_config)
     servers = tuple(
-        Server(name=server_name(t), address=named.get(t) or f"{t.rpartition('@')[2]}:{of.port}") for t in of.targets
+        Server(name=server_name(t), address=named.get(t) or address(address_of(t, config=config), of.port))
+        for t in of.targets
     )
     return Balancer(
         servers=servers, slots=of.slots, bind=bind, certificate=certificate, stats=stats, socket=str(path)

@@ -60,7 +60,7 @@ def reach(app: App, words: tuple[str, ...], *, system: bool | None, config: Path
 
     targets, group = expand(words, read_groups(app))
     scope = group.scope if group and system is None else Scope.SYSTEM if system else Scope.USER
-    config = config or (Path(app.env["NEMOTRON_OPS_SSH_CONFIG"]) if app.env.get("NEMOTRON_OPS_SSH_CONFIG") else None)
+    config = config_of(app, config)
     with ControlFolder() as control:
         connections = tuple(Connection(target=t, config=config, control=control) for t in targets)
         try:
@@ -68,6 +68,12 @@ def reach(app: App, words: tuple[str, ...], *, system: bool | None, config: Path
         finally:
             for connection in connections:
                 connection.close()
+
+
+def config_of(app: App, given: Path | None) -> Path | None:
+    """ssh's configuration file: the one given, that of the environment, or None for the user's own."""
+    named = app.env.get("NEMOTRON_OPS_SSH_CONFIG")
+    return given or (Path(named) if named else None)
 
 
 def read_groups(app: App) -> dict[str, Group]:

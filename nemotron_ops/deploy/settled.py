@@ -1,4 +1,4 @@
-"""Whether a service has come to rest as its release wants it: `… status --json | python -m nemotron_ops.deploy.settled`.
+"""Whether a service has come to rest as its release wants it: `… status --json | python -m …deploy.settled`. stdin.
 
 A new release is up as soon as its supervisor has taken over the models that it found. What has to change is loaded
 after that, beside the old; only when that is over is it known how the release fares. A change that fails its canary is

@@ -275,6 +275,13 @@ def tunnel_argv(target: str, *, config: Path | None, port: int, remote_port: int
     return (*base, "-o", "ExitOnForwardFailure=yes", "-N", "-L", forward, "--", target)
 
 
+def address_of(target: str, *, config: Path | None) -> str:
+    """The address behind a target's name, as ssh's configuration has it (`HostName`); nothing is connected."""
+    done = run(("ssh", *(("-F", str(config)) if config else ()), "-G", "--", target), timeout_s=10)
+    found = [line.partition(" ")[2] for line in done.stdout.splitlines() if line.startswith("hostname ")]
+    return found[0] if done.ok and found else target.rpartition("@")[2]
+
+
 def sha256_of(path: Path) -> str:
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()

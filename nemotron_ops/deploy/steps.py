@@ -296,7 +296,7 @@ done
 [ "$({self._systemctl} show -P NRestarts {SERVICE})" = "$before" ]
 """
         return RemoteStep(
-            name="verify", about="all at rest and as asked for, one question through the door, no restart", script=script
+            name="verify", about="all at rest and as asked for, a question at the door, no restart", script=script
         )
 
     def finish(self) -> RemoteStep:

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from nemotron_ops.deploy.rollout import locked_session
-from nemotron_ops.deploy.ssh import Connection, Locked, Session, sha256_of
+from nemotron_ops.deploy.ssh import Connection, Locked, Session, address_of, sha256_of
 from nemotron_ops.deploy.target import site_for
 from nemotron_ops.errors import DeployError
 from nemotron_ops.progress import Step, silent
@@ -179,3 +179,11 @@ def test_bytes_that_are_wrong_over_there_never_get_the_files_name(
 def test_a_disk_that_is_full_is_an_error_in_words(connection: Connection, source: Path) -> None:
     with pytest.raises(DeployError, match="cannot write"):
         connection.send_file(source, PurePosixPath("/dev/full/big.bin"), sha256=sha256_of(source), report=silent)
+
+
+def test_the_address_behind_a_name_is_the_one_that_ssh_goes_to(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text("Host gpu1\n  HostName 10.9.8.7\n")
+    assert address_of("ann@gpu1", config=config) == "10.9.8.7"
+    assert address_of("gpu2.example.org", config=config) == "gpu2.example.org"
+    assert address_of("ann@gpu1", config=tmp_path / "nowhere") == "gpu1"
