@@ -156,10 +156,20 @@ def build_for(wish: Wish, app: App, *, dry_run: bool) -> Build | None:
         return build
     if not wish.may_build:
         raise BuildError("cannot serve: there is no build of llama.cpp", hint="run `nemotron-ops build` first")
+    app.ui.say("there is no build of llama.cpp yet: building one")
+    return current_or_new(app)
+
+
+def current_or_new(app: App) -> Build:
+    """The current build; where there is none, one is made for this machine. Raises the errors of building."""
+    from nemotron_ops.build import store
     from nemotron_ops.build.run import BuildRequest, ensure_build
 
-    app.ui.say("there is no build of llama.cpp yet: building one")
-    return ensure_build(BuildRequest(), layout=app.layout, facts=app.facts, env=app.env, report=app.ui.report)
+    if build := store.current(app.layout):
+        return build
+    made = ensure_build(BuildRequest(), layout=app.layout, facts=app.facts, env=app.env, report=app.ui.report)
+    app.ui.end_bars()
+    return made
 
 
 def _flags(build: Build | None) -> Flags | None:

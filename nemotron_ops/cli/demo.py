@@ -18,6 +18,7 @@ from typing import Any
 import click
 
 from nemotron_ops.cli.app import App, json_option
+from nemotron_ops.cli.compose import current_or_new
 from nemotron_ops.cli.detach import tail, wait_ready
 from nemotron_ops.cli.talk import Answer, ask
 from nemotron_ops.errors import EngineError
@@ -36,7 +37,7 @@ def demo(port: int, as_json: bool) -> None:
     The model is made on the spot; nothing but llama.cpp's source is downloaded. A second run does not build again.
     """
     with App() as app, tempfile.TemporaryDirectory(prefix="nemotron-ops-demo-") as folder:
-        _build(app)
+        app.ui.say(f"llama.cpp: build {current_or_new(app).id}")
         started = time.monotonic()
         log = Path(folder) / "serve.log"
         env = {**app.env, "NEMOTRON_OPS_STATE": f"{folder}/state", "NEMOTRON_OPS_RUNTIME": f"{folder}/run"}
@@ -53,17 +54,6 @@ def demo(port: int, as_json: bool) -> None:
         app.ui.say("stopped cleanly")
         if as_json:
             app.ui.json(_result(answer))
-
-
-def _build(app: App) -> None:
-    from nemotron_ops.build import store
-    from nemotron_ops.build.run import BuildRequest, ensure_build
-
-    build = store.current(app.layout)
-    if build is None:
-        build = ensure_build(BuildRequest(), layout=app.layout, facts=app.facts, env=app.env, report=app.ui.report)
-        app.ui.end_bars()
-    app.ui.say(f"llama.cpp: build {build.id}")
 
 
 def _serve(env: Mapping[str, str], log: Path, port: int) -> subprocess.Popen[bytes]:

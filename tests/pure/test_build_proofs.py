@@ -158,9 +158,9 @@ def test_one_source_is_enough() -> None:
 
 
 def test_a_gpu_that_no_toolkit_fits_is_a_finding_with_its_remedy() -> None:
-    old = replace(H100, driver_cuda=(12, 4))
+    old = replace(H100, driver_cuda=(11, 4))
     assert finding(old, "CUDA").status is Status.MISSING
-    assert "580" in finding(old, "CUDA").fix
+    assert "525" in finding(old, "CUDA").fix
     assert finding(H100, "CUDA").status is Status.OK
 
 
