@@ -17,7 +17,7 @@ from nemotron_ops.build.cuda import PUBLISHED, WHEELS_MACHINES, dotted
 from nemotron_ops.build.cuda_wheels import assembled, runtime_libraries, shape, stub_source, unpack_wheel
 from nemotron_ops.build.plan import plan
 from nemotron_ops.build.spec import Backend, BuildOptions
-from nemotron_ops.build.wheel_files import fetch_deb, mirrors
+from nemotron_ops.build.wheel_files import check_disk, fetch_deb, mirrors
 from nemotron_ops.build.wheel_pins import Deb, cuda_folder, cuda_part, debs_for, wheels_for, zig_folder
 from nemotron_ops.build.zig import write_wrapper
 from nemotron_ops.errors import HostError, SourceError
@@ -251,6 +251,16 @@ def test_a_disk_without_room_is_refused_before_anything_is_done(tmp_path: Path) 
     toolchain.check_disk(replace(planned, disk_bytes=1), tmp_path)
     with pytest.raises(HostError, match="GB are needed"):
         toolchain.check_disk(replace(planned, disk_bytes=1 << 60), tmp_path)
+
+
+def test_a_disk_without_room_for_a_toolkit_is_refused_before_the_download(tmp_path: Path) -> None:
+    (wheel,) = wheels_for("zig", "Linux", "x86_64")
+    room = {"cache": tmp_path / "cache", "to": tmp_path / "toolchains"}
+    check_disk("zig", (replace(wheel, size=1),), **room, unpacked_factor=2)
+    with pytest.raises(HostError, match=r"cannot assemble zig: .*cache has .* are needed"):
+        check_disk("zig", (replace(wheel, size=1 << 60),), **room, unpacked_factor=2)
+    with pytest.raises(HostError, match=r"cannot assemble zig: .*toolchains has .* are needed"):
+        check_disk("zig", (replace(wheel, size=1),), **room, unpacked_factor=1 << 60)
 
 
 def test_programs_that_drive_the_build_are_asked_for_by_name() -> None:

@@ -270,6 +270,7 @@ def test_two_at_once_build_once_and_the_second_says_that_it_waits(
             )
         eventually(lambda: "llama-fit-params" in steps(ledger), within_s=120)
     eventually(lambda: "waiting for it" in logs[1].read_text(), within_s=120)
+    eventually(lambda: "compile (another process)" in logs[1].read_text(), within_s=120)
     gate.unlink()
     assert [child.wait(timeout=120) for child in running] == [0, 0], logs[1].read_text()
     assert sorted(steps(ledger)) == sorted(TARGETS)
