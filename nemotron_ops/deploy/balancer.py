@@ -112,6 +112,8 @@ defaults
     option httplog
     option dontlognull
     option http-keep-alive
+    option http-no-delay
+    option abortonclose
     timeout connect 3s
     timeout client {balancer.answer_s}s
     timeout server {balancer.answer_s}s
