@@ -153,5 +153,5 @@ def shape(
         for t in of.targets
     )
     return Balancer(
-        servers=servers, slots=of.slots, bind=bind, certificate=certificate, stats=stats, socket=str(path)
+        servers=servers, slots=of.slots, bind=bind, certificate=certificate, stats=stats, socket=str(path.absolute())
     )  # fmt: skip

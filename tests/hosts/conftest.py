@@ -262,7 +262,7 @@ class Load:
                 self.failed.append(f"{status} {text[:200]}")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def eventually() -> Callable[..., None]:
     """`eventually(check, within_s=30)`: waits until `check()` is true; looks less often than the pure ring's."""
 

@@ -1,154 +1,196 @@
-"""Three machines, one endpoint: deployed as a group behind a real HAProxy, then disturbed under load."""
+"""Three machines, one endpoint: deployed as a group behind a real HAProxy, then disturbed under load.
+
+The how-to docs/how-to/balancer.md is the script: its commands are run in their order, and its output is compared.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
 import socket
 import subprocess
-import time
+import sys
+import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from nemotron_ops.deploy import haproxy
 
-from .conftest import PORT, Host, Laptop, Load, make_laptop
-from .test_deploy_hosts import BROKEN, TINY
+from .conftest import Host, Laptop, Load, make_laptop
+from .faults import PAGES, fault
+from .test_deploy_hosts import BROKEN
+from .transcript import tell
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(900)]
+PAGE = PAGES["test_balancer_hosts"]
 Eventually = Callable[..., None]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Fleet:
-    """Three hosts, the laptop that deploys, and the door in front."""
+    """Three hosts, the laptop that deploys, and the door in front. `loads` has the clients of each part."""
 
     hosts: tuple[Host, ...]
     laptop: Laptop
+    folder: Path  # where the how-to's commands are run
     port: int
-    key: str
-    runtime: Path
+    eventually: Eventually
+    key: str = ""
+    asking: Load = field(default_factory=Load)
+    in_flight: list[str] = field(default_factory=list)  # what the power cut broke
+
+    @property
+    def runtime(self) -> Path:
+        return self.folder / "admin.sock"
 
     def states(self) -> dict[str, str]:
         return {s.name: s.status.split()[0] for s in haproxy.states(self.runtime)}
 
-    def load(self) -> Load:
-        return Load(port=self.port, key=self.key, threads=4)
+    def all_up(self) -> str:
+        """Wait until the door sends requests to all three."""
+        self.eventually(lambda: set(self.states().values()) == {"UP"})
+        return ""
+
+    def cut_power(self) -> None:
+        """Cut gpu1's power once gpu2 gets no more requests, because it is about to switch."""
+        self.eventually(lambda: self.states()["gpu2"] != "UP")
+        self.hosts[0].control("crash")
+
+    def ask(self) -> str:
+        """Four clients begin to ask at the door."""
+        self.asking = Load(port=self.port, key=self.key, threads=4)
+        self.asking.__enter__()
+        self.go_on()
+        return ""
+
+    def go_on(self) -> None:
+        """Wait for ten more answers."""
+        seen = self.asking.answered
+        self.eventually(lambda: self.asking.answered > seen + 10)
+
+    def told(self) -> str:
+        """The clients go on for a little, end, and say how it was."""
+        self.go_on()
+        self.asking.__exit__()
+        return f"{self.asking.answered} requests served, {len(self.asking.failed)} failed"
+
+    def sh(self, command: str) -> str:
+        """Run a command of the how-to, with a port that is free here for its own; a new key is kept."""
+        mine = command.replace("127.0.0.1:8000", f"127.0.0.1:{self.port}")
+        env = {**self.laptop.env, "PATH": f"{self.folder}:{os.environ['PATH']}"}
+        done = subprocess.run(
+            ["sh", "-c", f"{{ {mine}\n}} 2>&1"], cwd=self.folder, env=env, capture_output=True, text=True,
+            stdin=subprocess.DEVNULL, timeout=600,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        if found := re.search(r"\bnok-\S+", done.stdout):
+            self.key = found.group()
+        return done.stdout
 
 
 @pytest.fixture(scope="module")
 def fleet(
-    new_host: Callable[[], Host], tmp_path_factory: pytest.TempPathFactory, llama_bin: Path, bundles: Path
+    new_host: Callable[[], Host],
+    tmp_path_factory: pytest.TempPathFactory,
+    llama_bin: Path,
+    bundles: Path,
+    eventually: Eventually,
 ) -> Iterator[Fleet]:
-    """Deployed to as a group, keys and all; HAProxy runs here with the configuration made for the group."""
+    """Three hosts that ssh knows as gpu1, gpu2 and gpu3, deployed to, and a door in front: the how-to begins so."""
     folder = tmp_path_factory.mktemp("fleet")
     hosts = tuple(new_host() for _ in range(3))
     laptop = make_laptop(folder, llama_bin, bundles)
-    laptop.knows(*hosts)
-    laptop.recipe(TINY.format(slots=2))
-    targets = [f"deploy@{h.name}" for h in hosts]
-    (laptop.home / "config/targets.toml").write_text(
-        f'[groups.fleet]\ntargets = {json.dumps(targets)}\nrecipes = ["tiny"]\nhost = "0.0.0.0"\nslots = 2\n'
+    laptop.ssh_config.write_text(
+        "".join(
+            h.ssh_config.read_text().replace(f"Host {h.name} ", f"Host gpu{n} {h.name} ") + "  User deploy\n"
+            for n, h in enumerate(hosts, 1)
+        )
     )
-    keys = folder / "keys.json"
-    key = json.loads(laptop.run("keys", "create", "test", "--file", str(keys), "--json").stdout)["text"]
-    done = laptop.run("deploy", "fleet", "--api-keys", str(keys), "--yes", "--json", timeout_s=600)
-    assert [o["result"] for o in json.loads(done.stdout)] == ["deployed"] * 3
+    group = PAGE.read_text().partition("<!-- targets.toml -->\n```toml\n")[2].partition("```")[0]
+    (laptop.home / "config").mkdir()
+    (laptop.home / "config/targets.toml").write_text(group)
+    program = folder / "nemotron-ops"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m nemotron_ops "$@"\n')
+    program.chmod(0o755)
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = int(s.getsockname()[1])
-    runtime = folder / "admin.sock"
-    addresses = [w for h in hosts for w in ("--address", f"deploy@{h.name}={h.address}:{PORT}")]
-    config = folder / "haproxy.cfg"
-    config.write_text(
-        laptop.run(
-            "balancer",
-            "render",
-            "fleet",
-            "--bind",
-            f"127.0.0.1:{port}",
-            "--stats",
-            "",
-            "--socket",
-            str(runtime),
-            *addresses,
-        ).stdout
-    )
-    haproxy.check(config)
-    with (folder / "log").open("wb") as log:
-        child = subprocess.Popen(["haproxy", "-db", "-f", config], stdout=log, stderr=log)
-    deadline = time.monotonic() + 30
-    while not runtime.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    yield Fleet(hosts=hosts, laptop=laptop, port=port, key=key, runtime=runtime)
-    child.kill()
-    child.wait()
+    fleet = Fleet(hosts=hosts, laptop=laptop, folder=folder, port=port, eventually=eventually)
+    pid = folder / "door.pid"
+    try:
+        tell(PAGE, "deploy", fleet.sh)
+        tell(PAGE, "door", fleet.sh, events={"all three are found to be ready": fleet.all_up})
+        yield fleet
+    finally:
+        fleet.asking.__exit__()
+        if pid.exists():
+            os.kill(int(pid.read_text()), signal.SIGKILL)
 
 
-def test_every_host_answers_through_the_one_door(fleet: Fleet, eventually: Eventually) -> None:
-    eventually(lambda: set(fleet.states().values()) == {"UP"})
-    with fleet.load() as load:
-        eventually(lambda: load.answered > 20)
-    assert load.failed == []
+def test_the_how_to_ends_in_one_door_behind_which_everybody_answers(fleet: Fleet) -> None:
+    fleet.ask()
+    fleet.told()
+    assert fleet.asking.failed == []
 
 
-def test_without_a_key_nobody_gets_an_answer(fleet: Fleet, eventually: Eventually) -> None:
+def test_without_a_key_nobody_gets_an_answer(fleet: Fleet) -> None:
     with Load(port=fleet.port, key="nok-wrong", threads=1) as load:
-        eventually(lambda: load.by_status)
+        fleet.eventually(lambda: load.by_status)
     assert set(load.by_status) == {401}
 
 
+@fault("a deploy to the group that fails on its first machine", "the other machines are not touched")
 def test_a_deploy_that_fails_on_the_first_host_leaves_the_others_alone(fleet: Fleet) -> None:
     fleet.laptop.recipe(BROKEN.format(slots=2))
-    keys = str(fleet.runtime.parent / "keys.json")
-    done = fleet.laptop.run("deploy", "fleet", "--api-keys", keys, "--yes", "--json", check=False)
+    keys = str(fleet.folder / "keys.json")
+    done = fleet.laptop.run("deploy", "prod", "--api-keys", keys, "--yes", "--json", check=False)
+    (fleet.laptop.home / "config/recipes/tiny.toml").unlink()
     assert done.returncode == 13
     assert [o["result"] for o in json.loads(done.stdout)] == ["failed", "not tried", "not tried"]
 
 
-def test_an_upgrade_of_all_three_under_load_fails_no_request(fleet: Fleet, eventually: Eventually) -> None:
-    fleet.laptop.recipe(TINY.format(slots=3))
-    keys = str(fleet.runtime.parent / "keys.json")
-    with fleet.load() as load:
-        eventually(lambda: load.answered > 10)
-        fleet.laptop.run(
-            "deploy", "fleet", "--api-keys", keys, "--yes", "--balancer", str(fleet.runtime), timeout_s=600
-        )  # fmt: skip
-        seen = load.answered
-        eventually(lambda: load.answered > seen + 10)
-    retried = sum(s.retried for s in haproxy.states(fleet.runtime))
-    print(f"\nthree hosts upgraded under load: {load.answered} served, {len(load.failed)} failed, {retried} retried")
-    assert load.failed == []
+@fault("all machines are upgraded under client load", "no request fails")
+def test_the_how_to_upgrades_all_three_under_load_and_fails_no_request(fleet: Fleet) -> None:
+    events = {"four clients ask all the while": fleet.ask, "the clients are asked how it was": fleet.told}
+    tell(PAGE, "upgrade", fleet.sh, events=events)
+    print(f"\nthree machines upgraded under load: {fleet.asking.answered} served, {len(fleet.asking.failed)} failed")
+    assert fleet.asking.failed == []
 
 
-def test_a_power_cut_of_one_while_another_is_upgraded_leaves_the_door_open(
-    fleet: Fleet, eventually: Eventually
-) -> None:
-    cut, upgraded = fleet.hosts[0], fleet.hosts[1]
-    fleet.laptop.recipe(TINY.format(slots=4))
-    keys = str(fleet.runtime.parent / "keys.json")
-    words = ("deploy", f"deploy@{upgraded.name}", "-r", "tiny", "--host", "0.0.0.0", "--api-keys", keys, "--yes")
-    with fleet.load() as load:
-        eventually(lambda: load.answered > 10)
-        child = fleet.laptop.start(*words, "--balancer", str(fleet.runtime))
-        cut.control("crash")
-        eventually(lambda: fleet.states()[cut.name] == "DOWN")
-        output = child.communicate(timeout=300)[0]
-        assert child.returncode == 0, output
-        in_flight = list(load.failed)
-        seen = load.answered
-        eventually(lambda: load.answered > seen + 10)
-        later = load.failed[len(in_flight) :]
-        cut.control("start")
-        eventually(lambda: fleet.states()[cut.name] == "UP")
-    retried = sum(s.retried for s in haproxy.states(fleet.runtime))
-    print(
-        f"\none host cut off and one upgraded under load: {load.answered} served, {len(load.failed)} failed, "
-        f"{retried} retried; failures: {sorted(set(load.failed))}"
-    )
-    # what was being answered by the machine that lost its power is lost, and honestly so; nothing after that is
-    assert len(in_flight) <= 4
-    assert later == []
+@fault(
+    "one machine loses its power while another is upgraded, under client load",
+    "at most what was being answered there is lost, as broken answers; nothing fails after that",
+)
+def test_the_how_to_loses_one_machine_while_another_is_upgraded_and_the_door_stays_open(fleet: Fleet) -> None:
+    cut = threading.Thread(target=fleet.cut_power)
+
+    def ask_and_cut() -> str:
+        fleet.ask()
+        cut.start()
+        return ""
+
+    def told() -> str:
+        cut.join()
+        fleet.eventually(lambda: fleet.states()["gpu1"] == "DOWN")
+        fleet.in_flight = list(fleet.asking.failed)
+        return fleet.told()
+
+    def power_back() -> str:
+        fleet.hosts[0].control("start")
+        return fleet.all_up()
+
+    fleet.all_up()
+    events = {
+        "four clients ask all the while; as gpu2 is being upgraded, gpu1 loses its power": ask_and_cut,
+        "the clients are asked how it was": told,
+        "gpu1 has its power back": power_back,
+    }
+    tell(PAGE, "cut", fleet.sh, events=events)
+    print(f"\none machine cut off and one upgraded: {fleet.asking.answered} served, failed: {fleet.asking.failed}")
+    assert len(fleet.in_flight) <= fleet.asking.threads
+    assert fleet.asking.failed == fleet.in_flight

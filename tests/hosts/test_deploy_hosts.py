@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from .conftest import Host, Laptop, Load, make_laptop
+from .faults import PAGES, fault
+from .transcript import tell
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(900)]
 ROOT = ".local/lib/nemotron-ops"
@@ -78,6 +80,7 @@ def test_a_fresh_deploy_serves_as_that_user_and_after_logout(host: Host, laptop:
     assert audit(host)[-1] == ("good", current(host))
 
 
+@fault("the same deployed again", "nothing changes")
 def test_deploying_the_same_again_does_nothing(host: Host, laptop: Laptop) -> None:
     before = (current(host), host.pids(ENGINE), len(audit(host)))
     done = laptop.run("deploy", target(host), "-r", "tiny", "--yes", "--json")
@@ -100,6 +103,7 @@ def test_chat_reaches_the_target_through_ssh(host: Host, laptop: Laptop) -> None
     assert json.loads(said)["content"] == "2 + 2 = 4."
 
 
+@fault("upgrade, and rollback, under client load", "no request fails")
 def test_an_upgrade_under_load_fails_no_request_and_can_be_rolled_back(
     host: Host, laptop: Laptop, eventually: Eventually
 ) -> None:
@@ -122,6 +126,7 @@ def test_an_upgrade_under_load_fails_no_request_and_can_be_rolled_back(
     assert load.failed == []
 
 
+@fault("a recipe that cannot load", "withdrawn; the old release never stops, no request fails")
 def test_a_recipe_that_cannot_load_is_withdrawn_and_the_old_release_never_stopped(
     host: Host, laptop: Laptop, eventually: Eventually
 ) -> None:
@@ -139,6 +144,10 @@ def test_a_recipe_that_cannot_load_is_withdrawn_and_the_old_release_never_stoppe
     assert audit(host)[-1][0] == "failed"
 
 
+@fault(
+    "a change in place (`--in-place`) whose engine does not come up",
+    "the old engine serves on, and the release is withdrawn",
+)
 def test_a_change_in_place_that_the_supervisor_undoes_is_no_good_release(host: Host, laptop: Laptop) -> None:
     """The plan is made and the switch goes well; then llama-server does not know the model's kind of vocabulary."""
     before = (current(host), host.pids(ENGINE))
@@ -154,6 +163,7 @@ def test_a_change_in_place_that_the_supervisor_undoes_is_no_good_release(host: H
     assert host.ask() == "2 + 2 = 4."
 
 
+@fault("a build that cannot serve", "withdrawn; the old release never stops")
 def test_a_broken_build_is_withdrawn_before_it_could_serve(host: Host, laptop: Laptop) -> None:
     before = (current(host), host.pids(ENGINE))
     bad = laptop.home / "data/builds/badbuild-cpu"
@@ -175,6 +185,10 @@ def test_a_broken_build_is_withdrawn_before_it_could_serve(host: Host, laptop: L
     assert host.ask() == "2 + 2 = 4."
 
 
+@fault(
+    "the connection is cut at `unpack`, `build`, `models`, `try`, `activate`, `verify` or `finish`",
+    "it goes on serving; deploying again continues",
+)
 @pytest.mark.parametrize("step", ["unpack", "build", "models", "try", "activate", "verify", "finish"])
 def test_a_connection_cut_at_any_step_leaves_it_serving_and_is_continued(
     step: str, host: Host, laptop: Laptop, eventually: Eventually
@@ -221,6 +235,7 @@ def laptop_ssh(laptop: Laptop) -> list[int]:
     return found
 
 
+@fault("two deployers at once", "the second one is told who the first is, and since when")
 def test_the_second_of_two_deployers_is_told_who_the_first_is(host: Host, laptop: Laptop) -> None:
     laptop.recipe(TINY.format(slots=4))
     first = laptop.start("deploy", target(host), "-r", "tiny", "--yes")
@@ -236,6 +251,7 @@ def test_the_second_of_two_deployers_is_told_who_the_first_is(host: Host, laptop
     assert "another deploy is under way there (tester since" in done.stderr
 
 
+@fault("a person holds the lock", "refused, with the reason given")
 def test_a_lock_put_down_by_a_person_keeps_others_out_until_it_is_taken_away(host: Host, laptop: Laptop) -> None:
     laptop.run("deploy", "lock", target(host), "-m", "benchmarks are running")
     laptop.recipe(TINY.format(slots=2))
@@ -246,6 +262,10 @@ def test_a_lock_put_down_by_a_person_keeps_others_out_until_it_is_taken_away(hos
     assert laptop.run("deploy", target(host), "-r", "tiny", "--dry-run").returncode == 0
 
 
+@fault(
+    "the shell over there goes on alone and holds the lock",
+    "the next deployer is told; `deploy unlock --force` ends it",
+)
 def test_a_ghost_that_holds_the_lock_is_named_and_can_be_ended(
     host: Host, laptop: Laptop, eventually: Eventually
 ) -> None:
@@ -273,6 +293,7 @@ def test_exec_runs_commands_of_the_release_that_serves(host: Host, laptop: Lapto
     assert host.pids(ENGINE) == pids
 
 
+@fault("the target has no network", "`--send-models`: the model is sent from here, and proven there")
 def test_a_model_is_sent_and_proven_where_the_target_has_no_network(host: Host, laptop: Laptop) -> None:
     laptop.recipe(TINY.format(slots=2))
     made = json.loads(laptop.run("fetch", "tiny", "--json").stdout)["path"]
@@ -288,24 +309,18 @@ def test_a_model_is_sent_and_proven_where_the_target_has_no_network(host: Host, 
     assert "carried" in laptop.run("deploy", "exec", target(host), "models", "list").stdout
 
 
-def test_the_how_to_a_service_in_one_command_is_true(host: Host) -> None:
-    page = (Path(__file__).parents[2] / "docs/how-to/service.md").read_text()
-    block = page.partition("<!-- commands that tests/hosts run -->")[2].partition("```sh\n")[2].partition("```")[0]
+def test_the_how_to_a_service_in_one_command_is_what_happens(host: Host) -> None:
     path = f'export PATH="$HOME/{ROOT}/current/venv/bin:$PATH"\n'
     host.ssh(f"{path}nemotron-ops service uninstall", user="deploy")
     assert host.pids(ENGINE) == []
-    *commands, uninstall = block.splitlines()
-    assert len(commands) == 3
-    for command in commands:
-        host.ssh(path + command, user="deploy")
-        assert host.ask() == "2 + 2 = 4."
-    host.ssh(path + uninstall, user="deploy")
+    tell(PAGES["test_service_hosts"], "service", lambda command: host.ssh(f"{path}{command} 2>&1", user="deploy"))
     assert host.pids(ENGINE) == []
     places = "~/.config ~/.local/state /run/user/1000"
     left = host.ssh(f"find {places} -maxdepth 3 -name '*nemotron*' 2>/dev/null || true", user="deploy").split()
     assert left == ["/home/deploy/.config/nemotron-ops"]  # the user's own recipes
 
 
+@fault("too little disk", "refused before anything is sent")
 def test_a_full_disk_is_found_before_anything_is_sent(host: Host, laptop: Laptop) -> None:
     host.ssh("mkdir -p /home/alice/.local/lib && mount -t tmpfs -o size=50m none /home/alice/.local/lib")
     done = laptop.run("deploy", target(host, "alice"), "-r", "tiny", "--yes", check=False)
@@ -314,12 +329,14 @@ def test_a_full_disk_is_found_before_anything_is_sent(host: Host, laptop: Laptop
     assert "400 MiB are needed there" in done.stderr
 
 
+@fault("no sudo for `--system`", "refused, with the way out")
 def test_a_system_service_without_sudo_is_refused_cleanly(host: Host, laptop: Laptop) -> None:
     done = laptop.run("deploy", target(host, "alice"), "--system", "-r", "tiny", "--yes", check=False)
     assert "alice has no sudo without a password" in done.stderr
     assert "Traceback" not in done.stderr
 
 
+@fault("another host key than the known one", "refused")
 def test_a_changed_host_key_stops_it(host: Host, laptop: Laptop, tmp_path: Path) -> None:
     other = tmp_path / "key"
     os.system(f"ssh-keygen -q -t ed25519 -N '' -f {other}")
@@ -332,6 +349,7 @@ def test_a_changed_host_key_stops_it(host: Host, laptop: Laptop, tmp_path: Path)
     assert "its host key is not the known one" in done.stderr
 
 
+@fault("Python there is too old", "refused, with the way out")
 def test_a_python_too_old_is_named_with_the_way_out(host: Host, laptop: Laptop) -> None:
     host.ssh("""
         cd /usr/bin && mv python3.11 python3.11.real

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import Host, Laptop, Load, make_laptop
+from .faults import fault
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(600)]
 SUPERVISOR = "nemotron-ops serve tiny"
@@ -53,6 +54,10 @@ def test_it_answers_as_its_own_user_in_its_sandbox(host: Host) -> None:
     assert "CapBnd:\t0000000000000000" in status
 
 
+@fault(
+    "the supervisor is killed (`kill -9`) under load",
+    "no request fails, the model stays loaded, the same gateway goes on",
+)
 def test_a_killed_supervisor_costs_no_request_and_no_model(
     host: Host, machine: tuple[Host, Laptop], eventually: Eventually
 ) -> None:
@@ -72,6 +77,7 @@ def test_a_killed_supervisor_costs_no_request_and_no_model(
     assert host.pids(GATEWAY) == gateway
 
 
+@fault("the supervisor hangs", "systemd's watchdog ends it; its successor finds the model loaded")
 def test_a_hung_supervisor_is_bitten_by_the_watchdog_and_the_model_stays(host: Host, eventually: Eventually) -> None:
     drop_in = "/run/systemd/system/nemotron-ops.service.d"
     host.ssh(f"mkdir -p {drop_in}; printf '[Service]\\nWatchdogSec=3s\\n' > {drop_in}/w.conf; systemctl daemon-reload")
@@ -88,11 +94,13 @@ def test_a_hung_supervisor_is_bitten_by_the_watchdog_and_the_model_stays(host: H
     host.ssh(f"rm -r {drop_in}; systemctl daemon-reload")
 
 
+@fault("`systemctl stop`", "engine, gateway and supervisor are gone")
 def test_a_stop_stops_everything(host: Host) -> None:
     host.ssh("systemctl stop nemotron-ops.socket nemotron-ops nemotron-ops-engines")
     assert (host.pids(ENGINE), host.pids(GATEWAY), host.pids(SUPERVISOR)) == ([], [], [])
 
 
+@fault("`systemctl stop` between a crash and the restart", "the same: nothing is left over")
 def test_a_stop_between_crash_and_restart_stops_everything_too(host: Host, eventually: Eventually) -> None:
     drop_in = "/run/systemd/system/nemotron-ops.service.d"
     host.ssh(f"mkdir -p {drop_in}; printf '[Service]\\nRestartSec=60s\\n' > {drop_in}/w.conf; systemctl daemon-reload")
@@ -104,6 +112,10 @@ def test_a_stop_between_crash_and_restart_stops_everything_too(host: Host, event
     host.ssh(f"rm -r {drop_in}; systemctl daemon-reload")
 
 
+@fault(
+    "`systemctl restart` (a full stop) under load",
+    "none is refused, none fails: what was accepted is answered, who comes later waits for the model",
+)
 def test_a_full_restart_under_load_loses_no_request(
     host: Host, machine: tuple[Host, Laptop], eventually: Eventually
 ) -> None:
@@ -119,6 +131,7 @@ def test_a_full_restart_under_load_loses_no_request(
     assert engine(host) != before
 
 
+@fault("reboot, power cut", "serves again without a touch")
 def test_after_a_reboot_and_after_a_power_cut_it_serves_without_a_touch(host: Host, eventually: Eventually) -> None:
     host.control("reboot")
     eventually(lambda: host.ssh("systemctl is-active nemotron-ops || true") == "active")
@@ -129,6 +142,7 @@ def test_after_a_reboot_and_after_a_power_cut_it_serves_without_a_touch(host: Ho
     assert host.ask() == "2 + 2 = 4."
 
 
+@fault("`service install` a second time", "nothing changes")
 def test_installing_twice_changes_nothing(host: Host) -> None:
     install = "/opt/nemotron-ops/current/venv/bin/nemotron-ops service install tiny --no-fetch --json"
     host.ssh(install)
@@ -159,6 +173,7 @@ def test_keys_reach_the_service_as_a_credential_and_models_come_by_the_prepare_u
     eventually(lambda: host.ask() == "2 + 2 = 4.")
 
 
+@fault("`service upgrade`", "the new program takes over; the model stays loaded")
 def test_an_upgrade_in_place_keeps_the_model(host: Host) -> None:
     before = engine(host)
     host.ssh("/opt/nemotron-ops/current/venv/bin/nemotron-ops service upgrade")
@@ -166,6 +181,7 @@ def test_an_upgrade_in_place_keeps_the_model(host: Host) -> None:
     assert host.ask() == "2 + 2 = 4."
 
 
+@fault("`service uninstall`", "nothing is left but models and builds")
 def test_uninstall_leaves_nothing_but_models_and_builds(host: Host) -> None:
     host.ssh("/opt/nemotron-ops/current/venv/bin/nemotron-ops service uninstall --system")
     assert (host.pids(ENGINE), host.pids(GATEWAY), host.pids(SUPERVISOR)) == ([], [], [])
