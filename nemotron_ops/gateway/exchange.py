@@ -117,6 +117,8 @@ class Exchange:
             extra = self._headers()
             if refusal.retry_after_s is not None:
                 extra.append((b"Retry-After", b"%d" % max(1, round(refusal.retry_after_s))))
+            if refusal.allow:
+                extra.append((b"Allow", refusal.allow.encode()))
             self.client.reply(refusal.status, error_body(api, refusal), extra=extra)
             return
         self.client.send(error_event(api, refusal))

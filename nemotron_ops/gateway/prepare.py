@@ -78,7 +78,7 @@ def is_small(api: Api, fields: Mapping[str, msgspec.Raw], body: bytes) -> bool:
     if len(body) > SMALL_BYTES:
         return False
     limits = [bytes(fields[name]) for name in field_rules.SPELLINGS[api] if name in fields]
-    return bool(limits) and all(limit.isdigit() and int(limit) <= SMALL_TOKENS for limit in limits)
+    return bool(limits) and all(len(limit) < 10 and limit.isdigit() and int(limit) <= SMALL_TOKENS for limit in limits)
 
 
 def ask_for_stream(api: Api, fields: Fields) -> None:
@@ -258,7 +258,8 @@ def walk_media(value: Any) -> None:
         for item in value:
             walk_media(item)
     elif isinstance(value, dict):
-        if value.get("type") in MEDIA_PARTS:
+        kind = value.get("type")
+        if isinstance(kind, str) and kind in MEDIA_PARTS:
             _check_part(value)
         for key in ("content", "output"):
             walk_media(value.get(key))

@@ -44,6 +44,7 @@ class Refusal(Exception):
     message: str
     retry_after_s: float | None = None
     detail: Mapping[str, Any] = field(default_factory=dict)
+    allow: str = ""  # the methods that would have been right
 
     def __str__(self) -> str:
         return self.message

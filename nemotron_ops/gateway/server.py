@@ -136,8 +136,9 @@ class Gateway:
     def _no_route(self, request: Request) -> Refusal:
         allowed = routes.methods(request.path)
         if allowed and request.method not in allowed:
-            message = f"{request.path[:200]} takes {', '.join(allowed)}, not {request.method}"
-            return Refusal(status=405, code="method_not_allowed", message=message)
+            allow = ", ".join(allowed)
+            message = f"{request.path[:200]} takes {allow}, not {request.method}"
+            return Refusal(status=405, code="method_not_allowed", message=message, allow=allow)
         return Refusal(status=404, code="not_found", message=f"there is no {request.method} {request.path[:200]}")
 
     def _hosts(self) -> frozenset[str] | None:
