@@ -260,15 +260,18 @@ def gateway(folder: Path, *flags: str, code_ok: tuple[int, ...] = (0,)) -> Itera
 
 
 @contextlib.contextmanager
-def real_gateway(folder: Path, llama_bin: Path, *flags: str, **model: Any) -> Iterator[Stage]:
+def real_gateway(
+    folder: Path, llama_bin: Path, *flags: str, key: str = "", extra: tuple[str, ...] = (), **model: Any
+) -> Iterator[Stage]:
     """A gateway before one real llama-server with a tiny model; `model` are fields of its ModelView."""
     gguf = ensure("moe", folder)
-    engine = Engine(name="tiny-0", model=gguf, folder=folder, binary=llama_bin / "llama-server", alias="tiny")
+    binary = llama_bin / "llama-server"
+    engine = Engine(name="tiny-0", model=gguf, folder=folder, binary=binary, alias="tiny", extra=extra)
     with gateway(folder, *flags) as stage:
         stage.engines.append(engine.start())
         view = ModelView(**{"name": "tiny", "names": ("tiny", "org/tiny"), **model})
         stage.control.show(models=(view,), instances=(engine.view(),))
-        stage.settle()
+        stage.settle(key)
         yield stage
 
 

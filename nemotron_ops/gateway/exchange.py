@@ -32,6 +32,7 @@ from nemotron_ops.gateway.resume import TIMES_AGAIN, can_continue, continuation,
 from nemotron_ops.gateway.rewrite import Continuation, rewriter
 from nemotron_ops.gateway.routes import Api, Kind, Route
 from nemotron_ops.gateway.said import said_in
+from nemotron_ops.gateway.steer import steer
 from nemotron_ops.gateway.thought import Watch, can_be_lost, marked, ran_out
 from nemotron_ops.gateway.upload import form_field
 
@@ -78,6 +79,7 @@ class Exchange:
         self._again = 0  # continuations that said something else than the client had seen
         self._replays = False  # an engine would not go on from what was said
         self._thought_again = False
+        self.thoughts_over = False  # the client has ended them
         self._watch: Watch | None = None
         self._fold: Fold | None = None
         self._wordless = b""  # the end of a stream that said nothing
@@ -92,6 +94,8 @@ class Exchange:
                 self.gateway.answer(self)
             elif self.route.kind is Kind.INSPECT:
                 await self._inspect()
+            elif self.route.kind is Kind.STEER:
+                await steer(self)
             else:
                 await self._infer()
         except Refusal as refusal:
@@ -106,6 +110,7 @@ class Exchange:
             self.gateway.log_bug(exc)
             self.refuse(Refusal(status=500, code="internal", message="the gateway failed; its log says why"))
         finally:
+            self.gateway.steerable.discard(self)
             self._release(finished=False)
 
     def refuse(self, refusal: Refusal) -> None:
@@ -114,7 +119,7 @@ class Exchange:
         self.status = refusal.status
         api = self.route.api
         if not self.client.began:
-            extra = self._headers()
+            extra = self.headers()
             if refusal.retry_after_s is not None:
                 extra.append((b"Retry-After", b"%d" % max(1, round(refusal.retry_after_s))))
             if refusal.allow:
@@ -184,7 +189,8 @@ class Exchange:
             return None
         self._thought_again = True
         self._release(finished=True)
-        return continuation(self.route.api, prepared.fields, said_in(relay.kept), closed=True)
+        plan = continuation(self.route.api, prepared.fields, said_in(relay.kept), closed=True)
+        return None if plan is None or plan.anew else plan
 
     def _end_without_words(self) -> bool:
         """Send the end of a stream that said nothing, if there is one; returns whether there was."""
@@ -270,7 +276,7 @@ class Exchange:
         if said.finished and self.route.api in sse.LAST_EVENT:
             raise _AllSaid
         if again and relay.whole_kept:
-            closed = bool(self._wordless) and not (said.content or said.calls)
+            closed = bool(self._wordless) or self.thoughts_over
             plan = continuation(self.route.api, prepared.fields, said, again=self._again, closed=closed)
         if plan is not None and self._replays:
             plan = replay(prepared.fields, said)
@@ -320,7 +326,7 @@ class Exchange:
         if not isinstance(outcome, Whole):
             raise Refusal(status=502, code="engine_lost", message="the instance did not answer")
         self.status = outcome.status
-        self.client.reply(outcome.status, outcome.body, content_type=outcome.content_type, extra=self._headers())
+        self.client.reply(outcome.status, outcome.body, content_type=outcome.content_type, extra=self.headers())
 
     def _release(self, *, finished: bool) -> None:
         ticket = self.ticket
@@ -342,6 +348,8 @@ class Exchange:
         if self.ticket is not None:
             self.ticket.answer = relay
         self._fold, self._watch, self._wordless = prepared.fold, None, b""
+        if bytes(prepared.fields.get("reasoning_control", b"")) == b"true":
+            self.gateway.steerable.add(self)
         if can_be_lost(self.route.api) and can_continue(self.route.api, prepared.fields):
             self._watch = Watch(self.route.api, relay.as_is)
             relay.restart(self._watch)
@@ -351,7 +359,7 @@ class Exchange:
     def _begin(self) -> None:
         self.status = 200
         if not self.client.began:
-            self.client.begin(200, EVENT_STREAM, [*self._headers(), (b"Cache-Control", b"no-store")])
+            self.client.begin(200, EVENT_STREAM, [*self.headers(), (b"Cache-Control", b"no-store")])
 
     def _close_said(self, prepared: Prepared) -> None:
         """Only the mark of the end was missing: everything has been said."""
@@ -383,7 +391,7 @@ class Exchange:
                 status=status, code="engine_error", message=str(error.get("message", "the engine gave no answer"))
             )
         self.status = 200
-        extra = self._headers()
+        extra = self.headers()
         if self.cause == "lost_in_thought":
             extra.append((b"X-Lost-In-Thought", b"true"))
         self.client.reply(200, msgspec.json.encode(result), extra=extra)
@@ -405,9 +413,10 @@ class Exchange:
             self.client.send(name + b"data: " + body + b"\n\n")
             self.client.abort()
             return
-        self.client.reply(outcome.status, body, content_type=outcome.content_type or JSON_TYPE, extra=self._headers())
+        self.client.reply(outcome.status, body, content_type=outcome.content_type or JSON_TYPE, extra=self.headers())
 
-    def _headers(self) -> list[tuple[bytes, bytes]]:
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """What the gateway adds to an answer."""
         headers = [(b"X-Request-Id", self.id.encode())]
         if self.instance:
             headers.append((b"X-Instance", self.instance.encode()))

@@ -56,6 +56,7 @@ class Relay:
         self.events = 0
         self.first_at = 0.0
         self.last_at = 0.0
+        self.ids: list[str] = []  # of the answer at each llama-server that gave a part of it (of chats)
         self.usage: sse.Usage | None = None
         self.kept: list[bytes] = []
         self.kept_bytes = 0
@@ -128,6 +129,7 @@ class Relay:
             if own is None:
                 return blob
             self._own = own
+            self.ids.append(sse.answer_id(blob))
         if self._own == self._asked:
             return blob
         return blob.replace(b'"model":"' + self._own + b'"', b'"model":"' + self._asked + b'"')

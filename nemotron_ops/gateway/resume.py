@@ -45,8 +45,7 @@ def can_continue(api: Api, fields: Fields) -> bool:
 def continuation(api: Api, fields: Fields, said: Said, *, again: int = 0, closed: bool = False) -> Continuation | None:
     """How to go on after `said`, or None if that cannot be done rightly.
 
-    `again`: how often it came out differently. `closed`: the thoughts are over, although nothing follows; to say all
-    again would be no help then.
+    `again`: how often it came out differently. `closed`: the thoughts are over, although nothing follows.
     """
     if not can_continue(api, fields) or said.finished:
         return None
@@ -54,7 +53,7 @@ def continuation(api: Api, fields: Fields, said: Said, *, again: int = 0, closed
     if again:
         _draw_anew(changed, again)
     if not (said.reasoning or said.content) or _starts_anew(api, fields):
-        return None if closed else replay(changed, said)
+        return replay(changed, said)
     _lower_limit(api, changed, said.tokens)
     if api in (Api.COMPLETION, Api.NATIVE):
         prompt = msgspec.json.decode(fields["prompt"], type=str)
@@ -62,7 +61,7 @@ def continuation(api: Api, fields: Fields, said: Said, *, again: int = 0, closed
         return Continuation(body=msgspec.json.encode(changed), said=said, prior_tokens=said.tokens)
     name = "input" if api is Api.RESPONSES else "messages"
     if not _may_be_answered(turns := _turns(fields, name)):
-        return None if closed else replay(dict(fields), said)
+        return replay(dict(fields), said)
     closed = closed or bool(said.content or said.calls)
     changed[name] = _raw([*turns, *_beginning(api, said, closed=closed)])
     if api is Api.MESSAGES:  # here llama-server repeats what it is given (tools/server/server-schema.cpp:327, v0.5.0)
@@ -78,7 +77,7 @@ def continuation(api: Api, fields: Fields, said: Said, *, again: int = 0, closed
 def replay(fields: Fields, said: Said) -> Continuation:
     """The request sent again: what comes must begin with what was said."""
     body = msgspec.json.encode(dict(fields))
-    return Continuation(body=body, said=said, skip_reasoning=said.reasoning, skip_content=said.content)
+    return Continuation(body=body, said=said, skip_reasoning=said.reasoning, skip_content=said.content, anew=True)
 
 
 def _draw_anew(fields: dict[str, msgspec.Raw], again: int) -> None:

@@ -24,6 +24,7 @@ class Continuation:
     skip_reasoning: str = ""
     skip_content: str = ""
     prior_tokens: int = 0  # of what is given as the beginning of the answer
+    anew: bool = False  # nothing is given: all is said again
 
 
 def rewriter(api: Api, plan: Continuation) -> Rewriter:

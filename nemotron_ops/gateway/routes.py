@@ -8,6 +8,7 @@ an error is written (`api`). Paths that llama-server knows and that are not here
     POOL        JSON      yes            one JSON object (embeddings, rerank)
     LIGHT       JSON      no             one JSON object (tokenize, count_tokens ...)
     UPLOAD      form      yes            one JSON object (audio)
+    STEER       JSON      no             one JSON object: a word to a stream that is running
     INSPECT     any       no             an instance's own page, for the admin scope
     LOCAL       none      no             the gateway itself answers
 """
@@ -36,6 +37,7 @@ class Kind(StrEnum):
     POOL = "pool"
     LIGHT = "light"
     UPLOAD = "upload"
+    STEER = "steer"
     INSPECT = "inspect"
     LOCAL = "local"
 
@@ -86,6 +88,7 @@ ROUTES: tuple[Route, ...] = (
     _get("/openapi.json", "This list, as OpenAPI.", scope=Scope.PUBLIC),
     _post("/v1/chat/completions", "OpenAI chat.", api=Api.CHAT),
     _post("/chat/completions", "OpenAI chat.", api=Api.CHAT, upstream="/v1/chat/completions"),
+    _post("/v1/chat/completions/control", "End the thinking of a chat that is running.", kind=Kind.STEER, api=Api.CHAT),
     _post("/v1/completions", "OpenAI text completion.", api=Api.COMPLETION),
     _post("/v1/responses", "OpenAI responses.", api=Api.RESPONSES),
     _post("/responses", "OpenAI responses.", api=Api.RESPONSES, upstream="/v1/responses"),

@@ -47,6 +47,7 @@ class Gateway:
         self.books = Books(options)
         self.pool = Pool(options, self.books.metrics)
         self.memory = Memory()
+        self.steerable: set[Exchange] = set()  # streams that take a word while they run
         self.hosts = heads.LOOPBACK_HOSTS | frozenset(h.lower() for h in options.allowed_host)
         self.origins = frozenset(o.lower() for o in options.allowed_origin)
         self.clients: set[ClientConnection] = set()

@@ -157,6 +157,12 @@ def usage_of_body(body: bytes) -> Usage | None:
         return None
 
 
+def answer_id(blob: bytes) -> str:
+    """The id of a chat whose first events are in `blob`."""
+    start = blob.find(b'"id":"') + 6
+    return blob[start : blob.find(b'"', start)].decode(errors="replace") if start >= 6 else ""
+
+
 def model_name(blob: bytes) -> bytes | None:
     """The name by which llama-server calls itself in `blob`, as JSON text without quotes."""
     start = blob.find(b'"model":"')
