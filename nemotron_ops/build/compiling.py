@@ -1,4 +1,9 @@
-"""Configure and compile, with progress, a log and the lines that matter when it fails. cmake, ninja, disk."""
+"""Configure and compile, with progress, a log and the lines that matter when it fails. cmake, ninja, disk.
+
+The source is reached by a link in the build folder, and ccache is told to count paths from there. So the same file has
+the same name in every build, and what a newer llama.cpp has not changed comes out of the cache; by their own paths,
+which hold commit and build id, no file of two builds would ever be the same to it.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +53,6 @@ class Compiled:
 def configure(plan: BuildPlan, place: Workplace, report: Report) -> tuple[str, ...]:
     """Run cmake; returns options that this llama.cpp does not know. Raises BuildError."""
     report(Step(what="configure", done=0, total=1))
-    place.folder.mkdir(parents=True, exist_ok=True)
     place.log.parent.mkdir(parents=True, exist_ok=True)
     begun = (place.folder / "CMakeCache.txt").exists()
     done = _run_cmake(plan, place)
@@ -62,11 +66,24 @@ def configure(plan: BuildPlan, place: Workplace, report: Report) -> tuple[str, .
 
 
 def _run_cmake(plan: BuildPlan, place: Workplace) -> proc.Finished:
-    argv = configure_argv(place.cmake.path, place.ninja.path, place.source, place.folder, plan.cmake)
+    link = source_link(place.folder)
+    place.folder.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(place.source)
+    argv = configure_argv(place.cmake.path, place.ninja.path, link, place.folder, plan.cmake)
     _log(place.log, argv)
     return proc.run_lines(
-        argv, on_line=_nothing, env=plan.env, log=place.log, stall_s=CONFIGURE_STALL_S, pass_fds=[place.lock]
+        argv, on_line=_nothing, env=_env(plan, place), log=place.log, stall_s=CONFIGURE_STALL_S, pass_fds=[place.lock]
     )
+
+
+def source_link(folder: Path) -> Path:
+    """Where the build in `folder` sees its source."""
+    return folder / "source"
+
+
+def _env(plan: BuildPlan, place: Workplace) -> dict[str, str]:
+    return {**plan.env, "NINJA_STATUS": ninja.STATUS, "CCACHE_BASEDIR": str(place.folder)}
 
 
 def compile_targets(plan: BuildPlan, place: Workplace, report: Report) -> Compiled:
@@ -87,8 +104,9 @@ def compile_targets(plan: BuildPlan, place: Workplace, report: Report) -> Compil
 
     argv = compile_argv(place.ninja.path, place.folder, plan.jobs, targets)
     _log(place.log, argv)
-    env = {**plan.env, "NINJA_STATUS": ninja.STATUS}
-    done = proc.run_lines(argv, on_line=on_line, env=env, log=place.log, stall_s=COMPILE_STALL_S, pass_fds=[place.lock])
+    done = proc.run_lines(
+        argv, on_line=on_line, env=_env(plan, place), log=place.log, stall_s=COMPILE_STALL_S, pass_fds=[place.lock]
+    )
     if not done.ok:
         raise _failure("compile llama.cpp", done, place)
     if total == 0:
@@ -101,8 +119,7 @@ def compile_targets(plan: BuildPlan, place: Workplace, report: Report) -> Compil
 
 def outputs_pending(plan: BuildPlan, place: Workplace, targets: tuple[str, ...]) -> tuple[str, ...]:
     """What ninja still has to make, in its order, by a dry run."""
-    env = {**plan.env, "NINJA_STATUS": ninja.STATUS}
-    done = proc.run([place.ninja.path, "-C", place.folder, "-n", *targets], env=env)
+    done = proc.run([place.ninja.path, "-C", place.folder, "-n", *targets], env=_env(plan, place))
     ticks = (ninja.parse_tick(line) for line in done.stdout.splitlines())
     return tuple(tick.output for tick in ticks if tick)
 

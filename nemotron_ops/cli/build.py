@@ -107,16 +107,16 @@ def split(words: tuple[str, ...]) -> tuple[str, ...]:
 
 def show_plan(prepared: Prepared, ui: Ui, *, as_json: bool) -> None:
     """The plan, complete: what would be built, how, and why so."""
+    from nemotron_ops.build.compiling import source_link
     from nemotron_ops.build.plan import compile_argv, configure_argv, plan_json
-    from nemotron_ops.build.source import tree_path
     from nemotron_ops.build.store import work_dir
     from nemotron_ops.ui import duration, size
 
     plan, layout, tools = prepared.plan, prepared.sources.layout, prepared.sources.facts.tools
-    source, work = tree_path(plan.source, prepared.sources), work_dir(layout, plan.id)
+    work = work_dir(layout, plan.id)
     cmake, ninja = (tools[name].path if name in tools else name for name in ("cmake", "ninja"))
     commands = (
-        configure_argv(cmake, ninja, source, work, plan.cmake),
+        configure_argv(cmake, ninja, source_link(work), work, plan.cmake),
         compile_argv(ninja, work, plan.jobs, plan.targets),
     )
     if as_json:
