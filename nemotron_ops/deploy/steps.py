@@ -10,19 +10,18 @@ import shlex
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from nemotron_ops.deploy.release import DOES_NOT_FIT, Parcel, Release, RemoteStep, Request
+from nemotron_ops.deploy.candidate import Candidate
+from nemotron_ops.deploy.release import Parcel, Release, RemoteStep, Request
 from nemotron_ops.deploy.scripts import claim_script, link, log, prelude, q
 from nemotron_ops.deploy.target import Site, TargetFacts
 from nemotron_ops.service.units import CREDENTIALS, SERVICE, USER, Scope, sysusers_conf
 
-CANDIDATE = "nemotron-ops-candidate"
 # polkit may not let a user ask for it; whoever has sudo may
 LINGER = """\
 [ -e "/var/lib/systemd/linger/$(id -un)" ] || loginctl enable-linger 2>/dev/null \\
   || sudo -n loginctl enable-linger "$(id -un)" 2>/dev/null \\
   || echo "the service will end at logout; an administrator can change that: loginctl enable-linger $(id -un)"
 """
-FREE_PORT = 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +54,11 @@ class Steps:
         if self.site.scope is Scope.USER:
             return ""
         return f"runuser -u {USER} -- env NEMOTRON_OPS_SYSTEM=1 HOME=/var/lib/nemotron-ops "
+
+    @property
+    def _candidate(self) -> Candidate:
+        recipes, build = self._dir / "recipes", self.release.build_id
+        return Candidate(site=self.site, recipes=recipes, config=self._config, build_id=build)
 
     def _note(self, event: str) -> str:
         return log(self.site, who=self.who, now=self.now, event=event, release=self.name)
@@ -161,6 +165,13 @@ set -eu
 {prelude(self.site.scope)}cd {q(self.site.root)}
 mkdir -p {self._config}/recipes
 cp -f releases/{self.name}/recipes/*.toml {self._config}/recipes/ 2>/dev/null || true
+# recipes that only came with another release must not hide the shipped ones of that name
+for r in {self._config}/recipes/*.toml; do
+  [ -f "releases/{self.name}/recipes/${{r##*/}}" ] && continue
+  for d in releases/*/recipes; do
+    if cmp -s "$r" "$d/${{r##*/}}"; then rm -f "$r"; break; fi
+  done
+done
 {keys}{use}{link("current", f"releases/{self.name}")}
 exec {q(self.site.program)} {shlex.join(words)}
 """
@@ -191,21 +202,14 @@ fi
     def send_model(self, recipe: str, files: tuple[Parcel, ...]) -> RemoteStep:
         folder = self.site.incoming / files[0].name
         own = f"chown -R {USER}:{USER} {q(folder.parent)}\n" if self.site.scope is Scope.SYSTEM else ""
-        run = f"{self._as_service}{q(self._program)} models"
+        home, aside = self._candidate.home, self._candidate.folder()
+        run = f"{self._candidate.words}{q(self._program)} models"
         return RemoteStep(
             name="model",
             about=f"bring the model of {recipe}; its bytes are proven there",
-            script=f"{self._own_recipes}{own}{run} import {q(folder.parent)}\nrm -rf {q(folder.parent)}\n",
+            script=f"{aside}{own}{run} import {q(folder.parent)}\nrm -rf {q(folder.parent)} {q(home)}\n",
             send=files,
-            done_if=f"{self._own_recipes}{run} verify --quick {q(recipe)} >/dev/null 2>&1\n",
-        )
-
-    @property
-    def _own_recipes(self) -> str:
-        """Recipes that came along are known there from now on, unless there are others of these names."""
-        folder = self._dir / "recipes"
-        return (
-            f"mkdir -p {self._config}/recipes; cp -n {q(folder)}/*.toml {self._config}/recipes/ 2>/dev/null || true\n"
+            done_if=f"{aside}{run} verify --quick {q(recipe)} >/dev/null 2>&1\n",
         )
 
     def models(self) -> RemoteStep:
@@ -214,55 +218,14 @@ fi
         if self.site.scope is Scope.SYSTEM:
             lines.append(f"if [ -f {token} ]; then HF_TOKEN=$(cat {token}); export HF_TOKEN; fi")
         fetched = [r for r in self.request.recipes if r not in self.release.models]
-        lines += [self._own_recipes.rstrip(), *(f"{self._as_service}{q(self._program)} fetch {q(r)}" for r in fetched)]
+        lines.append(self._candidate.folder().rstrip())
+        lines += [f"{self._candidate.words}{q(self._program)} fetch {q(r)}" for r in fetched]
+        lines.append(f"rm -rf {q(self._candidate.home)}")
         return RemoteStep(name="models", about="fetch what is missing of the models", script="\n".join(lines) + "\n")
 
     def try_beside(self) -> RemoteStep:
         """Serve with the new release on a port of its own, beside the old one, and ask it one question."""
-        home = self.site.root / "candidate"
-        data = self.site.data
-        run = "systemd-run" if self.site.scope is Scope.SYSTEM else "systemd-run --user"
-        user = f" --property=User={USER}" if self.site.scope is Scope.SYSTEM else ""
-        own = f"chown -R {USER}:{USER} {q(home)}\n" if user else ""
-        journal = "journalctl" if user else "journalctl --user"
-        serve = ["serve", *self.request.recipes, "--host", "127.0.0.1", "--port", "PORT", "--no-build", "--offline"]
-        serve += ["--profile", self.request.profile] if self.request.profile else []
-        words = shlex.join(serve).replace("PORT", '"$port"')
-        # the build is named in full, so that the candidate gets the new one while `current` is still the old
-        pin = (
-            f"mkdir -p {q(home / 'data/builds')}\n"
-            f"ln -s {q(data / 'builds' / self.release.build_id)} {q(home / 'data/builds' / self.release.build_id)}\n"
-            f"printf '%s' {q(json.dumps({'current': self.release.build_id, 'previous': []}))}"
-            f" > {q(home / 'data/builds/current.json')}\n"
-            if self.release.build_id
-            else f"mkdir -p {q(home / 'data')}; ln -s {q(data / 'builds')} {q(home / 'data/builds')}\n"
-        )
-        script = f"""\
-{self._systemctl} stop {CANDIDATE}.service 2>/dev/null || true
-{self._systemctl} reset-failed {CANDIDATE}.service 2>/dev/null || true
-rm -rf {q(home)}; mkdir -p {q(home / "data")} {q(home / "config")}
-{pin}ln -s {q(data / "models")} {q(home / "data/models")}
-cp -r {q(self._dir / "recipes")} {q(home / "config/recipes")}
-cp {self._config}/settings.toml {q(home / "config")} 2>/dev/null || true
-{own}port=$({q(self.facts.python)} -c {q(FREE_PORT)})
-started=$(date +%s)
-code=0
-{run} --quiet --unit={CANDIDATE} --property=Type=notify --property=KillMode=mixed{user} \\
-  --property=TimeoutStartSec=300 --setenv=NEMOTRON_OPS_HOME={q(home)} --setenv=NEMOTRON_OPS_SYSTEM= \\
-  {q(self._program)} {words} || code=$?
-if [ "$code" = 0 ]; then
-  {q(self._dir / "venv/bin/python")} -m nemotron_ops.deploy.canary "$port" || code=$?
-else
-  status=$({self._systemctl} show -P ExecMainStatus {CANDIDATE}.service)
-  [ "$status" = {DOES_NOT_FIT} ] && code={DOES_NOT_FIT}
-fi
-[ "$code" = 0 ] || {journal} --no-pager --output=cat --lines=30 --since="@$started" \\
-  --{"user-" if not user else ""}unit={CANDIDATE}.service
-{self._systemctl} stop {CANDIDATE}.service 2>/dev/null || true
-{self._systemctl} reset-failed {CANDIDATE}.service 2>/dev/null || true
-rm -rf {q(home)}
-exit "$code"
-"""
+        script = self._candidate.try_script(self.request, venv=self._dir / "venv/bin", python=self.facts.python)
         return RemoteStep(name="try", about="serve with it beside the old one, and ask it one question", script=script)
 
     def activate(self) -> RemoteStep:

@@ -53,7 +53,7 @@ class Fleet:
 
     def all_up(self) -> str:
         """Wait until the door sends requests to all three."""
-        self.eventually(lambda: set(self.states().values()) == {"UP"})
+        self.eventually(lambda: {s.status for s in haproxy.states(self.runtime)} == {"UP"})
         return ""
 
     def cut_power(self) -> None:

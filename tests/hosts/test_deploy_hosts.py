@@ -66,6 +66,11 @@ def current(host: Host) -> str:
     return host.ssh(f"basename $(readlink {ROOT}/current)", user="deploy")
 
 
+def recipes(host: Host) -> str:
+    """The recipes in the target's configuration."""
+    return host.ssh("tail -n +1 .config/nemotron-ops/recipes/*.toml", user="deploy")
+
+
 def audit(host: Host) -> list[tuple[str, str]]:
     lines = host.ssh(f"cat {ROOT}/deploy.log", user="deploy").splitlines()
     return [(json.loads(line)["event"], json.loads(line)["release"]) for line in lines]
@@ -96,6 +101,16 @@ def test_a_dry_run_changes_nothing(host: Host, laptop: Laptop) -> None:
         "begin", "unpack", "build", "models", "try", "activate", "verify", "finish",
     ]  # fmt: skip
     assert host.ssh(f"find {ROOT} -maxdepth 2 | sort", user="deploy") == before
+
+
+def test_a_recipe_of_the_users_own_hides_the_shipped_one_only_as_long_as_it_is_deployed(
+    host: Host, laptop: Laptop
+) -> None:
+    (laptop.home / "config/recipes/tiny.toml").unlink(missing_ok=True)
+    laptop.run("deploy", target(host), "-r", "tiny", "--in-place", "--yes")
+    assert "made on the spot" in laptop.run("deploy", "exec", target(host), "recipes", "show", "tiny").stdout
+    laptop.run("deploy", "rollback", target(host))
+    assert "with 2 slots" in recipes(host)
 
 
 def test_chat_reaches_the_target_through_ssh(host: Host, laptop: Laptop) -> None:
@@ -130,7 +145,7 @@ def test_an_upgrade_under_load_fails_no_request_and_can_be_rolled_back(
 def test_a_recipe_that_cannot_load_is_withdrawn_and_the_old_release_never_stopped(
     host: Host, laptop: Laptop, eventually: Eventually
 ) -> None:
-    before = (current(host), host.pids(ENGINE))
+    before = (current(host), host.pids(ENGINE), recipes(host))
     laptop.recipe(BROKEN.format(slots=2))
     with laptop.tunnel(target(host)) as port, Load(port=port) as load:
         eventually(lambda: load.answered > 5)
@@ -139,7 +154,7 @@ def test_a_recipe_that_cannot_load_is_withdrawn_and_the_old_release_never_stoppe
         eventually(lambda: load.answered > seen + 5)
     assert done.returncode == 13
     assert "the old release was not touched" in done.stderr
-    assert (current(host), host.pids(ENGINE)) == before
+    assert (current(host), host.pids(ENGINE), recipes(host)) == before
     assert load.failed == []
     assert audit(host)[-1][0] == "failed"
 

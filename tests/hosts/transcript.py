@@ -21,7 +21,8 @@ FENCE = "```"
 
 # progress, which depends on how fast things go; the plan, which the steps repeat; what programs of a target say
 PASSING = re.compile(
-    r"^(send |bundle|fetching wheels|  \w+: |nemotron-ops\.service: |[\w-]+:   (?!ready|nothing)|\s*$|.* is here: nothing to fetch|made )"
+    r"send |bundle|fetching wheels|  \w+: |nemotron-ops\.service: |[\w-]+:   (?!ready|nothing)|\s*$|made "
+    r"|.* is here: nothing to fetch"
 )
 WORDS = (
     (re.compile(r"\bpid(\s+)\d+"), r"pid\1PID"),
@@ -86,6 +87,4 @@ def tell(
     if os.environ.get(WRITE):
         page.write_text(page.read_text().replace(before, now))
     else:
-        assert compared(now) == compared(before), (
-            f"{page.name}, {name}: to take over what was said: {HOW_TO_WRITE}"
-        )
+        assert compared(now) == compared(before), f"{page.name}, {name}: to take over what was said: {HOW_TO_WRITE}"

@@ -25,6 +25,13 @@ export NEMOTRON_OPS_SYSTEM=1
 cd /opt/nemotron-ops
 mkdir -p /etc/nemotron-ops/recipes
 cp -f releases/1.2.3-056c1ce200/recipes/*.toml /etc/nemotron-ops/recipes/ 2>/dev/null || true
+# recipes that only came with another release must not hide the shipped ones of that name
+for r in /etc/nemotron-ops/recipes/*.toml; do
+  [ -f "releases/1.2.3-056c1ce200/recipes/${r##*/}" ] && continue
+  for d in releases/*/recipes; do
+    if cmp -s "$r" "$d/${r##*/}"; then rm -f "$r"; break; fi
+  done
+done
 install -D -m 600 releases/1.2.3-056c1ce200/api-keys /etc/nemotron-ops/credentials/api-keys
 rm -f .current.new; ln -s releases/1.2.3-056c1ce200 .current.new; mv -T .current.new current
 exec /opt/nemotron-ops/current/venv/bin/nemotron-ops service install 30b mine --system --host 0.0.0.0 --port 8001 --profile guide --allow-from 10.0.0.0/8 --no-fetch --take-over --ready-timeout 3600

@@ -1,4 +1,10 @@
 if [ -f /etc/nemotron-ops/credentials/hub-token ]; then HF_TOKEN=$(cat /etc/nemotron-ops/credentials/hub-token); export HF_TOKEN; fi
-mkdir -p /etc/nemotron-ops/recipes; cp -n /opt/nemotron-ops/releases/1.2.3-056c1ce200/recipes/*.toml /etc/nemotron-ops/recipes/ 2>/dev/null || true
-runuser -u nemotron -- env NEMOTRON_OPS_SYSTEM=1 HOME=/var/lib/nemotron-ops /opt/nemotron-ops/releases/1.2.3-056c1ce200/venv/bin/nemotron-ops fetch 30b
-runuser -u nemotron -- env NEMOTRON_OPS_SYSTEM=1 HOME=/var/lib/nemotron-ops /opt/nemotron-ops/releases/1.2.3-056c1ce200/venv/bin/nemotron-ops fetch mine
+rm -rf /opt/nemotron-ops/candidate; mkdir -p /opt/nemotron-ops/candidate/data /opt/nemotron-ops/candidate/config
+ln -s /var/lib/nemotron-ops/builds /opt/nemotron-ops/candidate/data/builds
+ln -s /var/lib/nemotron-ops/models /opt/nemotron-ops/candidate/data/models
+cp -r /opt/nemotron-ops/releases/1.2.3-056c1ce200/recipes /opt/nemotron-ops/candidate/config/recipes
+cp /etc/nemotron-ops/settings.toml /opt/nemotron-ops/candidate/config 2>/dev/null || true
+chown -R nemotron:nemotron /opt/nemotron-ops/candidate
+runuser -u nemotron -- env NEMOTRON_OPS_SYSTEM= HOME=/var/lib/nemotron-ops NEMOTRON_OPS_HOME=/opt/nemotron-ops/candidate /opt/nemotron-ops/releases/1.2.3-056c1ce200/venv/bin/nemotron-ops fetch 30b
+runuser -u nemotron -- env NEMOTRON_OPS_SYSTEM= HOME=/var/lib/nemotron-ops NEMOTRON_OPS_HOME=/opt/nemotron-ops/candidate /opt/nemotron-ops/releases/1.2.3-056c1ce200/venv/bin/nemotron-ops fetch mine
+rm -rf /opt/nemotron-ops/candidate

@@ -1,7 +1,7 @@
 systemctl stop nemotron-ops-candidate.service 2>/dev/null || true
 systemctl reset-failed nemotron-ops-candidate.service 2>/dev/null || true
 rm -rf /opt/nemotron-ops/candidate; mkdir -p /opt/nemotron-ops/candidate/data /opt/nemotron-ops/candidate/config
-mkdir -p /opt/nemotron-ops/candidate/data; ln -s /var/lib/nemotron-ops/builds /opt/nemotron-ops/candidate/data/builds
+ln -s /var/lib/nemotron-ops/builds /opt/nemotron-ops/candidate/data/builds
 ln -s /var/lib/nemotron-ops/models /opt/nemotron-ops/candidate/data/models
 cp -r /opt/nemotron-ops/releases/1.2.3-056c1ce200/recipes /opt/nemotron-ops/candidate/config/recipes
 cp /etc/nemotron-ops/settings.toml /opt/nemotron-ops/candidate/config 2>/dev/null || true

@@ -22,6 +22,13 @@ export XDG_RUNTIME_DIR="/run/user/$(id -u)" NO_COLOR=1
 cd /home/me/.local/lib/nemotron-ops
 mkdir -p "$HOME/.config/nemotron-ops"/recipes
 cp -f releases/1.2.3-5370cec70f/recipes/*.toml "$HOME/.config/nemotron-ops"/recipes/ 2>/dev/null || true
+# recipes that only came with another release must not hide the shipped ones of that name
+for r in "$HOME/.config/nemotron-ops"/recipes/*.toml; do
+  [ -f "releases/1.2.3-5370cec70f/recipes/${r##*/}" ] && continue
+  for d in releases/*/recipes; do
+    if cmp -s "$r" "$d/${r##*/}"; then rm -f "$r"; break; fi
+  done
+done
 /home/me/.local/lib/nemotron-ops/releases/1.2.3-5370cec70f/venv/bin/nemotron-ops builds use cpu-1234
 rm -f .current.new; ln -s releases/1.2.3-5370cec70f .current.new; mv -T .current.new current
 exec /home/me/.local/lib/nemotron-ops/current/venv/bin/nemotron-ops service install 30b --user --host 127.0.0.1 --port 8001 --no-fetch --take-over --ready-timeout 3600

@@ -23,6 +23,13 @@ export XDG_RUNTIME_DIR="/run/user/$(id -u)" NO_COLOR=1
 cd /home/me/.local/lib/nemotron-ops
 mkdir -p "$HOME/.config/nemotron-ops"/recipes
 cp -f releases/1.2.3-96b17209fd/recipes/*.toml "$HOME/.config/nemotron-ops"/recipes/ 2>/dev/null || true
+# recipes that only came with another release must not hide the shipped ones of that name
+for r in "$HOME/.config/nemotron-ops"/recipes/*.toml; do
+  [ -f "releases/1.2.3-96b17209fd/recipes/${r##*/}" ] && continue
+  for d in releases/*/recipes; do
+    if cmp -s "$r" "$d/${r##*/}"; then rm -f "$r"; break; fi
+  done
+done
 install -D -m 600 releases/1.2.3-96b17209fd/api-keys /home/me/.config/nemotron-ops/api-keys
 /home/me/.local/lib/nemotron-ops/releases/1.2.3-96b17209fd/venv/bin/nemotron-ops builds use cpu-1234
 rm -f .current.new; ln -s releases/1.2.3-96b17209fd .current.new; mv -T .current.new current
