@@ -91,9 +91,12 @@ def install(
         done = installing.install(
             spec, place, report=app.ui.report, start=not no_start, take_over=take_over, ready_s=ready_s
         )
+        lacks = installing.withheld(spec, done.status.pid) if done.status else ()
+        for lack in lacks:
+            app.ui.say(f"note: {lack}")
         if as_json:
             status = asdict(done.status) if done.status else None
-            app.ui.json({"changed": done.changed, "status": status, "serve": serve_argv(spec)})
+            app.ui.json({"changed": done.changed, "status": status, "serve": serve_argv(spec), "withheld": lacks})
         elif done.status:
             app.ui.say(f"ready: http://{address(spec.host, spec.port)}/v1 (pid {done.status.pid})")
 
@@ -103,16 +106,19 @@ def install(
 @json_option
 def status(system: bool | None, as_json: bool) -> None:
     """What the service manager says of the service. Exit code 1 if it is not up."""
+    from nemotron_ops.service import install as installing
     from nemotron_ops.service.systemd import Manager
 
     with service_app(system) as (app, scope):
         now = Manager(scope=scope).status()
+        spec = installing.recorded(installing.place_for(scope, app.layout, env=app.env))
+        lacks = installing.withheld(spec, now.pid) if spec and now.up else ()
         if as_json:
-            app.ui.json({"scope": scope.value, **asdict(now), "up": now.up})
+            app.ui.json({"scope": scope.value, **asdict(now), "up": now.up, "withheld": lacks})
         else:
             rows: list[list[object]] = [["state", f"{now.active} ({now.sub})"], ["says", now.text], ["pid", now.pid],
                     ["restarts", now.restarts], ["at boot", now.enabled or "-"]]  # fmt: skip
-            app.ui.table(["WHAT", "VALUE"], rows)
+            app.ui.table(["WHAT", "VALUE"], [*rows, *(["withheld", lack] for lack in lacks)])
         if not now.up:
             raise SystemExit(1)
 

@@ -18,7 +18,7 @@ from nemotron_ops.files import read_json, write_atomic, write_json
 from nemotron_ops.paths import Layout
 from nemotron_ops.proc import run
 from nemotron_ops.progress import Report, Step
-from nemotron_ops.service import systemd
+from nemotron_ops.service import granted, systemd
 from nemotron_ops.service.systemd import Manager, UnitStatus
 from nemotron_ops.service.units import (
     CREDENTIALS,
@@ -124,6 +124,14 @@ def install(
         manager.ctl("reset-failed", SERVICE)
         manager.must("start", "--no-block", SERVICE)
     return Installed(changed=changed, status=manager.wait_up(report=report, timeout_s=ready_s))
+
+
+def withheld(spec: ServiceSpec, pid: int) -> tuple[str, ...]:
+    """What the running service (`pid`) should have got by its unit and has not, in words."""
+    try:
+        return granted.withheld(spec, Path(f"/proc/{pid}/limits").read_text())
+    except OSError:
+        return ()  # it ended just now
 
 
 def hand_over(scope: Scope, *, report: Report, ready_s: float = 3600.0) -> UnitStatus:

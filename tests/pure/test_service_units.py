@@ -17,6 +17,7 @@ from nemotron_ops.errors import ServiceError
 from nemotron_ops.paths import system_layout
 from nemotron_ops.service import launchd
 from nemotron_ops.service.gpu import missing_nodes
+from nemotron_ops.service.granted import withheld
 from nemotron_ops.service.install import check_possible, place_for
 from nemotron_ops.service.systemd import parse_status
 from nemotron_ops.service.units import (
@@ -98,6 +99,24 @@ def test_the_prio_of_the_recipe_is_granted_exactly_and_only_if_asked_for() -> No
     assert limits(0) == ["RestrictRealtime=yes"]
     assert limits(2) == ["LimitNICE=-10", "LimitRTPRIO=80", "RestrictRealtime=no"]
     assert limits(3) == ["LimitNICE=-20", "LimitRTPRIO=90", "RestrictRealtime=no"]
+
+
+LIMITS = """\
+Limit                     Soft Limit           Hard Limit           Units
+Max locked memory         8388608              {memlock}            bytes
+Max nice priority         {nice}               {nice}
+Max realtime priority     {realtime}           {realtime}
+"""
+
+
+def test_what_the_machine_withholds_from_a_running_service_is_said() -> None:
+    spec = replace(CPU, prio=2, mlock=True)
+    assert withheld(spec, LIMITS.format(memlock="unlimited", nice=30, realtime=80)) == ()
+    assert withheld(replace(CPU, prio=0), LIMITS.format(memlock=8388608, nice=0, realtime=0)) == ()
+    nice, realtime, locked = withheld(spec, LIMITS.format(memlock=8388608, nice=0, realtime=0))
+    assert nice == "--prio 2 wants nice -10; this machine grants 0"
+    assert realtime == "--prio 2 wants real-time priority 80; this machine grants 0"
+    assert "limited to 8 MiB" in locked
 
 
 def test_a_user_service_says_what_it_cannot_give() -> None:
