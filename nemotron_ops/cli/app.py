@@ -66,5 +66,12 @@ class App:
         return host.probe(self.env)
 
     @cached_property
+    def machine(self) -> Facts:
+        """The same without its build tools: memory, processor, GPUs."""
+        from nemotron_ops import host
+
+        return self.facts if "facts" in self.__dict__ else host.probe(self.env, tools=False)
+
+    @cached_property
     def here(self) -> Path:
         return Path.cwd()

@@ -218,18 +218,18 @@ def _instances(
 def _replicas(plan: Plan, app: App) -> int:
     wanted = plan.recipe.lifecycle.replicas
     if wanted == "auto":
-        return max(1, len(app.facts.gpus))
+        return max(1, len(app.machine.gpus))
     return int(wanted)
 
 
 def _devices(plan: Plan, app: App) -> tuple[str, ...]:
     """llama-server device names, one per replica in turn; none where llama-server is to choose."""
     lifecycle = plan.recipe.lifecycle
-    if lifecycle.devices or lifecycle.replicas != "auto" or len(app.facts.gpus) < 2:
+    if lifecycle.devices or lifecycle.replicas != "auto" or len(app.machine.gpus) < 2:
         return lifecycle.devices
     from nemotron_ops.memory.machine import device_name
 
-    return tuple(device_name(g, i) for i, g in enumerate(app.facts.gpus))
+    return tuple(device_name(g, i) for i, g in enumerate(app.machine.gpus))
 
 
 def _view(plan: Plan) -> ModelView:

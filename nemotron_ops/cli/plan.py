@@ -171,7 +171,7 @@ def _backend(app: App, gpu: str) -> str:
     if gpu:
         return "" if gpu == "none" else "cuda"
     build = store.current(app.layout)
-    if build and app.facts.gpus and build.backend == "cpu":
+    if build and app.machine.gpus and build.backend == "cpu":
         app.ui.warn("the current build is for the CPU: GPUs are not counted (see `nemotron-ops build --help`)")
     return build.backend if build else ""
 
@@ -180,7 +180,7 @@ def _facts(app: App, gpu: str, ram_gib: float | None) -> Facts:
     """This machine, or with --gpu and --ram another one."""
     from nemotron_ops.host.facts import Gpu
 
-    facts = app.facts
+    facts = app.machine
     if gpu == "none":
         facts = replace(facts, gpus=())
     elif gpu:

@@ -55,16 +55,17 @@ class Room:
         The recipe's own quant if it fits; else, unless it was `asked` for by hand, the best of the repository that
         does. Raises FitError if none does, ModelError if the hub cannot be read.
         """
-        from nemotron_ops.cli.fetch import means
-        from nemotron_ops.cli.plan import best_quant
-        from nemotron_ops.memory.hyper import UnknownArchitectureError
         from nemotron_ops.models import store
-        from nemotron_ops.models.offers import offers
         from nemotron_ops.models.ref import Ref
 
         model = plan.recipe.model
         if not model.repo or not model.quant or store.find(self.app.layout, Ref(repo=model.repo, quant=model.quant)):
             return plan
+        from nemotron_ops.cli.fetch import means  # the network's libraries: only where something is to be fetched
+        from nemotron_ops.cli.plan import best_quant
+        from nemotron_ops.memory.hyper import UnknownArchitectureError
+        from nemotron_ops.models.offers import offers
+
         ref, hub = Ref(repo=model.repo), means(self.app)
         own = offers(ref, hub, revision=model.revision, quants=(model.quant,))[0]
         try:
@@ -73,7 +74,7 @@ class Room:
         except UnknownArchitectureError:
             return plan
         except FitError as exc:
-            facts, given = self.app.facts, settings_by_hand(plan)
+            facts, given = self.app.machine, settings_by_hand(plan)
             other = model.quant if asked else best_quant(self.app, plan, facts, backend=self.backend, asked=given)
             if other == model.quant:
                 raise
@@ -85,7 +86,7 @@ class Room:
         from nemotron_ops.memory import fit
 
         return fit.choose(
-            header, self.app.facts, plan.server, asked=settings_by_hand(plan), backend=self.backend,
+            header, self.app.machine, plan.server, asked=settings_by_hand(plan), backend=self.backend,
             devices=(device,) if device else (), used_bytes=self.used_bytes, mmproj_bytes=mmproj_bytes,
         )  # fmt: skip
 
@@ -93,7 +94,7 @@ class Room:
         """What all instances together may take, by device."""
         from nemotron_ops.memory.machine import machine
 
-        pools = machine(self.app.facts, backend=self.backend)
+        pools = machine(self.app.machine, backend=self.backend)
         return {d.name: d.room_bytes for d in (pools.host, *pools.gpus)}
 
 

@@ -141,7 +141,7 @@ def free_bytes(env: Mapping[str, str]) -> Callable[[], Mapping[str, int]]:
         from nemotron_ops import host
         from nemotron_ops.memory.machine import machine
 
-        pools = machine(host.probe(env))
+        pools = machine(host.probe(env, tools=False))
         return {d.name: d.room_bytes for d in (pools.host, *pools.gpus)}
 
     return look

@@ -19,13 +19,16 @@ CUDA_PLACES = ("/usr/local/cuda/bin", "/opt/cuda/bin")
 ROCM_PLACES = ("/opt/rocm/bin",)
 
 
-def probe(env: Mapping[str, str]) -> Facts:
-    """What this machine is, as seen by a process with environment `env` (its PATH, CC, CXX, CUDA_HOME)."""
+def probe(env: Mapping[str, str], *, tools: bool = True) -> Facts:
+    """What this machine is, as seen by a process with environment `env` (its PATH, CC, CXX, CUDA_HOME).
+
+    Without `tools` no compiler is asked for its version: that takes a tenth of a second, and serving needs none.
+    """
     release = parse.os_release(_read("/etc/os-release"))
     cpu, flags = _cpu(env)
     ram, available = _memory()
     green = nvidia.find(env, smi=which("nvidia-smi", env))
-    tools = find_tools(env)
+    found = find_tools(env) if tools else {}
     return Facts(
         system=platform.system(),
         machine=platform.machine(),
@@ -41,8 +44,8 @@ def probe(env: Mapping[str, str]) -> Facts:
         gpus=green.gpus or _other_gpus(env, cpu, ram),
         driver_version=green.driver_version,
         driver_cuda=green.driver_cuda,
-        cuda_lacks=_cuda_lacks(Path(tools["nvcc"].path)) if "nvcc" in tools else (),
-        tools=tools,
+        cuda_lacks=_cuda_lacks(Path(found["nvcc"].path)) if "nvcc" in found else (),
+        tools=found,
         systemd=Path("/run/systemd/system").is_dir(),
     )
 

@@ -10,7 +10,6 @@ import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nemotron_ops.engine.client import AsyncClient
 from nemotron_ops.engine.health import Health
 from nemotron_ops.paths import Layout
 from nemotron_ops.supervisor import process, record
@@ -71,5 +70,7 @@ def clean(layout: Layout, found: Record) -> None:
 
 async def is_ready(found: Record) -> bool:
     """Whether an adopted engine has loaded; one that does not answer at all is left to the liveness probe."""
+    from nemotron_ops.engine.client import AsyncClient  # 100 ms, not before the door is open
+
     async with AsyncClient(Path(found.socket)) as client:  # /health asks for no key
         return await client.health() is not Health.LOADING

@@ -14,9 +14,8 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from nemotron_ops.engine.client import AsyncClient
 from nemotron_ops.engine.death_table import Cause
 from nemotron_ops.engine.deaths import Death, explain
 from nemotron_ops.engine.env import child_env
@@ -28,6 +27,9 @@ from nemotron_ops.supervisor.shrink import can_shrink, context, shrunk
 from nemotron_ops.supervisor.snapshot import InstanceView, State
 from nemotron_ops.supervisor.spec import InstanceSpec
 from nemotron_ops.supervisor.state import Action, Event, Happening, Life, Rules, Rung, step
+
+if TYPE_CHECKING:
+    from nemotron_ops.engine.client import AsyncClient
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +94,8 @@ class Keeper:
         """HTTP to the present process."""
         assert self.record, "no process"
         if self._client is None:
+            from nemotron_ops.engine.client import AsyncClient  # 100 ms, not before the door is open
+
             key = Path(self.record.key_file).read_text().strip()
             self._client = AsyncClient(Path(self.record.socket), key, self.spec.health.probe_timeout_s)
         return self._client

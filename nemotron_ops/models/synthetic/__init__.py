@@ -5,6 +5,6 @@ They prove an engine: what they say depends on every kind of layer and on the to
 """
 
 from nemotron_ops.models.synthetic.scripts import ANSWERS
-from nemotron_ops.models.synthetic.write import ensure
+from nemotron_ops.models.synthetic.stored import ensure
 
 __all__ = ["ANSWERS", "ensure"]

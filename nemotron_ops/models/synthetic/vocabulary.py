@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from gguf import TokenType
-
 SPECIALS = (
     "<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]",
     "[/TOOL_RESULTS]", "[TOOL_CALLS]", "<|im_start|>", "<|im_end|>", "<think>", "</think>", "<tool_call>",
@@ -39,6 +37,8 @@ class Vocabulary:
 
 def vocabulary(words: Iterable[str], phrases: Iterable[str], *, multiple: int = 32) -> Vocabulary:
     """Specials, bytes, `words` with their merges, `phrases`, and padding to a multiple of `multiple`."""
+    from gguf import TokenType  # with numpy, 150 ms: only where a model is made
+
     types: dict[str, int] = dict.fromkeys(SPECIALS, int(TokenType.CONTROL))
     types |= dict.fromkeys(BYTE_SPELLING, int(TokenType.NORMAL))
     merges: dict[str, None] = {}  # an ordered set

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 import gguf
@@ -15,36 +14,17 @@ import numpy as np
 from gguf import GGMLQuantizationType
 
 from nemotron_ops.errors import UsageError
-from nemotron_ops.files import sync_dir
 from nemotron_ops.models.synthetic.container import TensorInfo, Value, header, padded, tensor_type
 from nemotron_ops.models.synthetic.metadata import metadata, split_pairs
 from nemotron_ops.models.synthetic.network import weights
 from nemotron_ops.models.synthetic.residual import Array
 from nemotron_ops.models.synthetic.scripts import script_vocabulary
-from nemotron_ops.models.synthetic.shape import Shape, shape_of, tensors
+from nemotron_ops.models.synthetic.shape import Shape, tensors
 from nemotron_ops.models.synthetic.vocabulary import Vocabulary, vocabulary
 
 T = TypeVar("T")
 
-EDITION = 1  # grows when the bytes of a tiny model change, so that an old file is not reused
 QUANTS = ("F32", "F16", "BF16", "Q8_0", "Q4_0")
-
-
-def ensure(kind: str, directory: Path, *, quant: str = "Q8_0", seed: int = 3) -> Path:
-    """The tiny model `kind` ("moe", "dense", "super") in `directory`, made if it is not there yet.
-
-    Same arguments, same bytes. Raises UsageError for a kind or quant there is none of.
-    """
-    path = directory / f"tiny-{kind}-{quant}-s{seed}-e{EDITION}.gguf"
-    if path.exists():
-        return path
-    directory.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=directory, prefix=".making-") as room:
-        made = Path(room) / path.name
-        write_tiny(shape_of(kind), made, quant=quant, seed=seed)
-        os.replace(made, path)
-    sync_dir(directory)
-    return path
 
 
 def write_tiny(
