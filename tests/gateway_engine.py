@@ -104,11 +104,17 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def events(api: str, words: tuple[str, ...] = WORDS) -> list[bytes]:
-    """A whole stream of `api` as llama-server writes it, event by event."""
+def events(
+    api: str, words: tuple[str, ...] = WORDS, thoughts: tuple[str, ...] = (), given: tuple[str, str] = ("", "")
+) -> list[bytes]:
+    """A whole stream of `api` as llama-server writes it, event by event.
+
+    `given` are thoughts and words that the request began the answer with: a response has them at its end.
+    """
     if api == "chat":
-        start = [_chat({"role": "assistant", "content": None})]
-        return [*start, *(_chat({"content": w}) for w in words), _chat({}, "stop", usage=True), b"data: [DONE]\n\n"]
+        parts = [*(_chat({"reasoning_content": t}) for t in thoughts), *(_chat({"content": w}) for w in words)]
+        start, end = _chat({"role": "assistant", "content": None}), _chat({}, "stop", usage=True)
+        return [start, *parts, end, b"data: [DONE]\n\n"]
     if api == "completion":
         parts = [
             _data({"choices": [{"text": w, "index": 0, "logprobs": None, "finish_reason": None}], **_TOP})
@@ -125,25 +131,41 @@ def events(api: str, words: tuple[str, ...] = WORDS) -> list[bytes]:
         last = {"index": 0, "content": "", "tokens": [], "stop": True, "model": "engine", "tokens_predicted": 5}
         return [*parts, _data(last)]
     if api == "messages":
-        block = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
-        parts = [_block_delta({"type": "text_delta", "text": w}) for w in words]
-        return _messages([block, *parts], "end_turn")
+        thinking = _block(0, {"type": "thinking", "thinking": ""}, "thinking", thoughts) if thoughts else []
+        text = _block(1 if thoughts else 0, {"type": "text", "text": ""}, "text", words) if words else []
+        return _messages([*thinking, *text], "end_turn")
     assert api == "responses"
-    text = {"type": "output_text", "annotations": [], "logprobs": [], "text": "".join(words)}
-    item = {"id": f"msg_{next(_ids)}", "role": "assistant", "type": "message"}
-    at = {"item_id": item["id"]}
-    start = [
-        {"type": "response.output_item.added", "item": {"content": [], **item, "status": "in_progress"}},
-        {"type": "response.content_part.added", **at, "part": {"type": "output_text", "text": ""}},
-    ]
-    parts = [{"type": "response.output_text.delta", **at, "delta": w} for w in words]
-    whole = {"content": [text], **item, "status": "completed"}
-    done = [
+    mind = _responses_item("reasoning", "rs", "response.reasoning_text.delta", thoughts, given[0])
+    said = _responses_item("message", "msg", "response.output_text.delta", words, given[1])
+    return _responses(mind, said)
+
+
+def _block(index: int, start: dict[str, str], kind: str, parts: tuple[str, ...]) -> list[dict[str, Any]]:
+    deltas = [_block_delta({"type": f"{kind}_delta", kind: part}, index) for part in parts]
+    return [{"type": "content_block_start", "index": index, "content_block": start}, *deltas]
+
+
+Item = tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]  # begins, ends, is at the end
+
+
+def _responses_item(kind: str, prefix: str, delta: str, parts: tuple[str, ...], given: str) -> Item:
+    """An item of a response; what there is of it while it is made, when it is done, and in the whole."""
+    if not parts and not given:
+        return [], [], []
+    item = {"id": f"{prefix}_{next(_ids)}", "type": kind}
+    at, text = {"item_id": item["id"]}, {"type": "output_text", "text": given + "".join(parts)}
+    added = {"type": "response.output_item.added", "item": {"content": [], **item, "status": "in_progress"}}
+    deltas = [{"type": delta, **at, "delta": part} for part in parts]
+    whole = {"content": [text], **item}
+    done = {"type": "response.output_item.done", "item": whole}
+    if kind == "reasoning":
+        return [added, *deltas] if parts else [], [done], [whole]
+    part = {"type": "response.content_part.added", **at, "part": {"type": "output_text", "text": ""}}
+    dones = [
         {"type": "response.output_text.done", **at, "text": text["text"]},
         {"type": "response.content_part.done", **at, "part": text},
-        {"type": "response.output_item.done", "item": whole},
     ]
-    return _responses([*start, *parts], done, whole)
+    return [added, part, *deltas] if parts else [], [*dones, done], [whole]
 
 
 CALL = ("{", '"city":"', "Oslo", '"', "}")
@@ -162,7 +184,7 @@ def call_events(api: str, arguments: tuple[str, ...] = CALL, name: str = "get_we
         use = {"type": "tool_use", "id": f"id{new}", "name": name}
         block = {"type": "content_block_start", "index": 0, "content_block": use}
         return _messages(
-            [block, *(_block_delta({"type": "input_json_delta", "partial_json": part}) for part in arguments)],
+            [block, *(_block_delta({"type": "input_json_delta", "partial_json": part}, 0) for part in arguments)],
             "tool_use",
         )
     assert api == "responses"
@@ -171,31 +193,37 @@ def call_events(api: str, arguments: tuple[str, ...] = CALL, name: str = "get_we
     delta = {"type": "response.function_call_arguments.delta", "item_id": item["id"]}
     whole = {**item, "arguments": "".join(arguments), "status": "completed"}
     done = {"type": "response.output_item.done", "item": whole}
-    return _responses([added, *({**delta, "delta": part} for part in arguments)], [done], whole)
+    return _responses(([added, *({**delta, "delta": part} for part in arguments)], [done], [whole]))
 
 
 _ids = itertools.count(100_000)
 
 
-def _block_delta(delta: dict[str, str]) -> dict[str, Any]:
-    return {"type": "content_block_delta", "index": 0, "delta": delta}
+def _block_delta(delta: dict[str, str], index: int) -> dict[str, Any]:
+    return {"type": "content_block_delta", "index": index, "delta": delta}
 
 
 def _messages(parts: list[dict[str, Any]], reason: str) -> list[bytes]:
     usage = {"cache_read_input_tokens": 0, "input_tokens": 10, "output_tokens": 0}
     top = {"id": f"x{next(_ids)}", "type": "message", "role": "assistant", "content": [], "model": "engine"}
     start = {"type": "message_start", "message": {**top, "stop_reason": None, "usage": usage}}
-    stop = {"type": "content_block_stop", "index": 0}
+    begun = [part for part in parts if part["type"] == "content_block_start"]
+    stops = [{"type": "content_block_stop", "index": part["index"]} for part in begun]
+    if any(part["content_block"]["type"] == "thinking" for part in begun):
+        stops.insert(0, _block_delta({"type": "signature_delta", "signature": ""}, 0))
     delta = {"stop_reason": reason, "stop_sequence": None}
     end = {"type": "message_delta", "delta": delta, "usage": {"output_tokens": 5}}
-    return [_event(v) for v in (start, *parts, stop, end, {"type": "message_stop"})]
+    return [_event(v) for v in (start, *parts, *stops, end, {"type": "message_stop"})]
 
 
-def _responses(parts: list[dict[str, Any]], done: list[dict[str, Any]], item: dict[str, Any]) -> list[bytes]:
+def _responses(*items: Item) -> list[bytes]:
     top: dict[str, Any] = {"id": f"resp_{next(_ids)}", "object": "response", "status": "in_progress"}
     start = [{"type": f"response.{t}", "response": top} for t in ("created", "in_progress")]
     usage = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
-    whole = {**top, "created_at": 1, "status": "completed", "model": "engine", "output": [item], "usage": usage}
+    output = [whole for _, _, wholes in items for whole in wholes]
+    whole = {**top, "created_at": 1, "status": "completed", "model": "engine", "output": output, "usage": usage}
+    parts = [event for begins, _, _ in items for event in begins]
+    done = [event for _, ends, _ in items for event in ends]
     return [_event(v) for v in (*start, *parts, *done, {"type": "response.completed", "response": whole})]
 
 
@@ -245,7 +273,8 @@ def answer_to(request: Heard) -> list[bytes]:
     """The stream that answers a request: a tool call where there are tools."""
     if "tools" in request.json:
         return call_events(api_of(request))
-    return events(api_of(request), rest_of(request))
+    rest = rest_of(request)
+    return events(api_of(request), rest, given=("", "".join(WORDS[: len(WORDS) - len(rest)])))
 
 
 def rest_of(request: Heard) -> tuple[str, ...]:

@@ -188,7 +188,7 @@ class ResponsesRewriter(Rewriter):
             return self._added(value["item"])
         if "item_id" in value:
             call = self._call_of.get(value["item_id"], 0)
-            value["item_id"] = self._ids.get(value["item_id"], value["item_id"])
+            value["item_id"] = self._known(value["item_id"], "message")
             if "delta" in value:
                 value["delta"] = self._delta(kind, value["delta"], call)
                 return bool(value["delta"])
@@ -201,6 +201,10 @@ class ResponsesRewriter(Rewriter):
         if isinstance(value.get("response"), dict):
             self._response(kind, value["response"])
         return event_key(value) not in self.said.seen
+
+    def _known(self, item_id: str, kind: str) -> str:
+        """The client's id of an item; one of which nothing new was said has not been added again."""
+        return self._ids.get(item_id) or self.said.items.get(kind, item_id)
 
     def _added(self, item: dict[str, Any]) -> bool:
         if item["type"] == "function_call":
@@ -230,7 +234,7 @@ class ResponsesRewriter(Rewriter):
             if call < len(self.said.calls):
                 item["id"], item["call_id"] = self.said.calls[call].id, self.said.calls[call].call_id
             return
-        item["id"] = self.said.items.get(item["type"], self._ids.get(item["id"], item["id"]))
+        item["id"] = self._known(item["id"], item["type"])
         text = {"reasoning": self.unseen.reasoning, "message": self.unseen.content}.get(item["type"])
         if text is not None and item.get("content"):
             item["content"][0]["text"] = text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -13,11 +14,7 @@ from hypothesis import strategies as st
 from nemotron_ops.gateway import sse
 from nemotron_ops.gateway.fold import fold_for
 from nemotron_ops.gateway.relay import KEPT_BYTES, Memory, Relay
-from nemotron_ops.gateway.resume import continuation
-from nemotron_ops.gateway.rewrite import rewriter
 from nemotron_ops.gateway.routes import Api
-from nemotron_ops.gateway.said import said_in
-from nemotron_ops.gateway.unseen import Diverged
 from tests.gateway_engine import WORDS, events
 
 APIS = {
@@ -51,11 +48,9 @@ def relay_of(api: Api = Api.CHAT, asked: str = "mine", memory: Memory | None = N
 def test_however_a_stream_is_cut_the_client_gets_whole_events_and_its_own_name(api: str, data: st.DataObject) -> None:
     stream = b"".join(events(api))
     relay, outlet, begun = relay_of(APIS[api])
-    rest = stream
-    while rest:
-        size = data.draw(st.integers(1, len(rest)))
-        relay.feed(rest[:size])
-        rest = rest[size:]
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(stream) - 1), max_size=40)))
+    for begin, end in itertools.pairwise([0, *cuts, len(stream)]):
+        relay.feed(stream[begin:end])
     assert all(part.endswith(b"\n\n") for part in outlet.parts)
     assert b"".join(outlet.parts) == stream.replace(b'"engine"', b'"mine"')
     assert begun == ["begun"]
@@ -179,107 +174,3 @@ def test_an_error_event_is_no_answer() -> None:
 @pytest.mark.parametrize("body", [{"n": 2}, {"logprobs": True}, {"top_logprobs": 1}, {"prompt": ["a", "b"]}])
 def test_what_does_not_add_up_is_not_folded(body: dict[str, Any]) -> None:
     assert fold_for(Api.COMPLETION, fields(**{"prompt": "x", **body})) is None
-
-
-# continuing
-
-
-def say(**delta: Any) -> bytes:
-    value = {"id": "1", "created": 1, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
-    return b"data: " + json.dumps(value).encode() + b"\n\n"
-
-
-ASK = {"messages": [{"role": "user", "content": "q"}], "max_tokens": 100}
-
-
-def test_text_so_far_becomes_the_beginning_of_the_answer() -> None:
-    said = said_in(
-        [say(role="assistant", content=None), say(reasoning_content="Hm. "), say(content="The"), say(content=" sea")]
-    )
-    plan = continuation(Api.CHAT, fields(**ASK), said)
-    assert plan is not None
-    body = json.loads(plan.body)
-    assert body["messages"][-1] == {"role": "assistant", "content": "The sea", "reasoning_content": "Hm. "}
-    assert (body["continue_final_message"], body["add_generation_prompt"]) == ("content", False)
-    assert body["max_tokens"] == 97
-
-
-def test_thinking_goes_on_as_thinking() -> None:
-    plan = continuation(Api.CHAT, fields(**ASK), said_in([say(reasoning_content="Hm")]))
-    assert plan is not None
-    assert json.loads(plan.body)["continue_final_message"] == "reasoning_content"
-
-
-def test_with_a_grammar_the_answer_is_replayed_and_only_the_rest_passes() -> None:
-    said = said_in([say(content='{"a":'), say(content="1")])
-    plan = continuation(Api.CHAT, fields(**ASK, grammar="root ::= object"), said)
-    assert plan is not None
-    assert json.loads(plan.body)["messages"] == ASK["messages"]
-    rewrite = rewriter(Api.CHAT, plan)
-    assert rewrite(say(role="assistant", content=None)) == b""
-    assert rewrite(say(content='{"a"')) == b""
-    assert b'"content":"2}"' in rewrite(say(content=":12}"))
-
-
-def test_a_replay_that_says_something_else_is_not_passed_off_as_the_rest() -> None:
-    plan = continuation(Api.CHAT, fields(**ASK, grammar="x"), said_in([say(content="yes")]))
-    assert plan is not None
-    with pytest.raises(Diverged):
-        rewriter(Api.CHAT, plan)(say(content="no"))
-
-
-def test_a_replay_that_ends_too_early_is_noticed() -> None:
-    plan = continuation(Api.CHAT, fields(**ASK, grammar="x"), said_in([say(content="yes, and more")]))
-    assert plan is not None
-    rewrite = rewriter(Api.CHAT, plan)
-    rewrite(say(content="yes"))
-    with pytest.raises(Diverged):
-        rewrite(b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n')
-
-
-def test_a_tool_call_in_progress_is_made_again_and_goes_on_under_its_id() -> None:
-    def call(**function: str) -> bytes:
-        named = {"id": "new", "type": "function"} if "name" in function else {}
-        return say(tool_calls=[{"index": 0, **named, "function": function}])
-
-    plan = continuation(Api.CHAT, fields(**ASK), said_in([call(name="f", arguments='{"ci')]))
-    assert plan is not None
-    rewrite = rewriter(Api.CHAT, plan)
-    assert rewrite(call(name="f", arguments='{"c')) == b""
-    rest = json.loads(rewrite(call(arguments='ity":1}'))[6:])
-    assert rest["choices"][0]["delta"]["tool_calls"] == [{"index": 0, "function": {"arguments": 'ty":1}'}}]
-    with pytest.raises(Diverged):
-        rewriter(Api.CHAT, plan)(call(name="g", arguments=""))
-
-
-def test_numbers_are_those_of_the_whole_answer() -> None:
-    plan = continuation(Api.CHAT, fields(**ASK), said_in([say(content="a"), say(content="b")]))
-    assert plan is not None
-    usage = {
-        "choices": [],
-        "usage": {"prompt_tokens": 12, "completion_tokens": 3, "total_tokens": 15},
-        "id": "2",
-        "created": 9,
-    }
-    value = json.loads(rewriter(Api.CHAT, plan)(b"data: " + json.dumps(usage).encode() + b"\n\n")[6:])
-    assert value["usage"] == {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
-    assert (value["id"], value["created"]) == ("1", 1)
-
-
-@pytest.mark.parametrize(
-    ("api", "body"),
-    [
-        (Api.CHAT, {**ASK, "n": 2}),
-        (Api.CHAT, {**ASK, "logprobs": True}),
-        (Api.COMPLETION, {"prompt": [1, 2, 3]}),
-    ],
-)
-def test_what_cannot_be_continued_rightly_is_not(api: Api, body: dict[str, Any]) -> None:
-    assert continuation(api, fields(**body), said_in([say(content="a")])) is None
-
-
-def test_an_answer_that_the_client_began_itself_is_replayed() -> None:
-    began = {**ASK, "messages": [*ASK["messages"], {"role": "assistant", "content": "So"}]}  # type: ignore[misc]
-    plan = continuation(Api.CHAT, fields(**began), said_in([say(content=" it is")]))
-    assert plan is not None
-    assert plan.skip_content == " it is"
