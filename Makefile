@@ -55,8 +55,8 @@ docs: $(VENV)/.installed-test  ## Write the reference pages anew, from the code
 bench-build: $(VENV)/.installed  ## Compare build times with plain cmake, as ratios
 	@$(PY) bench/build.py
 
-bench-gateway: $(VENV)/.installed-test  ## Compare the gateway with its peers, as ratios
-	@$(PY) bench/gateway.py
+bench-gateway: $(VENV)/.installed-test  ## Compare the gateway with its peers, as ratios; draws gateway-bench.svg
+	@$(PY) bench/gateway.py --plot gateway-bench.svg
 
 bench-fetch: $(VENV)/.installed-test  ## Compare fetch with huggingface_hub's own download, as ratios
 	@$(PY) bench/fetch.py
