@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -166,6 +167,12 @@ def fix_options(fixes: frozenset[Fix]) -> dict[str, str]:
     """Compiler flags of `fixes` as CMake options."""
     flags = " ".join(flag for fix in sorted(fixes) for flag in FIX_FLAGS[fix])
     return {"CMAKE_C_FLAGS": flags, "CMAKE_CXX_FLAGS": flags} if flags else {}
+
+
+def amx_variants(cmake: str) -> tuple[str, ...]:
+    """Names of the CPU variants with AMX, from the text of ggml/src/CMakeLists.txt."""
+    variants = re.findall(r"ggml_add_cpu_backend_variant\((\w+)([^)]*)\)", cmake)
+    return tuple(name for name, features in variants if "AMX_" in features)
 
 
 def install_line(what: str, facts: Facts) -> str:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
 from nemotron_ops import proc
-from nemotron_ops.build import ninja
+from nemotron_ops.build import budget, ninja
 from nemotron_ops.build.plan import BuildPlan, compile_argv, configure_argv
 from nemotron_ops.errors import BuildError
 from nemotron_ops.files import read_json, write_json
@@ -35,6 +35,7 @@ class Workplace:
     folder: Path  # cmake's build folder; kept between interrupted runs
     log: Path
     steps: Path  # recorded seconds per step, of all builds
+    budget: Path  # folder of the jobs that all builds share
     cmake: Tool
     ninja: Tool
     lock: int  # descriptor of the build's lock; whatever compiles keeps it open
@@ -102,11 +103,7 @@ def compile_targets(plan: BuildPlan, place: Workplace, report: Report) -> Compil
             left = estimate.left_s(time.monotonic() - began)
             report(Step(what="compile", done=tick.done, total=tick.total, eta_s=left))
 
-    argv = compile_argv(place.ninja.path, place.folder, plan.jobs, targets)
-    _log(place.log, argv)
-    done = proc.run_lines(
-        argv, on_line=on_line, env=_env(plan, place), log=place.log, stall_s=COMPILE_STALL_S, pass_fds=[place.lock]
-    )
+    done = _run_ninja(plan, place, on_line)
     if not done.ok:
         raise _failure("compile llama.cpp", done, place)
     if total == 0:
@@ -115,6 +112,21 @@ def compile_targets(plan: BuildPlan, place: Workplace, report: Report) -> Compil
     record(place.steps, took)
     wall_s = time.monotonic() - began
     return Compiled(steps=total, wall_s=wall_s, cpu_s=sum(took.values()), unknown_options=())
+
+
+def _run_ninja(plan: BuildPlan, place: Workplace, on_line: Callable[[str], None]) -> proc.Finished:
+    """Ninja, with the jobs that were asked for, or else with those that all builds of this store share."""
+    env, fds = _env(plan, place), [place.lock]
+    if plan.jobs_asked or not budget.understands(place.ninja):
+        argv = compile_argv(place.ninja.path, place.folder, plan.jobs, plan.targets)
+        _log(place.log, argv)
+        return proc.run_lines(argv, on_line=on_line, env=env, log=place.log, stall_s=COMPILE_STALL_S, pass_fds=fds)
+    argv = compile_argv(place.ninja.path, place.folder, None, plan.targets)
+    with budget.shared(place.budget, plan.jobs) as share:
+        _log(place.log, (f"MAKEFLAGS={share.makeflags}", *argv))
+        env |= {"MAKEFLAGS": share.makeflags}
+        fds.append(share.lock)
+        return proc.run_lines(argv, on_line=on_line, env=env, log=place.log, stall_s=COMPILE_STALL_S, pass_fds=fds)
 
 
 def outputs_pending(plan: BuildPlan, place: Workplace, targets: tuple[str, ...]) -> tuple[str, ...]:

@@ -43,6 +43,7 @@ class BuildPlan:
     compilers: Compilers
     jobs: int
     jobs_why: str
+    jobs_asked: bool = False  # by --jobs: then they are not shared with other builds
     archs: tuple[str, ...] = ()
     archs_why: str = ""
     cuda: CudaChoice | None = None
@@ -95,6 +96,7 @@ def plan(
         compilers=compilers,
         jobs=jobs,
         jobs_why=jobs_why,
+        jobs_asked=options.jobs is not None,
         archs=archs,
         archs_why=why,
         cuda=choice,
@@ -199,9 +201,9 @@ def configure_argv(cmake: str, ninja: str, source: Path, work: Path, options: Ma
     return (*head, *(f"-D{name}={value}" for name, value in options.items()))
 
 
-def compile_argv(ninja: str, work: Path, jobs: int, targets: tuple[str, ...]) -> tuple[str, ...]:
-    """The complete ninja command."""
-    return (ninja, "-C", str(work), f"-j{jobs}", *targets)
+def compile_argv(ninja: str, work: Path, jobs: int | None, targets: tuple[str, ...]) -> tuple[str, ...]:
+    """The complete ninja command; without `jobs` it takes them from the budget that all builds share."""
+    return (ninja, "-C", str(work), *(() if jobs is None else (f"-j{jobs}",)), *targets)
 
 
 def notes(options: BuildOptions, fixes: frozenset[Fix], choice: CudaChoice | None) -> list[str]:

@@ -9,7 +9,6 @@ build is in the store, and ninja does only what is left.
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nemotron_ops import __version__
-from nemotron_ops.build import compiling, known_bad, moving, ninja, pins, proofs, source, store, toolchain
+from nemotron_ops.build import compiling, installing, known_bad, moving, ninja, pins, proofs, source, store, toolchain
 from nemotron_ops.build.fetch import hash_of
 from nemotron_ops.build.plan import BuildPlan, plan, plan_json
 from nemotron_ops.build.proofs import SelfTestFailed
@@ -200,7 +199,9 @@ def _build(request: BuildRequest, prepared: Prepared, folder: Path, lock: int, r
     unknown = compiling.configure(chosen, place, report)
     compiled = compiling.compile_targets(chosen, place, report)
     libraries = toolchain.shared_libraries(chosen, layout=layout, facts=sources.facts)
-    made = _install(chosen, work, store.new_dir(layout, chosen.id), libraries)
+    made = installing.install(
+        chosen, source=folder, work=work, to=store.new_dir(layout, chosen.id), libraries=libraries
+    )
     proof = _prove(chosen, made, sources, report)
     manifest = {
         "schema": 1,
@@ -231,38 +232,14 @@ def _workplace(prepared: Prepared, folder: Path, lock: int, report: Report) -> c
     toolchain.assemble(chosen, layout=layout, facts=sources.facts, env=sources.env, report=report)
     place = compiling.Workplace(
         source=folder, folder=store.work_dir(layout, chosen.id), log=log_file(layout, chosen.id),
-        steps=store.steps_file(layout), cmake=programs.cmake, ninja=programs.ninja, lock=lock,
+        steps=store.steps_file(layout), budget=layout.builds / ".jobs", cmake=programs.cmake, ninja=programs.ninja,
+        lock=lock,
     )  # fmt: skip
     place.log.parent.mkdir(parents=True, exist_ok=True)
     place.log.write_text("")
     for note in chosen.notes:
         report(Step(what="plan", note=note))
     return place
-
-
-def _install(chosen: BuildPlan, work: Path, to: Path, libraries: tuple[Path, ...]) -> Path:
-    """The programs, and the libraries that they look for beside them, out of the compile folder into `to`."""
-    shutil.rmtree(to, ignore_errors=True)
-    (to / "bin").mkdir(parents=True)
-    for target in chosen.targets:
-        if not (work / "bin" / target).exists():
-            raise BuildError(f"cannot install {target}: compiling did not make it", hint="try --force")
-        shutil.copy2(work / "bin" / target, to / "bin" / target)
-    if chosen.portable:
-        for library in sorted((work / "bin").glob("*.so*")) + sorted((work / "bin").glob("*.dylib")):
-            shutil.copy2(library, to / "bin" / library.name, follow_symlinks=False)
-    for library in libraries:
-        (to / "cuda/lib").mkdir(parents=True, exist_ok=True)
-        _link_or_copy(library, to / "cuda/lib" / library.name)
-    return to
-
-
-def _link_or_copy(source: Path, to: Path) -> None:
-    """Builds share the bytes of a toolkit's libraries (0.6 GB) where the file system can."""
-    try:
-        os.link(source, to)
-    except OSError:
-        shutil.copy2(source, to)
 
 
 def _prove(chosen: BuildPlan, made: Path, sources: Sources, report: Report) -> Proof:

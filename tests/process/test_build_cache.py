@@ -55,7 +55,7 @@ def compiled_with(cache: Path, place: Path, source: Path) -> None:
     lock = os.open(cache, os.O_RDONLY)
     try:
         workplace = Workplace(
-            source=source, folder=place / "work", log=place / "log", steps=place / "steps.json",
+            source=source, folder=place / "work", log=place / "log", steps=place / "steps.json", budget=place / "jobs",
             cmake=facts.tools["cmake"], ninja=facts.tools["ninja"], lock=lock,
         )  # fmt: skip
         compiling.configure(planned, workplace, silent)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nemotron_ops.build.backends import default_backend, install_line, package_tool
+from nemotron_ops.build.installing import install
 from nemotron_ops.build.plan import BuildPlan, compile_argv, configure_argv, plan
 from nemotron_ops.build.spec import Backend, BuildOptions, Fix, Origin, Source, SourceKind
 from nemotron_ops.errors import HostError, UsageError
@@ -120,6 +121,32 @@ def test_old_gcc_on_a_cpu_with_amx_leaves_amx_out_beforehand() -> None:
     assert made.cmake["CMAKE_CXX_FLAGS"] == "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
     assert Fix.NO_AMX in made.fixes
     assert any("26954" in note for note in made.notes)
+
+
+CPU_VARIANTS = """
+    ggml_add_cpu_backend_variant(zen4           SSE42 AVX F16C AVX512 AVX512_BF16)
+        if (NOT MSVC)
+            ggml_add_cpu_backend_variant(sapphirerapids SSE42 AVX512 AVX512_BF16 AMX_TILE AMX_INT8)
+        endif()
+"""
+
+
+@pytest.mark.parametrize(
+    ("gcc", "kept"),
+    [((12, 2), ["libggml-cpu-zen4.so"]), ((13, 1), ["libggml-cpu-sapphirerapids.so", "libggml-cpu-zen4.so"])],
+)
+def test_old_gcc_carries_no_variant_with_amx_to_other_machines(
+    tmp_path: Path, gcc: tuple[int, ...], kept: list[str]
+) -> None:
+    compilers = {name: replace(tool, version=gcc) for name, tool in GCC12.items()}
+    made = planned(replace(LAPTOP, tools={**compilers, **WHEELS}), backend=Backend.CPU, portable=True)
+    (tmp_path / "src/ggml/src").mkdir(parents=True)
+    (tmp_path / "src/ggml/src/CMakeLists.txt").write_text(CPU_VARIANTS)
+    (tmp_path / "work/bin").mkdir(parents=True)
+    for name in (*made.targets, "libggml-cpu-zen4.so", "libggml-cpu-sapphirerapids.so"):
+        (tmp_path / "work/bin" / name).write_text(name)
+    to = install(made, source=tmp_path / "src", work=tmp_path / "work", to=tmp_path / "to", libraries=())
+    assert sorted(p.name for p in (to / "bin").iterdir()) == sorted([*made.targets, *kept])
 
 
 def test_newer_gcc_keeps_amx() -> None:
