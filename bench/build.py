@@ -6,8 +6,9 @@ Both build the same source for the CPU with the same number of jobs, in fresh fo
     ours    nemotron-ops build --cpu --source …, which makes eight programs and proves that they answer
 
 cold is the first build; again is asking for what is built already; other is a fresh folder afterwards, where a
-compiler cache helps if there is one. Ratios are plain / ours, so more than 1 means that ours is quicker. CPU seconds
-count more than wall seconds on a machine that has other work.
+compiler cache helps if there is one (each has its own; llama.cpp takes one that is on the PATH too). Ratios are
+plain / ours, so more than 1 means that ours is quicker. CPU seconds count more than wall seconds on a machine that has
+other work.
 """
 
 from __future__ import annotations
@@ -32,6 +33,12 @@ from nemotron_ops.errors import SourceError
 from nemotron_ops.paths import user_layout
 from nemotron_ops.progress import silent
 
+# Name, folder of the plain build, and what `build` is asked besides.
+CASES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("cold", "p1", ()),
+    ("again", "p1", ()),
+    ("other", "p2", ("--force",)),
+)
 GUIDE = ("llama-cli", "llama-mtmd-cli", "llama-server", "llama-gguf-split")
 
 
@@ -63,7 +70,18 @@ def plain(tree: Path, folder: Path, jobs: int, env: dict[str, str]) -> Spent:
 
 
 def ours(tree: Path, jobs: int, env: dict[str, str], *words: str) -> Spent:
-    argv = [sys.executable, "-m", "nemotron_ops", "build", "--cpu", "--source", tree, "--jobs", str(jobs), *words]
+    argv: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "nemotron_ops",
+        "build",
+        "--cpu",
+        "--source",
+        tree,
+        "--jobs",
+        str(jobs),
+        *words,
+    ]
     return timed(argv, env)
 
 
@@ -83,6 +101,7 @@ def main() -> None:
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ask.add_argument("--source", type=Path, help="folder with llama.cpp; default: what `build` would take")
     ask.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    ask.add_argument("--quick", action="store_true", help="one build of each, and asking again; no second folder")
     given = ask.parse_args()
     env = {key: os.environ[key] for key in ("PATH", "HOME", "LANG") if key in os.environ}
     tree = given.source or llama_cpp(env)
@@ -90,15 +109,17 @@ def main() -> None:
         wheel = host.probe(env).tools["cmake"].path
         env["PATH"] = f"{Path(wheel).parent}:{env['PATH']}"
     with tempfile.TemporaryDirectory() as room:
-        home = {**env, "NEMOTRON_OPS_HOME": f"{room}/home", "PYTHONPATH": os.getcwd()}
-        rows = {
-            "cold": (plain(tree, Path(room, "p1"), given.jobs, env), ours(tree, given.jobs, home)),
-            "again": (plain(tree, Path(room, "p1"), given.jobs, env), ours(tree, given.jobs, home)),
-            "other": (plain(tree, Path(room, "p2"), given.jobs, env), ours(tree, given.jobs, home, "--force")),
-        }
-    for name, (theirs, mine) in rows.items():
-        ratio = {"wall": round(theirs.wall_s / mine.wall_s, 2), "cpu": round(theirs.cpu_s / max(mine.cpu_s, 0.01), 2)}
-        print(json.dumps({"case": name, "plain": asdict(theirs), "ours": asdict(mine), "ratio": ratio}))
+        theirs = {**env, "CCACHE_DIR": f"{room}/ccache-plain"}
+        mine = {**env, "CCACHE_DIR": f"{room}/ccache-ours", "NEMOTRON_OPS_HOME": f"{room}/home"}
+        mine["PYTHONPATH"] = os.getcwd()
+        for name, folder, words in CASES[: 2 if given.quick else None]:
+            row(name, plain(tree, Path(room, folder), given.jobs, theirs), ours(tree, given.jobs, mine, *words))
+
+
+def row(name: str, theirs: Spent, mine: Spent) -> None:
+    """One line of the result, as soon as it is known."""
+    ratio = {"wall": round(theirs.wall_s / mine.wall_s, 2), "cpu": round(theirs.cpu_s / max(mine.cpu_s, 0.01), 2)}
+    print(json.dumps({"case": name, "plain": asdict(theirs), "ours": asdict(mine), "ratio": ratio}), flush=True)
 
 
 if __name__ == "__main__":
