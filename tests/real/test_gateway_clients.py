@@ -13,9 +13,7 @@ import httpx
 import openai
 import pytest
 
-from nemotron_ops.models.synthetic import ensure
-from nemotron_ops.supervisor.snapshot import ModelView
-from tests.gateway_stage import Engine, Stage, gateway, open_request
+from tests.gateway_stage import Engine, Stage, open_request, real_gateway
 
 pytestmark = pytest.mark.real
 
@@ -27,24 +25,9 @@ TOOLS = [{"type": "function", "function": TOOL}]
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return ensure("moe", tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory, model: Path, llama_bin: Path) -> Iterator[Stage]:
-    """A gateway before one llama-server that calls itself by the public name, so that answers can be compared."""
-    folder = tmp_path_factory.mktemp("real")
-    with gateway(folder) as found:
-        binary = llama_bin / "llama-server"
-        engine = Engine(name="tiny-0", model=model, folder=folder, binary=binary, alias="tiny")
-        found.engines.append(engine)
-        engine.start()
-        view = ModelView(
-            name="tiny", names=("tiny", "org/tiny"), profiles={"tools": {"temperature": 0.6, "top_p": 0.95}}
-        )
-        found.control.show(models=(view,), instances=(engine.view(),))
-        found.settle()
+def stage(tmp_path_factory: pytest.TempPathFactory, llama_bin: Path) -> Iterator[Stage]:
+    profiles = {"tools": {"temperature": 0.6, "top_p": 0.95}}
+    with real_gateway(tmp_path_factory.mktemp("real"), llama_bin, profiles=profiles) as found:
         yield found
 
 
@@ -143,75 +126,6 @@ def test_messages_call_a_tool_and_count_tokens(claude: anthropic.Anthropic) -> N
 def test_anthropics_errors_are_its_own_classes(claude: anthropic.Anthropic) -> None:
     with pytest.raises(anthropic.NotFoundError, match="known models: tiny"):
         claude.messages.create(model="nope", max_tokens=5, messages=SUM)  # type: ignore[arg-type]
-
-
-# the same bytes as from llama-server itself
-
-RANDOM = {"id", "created", "created_at", "completed_at", "timings", "call_id", "item_id", "id_slot"}
-CASES: list[tuple[str, dict[str, Any]]] = [
-    ("/v1/chat/completions", {"messages": SUM}),
-    ("/v1/chat/completions", {"messages": WEATHER, "tools": TOOLS}),
-    ("/v1/chat/completions", {"messages": SUM, "max_tokens": 3}),
-    ("/v1/chat/completions", {"messages": SUM, "logprobs": True, "top_logprobs": 2}),
-    ("/v1/chat/completions", {"messages": SUM, "n": 2}),
-    ("/v1/chat/completions", {"messages": SUM, "stop": ["="]}),
-    ("/v1/chat/completions", {"messages": SUM, "response_format": {"type": "json_object"}, "max_tokens": 40}),
-    ("/v1/chat/completions", {"messages": SUM, "stream": True}),
-    ("/v1/chat/completions", {"messages": SUM, "stream": True, "stream_options": {"include_usage": True}}),
-    ("/v1/chat/completions", {"messages": WEATHER, "tools": TOOLS, "stream": True}),
-    ("/v1/chat/completions", {}),
-    ("/v1/chat/completions", {"messages": "x"}),
-    ("/v1/completions", {"prompt": "What is 2 + 2?", "max_tokens": 5}),
-    ("/v1/completions", {"prompt": ["a", "b"], "max_tokens": 3}),
-    ("/v1/completions", {"prompt": "What is 2 + 2?", "max_tokens": 5, "stream": True}),
-    ("/completion", {"prompt": "What is 2 + 2?", "n_predict": 5}),
-    ("/completion", {"prompt": "What is 2 + 2?", "n_predict": 5, "return_tokens": True}),
-    ("/completion", {"prompt": "What is 2 + 2?", "n_predict": 5, "stream": True}),
-    ("/v1/responses", {"input": "What is 2 + 2?"}),
-    ("/v1/responses", {"input": "What is 2 + 2?", "stream": True}),
-    ("/v1/responses", {"input": WEATHER, "tools": [{"type": "function", **TOOL}]}),
-    ("/v1/messages", {"messages": SUM, "max_tokens": 50}),
-    ("/v1/messages", {"messages": SUM, "max_tokens": 50, "stop_sequences": ["="]}),
-    ("/v1/messages", {"messages": SUM, "max_tokens": 50, "stream": True}),
-    ("/v1/messages/count_tokens", {"messages": SUM}),
-    ("/v1/chat/completions/input_tokens", {"messages": SUM}),
-    ("/tokenize", {"content": "What is 2 + 2?", "with_pieces": True}),
-    ("/detokenize", {"tokens": [100, 101]}),
-    ("/apply-template", {"messages": SUM}),
-    ("/infill", {"input_prefix": "a", "input_suffix": "b"}),
-    ("/v1/embeddings", {"input": "x"}),
-    ("/v1/rerank", {"query": "a", "documents": ["b"]}),
-]
-
-
-def plain(value: Any) -> Any:
-    """A value without what differs from run to run."""
-    if isinstance(value, dict):
-        return {k: "random" if k in RANDOM else plain(v) for k, v in value.items()}
-    return [plain(v) for v in value] if isinstance(value, list) else value
-
-
-def readable(answer: httpx.Response) -> list[Any]:
-    """Status, and the body as values in order; a stream as its lines."""
-    if answer.headers["content-type"].startswith("text/event-stream"):
-        lines = [line for line in answer.text.split("\n") if line]
-        return [json.dumps(plain(json.loads(x[6:]))) if x.startswith("data: {") else x for x in lines]
-    return [answer.status_code, json.dumps(plain(answer.json()))]
-
-
-@pytest.mark.parametrize(("path", "body"), CASES, ids=lambda v: v if isinstance(v, str) else "+".join(v))
-def test_the_same_bytes_as_from_llama_server(stage: Stage, path: str, body: dict[str, Any]) -> None:
-    (engine,) = stage.engines
-    body = {"model": "tiny", "temperature": 0, "cache_prompt": False, **body}
-    if path.startswith("/v1/messages"):
-        del body["cache_prompt"]
-    head = {"Authorization": f"Bearer {engine.key}", "Connection": "close"}
-    transport = httpx.HTTPTransport(uds=str(engine.socket))
-    with httpx.Client(transport=transport, base_url="http://engine", headers=head, timeout=60) as direct:
-        direct.post(path, json=body)  # so that both find the same prompt in the cache
-        expected = readable(direct.post(path, json=body))
-    with httpx.Client(base_url=stage.url, timeout=60) as through:
-        assert readable(through.post(path, json=body)) == expected
 
 
 # leaving
