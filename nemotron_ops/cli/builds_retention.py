@@ -50,15 +50,19 @@ def needs(app: App, ids: list[str]) -> Needs:
 
 
 def running(app: App, ids: list[str]) -> list[str]:
-    """Builds out of which some process runs, by its program or, where another user's is hidden, its command line."""
+    """Builds out of which some process runs, by its program or, where another user's is hidden, its command line.
+
+    The kernel names programs by their real paths, whatever links lead to the builds.
+    """
     import psutil
 
+    places = {i: tuple(f"{p / i}/" for p in (app.layout.builds, app.layout.builds.resolve())) for i in ids}
     programs = [
         word
         for p in psutil.process_iter(["exe", "cmdline"])
         for word in (p.info["exe"] or "", *(p.info["cmdline"] or [])[:1])
     ]
-    return [i for i in ids if any(word.startswith(f"{app.layout.builds / i}/") for word in programs)]
+    return [i for i in ids if any(word.startswith(places[i]) for word in programs)]
 
 
 def supervised(app: App) -> list[str]:

@@ -89,6 +89,16 @@ def test_a_build_that_runs_a_pinned_and_an_imported_one_are_spared(
     assert six[3].id in run("builds", "prune", "--keep", "0", "--json").stdout
 
 
+def test_a_build_that_runs_is_spared_where_links_lead_to_it(
+    tmp_path: Path, layout: Layout, six: list[Build], running: Build
+) -> None:
+    linked = tmp_path / "linked"
+    linked.symlink_to(layout.data.parent)
+    with App(env={**os.environ, "NEMOTRON_OPS_HOME": str(linked)}) as app:
+        assert running.id not in prune_old(app, keep=0).builds
+    assert store.get(layout, running.id)
+
+
 def test_a_build_that_a_supervisor_may_start_again_is_spared(
     run: Callable[..., Result], layout: Layout, six: list[Build]
 ) -> None:
