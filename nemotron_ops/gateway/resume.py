@@ -67,11 +67,11 @@ def continuation(api: Api, fields: Fields, said: Said, *, again: int = 0, closed
     if api is Api.MESSAGES:  # here llama-server repeats what it is given (tools/server/server-schema.cpp:327, v0.5.0)
         return Continuation(
             body=msgspec.json.encode(changed), said=said, prior_tokens=said.tokens,
-            skip_reasoning=said.reasoning, skip_content=said.content,
+            skip_reasoning=said.reasoning, skip_content=said.content, closed=closed,
         )  # fmt: skip
     changed["add_generation_prompt"] = _raw(False)
     changed["continue_final_message"] = _raw("content" if closed else "reasoning_content")
-    return Continuation(body=msgspec.json.encode(changed), said=said, prior_tokens=said.tokens)
+    return Continuation(body=msgspec.json.encode(changed), said=said, prior_tokens=said.tokens, closed=closed)
 
 
 def replay(fields: Fields, said: Said) -> Continuation:

@@ -25,6 +25,7 @@ class Continuation:
     skip_content: str = ""
     prior_tokens: int = 0  # of what is given as the beginning of the answer
     anew: bool = False  # nothing is given: all is said again
+    closed: bool = False  # no thoughts can follow
 
 
 def rewriter(api: Api, plan: Continuation) -> Rewriter:
@@ -44,7 +45,9 @@ class Rewriter:
     def __init__(self, plan: Continuation) -> None:
         self.said = plan.said
         self.prior = plan.prior_tokens
-        self.unseen = Unseen(plan.said, skip_reasoning=plan.skip_reasoning, skip_content=plan.skip_content)
+        self.unseen = Unseen(
+            plan.said, skip_reasoning=plan.skip_reasoning, skip_content=plan.skip_content, closed=plan.closed
+        )
         self.sequence = plan.said.sequence
 
     def __call__(self, blob: bytes) -> bytes:

@@ -17,14 +17,14 @@ class Unseen:
     `skip_reasoning` and `skip_content` are what will be repeated; tool calls are always made again.
     """
 
-    def __init__(self, said: Said, *, skip_reasoning: str, skip_content: str) -> None:
+    def __init__(self, said: Said, *, skip_reasoning: str, skip_content: str, closed: bool = False) -> None:
         self.reasoning = said.reasoning  # all of it, as the client will have it
         self.content = said.content
         self._skip_reasoning = skip_reasoning
         self._skip_content = skip_content
         self._calls = [replace(call) for call in said.calls]  # what is left to repeat of each
         self._silent = said.ending
-        self._thought_out = said.thought_out or bool(said.content or said.calls)
+        self._thought_out = closed or said.thought_out or bool(said.content or said.calls)
 
     def thought(self, text: str) -> str:
         """Thinking. Raises Diverged, also where new thoughts follow upon an answer."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ from tests.gateway_engine import (
     STREAM_HEAD,
     WORDS,
     Heard,
+    Play,
     ScriptedEngine,
+    api_of,
     call_events,
     chunk,
     dies_after,
@@ -50,7 +53,7 @@ def engines(stage: Stage, tmp_path: Path) -> Iterator[Callable[..., list[Scripte
             engine = ScriptedEngine(name=f"m-{n}", path=tmp_path / f"{n}.sock", play=play or well)  # type: ignore[arg-type]
             made.append(engine if play is None else engine.start())
         views = tuple(e.view(restarts=stage.control.snapshot.serial) for e in made)
-        stage.control.show(models=(MODEL,), instances=views)
+        stage.control.show(models=(replace(MODEL, **model),), instances=views)  # type: ignore[arg-type]
         stage.settle()
         return made
 
@@ -149,6 +152,74 @@ def test_a_fault_without_another_instance_is_an_error(
     assert b'"error"' in raw
     assert b"[DONE]" not in raw
     assert answer.broken if answer.status == 200 else answer.status in (502, 503)
+
+
+def only_anew(s: socket.socket, request: Heard) -> None:
+    """Refuses to go on from what was said."""
+    if "continue_final_message" in request.json:
+        body = b'{"error":{"code":400,"message":"Failed to initialize samplers","type":"invalid_request_error"}}'
+        s.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+    else:
+        well(s, request)
+
+
+@pytest.mark.parametrize("api", ["chat", "responses"])
+def test_an_engine_that_will_not_go_on_from_what_was_said_says_all_again(
+    stage: Stage, engines: Callable[..., list[ScriptedEngine]], api: str
+) -> None:
+    bad, good = engines(dies_saying(2), only_anew)
+    stage.prefer(bad.name, good.name)
+    with open_request(stage, APIS[api], body_of(api, stream=True)) as answer:
+        raw = answer.rest()
+    assert len(good.heard) == 2
+    assert not answer.broken
+    assert put_together(raw) == put_together(b"".join(events(api)).replace(b'"engine"', b'"org/m"'))
+
+
+THOUGHTS = ("Hm. ", "So.")
+
+
+def thinks(s: socket.socket, request: Heard) -> None:
+    """Thinks, ends its thinking, and says nothing."""
+    s.sendall(STREAM_HEAD + b"".join(map(chunk, events(api_of(request), (), THOUGHTS))) + b"0\r\n\r\n")
+
+
+def dies_thinking(s: socket.socket, request: Heard) -> None:
+    s.sendall(STREAM_HEAD + b"".join(map(chunk, events(api_of(request), (), THOUGHTS)[:2])))
+
+
+@pytest.mark.parametrize("again", [thinks, only_anew, dies_thinking, says(b"")], ids=["", "refused", "dies", "lost"])
+@pytest.mark.parametrize("api", CALLING)
+def test_thoughts_without_words_are_marked_where_no_words_can_be_had(
+    stage: Stage, engines: Callable[..., list[ScriptedEngine]], api: str, again: Play
+) -> None:
+    (engine,) = engines(first_then(thinks, again), lost_in_thought="retry", queue_wait_s=0.5)
+    with open_request(stage, APIS[api], body_of(api, stream=True)) as answer:
+        raw = answer.rest()
+    assert len(engine.heard) > 1
+    assert not answer.broken
+    assert raw.count(b'"lost_in_thought":true') == 1
+    unmarked = raw.replace(b',"lost_in_thought":true', b"")
+    expected = b"".join(events(api, (), THOUGHTS)).replace(b'"engine"', b'"org/m"')
+    assert put_together(unmarked) == put_together(expected)
+
+
+@pytest.mark.parametrize("api", CALLING)
+def test_words_that_come_when_asked_for_follow_the_thoughts(
+    stage: Stage, engines: Callable[..., list[ScriptedEngine]], api: str
+) -> None:
+    def speaks(s: socket.socket, request: Heard) -> None:
+        repeats = THOUGHTS if api == "messages" else ()
+        answer = events(api, WORDS, repeats, given=("" if repeats else "".join(THOUGHTS), ""))
+        s.sendall(STREAM_HEAD + b"".join(map(chunk, answer)) + b"0\r\n\r\n")
+
+    engines(first_then(thinks, speaks), lost_in_thought="retry")
+    with open_request(stage, APIS[api], body_of(api, stream=True)) as answer:
+        raw = answer.rest()
+    assert not answer.broken
+    expected = b"".join(events(api, WORDS, THOUGHTS)).replace(b'"engine"', b'"org/m"')
+    assert sorted(map(json.dumps, put_together(raw))) == sorted(map(json.dumps, put_together(expected)))
+    assert raw.find(b"Hm. ") < raw.find(b" answer") < raw.find(b" four")
 
 
 def test_a_stream_is_continued_by_the_restarted_instance(

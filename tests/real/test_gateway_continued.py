@@ -99,6 +99,10 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "chat": ("/v1/chat/completions", {"messages": CAPITAL, "stream_options": {"include_usage": True}}),
     "chat, no thinking": ("/v1/chat/completions", {"messages": CAPITAL, "reasoning_effort": "none"}),
     "chat, tool call": ("/v1/chat/completions", {"messages": WEATHER, "tools": [CHAT_TOOL]}),
+    "chat, tool required": (
+        "/v1/chat/completions",
+        {"messages": WEATHER, "tools": [CHAT_TOOL], "tool_choice": "required"},
+    ),
     "chat, JSON": ("/v1/chat/completions", {"messages": JSON, "response_format": {"type": "json_object"}}),
     "responses": ("/v1/responses", {"input": "What is the capital of France?"}),
     "responses, tool call": ("/v1/responses", {"input": WEATHER, "tools": [RESPONSES_TOOL]}),
@@ -111,8 +115,13 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 LENGTHS = {"chat, no thinking": 8, "completion": 7, "native": 7, "chat, JSON": 8}
 
 
-@pytest.mark.parametrize("events", [1, 3, 6, 8, 10, 12])
-@pytest.mark.parametrize("kind", KINDS)
+EVENTS = (1, 3, 6, 8, 10, 12)
+LAST_WORD = {"chat": 14, "responses": 18, "messages": 16}
+
+
+@pytest.mark.parametrize(
+    ("kind", "events"), [*((kind, events) for kind in KINDS for events in EVENTS), *LAST_WORD.items()]
+)
 def test_every_stream_is_continued_word_for_word(stage: Stage, tmp_path: Path, kind: str, events: int) -> None:
     path, body = KINDS[kind]
     body = {"model": "org/tiny", "stream": True, "temperature": 0, **body}
