@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nemotron_ops.build import cuda, cuda_wheels, zig
 from nemotron_ops.build.plan import BuildPlan, cuda_root, found_tool
-from nemotron_ops.build.wheel_pins import wheels_for
+from nemotron_ops.build.wheel_pins import cuda_folder, wheels_for, zig_folder
 from nemotron_ops.errors import HostError
 from nemotron_ops.host.facts import Facts, Tool
 from nemotron_ops.paths import Layout
@@ -53,6 +53,14 @@ def assemble(plan: BuildPlan, *, layout: Layout, facts: Facts, env: Mapping[str,
             layout.toolchains, version=cuda.dotted(plan.cuda.toolkit.version), machine=facts.machine, cache=cache,
             cc=plan.compilers.cc, env=env, report=report,
         )  # fmt: skip
+
+
+def outdated(toolchains: Path, facts: Facts) -> tuple[Path, ...]:
+    """Private toolchains that this nemotron-ops would not use any more; builds have their own copies of libraries."""
+    cudas = {cuda_folder(cuda.dotted(p.version), facts.machine) for p in cuda.PUBLISHED}
+    used = cudas | {zig_folder(wheel) for wheel in wheels_for("zig", facts.system, facts.machine)}
+    found = (*toolchains.glob("cuda-*"), *toolchains.glob("zig-*"))
+    return tuple(sorted(p for p in found if p.is_dir() and p.name not in used))
 
 
 def shared_libraries(plan: BuildPlan, *, layout: Layout, facts: Facts) -> tuple[Path, ...]:

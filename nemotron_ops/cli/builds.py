@@ -136,15 +136,16 @@ def rm(build: str, force: bool, dry_run: bool, as_json: bool) -> None:
 @dry_run_option
 @json_option
 def prune(keep: int | None, dry_run: bool, as_json: bool) -> None:
-    """Remove old builds and what interrupted ones left.
+    """Remove old builds, what interrupted ones left, and private toolchains that are out of date.
 
     Never the current build, the one that `rollback` goes back to, pinned and imported ones, and those in use. `build`
-    and `upgrade` do the same by themselves when the new build is current, but for what interrupted builds left.
+    and `upgrade` do the same by themselves when the new build is current, with old builds alone.
     """
     with App() as app:
-        from nemotron_ops.build import pruning, store
+        from nemotron_ops.build import pruning, store, toolchain
 
-        old, left = old_builds(app, keep=keep), store.leftovers(app.layout)
+        old = old_builds(app, keep=keep)
+        left = (*store.leftovers(app.layout), *toolchain.outdated(app.layout.toolchains, app.facts))
         removed = pruning.outlook(old, left) if dry_run else pruning.prune(app.layout, old, left)
         text = f"removed: {len(removed.builds)} builds and {len(removed.leftovers)} leftovers, {told_size(removed)}"
         if not as_json:

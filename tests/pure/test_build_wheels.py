@@ -263,6 +263,17 @@ def test_a_disk_without_room_for_a_toolkit_is_refused_before_the_download(tmp_pa
         check_disk("zig", (replace(wheel, size=1),), **room, unpacked_factor=1 << 60)
 
 
+def test_toolchains_of_another_release_are_out_of_date(tmp_path: Path) -> None:
+    (zig,) = wheels_for("zig", "Linux", "x86_64")
+    current = [*(cuda_folder(dotted(p.version), "x86_64") for p in PUBLISHED), zig_folder(zig)]
+    for name in (*current, "cuda-12.0.0-aaaaaaaa", "zig-0.1.0-bbbbbbbb", "driver-stub", ".cuda-13.0.2-x.new"):
+        (tmp_path / name).mkdir()
+    (tmp_path / f".{current[0]}.lock").touch()
+    found = toolchain.outdated(tmp_path, LAPTOP)
+    assert [p.name for p in found] == ["cuda-12.0.0-aaaaaaaa", "zig-0.1.0-bbbbbbbb"]
+    assert toolchain.outdated(tmp_path / "none", LAPTOP) == ()
+
+
 def test_programs_that_drive_the_build_are_asked_for_by_name() -> None:
     with pytest.raises(HostError, match="no ninja was found"):
         toolchain.programs(replace(LAPTOP, tools={"cmake": WHEELS["cmake"]}))
