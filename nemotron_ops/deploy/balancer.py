@@ -121,6 +121,11 @@ defaults
     timeout http-keep-alive 60s
     timeout queue {balancer.queue_s}s
     timeout check 2s
+    # the open answers of a host that vanished end after seconds, as broken ones: nobody waits for nothing
+    option srvtcpka
+    srvtcpka-idle 3s
+    srvtcpka-intvl 1s
+    srvtcpka-cnt 3
 """
 
 
@@ -165,8 +170,9 @@ backend {BACKEND}
     http-response set-header X-Served-By %s
     option httpchk GET /health
     http-check expect status 200
-    # a host that is gone: its open answers end at once, as broken ones, and clients do not wait for nothing
-    default-server {check} on-marked-down shutdown-sessions
+    # a host that is gone is known by failed connections before its check fails: bounded load may send a request that it
+    # refused to it again, if few others are left
+    default-server {check} observe layer4 error-limit 2 on-error mark-down
 {_lines(balancer, "")}"""
 
 

@@ -63,8 +63,32 @@ class Host:
         """`reboot`, `crash` (power cut), `start`, `poweroff`."""
         host_tool(verb, self.name)
 
+    def cut_power(self) -> None:
+        """The power goes, and the network with it: nobody is told that connections have ended."""
+        self._link("down")
+        self.control("crash")
+
+    def power_back(self) -> None:
+        self._link("up")
+        self.control("start")
+
+    def _link(self, state: str) -> None:
+        veth = (self.ssh_config.parent / "veth").read_text().strip()
+        subprocess.run(["ip", "link", "set", veth, state], check=True, timeout=30)
+
     def pids(self, pattern: str) -> list[str]:
         return self.ssh(f"pgrep -f {pattern!r} || true").split()
+
+    def outer(self, pid: str) -> int:
+        """What the machine outside calls the host's process `pid`."""
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                names = (entry / "status").read_text().partition("NSpid:")[2].splitlines()[0].split()
+                if names[-1] == pid and len(names) > 1 and f"/nmt-{self.name}/" in (entry / "cgroup").read_text():
+                    return int(entry.name)
+            except (OSError, IndexError):
+                continue  # it ended just now
+        raise AssertionError(f"{self.name} has no process {pid}")
 
     def ask(self, *, port: int = PORT, timeout_s: float = 30.0) -> str:
         """The tiny model's answer to the usual question, asked over there on loopback through the real gateway."""

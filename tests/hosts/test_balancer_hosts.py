@@ -51,6 +51,10 @@ class Fleet:
     def states(self) -> dict[str, str]:
         return {s.name: s.status.split()[0] for s in haproxy.states(self.runtime)}
 
+    def running(self, name: str) -> int:
+        """Requests that the door has at a machine."""
+        return sum(s.running for s in haproxy.states(self.runtime) if s.name == name)
+
     def all_up(self) -> str:
         """Wait until the door sends requests to all three."""
         self.eventually(lambda: {s.status for s in haproxy.states(self.runtime)} == {"UP"})
@@ -59,7 +63,7 @@ class Fleet:
     def cut_power(self) -> None:
         """Cut gpu1's power once gpu2 gets no more requests, because it is about to switch."""
         self.eventually(lambda: self.states()["gpu2"] != "UP")
-        self.hosts[0].control("crash")
+        self.hosts[0].cut_power()
 
     def ask(self) -> str:
         """Four clients begin to ask at the door."""
@@ -176,12 +180,12 @@ def test_the_how_to_loses_one_machine_while_another_is_upgraded_and_the_door_sta
 
     def told() -> str:
         cut.join()
-        fleet.eventually(lambda: fleet.states()["gpu1"] == "DOWN")
+        fleet.eventually(lambda: fleet.states()["gpu1"] == "DOWN" and not fleet.running("gpu1"))
         fleet.in_flight = list(fleet.asking.failed)
         return fleet.told()
 
     def power_back() -> str:
-        fleet.hosts[0].control("start")
+        fleet.hosts[0].power_back()
         return fleet.all_up()
 
     fleet.all_up()

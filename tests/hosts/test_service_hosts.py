@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 
 import pytest
 
+from nemotron_ops.service.granted import LOCKED, NICE, REALTIME, hard_limits
+
 from .conftest import Host, Laptop, Load, make_laptop
 from .faults import fault
+from .scarce import scarce
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(600)]
 SUPERVISOR = "nemotron-ops serve tiny"
 ENGINE = "llama-server --model"
 GATEWAY = "nemotron_ops.gateway"
+PROGRAM = "NEMOTRON_OPS_SYSTEM=1 /opt/nemotron-ops/current/venv/bin/nemotron-ops"
 Eventually = Callable[..., None]
 
 
@@ -171,6 +176,57 @@ def test_keys_reach_the_service_as_a_credential_and_models_come_by_the_prepare_u
     assert key not in host.ssh("cat /etc/systemd/system/nemotron-ops*; ps axe -o args")
     host.ssh(f"rm /etc/nemotron-ops/credentials/api-keys; {program} service install tiny --no-fetch")
     eventually(lambda: host.ask() == "2 + 2 = 4.")
+
+
+@fault(
+    "memory runs out in the service",
+    "the kernel takes an engine, not the supervisor or the gateway; the engine is started again",
+)
+def test_when_memory_runs_out_the_kernel_takes_the_engine_and_nothing_else(host: Host, eventually: Eventually) -> None:
+    def score(pid: str) -> int:
+        return int(host.ssh(f"cat /proc/{pid}/oom_score_adj"))
+
+    supervisor, (gateway,) = host.ssh("systemctl show -P MainPID nemotron-ops"), host.pids(GATEWAY)
+    assert score(engine(host)) >= score(supervisor) + 500
+    assert host.ssh("systemctl show -P OOMPolicy nemotron-ops") == "continue"
+    with scarce(host) as memory:
+        for pid in (supervisor, gateway):
+            memory.take(host.outer(pid))
+        host.ssh(f"{PROGRAM} restart")  # the new engine's memory is the cgroup's
+        victim = engine(host)
+        eventually(lambda: host.ask() == "2 + 2 = 4.")
+        killed = memory.run_out(left_bytes=32 << 20)
+        eventually(lambda: host.pids(ENGINE) not in ([], [victim]))
+    assert killed == 1
+    eventually(lambda: host.ask() == "2 + 2 = 4.")
+    assert (host.ssh("systemctl show -P MainPID nemotron-ops"), host.pids(GATEWAY)) == (supervisor, [gateway])
+
+
+def test_priority_and_locked_memory_are_what_the_machine_can_give_and_the_rest_is_said(host: Host) -> None:
+    shipped = (Path(__file__).parents[2] / "recipes/tiny.toml").read_text()
+    recipe = shipped.replace("[server]\n", '[server]\nprio = 2\nload_mode = "mlock"\n')
+    host.ssh(f"mkdir -p /etc/nemotron-ops/recipes; cat > /etc/nemotron-ops/recipes/locked.toml <<'END'\n{recipe}\nEND")
+    host.ssh(f"{PROGRAM} service install locked")
+    pid, asked = engine(host), {NICE: 30.0, REALTIME: 80.0, LOCKED: inf}
+    unbounded = int(host.ssh("sed -n 's/^CapEff:\\t//p' /proc/1/status"), 16) >> 24 & 1  # CAP_SYS_RESOURCE
+    most = {} if unbounded else hard_limits(host.ssh("cat /proc/1/limits"))
+    can = {name: min(value, most.get(name, inf)) for name, value in asked.items()}
+    have = hard_limits(host.ssh(f"cat /proc/{pid}/limits"))
+    assert {name: have[name] for name in asked} == can
+    nice = int(host.ssh(f"cat /proc/{pid}/stat").rpartition(") ")[2].split()[16])
+    assert nice == (-10 if can[NICE] == 30 else 0)
+    assert int(host.ssh(f"sed -n 's/^VmLck:[^0-9]*\\([0-9]*\\).*/\\1/p' /proc/{pid}/status")) > 0
+    withheld = json.loads(host.ssh(f"{PROGRAM} service status --json"))["withheld"]
+    assert len(withheld) == sum(can[name] < asked[name] for name in asked)
+    host.ssh(f"{PROGRAM} service install tiny --no-fetch; rm /etc/nemotron-ops/recipes/locked.toml")
+    assert host.ask() == "2 + 2 = 4."
+
+
+def test_the_installed_units_are_without_a_warning_and_as_tight_as_they_were_made(host: Host) -> None:
+    units = host.ssh("ls /etc/systemd/system/nemotron-ops*").split()
+    assert len(units) == 4
+    assert host.ssh(f"systemd-analyze verify --man=no {' '.join(units)} 2>&1") == ""
+    host.ssh("systemd-analyze security --no-pager --threshold=13 nemotron-ops.service")
 
 
 @fault("`service upgrade`", "the new program takes over; the model stays loaded")

@@ -151,8 +151,8 @@ def started(tmp_path: Path, eventually: Eventually) -> Iterator[Callable[..., Do
         servers = tuple(Server(name=u.name, address=u.address) for u in upstreams.values())
         port, runtime = free_port(), tmp_path / "admin.sock"
         shaped = Balancer(
-            servers=servers, bind=f"127.0.0.1:{port}", stats="", socket=str(runtime), check_ms=100, **shape
-        )  # fmt: skip
+            servers=servers, bind=f"127.0.0.1:{port}", stats="", socket=str(runtime), **{"check_ms": 100, **shape}
+        )
         config = tmp_path / "haproxy.cfg"
         config.write_text(render(shaped))
         haproxy.check(config)
@@ -215,6 +215,17 @@ def test_a_host_that_is_not_ready_gets_nothing_until_it_is(door: Door, eventuall
 def test_a_host_that_dies_before_its_answer_begins_costs_no_request(door: Door) -> None:
     door.upstreams["a"].dies = True
     assert {door.ask(f"q{i}") for i in range(24)} == {"b", "c"}
+
+
+def test_a_host_that_is_gone_costs_no_request_before_its_check_notices_even_if_only_one_is_left(
+    started: Callable[..., Door],
+) -> None:
+    """With few hosts left, bounded load would send a request that one refused to the same one again."""
+    door = started(check_ms=60_000, slots=1)
+    door.upstreams["a"].close()
+    haproxy.take_out(door.runtime, "b", report=silent)
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(door.ask, (f"q{i}" for i in range(80)))) == {"c"}
 
 
 def test_a_host_takes_as_many_requests_as_it_has_slots_and_the_rest_waits(
