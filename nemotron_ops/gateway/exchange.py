@@ -20,20 +20,19 @@ from nemotron_ops.gateway import replies, sse
 from nemotron_ops.gateway.admission import Ticket
 from nemotron_ops.gateway.affinity import prefixes
 from nemotron_ops.gateway.attempt import Connected, Lost, Outcome, Streamed, Whole, attempt
-from nemotron_ops.gateway.directory import Named, may_serve
+from nemotron_ops.gateway.directory import Named
 from nemotron_ops.gateway.fold import Fold, fold_for
 from nemotron_ops.gateway.headers import Request, client_patience_s, upstream_head
 from nemotron_ops.gateway.http import ClientConnection
 from nemotron_ops.gateway.keys import ANYONE, Key, may_use
+from nemotron_ops.gateway.pages import show_page
 from nemotron_ops.gateway.prepare import Prepared, prepare
+from nemotron_ops.gateway.recovery import AllSaid, Recovery
 from nemotron_ops.gateway.relay import Relay
 from nemotron_ops.gateway.replies import Refusal, error_body, error_event, upstream_error
-from nemotron_ops.gateway.resume import TIMES_AGAIN, can_continue, continuation, replay
-from nemotron_ops.gateway.rewrite import Continuation, rewriter
+from nemotron_ops.gateway.rewrite import Continuation
 from nemotron_ops.gateway.routes import Api, Kind, Route
-from nemotron_ops.gateway.said import said_in
 from nemotron_ops.gateway.steer import steer
-from nemotron_ops.gateway.thought import Watch, can_be_lost, marked, ran_out
 from nemotron_ops.gateway.upload import form_field
 
 if TYPE_CHECKING:
@@ -42,10 +41,6 @@ if TYPE_CHECKING:
 EVENT_STREAM = b"text/event-stream"
 JSON_TYPE = b"application/json; charset=utf-8"
 NOT_READY = b"Loading model"
-
-
-class _AllSaid(Exception):
-    """A stream was lost after its last word, before the mark of its end."""
 
 
 class Exchange:
@@ -74,17 +69,16 @@ class Exchange:
         self.ticket: Ticket | None = None
         self.relay: Relay | None = None
         self.usage: sse.Usage | None = None
-        self.resumed = False
+        self.recovery = Recovery(route.api, gateway.options.retries)
         self.losses: tuple[tuple[float, str, str], ...] = ()  # when, which instance, why
-        self._again = 0  # continuations that said something else than the client had seen
-        self._replays = False  # an engine would not go on from what was said
-        self._thought_again = False
-        self.thoughts_over = False  # the client has ended them
-        self._watch: Watch | None = None
         self._fold: Fold | None = None
-        self._wordless = b""  # the end of a stream that said nothing
         self.patient_until = 0.0
         self._granted_at = 0.0
+
+    @property
+    def resumed(self) -> bool:
+        """Whether a part of the answer came from a second attempt."""
+        return self.recovery.resumed
 
     async def run(self) -> None:
         """Answer the request, whatever happens. Cancelled when the client leaves."""
@@ -93,7 +87,7 @@ class Exchange:
             if self.route.kind is Kind.LOCAL:
                 self.gateway.answer(self)
             elif self.route.kind is Kind.INSPECT:
-                await self._inspect()
+                await show_page(self)
             elif self.route.kind is Kind.STEER:
                 await steer(self)
             else:
@@ -142,7 +136,7 @@ class Exchange:
         while True:
             await self._admit(prepared)
             outcome = await self._attempt(prepared)
-            if self._watch is not None and self._watch.lost:
+            if self.recovery.wordless:
                 if (plan := self._ask_for_words(prepared)) is not None:
                     prepared = self._go_on(plan, prepared)
                     continue
@@ -153,12 +147,12 @@ class Exchange:
             if self.relay is not None and (self.relay.complete or self.relay.failed):
                 self._end_stream(prepared)
                 return
-            if isinstance(outcome, Whole) and not _not_ready(outcome) and not self._must_replay(outcome):
+            if isinstance(outcome, Whole) and not _not_ready(outcome) and not self.recovery.refused(outcome.status):
                 self._reply_whole(outcome, prepared.named.asked)
                 return
             try:
                 prepared = self._after_loss(outcome, prepared)
-            except _AllSaid:
+            except AllSaid:
                 self._close_said(prepared)
                 return
 
@@ -175,30 +169,24 @@ class Exchange:
 
     def _ask_for_words(self, prepared: Prepared) -> Continuation | None:
         """A stream ended without words: how to ask for them, if the recipe wants that (once), or None."""
-        relay, watch = self.relay, self._watch
-        assert relay is not None
-        assert watch is not None
+        assert self.relay is not None
         instance = self.pool.directory.by_name.get(self.instance)
-        usage, ctx_tokens = sse.usage_in(watch.held), instance.ctx_tokens if instance is not None else 0
-        if ran_out(self.route.api, prepared.fields, usage, ctx_tokens):
-            self._wordless = watch.held
+        if self.recovery.ran_out(prepared.fields, instance.ctx_tokens if instance is not None else 0):
             return None
         self.cause = "lost_in_thought"
-        self._wordless = watch.held if prepared.fold is not None else marked(self.route.api, watch.held)
-        if self._thought_again or prepared.named.model.lost_in_thought != "retry" or not relay.whole_kept:
-            return None
-        self._thought_again = True
-        self._release(finished=True)
-        plan = continuation(self.route.api, prepared.fields, said_in(relay.kept), closed=True)
-        return None if plan is None or plan.anew else plan
+        wanted = prepared.named.model.lost_in_thought == "retry"
+        plan = self.recovery.words(self.relay, prepared.fields, wanted=wanted, whole=prepared.fold is not None)
+        if plan is not None:
+            self._release(finished=True)
+        return plan
 
     def _end_without_words(self) -> bool:
         """Send the end of a stream that said nothing, if there is one; returns whether there was."""
-        if not self._wordless or self._watch is None or self._watch.spoke or self.relay is None:
+        end = self.recovery.end()
+        if not end or self.relay is None:
             return False
-        wordless, self._wordless = self._wordless, b""
         self.relay.restart()
-        self.relay.feed(wordless)
+        self.relay.feed(end)
         self._release(finished=True)
         if self._fold is None:
             self.client.end()
@@ -244,59 +232,37 @@ class Exchange:
         self.client.on_pause = connected.pause
         return await attempt(upstream, head, prepared.body, self.relay, on_connected=connected)
 
-    def _must_replay(self, outcome: Whole) -> bool:
-        """Whether an engine refused what it was to go on from (a grammar may, say): then all is said again."""
-        if not self.resumed or self._replays or outcome.status < 400:
-            return False
-        self._replays = True
-        return True
-
     def _after_loss(self, outcome: Lost | Whole | Streamed, prepared: Prepared) -> Prepared:
         """An instance did not answer: what to send to the next one. Raises Refusal if that makes no sense."""
         assert self.ticket is not None
         reason = _reason(outcome)
         self.losses += ((self.loop.time(), self.instance, reason),)
-        diverged = isinstance(outcome, Lost) and outcome.diverged
-        unwilling = diverged or (isinstance(outcome, Whole) and not _not_ready(outcome))
-        self._again += unwilling
-        if not unwilling:
+        differs = isinstance(outcome, Lost) and outcome.diverged
+        if differs or (isinstance(outcome, Whole) and not _not_ready(outcome)):
+            self.recovery.differed()
+        else:
             self.pool.failed(self.instance, self.model)
             self.ticket.avoid = self.instance
         self._release(finished=False)
-        again = self._again < TIMES_AGAIN and self.tries - self._again <= self.gateway.options.retries
-        relay = self.relay
-        if relay is None or not relay.began:
+        again = self.recovery.may_try(self.tries)
+        if self.relay is None or not self.relay.began:
             if again:
                 return self._anew(prepared)
             raise Refusal(
                 status=502, code="engine_lost", message=f"no instance could answer: {reason}", retry_after_s=1
             )
-        plan = None
-        said = said_in(relay.kept if relay.whole_kept else [])
-        if said.finished and self.route.api in sse.LAST_EVENT:
-            raise _AllSaid
-        if again and relay.whole_kept:
-            closed = bool(self._wordless) or self.thoughts_over
-            plan = continuation(self.route.api, prepared.fields, said, again=self._again, closed=closed)
-        if plan is not None and self._replays:
-            plan = replay(prepared.fields, said)
+        plan = self.recovery.rest(self.relay, prepared.fields, self.tries)
         if plan is None and again and prepared.fold is not None:
             return self._anew(prepared)  # the client has seen nothing of a folded answer
         if plan is None:
             raise Refusal(status=502, code="engine_lost", message=f"the answer was cut off: {reason}")
-        self.gateway.books.metrics.resumed[(self.model,)] += not unwilling
+        self.gateway.books.metrics.resumed[(self.model,)] += not differs
         return self._go_on(plan, prepared)
 
     def _go_on(self, plan: Continuation, prepared: Prepared) -> Prepared:
         """What to send for the rest of a stream."""
         assert self.relay is not None
-        rewrite = rewriter(self.route.api, plan)
-        if self._watch is None or self._watch.spoke:
-            self.relay.restart(rewrite)
-        else:
-            self._watch.over(rewrite)
-            self.relay.restart(self._watch)
-        self.resumed = True
+        self.recovery.go_on(self.relay, plan)
         self.patient_until = self.loop.time() + prepared.named.model.queue_wait_s
         return replace(prepared, body=plan.body)
 
@@ -307,26 +273,6 @@ class Exchange:
             prepared = replace(prepared, fold=fold_for(self.route.api, prepared.fields) if prepared.fold else None)
             self.relay = self._new_relay(prepared)
         return prepared
-
-    async def _inspect(self) -> None:
-        """An instance's own page."""
-        directory = self.pool.directory
-        name = self.request.param("instance")
-        if not name:
-            views = directory.instances.get(directory.resolve(self.request.param("model")).model.name, ())
-            name = next((v.name for v in views if may_serve(v)), views[0].name if views else "")
-        upstream = self.pool.upstreams.get(name)
-        if upstream is None:
-            known = ", ".join(directory.by_name) or "none"
-            raise Refusal(status=404, code="instance_not_found", message=f"no such instance; known: {known}")
-        self.instance = name
-        path = "/metrics" if self.route.path == "/engine/metrics" else self.route.upstream
-        head = upstream_head(path, key=upstream.key, length=0, content_type=b"", method="GET")
-        outcome = await attempt(upstream, head, b"", None, on_connected=Connected())
-        if not isinstance(outcome, Whole):
-            raise Refusal(status=502, code="engine_lost", message="the instance did not answer")
-        self.status = outcome.status
-        self.client.reply(outcome.status, outcome.body, content_type=outcome.content_type, extra=self.headers())
 
     def _release(self, *, finished: bool) -> None:
         ticket = self.ticket
@@ -347,12 +293,10 @@ class Exchange:
         )
         if self.ticket is not None:
             self.ticket.answer = relay
-        self._fold, self._watch, self._wordless = prepared.fold, None, b""
+        self._fold = prepared.fold
         if bytes(prepared.fields.get("reasoning_control", b"")) == b"true":
             self.gateway.steerable.add(self)
-        if can_be_lost(self.route.api) and can_continue(self.route.api, prepared.fields):
-            self._watch = Watch(self.route.api, relay.as_is)
-            relay.restart(self._watch)
+        self.recovery.begin(relay, prepared.fields)
         relay.on_gap = self.gateway.books.metrics.between_tokens_s[(prepared.named.model.name,)].observe
         return relay
 

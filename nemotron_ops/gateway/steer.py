@@ -42,7 +42,8 @@ async def steer(exchange: Exchange) -> None:
     outcome = await attempt(upstream, head, body, None, on_connected=Connected())
     if not isinstance(outcome, Whole):
         raise Refusal(status=502, code="engine_lost", message="the instance did not answer")
-    running.thoughts_over = running.thoughts_over or outcome.body.startswith(b'{"success":true')
+    if outcome.body.startswith(b'{"success":true'):
+        running.recovery.thoughts_over = True
     exchange.status = outcome.status
     exchange.client.reply(outcome.status, outcome.body, content_type=outcome.content_type, extra=exchange.headers())
     return None

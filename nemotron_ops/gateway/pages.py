@@ -1,0 +1,35 @@
+"""An instance's own pages (`/slots`, `/props`, `/engine/metrics` ...), for the admin scope. asyncio."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nemotron_ops.gateway.attempt import Connected, Whole, attempt
+from nemotron_ops.gateway.directory import may_serve
+from nemotron_ops.gateway.headers import upstream_head
+from nemotron_ops.gateway.replies import Refusal
+
+if TYPE_CHECKING:
+    from nemotron_ops.gateway.exchange import Exchange
+
+
+async def show_page(exchange: Exchange) -> None:
+    """Answer with the page of the instance that is named, or of one that serves the model. Raises Refusal."""
+    directory = exchange.pool.directory
+    name = exchange.request.param("instance")
+    if not name:
+        views = directory.instances.get(directory.resolve(exchange.request.param("model")).model.name, ())
+        name = next((v.name for v in views if may_serve(v)), views[0].name if views else "")
+    upstream = exchange.pool.upstreams.get(name)
+    if upstream is None:
+        known = ", ".join(directory.by_name) or "none"
+        raise Refusal(status=404, code="instance_not_found", message=f"no such instance; known: {known}")
+    exchange.instance = name
+    route = exchange.route
+    path = "/metrics" if route.path == "/engine/metrics" else route.upstream
+    head = upstream_head(path, key=upstream.key, length=0, content_type=b"", method="GET")
+    outcome = await attempt(upstream, head, b"", None, on_connected=Connected())
+    if not isinstance(outcome, Whole):
+        raise Refusal(status=502, code="engine_lost", message="the instance did not answer")
+    exchange.status = outcome.status
+    exchange.client.reply(outcome.status, outcome.body, content_type=outcome.content_type, extra=exchange.headers())

@@ -1,0 +1,122 @@
+"""What becomes of an answer that is cut off, or that ends without words. Pure.
+
+lost              nothing was seen: once more from the beginning; else the rest is asked for elsewhere
+came differently  the rest is asked for again, a few times
+refused           an engine would not go on from what was said: all is said again, the rest passed on
+without words     as the recipe says: words are asked for, once; else the end is sent, marked
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from nemotron_ops.gateway import sse
+from nemotron_ops.gateway.resume import TIMES_AGAIN, can_continue, continuation, replay
+from nemotron_ops.gateway.rewrite import Continuation, rewriter
+from nemotron_ops.gateway.routes import Api
+from nemotron_ops.gateway.said import said_in
+from nemotron_ops.gateway.thought import Watch, can_be_lost, marked, ran_out
+
+if TYPE_CHECKING:
+    from nemotron_ops.gateway.relay import Relay
+
+Fields = Mapping[str, msgspec.Raw]
+
+
+class AllSaid(Exception):
+    """A stream was lost after its last word, before the mark of its end."""
+
+
+class Recovery:
+    """One answer's second tries."""
+
+    def __init__(self, api: Api, retries: int) -> None:
+        self.api = api
+        self.retries = retries
+        self.resumed = False
+        self.thoughts_over = False  # the client has ended them
+        self._differed = 0  # continuations that an engine refused, or that came out differently
+        self._replays = False
+        self._asked_for_words = False
+        self._watch: Watch | None = None
+        self._wordless = b""  # the end of a stream that said nothing
+
+    def begin(self, relay: Relay, fields: Fields) -> None:
+        """An answer begins at its beginning."""
+        self._watch, self._wordless = None, b""
+        if can_be_lost(self.api) and can_continue(self.api, fields):
+            self._watch = Watch(self.api, relay.as_is)
+            relay.restart(self._watch)
+
+    def go_on(self, relay: Relay, plan: Continuation) -> None:
+        """What comes next is the rest of what was passed on."""
+        rewrite = rewriter(self.api, plan)
+        if self._watch is None or self._watch.spoke:
+            relay.restart(rewrite)
+        else:
+            self._watch.over(rewrite)
+            relay.restart(self._watch)
+        self.resumed = True
+
+    # cut off
+
+    def may_try(self, tries: int) -> bool:
+        """Whether there may be another attempt after `tries`."""
+        return self._differed < TIMES_AGAIN and tries - self._differed <= self.retries
+
+    def refused(self, status: int) -> bool:
+        """Whether an engine refused what it was to go on from (a grammar may, say), and all is to be said again."""
+        if not self.resumed or self._replays or status < 400:
+            return False
+        self._replays = True
+        return True
+
+    def differed(self) -> None:
+        """An attempt's end was the engine's answer, not its loss."""
+        self._differed += 1
+
+    def rest(self, relay: Relay, fields: Fields, tries: int) -> Continuation | None:
+        """How to get the rest of a stream, or None if there is no right way. Raises AllSaid if nothing is missing."""
+        said = said_in(relay.kept if relay.whole_kept else [])
+        if said.finished and self.api in sse.LAST_EVENT:
+            raise AllSaid
+        if not (self.may_try(tries) and relay.whole_kept):
+            return None
+        closed = bool(self._wordless) or self.thoughts_over
+        plan = continuation(self.api, fields, said, again=self._differed, closed=closed)
+        return replay(fields, said) if plan is not None and self._replays else plan
+
+    # without words
+
+    @property
+    def wordless(self) -> bool:
+        """Whether a stream is over and nothing was said."""
+        return self._watch is not None and self._watch.lost
+
+    def ran_out(self, fields: Fields, ctx_tokens: int) -> bool:
+        """Whether its tokens ran out before it could say a word: then there is nothing wrong with its end."""
+        assert self._watch is not None
+        if not ran_out(self.api, fields, sse.usage_in(self._watch.held), ctx_tokens):
+            return False
+        self._wordless = self._watch.held
+        return True
+
+    def words(self, relay: Relay, fields: Fields, *, wanted: bool, whole: bool) -> Continuation | None:
+        """How to ask for words, once, if they are `wanted`. The end is kept; only one of a `whole` answer unmarked."""
+        assert self._watch is not None
+        self._wordless = self._watch.held if whole else marked(self.api, self._watch.held)
+        if self._asked_for_words or not wanted or not relay.whole_kept:
+            return None
+        self._asked_for_words = True
+        plan = continuation(self.api, fields, said_in(relay.kept), closed=True)
+        return None if plan is None or plan.anew else plan
+
+    def end(self) -> bytes:
+        """The end of a stream that said nothing, to be sent now; empty if there is none, or words have come."""
+        if self._watch is None or self._watch.spoke:
+            return b""
+        end, self._wordless = self._wordless, b""
+        return end
