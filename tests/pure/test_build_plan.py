@@ -81,6 +81,17 @@ def test_cuda_with_the_toolkit_from_wheels_the_whole_command() -> None:
     ]  # fmt: skip
 
 
+def test_cuda_12_for_an_older_driver_the_whole_command() -> None:
+    root = "/data/toolchains/cuda-12.4.1-c96ab4af"
+    assert configured(planned(replace(H100, driver_version="535.54", driver_cuda=(12, 2)))) == [
+        *ALWAYS, *STATIC, *NAMED, *chosen("CUDA"), "-DGGML_CUDA_NCCL=OFF", *GCC,
+        RPATH, "-DCMAKE_INSTALL_RPATH=$ORIGIN;$ORIGIN/../cuda/lib",
+        "-DCMAKE_CUDA_FLAGS=-cudart=shared", "-DCMAKE_CUDA_RUNTIME_LIBRARY=Shared",
+        "-DCMAKE_CUDA_ARCHITECTURES=90-real", f"-DCMAKE_CUDA_COMPILER={root}/bin/nvcc",
+        f"-DCUDAToolkit_ROOT={root}", "-DCMAKE_CUDA_HOST_COMPILER=/usr/bin/c++",
+    ]  # fmt: skip
+
+
 def test_metal_the_whole_command() -> None:
     assert configured(planned(MAC)) == [
         *ALWAYS, *STATIC, *NAMED, *chosen("METAL"), "-DGGML_METAL_EMBED_LIBRARY=ON", *GCC,
