@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from nemotron_ops.host import Facts, Tool
 from nemotron_ops.paths import Layout, user_layout
 from nemotron_ops.progress import Step, silent
 from tests.fakes.llama_cpp_tree import write_tree
+from tests.pure.test_build_store import put
 
 pytestmark = pytest.mark.real
 
@@ -275,6 +277,21 @@ def test_two_at_once_build_once_and_the_second_says_that_it_waits(
     assert [child.wait(timeout=120) for child in running] == [0, 0], logs[1].read_text()
     assert sorted(steps(ledger)) == sorted(TARGETS)
     assert len(store.listed(layout)) == 1
+
+
+def test_old_builds_go_when_a_new_one_has_become_current(
+    layout: Layout, tmp_path: Path, ledger: Path, llama_bin: Path
+) -> None:
+    old = [put(layout, f"cpu-{i}{i}{i}{i}-1", made_at=i) for i in range(5)]
+    store.use(layout, old[0])
+    tree = write_tree(tmp_path / "src", real=llama_bin, ledger=ledger)
+    words = [*command(tree, layout), "--keep", "2", "--json"]
+    done = subprocess.run(words, env=environment(layout), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    made = json.loads(done.stdout)
+    assert [b.id for b in store.listed(layout)] == [made["id"], old[4].id, old[0].id]  # the last for `rollback`
+    assert sorted(made["pruned"]["removed"]) == [b.id for b in old[1:4]]
+    assert len([line for line in done.stderr.splitlines() if "removed old builds" in line]) == 1
 
 
 def test_the_projects_own_build_is_found_without_asking_the_network(llama_bin: Path) -> None:
