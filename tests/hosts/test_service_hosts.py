@@ -197,7 +197,7 @@ def test_when_memory_runs_out_the_kernel_takes_the_engine_and_nothing_else(host:
         eventually(lambda: host.ask() == "2 + 2 = 4.")
         killed = memory.run_out(left_bytes=32 << 20)
         eventually(lambda: host.pids(ENGINE) not in ([], [victim]))
-    assert killed == 1
+    assert killed >= 1
     eventually(lambda: host.ask() == "2 + 2 = 4.")
     assert (host.ssh("systemctl show -P MainPID nemotron-ops"), host.pids(GATEWAY)) == (supervisor, [gateway])
 
