@@ -36,28 +36,37 @@ def understands(ninja: Tool) -> bool:
 
 
 @contextmanager
-def shared(folder: Path, jobs: int) -> Iterator[Share]:
-    """Take part in the budget in `folder`; `jobs` is its size if nobody takes part yet."""
+def shared(folder: Path, jobs: int) -> Iterator[Share | None]:
+    """Take part in the budget in `folder`; `jobs` is its size if nobody takes part yet.
+
+    None where the file system has no pipes: then each build must keep to a number of its own.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     fifo, lock = folder / "fifo", os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     pipe = -1
     try:
         with locked(folder / "entering"):
             alone = _is_alone(lock)
-            if alone or not fifo.exists():
-                fifo.unlink(missing_ok=True)
-                os.mkfifo(fifo, 0o600)
-            pipe = os.open(
-                fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC
-            )  # open as long as we are: else it would empty
-            if alone:
+            pipe = _opened(fifo, anew=alone)
+            if alone and pipe >= 0:
                 os.write(pipe, b"+" * (jobs - 1))
             fcntl.flock(lock, fcntl.LOCK_SH)
-        yield Share(makeflags=f"--jobserver-auth=fifo:{fifo}", lock=lock)
+        yield Share(makeflags=f"--jobserver-auth=fifo:{fifo}", lock=lock) if pipe >= 0 else None
     finally:
         if pipe >= 0:
             os.close(pipe)
         os.close(lock)
+
+
+def _opened(fifo: Path, *, anew: bool) -> int:
+    """The pipe, open as long as a build is at work (else it would lose what is in it); -1 if there can be none."""
+    try:
+        if anew or not fifo.exists():
+            fifo.unlink(missing_ok=True)
+            os.mkfifo(fifo, 0o600)
+        return os.open(fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return -1
 
 
 def _is_alone(lock: int) -> bool:

@@ -11,6 +11,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -116,16 +117,13 @@ def compile_targets(plan: BuildPlan, place: Workplace, report: Report) -> Compil
 
 def _run_ninja(plan: BuildPlan, place: Workplace, on_line: Callable[[str], None]) -> proc.Finished:
     """Ninja, with the jobs that were asked for, or else with those that all builds of this store share."""
-    env, fds = _env(plan, place), [place.lock]
-    if plan.jobs_asked or not budget.understands(place.ninja):
-        argv = compile_argv(place.ninja.path, place.folder, plan.jobs, plan.targets)
-        _log(place.log, argv)
-        return proc.run_lines(argv, on_line=on_line, env=env, log=place.log, stall_s=COMPILE_STALL_S, pass_fds=fds)
-    argv = compile_argv(place.ninja.path, place.folder, None, plan.targets)
-    with budget.shared(place.budget, plan.jobs) as share:
-        _log(place.log, (f"MAKEFLAGS={share.makeflags}", *argv))
-        env |= {"MAKEFLAGS": share.makeflags}
-        fds.append(share.lock)
+    own = plan.jobs_asked or not budget.understands(place.ninja)
+    with nullcontext() if own else budget.shared(place.budget, plan.jobs) as share:
+        env, fds = _env(plan, place), [place.lock]
+        if share:
+            env, fds = {**env, "MAKEFLAGS": share.makeflags}, [*fds, share.lock]
+        argv = compile_argv(place.ninja.path, place.folder, None if share else plan.jobs, plan.targets)
+        _log(place.log, (f"MAKEFLAGS={share.makeflags}", *argv) if share else argv)
         return proc.run_lines(argv, on_line=on_line, env=env, log=place.log, stall_s=COMPILE_STALL_S, pass_fds=fds)
 
 

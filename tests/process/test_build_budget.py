@@ -74,6 +74,8 @@ def test_a_build_alone_has_the_whole_budget_and_a_second_one_a_job_of_its_own(
     room: Path, ninja: Tool, eventually: Callable[..., None]
 ) -> None:
     with budget.shared(room / "jobs", JOBS) as first, budget.shared(room / "jobs", JOBS) as second:
+        assert first
+        assert second
         builds = [started(ninja, steps(room, "a"), first)]
         eventually(lambda: running(room) == JOBS and left(room) == 0)
         builds.append(started(ninja, steps(room, "b"), second))
@@ -87,6 +89,7 @@ def test_jobs_that_a_killed_build_had_are_there_for_the_next(
     room: Path, ninja: Tool, eventually: Callable[..., None]
 ) -> None:
     with budget.shared(room / "jobs", JOBS) as share:
+        assert share
         build = started(ninja, steps(room, "a"), share)
         eventually(lambda: running(room) == JOBS)
         build.kill()
@@ -123,6 +126,12 @@ def test_a_killed_process_takes_no_part_any_more(room: Path) -> None:
     other.stdout.close()
     with budget.shared(room / "jobs", JOBS):
         assert left(room) == JOBS - 1
+
+
+def test_where_there_can_be_no_pipe_there_is_no_budget(room: Path) -> None:
+    (room / "jobs/fifo").mkdir(parents=True)  # in its place is something that cannot be made way for
+    with budget.shared(room / "jobs", JOBS) as share:
+        assert share is None
 
 
 def test_one_job_is_everybodys_own(room: Path) -> None:
