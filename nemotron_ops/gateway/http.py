@@ -9,35 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Protocol, cast
 
-import httptools
-
 from nemotron_ops.gateway.headers import Request, response_head
+from nemotron_ops.gateway.reader import Limits, RequestReader
 from nemotron_ops.gateway.replies import Refusal, error_body
 from nemotron_ops.gateway.routes import Api
 
-METHODS = frozenset({b"GET", b"POST", b"HEAD", b"OPTIONS", b"DELETE", b"PUT", b"PATCH"})
-ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"authorization", b"content-type"})
 HELD_BYTES = 1 << 18
 LINGER_S = 2.0
 RETIRE_S = 1.0  # silence after which a connection that is to end is taken to bring no further request
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """Bounds on what a client may send, and how slowly."""
-
-    head_bytes: int = 32768
-    header_count: int = 100
-    target_bytes: int = 8192
-    body_bytes: int = 100 << 20  # as llama-server
-    head_s: float = 20.0
-    body_stall_s: float = 30.0
-    idle_s: float = 75.0
 
 
 class Owner(Protocol):
@@ -71,26 +53,10 @@ class ClientConnection(asyncio.Protocol):
         self._head = b""  # of an answer that has begun, until its first part
         self._ended = False  # the mark of its end is out
         self._request: Request | None = None
-        self._waiting: deque[Request] = deque()
+        self._reader = RequestReader(owner.limits)
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._lingering = False
-        self._reset()
-
-    def _reset(self) -> None:
-        self._parser = httptools.HttpRequestParser(self)
-        self._refusal: Refusal | None = None
-        self._fresh()
-
-    def _fresh(self) -> None:
-        self._target: list[bytes] = []
-        self._headers: dict[bytes, bytes] = {}
-        self._count = 0
-        self._size = 0
-        self._body: list[bytes] = []
-        self._body_bytes = 0
-        self._in_head = True
-        self._head_fed = 0
 
     # what the owner does
 
@@ -155,20 +121,17 @@ class ClientConnection(asyncio.Protocol):
         Without one, `check_deadline` closes the connection once it has been silent for RETIRE_S.
         """
         self.closing = True
-        if not self.busy and not self._mid_request() and not self._lingering:
+        if not self.busy and not self._reader.mid_request and not self._lingering:
             self.deadline = min(self.deadline, self.loop.time() + RETIRE_S)
 
     def check_deadline(self, now: float) -> None:
         """Close a connection that is idle or too slow. Called about once a second."""
         if self.busy or now < self.deadline or self.transport is None:
             return
-        if self._lingering or not self._mid_request():
+        if self._lingering or not self._reader.mid_request:
             self.transport.abort() if self._lingering else self.transport.close()
             return
         self._refuse(Refusal(status=408, code="request_timeout", message="the request came too slowly"))
-
-    def _mid_request(self) -> bool:
-        return bool(self._head_fed or self._target or self._headers or self._body)
 
     # asyncio
 
@@ -214,35 +177,33 @@ class ClientConnection(asyncio.Protocol):
     # reading
 
     def _feed(self, data: bytes) -> None:
-        limits = self.owner.limits
-        self.deadline = max(self.deadline, 0.0) if self._in_head else self.loop.time() + limits.body_stall_s
-        if self._in_head and not self._mid_request():
-            self.deadline = self.loop.time() + limits.head_s
-        if self._in_head:
-            self._head_fed += len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self.closing = True  # h2c and websockets are not spoken here; answered as HTTP/1.1, then closed
-        except httptools.HttpParserError as exc:
-            if self._refusal is None:
-                self._refusal = Refusal(status=400, code="bad_request", message=f"cannot read the request: {exc}")
-        if self._refusal is None and self._in_head and self._head_fed > limits.head_bytes + len(data):
-            self._refusal = Refusal(status=431, code="head_too_large", message="the request's head is too large")
+        reader, now = self._reader, self.loop.time()
+        if not reader.in_head:
+            self.deadline = now + reader.limits.body_stall_s
+        elif not reader.mid_request:
+            self.deadline = now + reader.limits.head_s
+        was_in_head = reader.in_head
+        reader.feed(data)
+        self.closing = self.closing or reader.upgrade  # answered as HTTP/1.1, then closed
+        if was_in_head and not reader.in_head:
+            self.deadline = now + reader.limits.body_stall_s
+        if reader.continues:
+            reader.continues = False
+            self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._next()
 
     def _next(self) -> None:
         if self.busy or self.transport is None:
             return
-        if self._waiting:
-            request = self._waiting.popleft()
+        if self._reader.requests:
+            request = self._reader.requests.popleft()
             self._request = request
             self.busy = True
             self.began = False
             self.bytes_out = 0
             self.owner.asked(self, request)
-        elif self._refusal is not None:
-            self._refuse(self._refusal)
+        elif self._reader.refusal is not None:
+            self._refuse(self._reader.refusal)
 
     def _refuse(self, refusal: Refusal) -> None:
         """Answer what is no proper request, then close; what the client still sends is read and thrown away."""
@@ -267,80 +228,6 @@ class ClientConnection(asyncio.Protocol):
         else:
             self.transport.close()
 
-    # httptools
-
-    def on_url(self, url: bytes) -> None:
-        self._target.append(url)
-        self._size += len(url)
-        if self._size > self.owner.limits.target_bytes:
-            self._stop(414, "uri_too_long", "the request's path is too long")
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        self._count += 1
-        self._size += len(name) + len(value)
-        limits = self.owner.limits
-        if self._count > limits.header_count or self._size > limits.head_bytes:
-            self._stop(431, "head_too_large", "the request's head is too large")
-        if name in ONCE and name in self._headers:
-            self._stop(400, "bad_request", f"the header {name.decode()} occurs twice")
-        self._headers[name] = value
-
-    def on_headers_complete(self) -> None:
-        self._in_head = False
-        headers = self._headers
-        length = headers.get(b"content-length")
-        coding = headers.get(b"transfer-encoding")
-        if self._parser.get_http_version() not in ("1.1", "1.0"):
-            self._stop(505, "http_version", "HTTP/1.1 is spoken here")
-        if self._parser.get_method() not in METHODS:
-            self._stop(501, "method", "this method is not known here")
-        if b"host" not in headers and self._parser.get_http_version() == "1.1":
-            self._stop(400, "bad_request", "the Host header is missing")
-        if coding is not None and (length is not None or coding.strip().lower() != b"chunked"):
-            self._stop(400, "bad_request", "only a chunked body, or one with a length, is accepted")
-        if headers.get(b"content-encoding", b"identity").lower() not in (b"identity", b""):
-            self._stop(415, "content_encoding", "compressed bodies are not accepted")
-        if length is not None and (not length.isdigit() or int(length) > self.owner.limits.body_bytes):
-            self._stop(413, "body_too_large", self._too_large())
-        if headers.get(b"expect", b"").lower() == b"100-continue" and self.transport is not None:
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self.deadline = self.loop.time() + self.owner.limits.body_stall_s
-
-    def on_body(self, data: bytes) -> None:
-        self._body.append(data)
-        self._body_bytes += len(data)
-        if self._body_bytes > self.owner.limits.body_bytes:
-            self._body.clear()
-            self._stop(413, "body_too_large", self._too_large())
-
-    def on_message_complete(self) -> None:
-        if self._refusal is not None:
-            return
-        raw = b"".join(self._target)
-        try:
-            url = httptools.parse_url(raw)
-            path = (url.path or b"/").decode("ascii")
-            query = (url.query or b"").decode("ascii")
-        except (httptools.HttpParserInvalidURLError, UnicodeDecodeError):
-            self._stop(400, "bad_request", "the request's path cannot be read")
-        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        old = self._parser.get_http_version() == "1.0"
-        request = Request(
-            method=self._parser.get_method().decode(), path=path, query=query, headers=self._headers, body=body,
-            keep_alive=self._parser.should_keep_alive() and not old, http_1_0=old,
-        )  # fmt: skip
-        self._waiting.append(request)
-        self._fresh()
-
-    def _stop(self, status: int, code: str, message: str) -> None:
-        """Refuse the request; raising makes the parser read no further."""
-        self._refusal = Refusal(status=status, code=code, message=message)
-        raise self._refusal
-
-    def _too_large(self) -> str:
-        return f"the body is larger than {self.owner.limits.body_bytes} bytes"
-
     # writing
 
     def _write_head(self, data: bytes) -> None:
@@ -363,17 +250,17 @@ class ClientConnection(asyncio.Protocol):
         self.deadline = self.loop.time() + (RETIRE_S if self.closing else self.owner.limits.idle_s)
         if not keep:
             self.closing = True
-            self._waiting.clear()
+            self._reader.requests.clear()
             if self.transport is not None:
                 self.transport.close()
             return
-        if self._waiting or self._held or self._refusal is not None:
+        if self._reader.requests or self._held or self._reader.refusal is not None:
             self.loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
         if self.transport is None or self.busy:
             return
-        if self._waiting:
+        if self._reader.requests:
             self._next()
             return
         held, self._held, self._held_bytes = self._held, [], 0

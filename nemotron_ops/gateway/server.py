@@ -19,10 +19,11 @@ from nemotron_ops.gateway import keystore, local, routes
 from nemotron_ops.gateway.books import Books
 from nemotron_ops.gateway.exchange import Exchange
 from nemotron_ops.gateway.headers import Request
-from nemotron_ops.gateway.http import ClientConnection, Limits
+from nemotron_ops.gateway.http import ClientConnection
 from nemotron_ops.gateway.keys import KeyRing, admit
 from nemotron_ops.gateway.options import Options
 from nemotron_ops.gateway.pool import Pool
+from nemotron_ops.gateway.reader import Limits
 from nemotron_ops.gateway.relay import Memory
 from nemotron_ops.gateway.replies import Refusal
 from nemotron_ops.gateway.routes import Api, Kind, Route, Scope

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemotron_ops.gateway.headers import Request
-from nemotron_ops.gateway.http import ClientConnection, Limits
+from nemotron_ops.gateway.http import ClientConnection
+from nemotron_ops.gateway.reader import Limits
 from nemotron_ops.gateway.replies import Refusal
 
 POST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
