@@ -56,7 +56,8 @@ def running(app: App, ids: list[str]) -> list[str]:
     """
     import psutil
 
-    places = {i: tuple(f"{p / i}/" for p in (app.layout.builds, app.layout.builds.resolve())) for i in ids}
+    folders = {i: app.layout.builds / i for i in ids}
+    places = {i: (f"{folder}/", f"{folder.resolve()}/") for i, folder in folders.items()}
     programs = [
         word
         for p in psutil.process_iter(["exe", "cmdline"])
