@@ -84,6 +84,9 @@ COSTS: Mapping[Backend, Cost] = {
     Backend.HIP: Cost(cpu_s=4000, disk_bytes=2 * GIB, job_bytes=3 * GIB // 2),
     Backend.CUDA: Cost(cpu_s=3500, disk_bytes=2 * GIB, job_bytes=5 * GIB // 4),
 }
+FURTHER_ARCH = (
+    0.6  # of the time for one architecture, for each one more (seven took 4.5 times as long; norm, mmq, fattn)
+)
 PORTABLE_CPU_S = 840.0  # 14 CPU variants of 16 files
 
 

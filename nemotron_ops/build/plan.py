@@ -85,6 +85,7 @@ def plan(
     cost = backends.COSTS[backend]
     jobs, jobs_why = choose_jobs(facts, cost.job_bytes, asked=options.jobs, busy=busy)
     cpu_s = cost.cpu_s + (backends.PORTABLE_CPU_S if options.portable else 0)
+    cpu_s += cost.cpu_s * backends.FURTHER_ARCH * max(0, len(archs) - 1)
     return BuildPlan(
         id=build_id(source, backend, cmake, toolset(compilers, choice), facts, portable=options.portable),
         source=source,

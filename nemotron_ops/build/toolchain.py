@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nemotron_ops.build import cuda, cuda_wheels, zig
 from nemotron_ops.build.plan import BuildPlan, cuda_root, found_tool
-from nemotron_ops.build.wheel_pins import cuda_folder, wheels_for, zig_folder
+from nemotron_ops.build.wheel_pins import Deb, Wheel, cuda_folder, cuda_part, debs_for, wheels_for, zig_folder
 from nemotron_ops.errors import HostError
 from nemotron_ops.host.facts import Facts, Tool
 from nemotron_ops.paths import Layout
@@ -53,6 +53,19 @@ def assemble(plan: BuildPlan, *, layout: Layout, facts: Facts, env: Mapping[str,
             layout.toolchains, version=cuda.dotted(plan.cuda.toolkit.version), machine=facts.machine, cache=cache,
             cc=plan.compilers.cc, env=env, report=report,
         )  # fmt: skip
+
+
+def to_download(plan: BuildPlan, *, layout: Layout, facts: Facts) -> tuple[Wheel | Deb, ...]:
+    """The files of private compilers that `assemble` would fetch for `plan`; none where they are assembled already."""
+    missing: list[Wheel | Deb] = []
+    zigs = wheels_for("zig", facts.system, facts.machine) if plan.compilers.from_wheel else ()
+    missing += [wheel for wheel in zigs if not (layout.toolchains / zig_folder(wheel)).is_dir()]
+    if plan.cuda and plan.cuda.toolkit.from_wheels:
+        version = cuda.dotted(plan.cuda.toolkit.version)
+        if not cuda_wheels.assembled(layout.toolchains, version, facts.machine):
+            what = cuda_part(version)
+            missing += [*wheels_for(what, "Linux", facts.machine), *debs_for(what, facts.machine)]
+    return tuple(missing)
 
 
 def outdated(toolchains: Path, facts: Facts) -> tuple[Path, ...]:

@@ -110,6 +110,7 @@ def show_plan(prepared: Prepared, ui: Ui, *, as_json: bool) -> None:
     from nemotron_ops.build.compiling import source_link
     from nemotron_ops.build.plan import compile_argv, configure_argv, plan_json
     from nemotron_ops.build.store import work_dir
+    from nemotron_ops.build.toolchain import to_download
     from nemotron_ops.ui import duration, size
 
     plan, layout, tools = prepared.plan, prepared.sources.layout, prepared.sources.facts.tools
@@ -119,8 +120,10 @@ def show_plan(prepared: Prepared, ui: Ui, *, as_json: bool) -> None:
         configure_argv(cmake, ninja, source_link(work), work, plan.cmake),
         compile_argv(ninja, work, plan.jobs, plan.targets),
     )
+    files = to_download(plan, layout=layout, facts=prepared.sources.facts)
     if as_json:
-        ui.json({**plan_json(plan), "source_notes": list(prepared.notes), "commands": [list(c) for c in commands]})
+        answer = {**plan_json(plan), "source_notes": list(prepared.notes), "commands": [list(c) for c in commands]}
+        ui.json({**answer, "downloads": [{"file": f.file, "bytes": f.size, "sha256": f.sha256} for f in files]})
         return
     rows: list[tuple[str, str]] = [
         ("id", plan.id),
@@ -133,6 +136,7 @@ def show_plan(prepared: Prepared, ui: Ui, *, as_json: bool) -> None:
     ]
     if plan.archs:
         rows.append(("architectures", f"{', '.join(plan.archs)} ({plan.archs_why})"))
+    rows += [("download", f"{f.file}, {size(f.size)}") for f in files]
     rows += [("note", note) for note in plan.notes]
     width = max(len(name) for name, _ in rows)
     for name, value in rows:

@@ -92,6 +92,11 @@ def test_cuda_12_for_an_older_driver_the_whole_command() -> None:
     ]  # fmt: skip
 
 
+def test_each_further_architecture_takes_longer() -> None:
+    one, two = (planned(H100, backend=Backend.CUDA, cuda_archs=archs).expected_s for archs in (("90",), ("89", "90")))
+    assert 1.5 < two / one < 1.7
+
+
 def test_metal_the_whole_command() -> None:
     assert configured(planned(MAC)) == [
         *ALWAYS, *STATIC, *NAMED, *chosen("METAL"), "-DGGML_METAL_EMBED_LIBRARY=ON", *GCC,

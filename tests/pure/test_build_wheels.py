@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,7 @@ from nemotron_ops.build.wheel_pins import Deb, cuda_folder, cuda_part, debs_for,
 from nemotron_ops.build.zig import write_wrapper
 from nemotron_ops.errors import HostError, SourceError
 from nemotron_ops.host import Facts
+from nemotron_ops.paths import Layout
 from nemotron_ops.progress import silent
 from tests.machines import H100, LAPTOP, MAC, SPARK, WHEELS
 from tests.pure.test_build_store import SOURCE
@@ -261,6 +263,23 @@ def test_a_disk_without_room_for_a_toolkit_is_refused_before_the_download(tmp_pa
         check_disk("zig", (replace(wheel, size=1 << 60),), **room, unpacked_factor=2)
     with pytest.raises(HostError, match=r"cannot assemble zig: .*toolchains has .* are needed"):
         check_disk("zig", (replace(wheel, size=1),), **room, unpacked_factor=1 << 60)
+
+
+def test_the_plan_knows_what_is_to_be_downloaded_and_what_is_here(layout: Layout) -> None:
+    def files(**options: Any) -> list[str]:
+        planned = plan(BuildOptions(**options), facts=H100, source=SOURCE, toolchains=layout.toolchains, env={})
+        return [part.file for part in toolchain.to_download(planned, layout=layout, facts=H100)]
+
+    assert files(backend=Backend.CPU) == []
+    assert len(files(backend=Backend.CPU, zig=True)) == 1
+    assert len(files(backend=Backend.CUDA, cuda_archs=("90",))) == len(PARTS["cuda13"])
+    old = files(backend=Backend.CUDA, cuda_archs=("70",))
+    assert len(old) == len(PARTS["cuda12"]) + 1
+    assert old[-1].endswith(".deb")
+    here = layout.toolchains / cuda_folder("12.4.1", "x86_64")
+    here.mkdir(parents=True)
+    (here / "complete.json").write_text("{}")
+    assert files(backend=Backend.CUDA, cuda_archs=("70",)) == []
 
 
 def test_toolchains_of_another_release_are_out_of_date(tmp_path: Path) -> None:
