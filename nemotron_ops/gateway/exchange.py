@@ -22,6 +22,7 @@ from nemotron_ops.gateway.affinity import prefixes
 from nemotron_ops.gateway.attempt import Connected, Lost, Outcome, Streamed, Whole, attempt
 from nemotron_ops.gateway.directory import Named
 from nemotron_ops.gateway.fold import Fold, fold_for
+from nemotron_ops.gateway.halfcall import HalfCall
 from nemotron_ops.gateway.headers import Request, client_patience_s, upstream_head
 from nemotron_ops.gateway.http import ClientConnection
 from nemotron_ops.gateway.keys import ANYONE, Key, may_use
@@ -34,6 +35,7 @@ from nemotron_ops.gateway.rewrite import Continuation
 from nemotron_ops.gateway.routes import Api, Kind, Route
 from nemotron_ops.gateway.steer import steer
 from nemotron_ops.gateway.upload import form_field
+from nemotron_ops.gateway.upstream import Upstream
 
 if TYPE_CHECKING:
     from nemotron_ops.gateway.server import Gateway
@@ -224,6 +226,8 @@ class Exchange:
     async def _attempt(self, prepared: Prepared) -> Outcome:
         self.tries += 1
         upstream = self.pool.upstreams[self.instance]
+        if self.recovery.half is not None:
+            prepared = await self._give_call(upstream, self.recovery.half, prepared)
         head = upstream_head(
             self.route.upstream, key=upstream.key, length=len(prepared.body),
             content_type=self.request.headers.get(b"content-type", b""),
@@ -231,6 +235,16 @@ class Exchange:
         connected = Connected()
         self.client.on_pause = connected.pause
         return await attempt(upstream, head, prepared.body, self.relay, on_connected=connected)
+
+    async def _give_call(self, upstream: Upstream, half: HalfCall, prepared: Prepared) -> Prepared:
+        """Let a tool call in progress go on where it was, if the model's template says how it is written."""
+        self.recovery.half = None
+        head = upstream_head("/apply-template", key=upstream.key, length=len(half.body), content_type=b"")
+        answer = await attempt(upstream, head, half.body, None, on_connected=Connected())
+        if self.relay is None or not isinstance(answer, Whole) or answer.status != 200:
+            return prepared
+        plan = self.recovery.go_on_with_call(self.relay, prepared.fields, half, answer.body)
+        return prepared if plan is None else replace(prepared, body=plan.body)
 
     def _after_loss(self, outcome: Lost | Whole | Streamed, prepared: Prepared) -> Prepared:
         """An instance did not answer: what to send to the next one. Raises Refusal if that makes no sense."""

@@ -1,9 +1,11 @@
 """What becomes of an answer that is cut off, or that ends without words. Pure.
 
-lost              nothing was seen: once more from the beginning; else the rest is asked for elsewhere
-came differently  the rest is asked for again, a few times
-refused           an engine would not go on from what was said: all is said again, the rest passed on
-without words     as the recipe says: words are asked for, once; else the end is sent, marked
+An answer of which nothing was seen is asked for once more from its beginning. Else its rest is asked for:
+
+    in a tool call    the call is given as the model's template writes it, and goes on; else it is made again
+    came differently  the rest is asked for again, a few times
+    refused           an engine would not go on from what was said: all is said again, only the rest is passed on
+    without words     as the recipe says: words are asked for, once; else the end is sent, marked
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from nemotron_ops.gateway import sse
+from nemotron_ops.gateway.halfcall import HalfCall, half_call, text_of_call
 from nemotron_ops.gateway.resume import TIMES_AGAIN, can_continue, continuation, replay
 from nemotron_ops.gateway.rewrite import Continuation, rewriter
 from nemotron_ops.gateway.routes import Api
@@ -41,6 +44,7 @@ class Recovery:
         self._differed = 0  # continuations that an engine refused, or that came out differently
         self._replays = False
         self._asked_for_words = False
+        self.half: HalfCall | None = None  # a tool call in progress that could go on
         self._watch: Watch | None = None
         self._wordless = b""  # the end of a stream that said nothing
 
@@ -87,7 +91,21 @@ class Recovery:
             return None
         closed = bool(self._wordless) or self.thoughts_over
         plan = continuation(self.api, fields, said, again=self._differed, closed=closed)
-        return replay(fields, said) if plan is not None and self._replays else plan
+        if plan is not None and self._replays:
+            return replay(fields, said)
+        self.half = half_call(said.calls) if plan is not None and not (self._differed or said.ending) else None
+        return plan
+
+    def go_on_with_call(self, relay: Relay, fields: Fields, half: HalfCall, answer: bytes) -> Continuation | None:
+        """The same with the call given as far as it went; `answer` is the template's. None if that cannot be."""
+        call = text_of_call(answer)
+        if call is None:
+            return None
+        plan = continuation(self.api, fields, said_in(relay.kept), call=call, tail=half.tail)
+        if plan is None or plan.anew:
+            return None
+        self.go_on(relay, plan)
+        return plan
 
     # without words
 

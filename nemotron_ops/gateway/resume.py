@@ -42,36 +42,48 @@ def can_continue(api: Api, fields: Fields) -> bool:
     return api not in (Api.COMPLETION, Api.NATIVE) or bytes(fields.get("prompt", b""))[:1] == b'"'
 
 
-def continuation(api: Api, fields: Fields, said: Said, *, again: int = 0, closed: bool = False) -> Continuation | None:
+def continuation(
+    api: Api,
+    fields: Fields,
+    said: Said,
+    *,
+    again: int = 0,
+    closed: bool = False,
+    call: str = "",
+    tail: str | None = None,
+) -> Continuation | None:
     """How to go on after `said`, or None if that cannot be done rightly.
 
-    `again`: how often it came out differently. `closed`: the thoughts are over, although nothing follows.
+    `again`: how often it came out differently. `closed`: the thoughts are over, although nothing follows. `call` and
+    `tail`: the text of a tool call in progress, and what the client has seen behind it.
     """
     if not can_continue(api, fields) or said.finished:
         return None
     changed = dict(fields)
     if again:
         _draw_anew(changed, again)
-    if not (said.reasoning or said.content) or _starts_anew(api, fields):
+    if not (said.reasoning or said.content or call) or _starts_anew(api, fields):
         return replay(changed, said)
-    _lower_limit(api, changed, said.tokens)
+    given = said.tokens + (said.call_tokens if call else 0)
+    _lower_limit(api, changed, given)
     if api in (Api.COMPLETION, Api.NATIVE):
         prompt = msgspec.json.decode(fields["prompt"], type=str)
         changed["prompt"] = _raw([prompt, *said.token_ids] if said.token_ids else prompt + said.content)
-        return Continuation(body=msgspec.json.encode(changed), said=said, prior_tokens=said.tokens)
+        return Continuation(body=msgspec.json.encode(changed), said=said, prior_tokens=given)
     name = "input" if api is Api.RESPONSES else "messages"
     if not _may_be_answered(turns := _turns(fields, name)):
         return replay(dict(fields), said)
     closed = closed or bool(said.content or said.calls)
-    changed[name] = _raw([*turns, *_beginning(api, said, closed=closed)])
+    changed[name] = _raw([*turns, *_beginning(api, said, call, closed=closed)])
     if api is Api.MESSAGES:  # here llama-server repeats what it is given (tools/server/server-schema.cpp:327, v0.5.0)
         return Continuation(
-            body=msgspec.json.encode(changed), said=said, prior_tokens=said.tokens,
+            body=msgspec.json.encode(changed), said=said, prior_tokens=given,
             skip_reasoning=said.reasoning, skip_content=said.content, closed=closed,
         )  # fmt: skip
     changed["add_generation_prompt"] = _raw(False)
     changed["continue_final_message"] = _raw("content" if closed else "reasoning_content")
-    return Continuation(body=msgspec.json.encode(changed), said=said, prior_tokens=said.tokens, closed=closed)
+    body = msgspec.json.encode(changed)
+    return Continuation(body=body, said=said, prior_tokens=given, closed=closed, tail=tail)
 
 
 def replay(fields: Fields, said: Said) -> Continuation:
@@ -119,26 +131,26 @@ def _may_be_answered(turns: list[Any]) -> bool:
     return last.get("role", "assistant") != "assistant" or last.get("type") == "function_call_output"
 
 
-def _beginning(api: Api, said: Said, *, closed: bool) -> list[dict[str, Any]]:
+def _beginning(api: Api, said: Said, call: str, *, closed: bool) -> list[dict[str, Any]]:
     """What was said as the beginning of the answer, as `api` writes it."""
-    thoughts = said.reasoning
+    thoughts, words = said.reasoning, said.content + call
     if closed and thoughts.endswith("\n"):
         thoughts = thoughts[:-1]  # Nemotron's template ends a closed thought with a line end of its own
     match api:
         case Api.MESSAGES:
             blocks = [{"type": "thinking", "thinking": thoughts}] if thoughts else []
             if closed:  # an empty text, too, says that the thoughts are over
-                blocks.append({"type": "text", "text": said.content})
+                blocks.append({"type": "text", "text": words})
             return [{"role": "assistant", "content": blocks}]
         case Api.RESPONSES:
             text = {"type": "reasoning_text", "text": thoughts}
             items: list[dict[str, Any]] = [{"type": "reasoning", "summary": [], "content": [text]}] if thoughts else []
-            if said.content or not items:
-                text = {"type": "output_text", "text": said.content}
+            if words or not items:
+                text = {"type": "output_text", "text": words}
                 items.append({"type": "message", "role": "assistant", "content": [text]})
             return items
         case _:
-            message = {"role": "assistant", "content": said.content}
+            message = {"role": "assistant", "content": words}
             return [{**message, "reasoning_content": thoughts} if thoughts else message]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from nemotron_ops.gateway import sse
 from nemotron_ops.gateway.routes import Api
 from nemotron_ops.gateway.said import Said, event_key
-from nemotron_ops.gateway.unseen import Unseen
+from nemotron_ops.gateway.unseen import Diverged, Unseen
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,6 +26,7 @@ class Continuation:
     prior_tokens: int = 0  # of what is given as the beginning of the answer
     anew: bool = False  # nothing is given: all is said again
     closed: bool = False  # no thoughts can follow
+    tail: str | None = None  # calls are given, but for this end of the last one
 
 
 def rewriter(api: Api, plan: Continuation) -> Rewriter:
@@ -46,8 +47,9 @@ class Rewriter:
         self.said = plan.said
         self.prior = plan.prior_tokens
         self.unseen = Unseen(
-            plan.said, skip_reasoning=plan.skip_reasoning, skip_content=plan.skip_content, closed=plan.closed
-        )
+            plan.said, skip_reasoning=plan.skip_reasoning, skip_content=plan.skip_content, closed=plan.closed,
+            tail=plan.tail,
+        )  # fmt: skip
         self.sequence = plan.said.sequence
 
     def __call__(self, blob: bytes) -> bytes:
@@ -101,7 +103,7 @@ class Rewriter:
 
     def _choice(self, choice: dict[str, Any]) -> bool:
         """Take what was seen out of a choice; returns whether something is left."""
-        finish = bool(choice.get("finish_reason"))
+        finish = choice.get("finish_reason")
         if "text" in choice:
             choice["text"] = self.unseen.text(choice["text"] or "")
         delta = choice.get("delta") or {}
@@ -113,10 +115,10 @@ class Rewriter:
         if "tool_calls" in delta:
             delta["tool_calls"] = [call for call in delta["tool_calls"] if self._call(call)]
         if finish:
-            self.unseen.end()
+            self.unseen.end(called=finish == "tool_calls")
         if "delta" in choice:
             choice["delta"] = {k: v for k, v in delta.items() if v}
-        return finish or bool(choice.get("text") or choice.get("delta"))
+        return bool(finish or choice.get("text") or choice.get("delta"))
 
     def _call(self, call: dict[str, Any]) -> bool:
         index, function = int(call.get("index", 0)), call.get("function") or {}
@@ -149,7 +151,7 @@ class MessagesRewriter(Rewriter):
             if value["type"] == "content_block_delta" and not self._delta(value["delta"], self._call_of.get(new, 0)):
                 return False
         if value["type"] == "message_delta":
-            self.unseen.end()
+            self.unseen.end(called=value["delta"].get("stop_reason") == "tool_use")
         self.count(value.get("usage"), "input_tokens", "output_tokens")
         return event_key(value) not in self.said.seen
 
@@ -236,6 +238,8 @@ class ResponsesRewriter(Rewriter):
             call = self._call_of.get(item["id"], len(self.said.calls))
             if call < len(self.said.calls):
                 item["id"], item["call_id"] = self.said.calls[call].id, self.said.calls[call].call_id
+                if item.get("arguments") != self.unseen.calls[call]:
+                    raise Diverged
             return
         item["id"] = self._known(item["id"], item["type"])
         text = {"reasoning": self.unseen.reasoning, "message": self.unseen.content}.get(item["type"])

@@ -39,6 +39,7 @@ class Said:
     first: dict[str, Any] = field(default_factory=dict)  # the first event
     sequence: int = -1  # the last `sequence_number`
     tokens: int = 0  # about: one per event with text
+    call_tokens: int = 0  # the same of calls
     token_ids: list[int] | None = field(default_factory=list)  # of `content`; None where some are not known
     thought_out: bool = False  # the thoughts are closed
     ending: bool = False  # the end has begun: nothing more may be said
@@ -48,7 +49,7 @@ class Said:
         """Add one event."""
         self.first = self.first or value
         self.sequence = value.get("sequence_number", self.sequence)
-        before = len(self.content) + len(self.reasoning)
+        before, called = len(self.content) + len(self.reasoning), self._call_length()
         if "choices" in value:
             for choice in value["choices"]:
                 self._take_choice(choice)
@@ -59,6 +60,10 @@ class Said:
         elif "content" in value:
             self._take_native(value)
         self.tokens += len(self.content) + len(self.reasoning) > before
+        self.call_tokens += self._call_length() > called
+
+    def _call_length(self) -> int:
+        return sum(len(call.name) + len(call.arguments) for call in self.calls)
 
     def _take_choice(self, choice: Mapping[str, Any]) -> None:
         self.content += choice.get("text") or ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import msgspec
 
 from nemotron_ops.gateway.said import Said
 
@@ -14,15 +14,25 @@ class Diverged(Exception):
 class Unseen:
     """Takes the parts of a continuation in their order; gives back what is new of each.
 
-    `skip_reasoning` and `skip_content` are what will be repeated; tool calls are always made again.
+    `skip_reasoning` and `skip_content` are what will be repeated. Tool calls are made again, unless there is a `tail`:
+    then they go on before that end of the last one.
     """
 
-    def __init__(self, said: Said, *, skip_reasoning: str, skip_content: str, closed: bool = False) -> None:
+    def __init__(
+        self, said: Said, *, skip_reasoning: str, skip_content: str, closed: bool = False, tail: str | None = None
+    ) -> None:
         self.reasoning = said.reasoning  # all of it, as the client will have it
         self.content = said.content
+        self.calls = [call.arguments for call in said.calls]  # of each call that the client has begun to read
+        self._names = [call.name for call in said.calls]
         self._skip_reasoning = skip_reasoning
         self._skip_content = skip_content
-        self._calls = [replace(call) for call in said.calls]  # what is left to repeat of each
+        self._skip_calls = list(self.calls)
+        self._unnamed = set(range(len(said.calls)))
+        if tail is not None:
+            self._skip_calls = [*([""] * (len(said.calls) - 1)), tail]
+            self._unnamed = set()
+        self._goes_on = tail is not None
         self._silent = said.ending
         self._thought_out = closed or said.thought_out or bool(said.content or said.calls)
 
@@ -38,7 +48,7 @@ class Unseen:
     def text(self, text: str) -> str:
         """Text of the answer. Raises Diverged."""
         left, self._skip_content = _unseen(text, self._skip_content)
-        if self._silent or any(call.name or call.arguments for call in self._calls):
+        if self._silent or self._owes_calls():
             _must_be_blank(left)
             return ""
         self.content += left
@@ -46,30 +56,36 @@ class Unseen:
 
     def name(self, index: int, name: str) -> bool:
         """A tool call's name; returns whether it is new. Raises Diverged."""
-        if index >= len(self._calls):
+        if index >= len(self._names):
             if self._silent:
                 raise Diverged
             return True
-        if name != self._calls[index].name:
+        if name != self._names[index]:
             raise Diverged
-        self._calls[index].name = ""
+        self._unnamed.discard(index)
         return False
 
     def arguments(self, index: int, text: str) -> str:
         """A piece of a tool call's arguments. Raises Diverged."""
-        if index >= len(self._calls):
+        if index >= len(self.calls):
             return text
-        call = self._calls[index]
-        left, call.arguments = _unseen(text, call.arguments)
+        left, self._skip_calls[index] = _unseen(text, self._skip_calls[index])
         if self._silent:
             _must_be_blank(left)
+        self.calls[index] += left
         return left
 
-    def end(self) -> None:
-        """The answer is over. Raises Diverged if it did not repeat all that the client has seen."""
+    def end(self, *, called: bool = True) -> None:
+        """The answer is over. Raises Diverged if it did not repeat all that the client has seen.
+
+        `called`: it says itself that its calls are whole.
+        """
         _must_be_blank(self._skip_content + self._skip_reasoning)
-        if any(call.name or call.arguments for call in self._calls):
+        if self._owes_calls() or (self._goes_on and called and not all(map(_is_json, self.calls))):
             raise Diverged
+
+    def _owes_calls(self) -> bool:
+        return bool(self._unnamed) or any(self._skip_calls)
 
 
 def _unseen(text: str, seen: str) -> tuple[str, str]:
@@ -88,3 +104,11 @@ def _unseen(text: str, seen: str) -> tuple[str, str]:
 def _must_be_blank(text: str) -> None:
     if text.strip():
         raise Diverged
+
+
+def _is_json(text: str) -> bool:
+    try:
+        msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return False
+    return True
