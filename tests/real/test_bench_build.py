@@ -17,10 +17,10 @@ pytestmark = pytest.mark.real
 
 def test_plain_cmake_and_ours_are_timed_side_by_side(tmp_path: Path, llama_bin: Path) -> None:
     tree = write_tree(tmp_path / "src", real=llama_bin, ledger=tmp_path / "ledger")
+    root = Path(__file__).parents[2]
     argv = [sys.executable, "bench/build.py", "--source", str(tree), "--jobs", "1", "--quick"]
-    done = subprocess.run(
-        argv, env={**os.environ, "PYTHONPATH": os.getcwd()}, capture_output=True, text=True, check=False
-    )
+    env = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run(argv, cwd=root, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["case"] for row in rows] == ["cold", "again"]
