@@ -171,8 +171,8 @@ def _responses_item(kind: str, prefix: str, delta: str, parts: tuple[str, ...], 
 CALL = ("{", '"city":"', "Oslo", '"', "}")
 
 
-def call_events(api: str, arguments: tuple[str, ...] = CALL, name: str = "get_weather") -> list[bytes]:
-    """A whole stream of `api` that is one tool call."""
+def call_events(api: str, arguments: tuple[str, ...] = CALL, name: str = "get_weather", given: str = "") -> list[bytes]:
+    """A whole stream of `api` that is one tool call; what is `given` of its arguments is in a response's end only."""
     new = next(_ids)
     if api == "chat":
         first = {"index": 0, "id": f"id{new}", "type": "function", "function": {"name": name}}
@@ -191,7 +191,7 @@ def call_events(api: str, arguments: tuple[str, ...] = CALL, name: str = "get_we
     item = {"id": f"fc_{new}", "call_id": f"call_{new}", "name": name, "type": "function_call"}
     added = {"type": "response.output_item.added", "item": {**item, "arguments": "", "status": "in_progress"}}
     delta = {"type": "response.function_call_arguments.delta", "item_id": item["id"]}
-    whole = {**item, "arguments": "".join(arguments), "status": "completed"}
+    whole = {**item, "arguments": given + "".join(arguments), "status": "completed"}
     done = {"type": "response.output_item.done", "item": whole}
     return _responses(([added, *({**delta, "delta": part} for part in arguments)], [done], [whole]))
 

@@ -121,6 +121,39 @@ def test_a_tool_call_in_progress_is_made_again_and_goes_on_under_its_id(
 
 
 @pytest.mark.parametrize("api", CALLING)
+def test_a_tool_call_in_progress_goes_on_where_the_template_says_how_it_is_written(
+    stage: Stage, engines: Callable[..., list[ScriptedEngine]], api: str
+) -> None:
+    def goes_on(s: socket.socket, request: Heard) -> None:
+        if request.path == "/apply-template":
+            message = request.json["messages"][1]
+            written = message["tool_calls"][0]["function"]["arguments"]
+            body = json.dumps({"prompt": f"<start>{message['content']}<call>{written}</call>"}).encode()
+            s.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        elif api == "messages":  # repeats what it is given
+            s.sendall(STREAM_HEAD + b"".join(map(chunk, call_events(api))) + b"0\r\n\r\n")
+        else:
+            rest = call_events(api, ("o", '"', "}"), given='{"city":"Osl')
+            s.sendall(STREAM_HEAD + b"".join(map(chunk, rest)) + b"0\r\n\r\n")
+
+    def dies(s: socket.socket, request: Heard) -> None:
+        begun = call_events(api, ("{", '"city":"', "Osl"))
+        s.sendall(STREAM_HEAD + b"".join(map(chunk, begun[: HEADS_OF_CALLS[api] + 3])))
+
+    bad, good = engines(dies, goes_on)
+    stage.prefer(bad.name, good.name)
+    with open_request(stage, APIS[api], body_of(api, stream=True) | {"tools": []}) as answer:
+        raw = answer.rest()
+    assert not answer.broken
+    assert [heard.path for heard in good.heard] == ["/apply-template", APIS[api]]
+    assert '<call>{"city":"Osl' in json.dumps(good.heard[1].json).replace('\\"', '"')
+    assert put_together(raw) == put_together(b"".join(call_events(api)).replace(b'"engine"', b'"org/m"'))
+
+
+HEADS_OF_CALLS = {"chat": 2, "messages": 2, "responses": 3}  # events before the first of the arguments
+
+
+@pytest.mark.parametrize("api", CALLING)
 @pytest.mark.parametrize("right", [True, False], ids=["and-then-right", "and-never-right"])
 def test_a_tool_call_that_comes_out_differently_is_made_once_more(
     stage: Stage, engines: Callable[..., list[ScriptedEngine]], api: str, right: bool

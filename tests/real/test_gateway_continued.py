@@ -16,7 +16,7 @@ import openai
 import pytest
 
 from nemotron_ops.supervisor.snapshot import State
-from tests.gateway_engine import read_request
+from tests.gateway_engine import Heard, read_request
 from tests.gateway_stage import Stage, open_request, real_gateway
 from tests.gateway_streams import put_together
 
@@ -73,6 +73,33 @@ class Dying(threading.Thread):
                 seen += part
                 s.sendall(part)
             self.last_act()
+
+
+class Overhearing(threading.Thread):
+    """Stands before a real llama-server, remembers what it is asked, and passes everything on."""
+
+    def __init__(self, path: Path, real: Path) -> None:
+        super().__init__(daemon=True)
+        self.real = real
+        self.heard: list[Heard] = []
+        self.server = socket.socket(socket.AF_UNIX)
+        self.server.bind(str(path))
+        self.server.listen()
+
+    def run(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                s, _ = self.server.accept()
+                with s, socket.socket(socket.AF_UNIX) as engine:
+                    request = read_request(s)
+                    assert request is not None
+                    self.heard.append(request)
+                    engine.connect(str(self.real))
+                    head = "".join(f"{k}: {v}\r\n" for k, v in request.headers.items())
+                    engine.sendall(f"POST {request.path} HTTP/1.1\r\nConnection: close\r\n{head}\r\n".encode())
+                    engine.sendall(request.body)
+                    while part := engine.recv(65536):
+                        s.sendall(part)
 
 
 @contextlib.contextmanager
@@ -149,6 +176,41 @@ def test_tokens_are_those_of_the_whole_answer(stage: Stage, tmp_path: Path, kind
     expected = tokens()
     with dying(stage, tmp_path, 8):
         assert abs(tokens() - expected) <= 2  # those without text of their own are not counted again
+
+
+@pytest.mark.parametrize("kind", ["chat, tool call", "responses, tool call", "messages, tool call"])
+def test_a_call_that_was_half_written_goes_on_from_there(stage: Stage, tmp_path: Path, kind: str) -> None:
+    path, body = KINDS[kind]
+    body = {"model": "tiny", "stream": True, "temperature": 0, **body}
+
+    def ask() -> list[Any]:
+        with open_request(stage, path, body) as answer:
+            raw = answer.rest()
+        assert not answer.broken, raw
+        return put_together(raw)
+
+    expected = ask()
+    (engine,) = stage.engines
+    with open_request(stage, path, body) as answer:
+        answer.until(b"Oslo")
+        up_to_text = answer.data[: answer.data.index(b"Oslo")].count(b"data: ")
+    overhearing = Overhearing(tmp_path / "o.sock", engine.socket)
+    overhearing.start()
+    dead = Dying(tmp_path / "d.sock", engine.socket, up_to_text + 1, lambda: None)
+    dead.start()
+    one = engine.view(name="tiny-dying", socket=str(tmp_path / "d.sock"))
+    other = engine.view(name="tiny-other", socket=str(tmp_path / "o.sock"))
+    stage.control.show(instances=(one, other))
+    stage.settle()
+    try:
+        assert ask() == expected
+    finally:
+        overhearing.server.close()
+        dead.server.close()
+        stage.control.show(instances=(engine.view(pid=stage.control.snapshot.serial),))
+        stage.settle()
+    assert [heard.path for heard in overhearing.heard] == ["/apply-template", path]
+    assert "<function=get_weather>\\n<parameter=city>\\nOslo" in overhearing.heard[1].body.decode()
 
 
 # kill -9
