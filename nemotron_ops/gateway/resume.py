@@ -10,9 +10,9 @@ What the client has seen is the beginning of an answer. Another llama-server is 
               the rest is passed on.
 
 llama-server refuses to continue a message with tool calls. A call in progress is given as text, as the model's template
-writes it (halfcall.py), or what was said before it is given and the call is made again. Made again until it begins as the
-client has seen it, it is a draw from just those calls that the model could have made (rejection sampling); what never
-begins so ends in an error.
+writes it (halfcall.py), or what was said before it is given and the call is made again. Made again until it begins as
+the client has seen it, it is a draw from just those calls that the model could have made (rejection sampling); what
+never begins so ends in an error.
 
 Not continued are streams of several choices, with log probabilities, and what is longer than what is kept of it.
 """
