@@ -30,7 +30,7 @@ from nemotron_ops.gateway.fields import allowed
 from nemotron_ops.gateway.openapi import describe
 from nemotron_ops.gateway.routes import MODEL_ROUTE, ROUTES, Api, Route
 from nemotron_ops.supervisor.snapshot import ModelView
-from tests.gateway_engine import Heard, ScriptedEngine, api_of, chunk, events
+from tests.gateway_engine import Heard, ScriptedEngine, chunk, events
 from tests.gateway_stage import Stage, gateway
 
 pytestmark = pytest.mark.process
@@ -39,7 +39,11 @@ CONFORMS = [
     status_code_conformance, content_type_conformance, response_schema_conformance, response_headers_conformance,
 ]  # fmt: skip
 EXAMPLES = settings(
-    max_examples=5, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    max_examples=5,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
 )
 MESSAGE = {"role": "assistant", "content": "four"}
 TOP = {"id": "x", "created": 1, "model": "engine"}
@@ -68,6 +72,10 @@ ANSWERS: dict[str, Any] = {
     "/lora-adapters": [],
 }  # fmt: skip
 NATIVE = {"content": "four", "stop": True, "model": "engine"}
+STREAMS = {
+    "/v1/chat/completions": "chat", "/v1/completions": "completion", "/v1/responses": "responses",
+    "/v1/messages": "messages", "/completion": "native", "/completions": "native", "/infill": "native",
+}  # fmt: skip
 STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
@@ -87,10 +95,8 @@ def agreeable(s: socket.socket, request: Heard) -> None:
     path = request.path.partition("?")[0]
     if path == "/metrics":
         s.sendall(whole(200, b"llamacpp:requests_processing 0\n", "text/plain; version=0.0.4"))
-    elif b'"stream":true' in request.body and (path in ("/completion", "/completions", "/infill") or path in ANSWERS):
-        s.sendall(
-            STREAM + b"".join(map(chunk, events("native" if path not in ANSWERS else api_of(request)))) + b"0\r\n\r\n"
-        )
+    elif path in STREAMS and request.json.get("stream") is True:
+        s.sendall(STREAM + b"".join(map(chunk, events(STREAMS[path]))) + b"0\r\n\r\n")
     else:
         s.sendall(whole(200, ANSWERS.get(path, NATIVE)))
 

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable
 
 import openai
@@ -44,6 +45,18 @@ def test_the_exact_answer_comes_whole_with_its_reasoning_apart(client: openai.Op
     assert message.reasoning_content == reasoning  # type: ignore[attr-defined]
     assert answer.choices[0].finish_reason == "stop"
     assert answer.model == "tiny"
+
+
+def test_metrics_show_memory_as_planned_and_as_it_is_and_the_context_that_slots_share(tiny: Served) -> None:
+    with urllib.request.urlopen(tiny.url.removesuffix("/v1") + "/metrics", timeout=30) as answer:
+        lines = dict(line.rsplit(" ", 1) for line in answer.read().decode().splitlines() if line[0] != "#")
+    own = 'instance="tiny-0",model="tiny"'
+    planned = float(lines[f'nemotron_ops_instance_memory_planned_bytes{{device="host",{own}}}'])
+    used = float(lines[f'nemotron_ops_instance_memory_used_bytes{{device="host",{own}}}'])
+    assert planned > 1 << 20
+    assert used > 1 << 20
+    assert float(lines[f"nemotron_ops_instance_reserved_tokens{{{own}}}"]) == 0
+    assert float(lines[f"nemotron_ops_instance_context_tokens{{{own}}}"]) == 4096
 
 
 def test_the_exact_answer_comes_as_a_stream_of_tokens(client: openai.OpenAI) -> None:
