@@ -73,8 +73,8 @@ class Host:
         self.control("start")
 
     def _link(self, state: str) -> None:
-        veth = (self.ssh_config.parent / "veth").read_text().strip()
-        subprocess.run(["ip", "link", "set", veth, state], check=True, timeout=30)
+        """The host's own end of the wire: at this end, packets would look for another way out of the machine."""
+        subprocess.run(["ip", "-n", f"nmt-{self.name}", "link", "set", "eth0", state], check=True, timeout=30)
 
     def pids(self, pattern: str) -> list[str]:
         return self.ssh(f"pgrep -f {pattern!r} || true").split()

@@ -103,16 +103,6 @@ def test_a_dry_run_changes_nothing(host: Host, laptop: Laptop) -> None:
     assert host.ssh(f"find {ROOT} -maxdepth 2 | sort", user="deploy") == before
 
 
-def test_a_recipe_of_the_users_own_hides_the_shipped_one_only_as_long_as_it_is_deployed(
-    host: Host, laptop: Laptop
-) -> None:
-    (laptop.home / "config/recipes/tiny.toml").unlink(missing_ok=True)
-    laptop.run("deploy", target(host), "-r", "tiny", "--in-place", "--yes")
-    assert "made on the spot" in laptop.run("deploy", "exec", target(host), "recipes", "show", "tiny").stdout
-    laptop.run("deploy", "rollback", target(host))
-    assert "with 2 slots" in recipes(host)
-
-
 def test_chat_reaches_the_target_through_ssh(host: Host, laptop: Laptop) -> None:
     said = laptop.run("chat", "tiny", "--target", target(host), "--once", "What is 2 + 2?", "--json").stdout
     assert json.loads(said)["content"] == "2 + 2 = 4."

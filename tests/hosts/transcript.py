@@ -22,11 +22,12 @@ FENCE = "```"
 # progress, which depends on how fast things go; the plan, which the steps repeat; what programs of a target say
 PASSING = re.compile(
     r"send |bundle|fetching wheels|  \w+: |nemotron-ops\.service: |[\w-]+:   (?!ready|nothing)|\s*$|made "
-    r"|.* is here: nothing to fetch"
+    r"|.* is here: nothing to fetch|.* requests in flight$"
 )
 WORDS = (
     (re.compile(r"\bpid(\s+)\d+"), r"pid\1PID"),
     (re.compile(r"\b\d+\.\d+\.\d+-[0-9a-f]{10}\b"), "RELEASE         "),  # as wide, for tables
+    (re.compile(r"\bRELEASE +->"), "RELEASE ->"),
     (re.compile(r"\bnemotron-ops \d+\.\d+\.\d+\S*"), "nemotron-ops VERSION"),
     (re.compile(r"\[\d+ tokens, [^]]*\]"), "[… tokens, … tokens/s]"),
     (re.compile(r"\bnok-[\w-]+"), "nok-…"),

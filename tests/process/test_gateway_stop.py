@@ -12,8 +12,8 @@ import pytest
 
 from nemotron_ops.supervisor.snapshot import ModelView
 from tests.gateway_engine import ScriptedEngine, first_then, hangs_after, pauses_after, well
-from tests.gateway_stage import Stage, gateway, open_request
 from tests.gateway_stage import Answer as Read
+from tests.gateway_stage import Stage, gateway, open_request
 
 pytestmark = pytest.mark.process
 CHAT = "/v1/chat/completions"
