@@ -144,7 +144,8 @@ def test_a_request_is_a_span_in_its_clients_trace(
         "gen_ai.operation.name": "chat", "gen_ai.provider.name": "llama.cpp", "gen_ai.request.model": "m:calm",
         "gen_ai.response.model": "m", "gen_ai.request.stream": False, "gen_ai.usage.input_tokens": 10,
         "gen_ai.usage.cache_read.input_tokens": 0, "gen_ai.usage.output_tokens": 5, "nemotron_ops.request_id": "whole",
-        "nemotron_ops.key": "anyone", "nemotron_ops.tries": 1, "nemotron_ops.resumed": False, "nemotron_ops.instance": "m-0",
+        "nemotron_ops.key": "anyone", "nemotron_ops.tries": 1, "nemotron_ops.resumed": False,
+        "nemotron_ops.instance": "m-0",
     }  # fmt: skip
     assert [e.name for e in span.events] == ["nemotron_ops.first_token"]
     assert receiver.resource()["service.name"] == "nemotron-ops"
