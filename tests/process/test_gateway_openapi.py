@@ -95,7 +95,7 @@ def agreeable(s: socket.socket, request: Heard) -> None:
     path = request.path.partition("?")[0]
     if path == "/metrics":
         s.sendall(whole(200, b"llamacpp:requests_processing 0\n", "text/plain; version=0.0.4"))
-    elif path in STREAMS and request.json.get("stream") is True:
+    elif path in STREAMS and json.loads(request.body, parse_int=float).get("stream") is True:
         s.sendall(STREAM + b"".join(map(chunk, events(STREAMS[path]))) + b"0\r\n\r\n")
     else:
         s.sendall(whole(200, ANSWERS.get(path, NATIVE)))
