@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -203,12 +204,17 @@ def uninstall(system: bool | None, purge: bool, dry_run: bool, as_json: bool) ->
 
 @service.command("check-gpu")
 @click.argument("kind", type=click.Choice(["cuda", "hip", "vulkan"]))
+@click.option("--within", "within_s", type=float, default=0.0, help="Seconds to wait for it.")
 @json_option
-def check_gpu(kind: str, as_json: bool) -> None:
+def check_gpu(kind: str, within_s: float, as_json: bool) -> None:
     """Fail if the GPU that the service is meant for is not there (yet). Units run this before each start."""
     from nemotron_ops.service.gpu import missing_nodes
 
-    lacking = missing_nodes(kind, present=lambda pattern: any(Path("/").glob(pattern.lstrip("/"))))
+    deadline = time.monotonic() + within_s
+    while lacking := missing_nodes(kind, present=lambda pattern: any(Path("/").glob(pattern.lstrip("/")))):
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(0.5)
     if as_json:
         App().ui.json({"kind": kind, "missing": lacking})
     if lacking:

@@ -31,6 +31,8 @@ RESUME = f"{NAME}-resume.service"
 USER = "nemotron"
 CREDENTIALS = "/etc/nemotron-ops/credentials"
 
+GPU_WAIT_S = 30  # longer than StartLimitIntervalSec / StartLimitBurst: so waiting for a driver never uses up the starts
+
 # exit codes (errors.py) that another start cannot cure: usage, recipe, model, fit, listening side
 HOPELESS = (2, 3, 7, 8, 11)
 
@@ -228,8 +230,8 @@ def _service_section(spec: ServiceSpec) -> str:
     lines = ["[Service]", "Type=notify", "NotifyAccess=main"]
     if spec.gpu:
         lines += [
-            "# fails, and is retried, until the GPU is there: never a service that silently runs on the CPU",
-            f"ExecStartPre={command((spec.program, 'service', 'check-gpu', spec.gpu))}",
+            "# waits for the GPU, and is retried until it is there: never a service that silently runs on the CPU",
+            f"ExecStartPre={command((spec.program, 'service', 'check-gpu', spec.gpu, '--within', str(GPU_WAIT_S)))}",
         ]
     lines += [f"ExecStart={command(serve_argv(spec))}", "ExecReload=/bin/kill -HUP $MAINPID"]
     if spec.system:

@@ -229,6 +229,24 @@ def test_the_installed_units_are_without_a_warning_and_as_tight_as_they_were_mad
     host.ssh("systemd-analyze security --no-pager --threshold=13 nemotron-ops.service")
 
 
+@fault("the GPU's driver is late at boot", "the service waits for it, and nothing runs on the CPU meanwhile")
+def test_a_service_for_a_gpu_waits_for_its_device_nodes(host: Host, eventually: Eventually) -> None:
+    """Plain files in the place of the nodes: what is shown is the waiting, and that the GPU's sandbox serves."""
+    nodes = "/dev/nvidia0 /dev/nvidia-uvm"
+    host.ssh("systemctl stop nemotron-ops.socket nemotron-ops")
+    host.ssh(
+        f"{PROGRAM} service install tiny --gpu cuda --no-fetch --no-start; systemctl start --no-block nemotron-ops"
+    )
+    eventually(lambda: host.ssh("systemctl show -P SubState nemotron-ops") == "start-pre")
+    assert (host.pids(ENGINE), host.pids(SUPERVISOR)) == ([], [])
+    host.ssh(f"touch {nodes}")
+    eventually(lambda: host.ssh("systemctl is-active nemotron-ops || true") == "active")
+    assert host.ask() == "2 + 2 = 4."
+    assert host.ssh("systemctl show -P DevicePolicy nemotron-ops") == "closed"
+    host.ssh(f"rm {nodes}; {PROGRAM} service install tiny --gpu none --no-fetch")
+    assert host.ask() == "2 + 2 = 4."
+
+
 @fault("`service upgrade`", "the new program takes over; the model stays loaded")
 def test_an_upgrade_in_place_keeps_the_model(host: Host) -> None:
     before = engine(host)

@@ -21,6 +21,7 @@ from nemotron_ops.service.granted import withheld
 from nemotron_ops.service.install import check_possible, place_for
 from nemotron_ops.service.systemd import parse_status
 from nemotron_ops.service.units import (
+    GPU_WAIT_S,
     SERVICE,
     Scope,
     ServiceSpec,
@@ -202,6 +203,13 @@ def test_a_gpu_counts_as_there_when_every_need_has_a_node() -> None:
     assert on("/dev/nvidia[0-9]*") == ("/dev/nvidia-uvm",)
     assert on("/dev/dxg") == ()
     assert on() == ("/dev/nvidia[0-9]*", "/dev/nvidia-uvm")
+
+
+def test_waiting_for_a_driver_never_uses_up_the_starts() -> None:
+    text = unit_files(SPECS["system-cuda-guide"])[SERVICE]
+    assert "StartLimitIntervalSec=10min\nStartLimitBurst=30\n" in text
+    assert f"check-gpu cuda --within {GPU_WAIT_S}\n" in text
+    assert GPU_WAIT_S + 1 > 10 * 60 / 30  # and a second from one start to the next
 
 
 def test_the_answer_of_systemctl_show_is_understood() -> None:
