@@ -126,6 +126,19 @@ def test_every_package_in_the_table_is_pinned_by_hash() -> None:
     assert PINS.package(*PINS.fallback).commit
 
 
+def test_the_pinned_release_and_its_stand_in_have_their_numbers() -> None:
+    release = known(Origin(kind=SourceKind.GIT, place=GITHUB, ref=PINS.tag), PINS, {f"{GITHUB} {PINS.tag}": "a" * 40})
+    stand_in = known(STAND_IN, PINS, {})
+    assert release is not None
+    assert stand_in is not None
+    assert 0 < release.number < stand_in.number  # the package was made a little after the release
+
+
+def test_a_build_number_leads_to_the_package_that_carries_it() -> None:
+    origins = order(BuildRequest(ref="b10454"), PINS)
+    assert [o.ref for o in origins] == ["b10454", "0.3.35"]
+
+
 def test_an_annotated_tag_means_the_commit_it_names() -> None:
     listing = "1111\trefs/tags/v0.5.0\n2222\trefs/tags/v0.5.0^{}\n3333\trefs/heads/v0.5.0\n"
     assert pick_commit(listing, "v0.5.0") == "2222"
