@@ -49,6 +49,11 @@ def engine(host: Host) -> str:
     return pid
 
 
+def drains(host: Host) -> int:
+    """How often a gateway has left new clients to the next start."""
+    return int(host.ssh("grep -c gateway-draining /var/log/nemotron-ops/events.jsonl || true"))
+
+
 def test_it_answers_as_its_own_user_in_its_sandbox(host: Host) -> None:
     assert host.ask() == "2 + 2 = 4."
     assert host.ssh(f"ps -o user= -p {engine(host)}") == "nemotron"
@@ -101,8 +106,10 @@ def test_a_hung_supervisor_is_bitten_by_the_watchdog_and_the_model_stays(host: H
 
 @fault("`systemctl stop`", "engine, gateway and supervisor are gone")
 def test_a_stop_stops_everything(host: Host) -> None:
+    before = drains(host)
     host.ssh("systemctl stop nemotron-ops.socket nemotron-ops nemotron-ops-engines")
     assert (host.pids(ENGINE), host.pids(GATEWAY), host.pids(SUPERVISOR)) == ([], [], [])
+    assert drains(host) == before  # the socket goes too: clients are told at once, not left to a successor
 
 
 @fault("`systemctl stop` between a crash and the restart", "the same: nothing is left over")
@@ -125,7 +132,7 @@ def test_a_full_restart_under_load_loses_no_request(
     host: Host, machine: tuple[Host, Laptop], eventually: Eventually
 ) -> None:
     _, laptop = machine
-    before = engine(host)
+    before, drained = engine(host), drains(host)
     with laptop.tunnel(f"root@{host.name}") as port, Load(port=port, threads=6) as load:
         eventually(lambda: load.answered > 20)
         host.ssh("systemctl restart nemotron-ops")
@@ -133,7 +140,7 @@ def test_a_full_restart_under_load_loses_no_request(
         eventually(lambda: load.answered > seen + 20)
     print(f"\nservice restarted under load: {load.answered} answered, {len(load.failed)} failed")
     assert load.failed == []
-    assert engine(host) != before
+    assert (engine(host) != before, drains(host)) == (True, drained + 1)
 
 
 @fault("reboot, power cut", "serves again without a touch")
