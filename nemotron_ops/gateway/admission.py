@@ -26,6 +26,7 @@ from nemotron_ops.gateway.replies import Refusal
 MIN_RETRY_S = 1.0
 MAX_RETRY_S = 120.0
 SMOOTHING = 0.2
+ALONE = 1 << 40  # tokens of a request that is to run without any other
 LOOK_BEHIND = 32  # requests that are asked whether they fit where the first one does not
 
 

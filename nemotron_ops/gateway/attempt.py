@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from nemotron_ops.gateway.relay import Relay
+from nemotron_ops.gateway.relay import ContextFullError, Relay
 from nemotron_ops.gateway.unseen import Diverged
 from nemotron_ops.gateway.upstream import Upstream, UpstreamConnection
 
@@ -20,6 +20,7 @@ class Lost:
 
     reason: str
     connected: bool
+    full: bool = False  # the context that its slots share was full
     diverged: bool = False  # it answered, but not so that a stream could be continued
 
 
@@ -64,6 +65,9 @@ class Attempt:
             except Diverged:
                 self.diverged = True
                 self._set(Lost(reason="another engine would have gone on differently", connected=True, diverged=True))
+            except ContextFullError:
+                self.diverged = True
+                self._set(Lost(reason="the context that slots share was full", connected=True, full=True))
         else:
             self._parts.append(data)
 

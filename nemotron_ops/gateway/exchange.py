@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from nemotron_ops.gateway import replies, sse
-from nemotron_ops.gateway.admission import Ticket
+from nemotron_ops.gateway.admission import ALONE, Ticket
 from nemotron_ops.gateway.affinity import prefixes
 from nemotron_ops.gateway.attempt import Connected, Lost, Outcome, Streamed, Whole, attempt
 from nemotron_ops.gateway.directory import Named
@@ -149,7 +149,8 @@ class Exchange:
             if self.relay is not None and (self.relay.complete or self.relay.failed):
                 self._end_stream(prepared)
                 return
-            if isinstance(outcome, Whole) and not _not_ready(outcome) and not self.recovery.refused(outcome.status):
+            kept = isinstance(outcome, Whole) and not _not_ready(outcome) and not self._overflowed(outcome)
+            if isinstance(outcome, Whole) and kept and not self.recovery.refused(outcome.status):
                 self._reply_whole(outcome, prepared.named.asked)
                 return
             try:
@@ -252,7 +253,9 @@ class Exchange:
         reason = _reason(outcome)
         self.losses += ((self.loop.time(), self.instance, reason),)
         differs = isinstance(outcome, Lost) and outcome.diverged
-        if differs or (isinstance(outcome, Whole) and not _not_ready(outcome)):
+        if self._overflowed(outcome):
+            self.pool.overflowed(self.ticket)
+        elif differs or (isinstance(outcome, Whole) and not _not_ready(outcome)):
             self.recovery.differed()
         else:
             self.pool.failed(self.instance, self.model)
@@ -272,6 +275,14 @@ class Exchange:
             raise Refusal(status=502, code="engine_lost", message=f"the answer was cut off: {reason}")
         self.gateway.books.metrics.resumed[(self.model,)] += not differs
         return self._go_on(plan, prepared)
+
+    def _overflowed(self, outcome: Lost | Whole | Streamed) -> bool:
+        """Whether others filled the context that slots share. Who was alone in it has filled it himself."""
+        if self.ticket is None or not 0 < self.ticket.tokens < ALONE:
+            return False
+        if isinstance(outcome, Whole):
+            return outcome.status == 500 and sse.CONTEXT_FULL in outcome.body
+        return isinstance(outcome, Lost) and outcome.full
 
     def _go_on(self, plan: Continuation, prepared: Prepared) -> Prepared:
         """What to send for the rest of a stream."""

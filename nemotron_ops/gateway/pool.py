@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from nemotron_ops.gateway.admission import Admission, Place, Ticket, least_loaded
+from nemotron_ops.gateway.admission import ALONE, Admission, Place, Ticket, least_loaded
 from nemotron_ops.gateway.affinity import Affinity
 from nemotron_ops.gateway.directory import Directory, hopeless, index, may_serve
 from nemotron_ops.gateway.follow import Follower
@@ -133,6 +133,12 @@ class Pool:
         if ticket.prompt_bytes:
             self._measures[ticket.model].learn(ticket.prompt_bytes, prompt_tokens)
 
+    def overflowed(self, ticket: Ticket) -> None:
+        """The context at `ticket`'s instance was full, and llama-server forgot all of it: next time it runs alone."""
+        ticket.tokens = ALONE
+        self.affinity.forget(ticket.instance)
+        self.metrics.retries[(ticket.model, ticket.instance)] += 1
+
     def failed(self, instance: str, model: str) -> None:
         """Give an instance nothing for a moment: it has just failed a request."""
         _, failures = self._suspects.get(instance, (0.0, 0))
@@ -232,7 +238,11 @@ class Pool:
 
     def reserved_tokens(self) -> dict[str, int]:
         """Tokens held at each instance whose slots share a context."""
-        return {i.name: self.slots.held_tokens(i.name) for i in self.snapshot.instances if _shared_tokens(i)}
+        return {
+            i.name: min(self.slots.held_tokens(i.name), i.ctx_tokens)
+            for i in self.snapshot.instances
+            if _shared_tokens(i)
+        }
 
     def queue_lengths(self) -> dict[str, int]:
         """Requests that wait, by model."""

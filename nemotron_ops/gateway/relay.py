@@ -25,6 +25,10 @@ PACK_BYTES = 16384  # and makes a twenty-fifth of them, because they repeat each
 PACK_LEVEL = 1
 
 
+class ContextFullError(Exception):
+    """A stream ended, through no fault of its own, because other slots had filled the context that they share."""
+
+
 class Outlet(Protocol):
     """Where events go: a client's connection, or what folds them into one answer."""
 
@@ -81,7 +85,7 @@ class Relay:
         return chain(map(zlib.decompress, self._packed), self._loose)
 
     def feed(self, data: bytes) -> None:
-        """Bytes of an answer's body."""
+        """Bytes of an answer's body. Raises Diverged and ContextFullError."""
         if self._rest:
             data = self._rest + data
         whole = sse.whole_events(data)
@@ -104,6 +108,8 @@ class Relay:
         if not self.began:
             if not count:
                 return  # comments, before anything is said
+            if sse.is_context_full(blob):
+                raise ContextFullError
             self.began = True
             self.first_at = self.last_at = self.clock()
             self.begin()
@@ -113,6 +119,8 @@ class Relay:
             count = blob.count(b"data: ")
         plain = count == 1 and blob.startswith(sse.PLAIN)
         self.complete = not plain and sse.is_complete(self.api, blob)
+        if not plain and not self.complete and sse.is_context_full(blob):
+            raise ContextFullError
         if blob:
             self.outlet.send(blob, last=self.complete)
         if not count:

@@ -61,6 +61,14 @@ def is_complete(api: Api, blob: bytes) -> bool:
             return b"transcript.text.done" in blob or blob.endswith(DONE)
 
 
+CONTEXT_FULL = b"Context size has been exceeded."  # llama-server to all requests whose slots share it
+
+
+def is_context_full(blob: bytes) -> bool:
+    """Whether llama-server ends a stream in `blob` because the context that slots share is full."""
+    return CONTEXT_FULL in blob and is_error(blob)
+
+
 def is_error(blob: bytes) -> bool:
     """Whether `blob` holds an error event of llama-server."""
     return b'data: {"error":' in blob or b"event: error\n" in blob

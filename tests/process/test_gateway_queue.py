@@ -6,13 +6,25 @@ import contextlib
 import json
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from nemotron_ops.supervisor.snapshot import InstanceView, ModelView, State
-from tests.gateway_engine import ScriptedEngine, hangs_after, well
+from tests.gateway_engine import (
+    STREAM_HEAD,
+    Heard,
+    Play,
+    ScriptedEngine,
+    chunk,
+    events,
+    first_then,
+    hangs_after,
+    pauses_after,
+    well,
+)  # fmt: skip
 from tests.gateway_stage import Answer, Stage, gateway, open_request
 
 pytestmark = pytest.mark.process
@@ -129,6 +141,55 @@ def test_prompts_are_estimated_better_with_every_answer(
     with open_request(stage, CHAT, long):
         eventually(lambda: reserved(stage, "learns") > 0)
         assert 300 < reserved(stage, "learns") < before - 100
+
+
+FULL = b'{"error":{"code":500,"message":"Context size has been exceeded.","type":"server_error"}}'
+
+
+def is_full_after(n: int, *, api: str = "chat") -> Play:
+    """Sends `n` events and then that the context is full, as llama-server does to all that share it."""
+
+    def play(s: socket.socket, request: Heard) -> None:
+        if not n:
+            head = b"HTTP/1.1 500 Internal Server Error\r\nContent-Type: application/json\r\n"
+            s.sendall(head + b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(FULL) + FULL)
+            return
+        told = b"data: " + FULL + b"\n\n"
+        s.sendall(STREAM_HEAD + b"".join(map(chunk, [*events(api)[:n], told])) + b"0\r\n\r\n")
+
+    return play
+
+
+@pytest.mark.parametrize("n", [0, 1, 3], ids=["before-the-first-event", "after-the-first", "in-the-middle"])
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_who_was_cut_off_by_a_full_context_goes_on_alone(
+    stage: Stage, engine: ScriptedEngine, eventually: Callable[..., None], n: int, stream: bool
+) -> None:
+    go_on = threading.Event()
+    engine.play = first_then(is_full_after(n), pauses_after(1, go_on), well)
+    with open_request(stage, CHAT, {**BODY, "stream": stream}) as answer:
+        eventually(lambda: len(engine.heard) == 2)
+        assert reserved(stage) == 1000
+        with open_request(stage, CHAT, {**BODY, "max_tokens": 1}) as other:
+            eventually(lambda: waiting(stage) == 1)
+            go_on.set()
+            raw = answer.rest()
+            other.rest()
+    assert (answer.status, other.status) == (200, 200)
+    assert not answer.broken
+    assert b"error" not in raw
+    eventually(lambda: reserved(stage) == 0)
+
+
+def test_words_that_look_like_a_full_context_are_words(stage: Stage, engine: ScriptedEngine) -> None:
+    said = "data: " + FULL.decode()
+    engine.play = lambda s, r: s.sendall(
+        STREAM_HEAD + b"".join(map(chunk, events("chat", (said, *[" x"] * 3)))) + b"0\r\n\r\n"
+    )
+    with open_request(stage, CHAT, BODY) as answer:
+        raw = answer.rest()
+    assert json.loads(raw)["choices"][0]["message"]["content"].startswith(said)
+    assert len(engine.heard) == 1
 
 
 def test_where_slots_have_their_own_context_nothing_is_reserved(

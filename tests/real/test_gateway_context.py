@@ -58,6 +58,24 @@ def test_behind_the_gateway_all_are_answered_to_their_last_token(stage: Stage) -
     assert [a["usage"]["completion_tokens"] for a in answers] == [700] * 3 + [60] * 4
 
 
+def test_answers_without_a_limit_that_fill_the_context_together_go_on_one_by_one(stage: Stage) -> None:
+    with httpx.Client(base_url=stage.url, timeout=120) as client:
+        answers = ask_all(client, [LONG] * 3)
+        lost = [line for line in client.get("/metrics").text.splitlines() if "nemotron_ops_retries_total{" in line]
+    assert lost, "the context did not run full"
+    assert [a["choices"][0]["finish_reason"] for a in answers] == ["length"] * 3, answers
+    assert all(a["usage"]["completion_tokens"] > CTX * 3 // 4 for a in answers), answers
+
+
+def test_streams_without_a_limit_see_a_pause_and_no_error(stage: Stage) -> None:
+    with httpx.Client(base_url=stage.url, timeout=120) as client, ThreadPoolExecutor(3) as pool:
+        streams = list(pool.map(lambda _: client.post("/v1/completions", json={**LONG, "stream": True}).text, range(3)))
+    for text in streams:
+        assert text.endswith("data: [DONE]\n\n")
+        assert "error" not in text
+        assert text.count("data: ") > CTX * 3 // 4
+
+
 def test_what_is_larger_than_the_whole_context_gets_the_engines_own_error(stage: Stage) -> None:
     with httpx.Client(base_url=stage.url, timeout=120) as client:
         answer = client.post("/v1/completions", json={**LONG, "prompt": "What is 2 + 2? " * 2000})
