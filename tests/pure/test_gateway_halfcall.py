@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemotron_ops.gateway.halfcall import BEGIN, END, end_of_last_text, half_call, text_of_call
@@ -42,6 +42,7 @@ VALUES = st.recursive(
 )
 
 
+@settings(deadline=None, max_examples=50)
 @given(whole=st.dictionaries(st.text(max_size=5), VALUES, max_size=4), cut=st.integers(0, 200))
 def test_what_is_cut_can_be_closed_and_the_tail_is_the_rest(whole: dict[str, object], cut: int) -> None:
     arguments = json.dumps(whole, ensure_ascii=False, separators=(",", ":"))[:cut]
