@@ -62,7 +62,7 @@ class Fleet:
 
     def cut_power(self) -> None:
         """Cut gpu1's power once gpu2 gets no more requests, because it is about to switch."""
-        self.eventually(lambda: self.states()["gpu2"] != "UP")
+        self.eventually(lambda: self.states()["gpu2"] != "UP", within_s=400)
         self.hosts[0].cut_power()
 
     def ask(self) -> str:
