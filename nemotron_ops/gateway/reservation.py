@@ -73,7 +73,10 @@ def own_limit(api: Api, fields: Mapping[str, msgspec.Raw], filled_in: Any) -> in
     """
     found = None
     for name in field_rules.SPELLINGS.get(api, ()):
-        text = bytes(fields.get(name, b""))
+        raw = fields.get(name)
+        if raw is None:
+            continue
+        text = bytes(raw)
         if text.isdigit() and (limit := int(text[:MAX_DIGITS])) != filled_in:
             found = max(found or 0, limit)
     return found
@@ -81,7 +84,10 @@ def own_limit(api: Api, fields: Mapping[str, msgspec.Raw], filled_in: Any) -> in
 
 def choices(fields: Mapping[str, msgspec.Raw]) -> int:
     """How many answers are asked for at once; each has a slot and a copy of the prompt."""
-    text = bytes(fields.get("n", b"1"))
+    raw = fields.get("n")
+    if raw is None:
+        return 1
+    text = bytes(raw)
     return min(MAX_CHOICES, max(1, int(text[:MAX_DIGITS]))) if text.isdigit() else 1
 
 
