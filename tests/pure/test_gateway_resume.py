@@ -250,3 +250,51 @@ def test_sequence_numbers_go_on_where_there_are_any() -> None:
     )
     numbers = [value["sequence_number"] for value in sse.events(b"".join(whole[:6]) + rest)]
     assert numbers == list(range(len(whole)))
+
+
+def test_of_two_calls_the_second_goes_on_and_the_first_stays_as_it_is() -> None:
+    def calls(*parts: dict[str, Any]) -> bytes:
+        return b"".join(say(tool_calls=[part]) for part in parts)
+
+    def named(index: int, name: str, new_id: str) -> dict[str, Any]:
+        return {"index": index, "id": new_id, "type": "function", "function": {"name": name}}
+
+    def more(index: int, text: str) -> dict[str, Any]:
+        return {"index": index, "function": {"arguments": text}}
+
+    seen = [calls(named(0, "f", "a"), more(0, '{"x":"1"}'), named(1, "g", "b"), more(1, '{"y":"tw'))]
+    plan = continuation(Api.CHAT, fields(**ASK), said_in(seen), call='<f x="1"><g y="tw', tail="")
+    assert plan is not None
+    assert json.loads(plan.body)["messages"][-1]["content"] == '<f x="1"><g y="tw'
+    rewrite = rewriter(Api.CHAT, plan)
+    rest = rewrite(calls(named(0, "f", "c"), named(1, "g", "d"), more(1, 'o"'), more(1, "}")))
+    assert [v["choices"][0]["delta"]["tool_calls"] for v in sse.events(rest)] == [[more(1, 'o"')], [more(1, "}")]]
+    end = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"tool_calls"}]}\n\n'
+    assert rewrite(end)
+    with pytest.raises(Diverged):
+        rewriter(Api.CHAT, plan)(calls(more(1, "o")) + end)
+
+
+def test_of_two_calls_of_a_response_each_keeps_its_ids() -> None:
+    def added(n: int, name: str, new: str) -> dict[str, Any]:
+        item = {"id": f"fc_{new}{n}", "call_id": f"call_{new}{n}", "name": name, "type": "function_call"}
+        return {"type": "response.output_item.added", "item": item}
+
+    def delta(n: int, new: str, text: str) -> dict[str, Any]:
+        return {"type": "response.function_call_arguments.delta", "item_id": f"fc_{new}{n}", "delta": text}
+
+    begun = [added(0, "f", "old"), delta(0, "old", "{}"), added(1, "g", "old"), delta(1, "old", '{"y":"tw')]
+    said = said_in([b"".join(map(sse.event, begun))])
+    plan = continuation(Api.RESPONSES, fields(input="q"), said, call="<f><g y=tw", tail="")
+    assert plan is not None
+    whole = [
+        {**added(n, name, "new")["item"], "arguments": a} for n, name, a in ((0, "f", "{}"), (1, "g", '{"y":"two"}'))
+    ]
+    done = [{"type": "response.output_item.done", "item": item} for item in whole]
+    new = [added(0, "f", "new"), added(1, "g", "new"), delta(1, "new", 'o"'), delta(1, "new", "}"), *done]
+    rest = list(sse.events(rewriter(Api.RESPONSES, plan)(b"".join(map(sse.event, new)))))
+    assert [(v["item_id"], v["delta"]) for v in rest[:2]] == [("fc_old1", 'o"'), ("fc_old1", "}")]
+    assert [(v["item"]["id"], v["item"]["call_id"]) for v in rest[2:]] == [
+        ("fc_old0", "call_old0"),
+        ("fc_old1", "call_old1"),
+    ]
