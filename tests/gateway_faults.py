@@ -64,7 +64,7 @@ def table() -> str:
     ]
     for fault in FAULTS:
         whole, streamed = sees(fault, stream=False, other=True), sees(fault, stream=True, other=True)
-        call = streamed.replace("answer", "call")
+        call = streamed.replace("continued answer", "continued call")
         rows.append(f"| {fault.name} | {whole} | {streamed} | {call} |")
     return "\n".join(rows)
 
