@@ -236,12 +236,16 @@ def make_laptop(folder: Path, llama_bin: Path, bundles: Path) -> Laptop:
 
 @dataclass(kw_only=True)
 class Load:
-    """Clients that ask the same question again and again; counts what became of it."""
+    """Clients that ask the same question again and again; counts what became of it.
+
+    `kept` of the `threads` keep their connection for the next question, the others open a new one for each.
+    """
 
     address: str = "127.0.0.1"
     port: int = PORT
     key: str = ""
     threads: int = 3
+    kept: int = 0
     answered: int = 0
     failed: list[str] = field(default_factory=list)
     by_status: dict[int, int] = field(default_factory=dict)
@@ -250,7 +254,8 @@ class Load:
     _running: list[threading.Thread] = field(default_factory=list)
 
     def __enter__(self) -> Load:
-        self._running = [threading.Thread(target=self._run, daemon=True) for _ in range(self.threads)]
+        kept = [n < self.kept for n in range(self.threads)]
+        self._running = [threading.Thread(target=self._run, args=(keep,), daemon=True) for keep in kept]
         for thread in self._running:
             thread.start()
         return self
@@ -260,22 +265,25 @@ class Load:
         for thread in self._running:
             thread.join(120)
 
-    def _run(self) -> None:
+    def _run(self, keep: bool) -> None:
+        c = http.client.HTTPConnection(self.address, self.port, timeout=90)
         body = json.dumps({"messages": [{"role": "user", "content": "What is 2 + 2?"}], "max_tokens": 40})
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.key}"}
         while not self._stop.is_set():
             headers["X-Session-Id"] = uuid.uuid4().hex  # many conversations: a balancer spreads them
             try:
-                c = http.client.HTTPConnection(self.address, self.port, timeout=90)
                 c.request("POST", "/v1/chat/completions", body=body, headers=headers)
                 response = c.getresponse()
                 text = response.read().decode()
-                c.close()
+                if not keep:
+                    c.close()  # the next request opens it again
                 ok = response.status == 200 and "2 + 2 = 4." in text
                 self._note(ok, response.status, text)
             except (OSError, http.client.HTTPException) as exc:
+                c.close()
                 self._note(False, 0, repr(exc))
             self._stop.wait(0.02)
+        c.close()
 
     def _note(self, ok: bool, status: int, text: str) -> None:
         with self._lock:

@@ -133,7 +133,7 @@ def test_a_full_restart_under_load_loses_no_request(
 ) -> None:
     _, laptop = machine
     before, drained = engine(host), drains(host)
-    with laptop.tunnel(f"root@{host.name}") as port, Load(port=port, threads=6) as load:
+    with laptop.tunnel(f"root@{host.name}") as port, Load(port=port, threads=6, kept=3) as load:
         eventually(lambda: load.answered > 20)
         host.ssh("systemctl restart nemotron-ops")
         seen = load.answered
