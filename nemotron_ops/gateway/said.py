@@ -23,6 +23,7 @@ class Call:
     arguments: str = ""
     id: str = ""
     call_id: str = ""
+    pieces: list[str] = field(default_factory=list)  # of the arguments, while they are read
 
 
 @dataclass(slots=True)
@@ -44,12 +45,14 @@ class Said:
     thought_out: bool = False  # the thoughts are closed
     ending: bool = False  # the end has begun: nothing more may be said
     finished: bool = False
+    words: list[str] = field(default_factory=list)  # pieces of `content`, while it is read
+    thoughts: list[str] = field(default_factory=list)  # pieces of `reasoning`
 
     def take(self, value: dict[str, Any]) -> None:
         """Add one event."""
         self.first = self.first or value
         self.sequence = value.get("sequence_number", self.sequence)
-        before, called = len(self.content) + len(self.reasoning), self._call_length()
+        pieces, calls = len(self.words) + len(self.thoughts), self._call_pieces()
         if "choices" in value:
             for choice in value["choices"]:
                 self._take_choice(choice)
@@ -59,23 +62,39 @@ class Said:
             self._take_block(value)
         elif "content" in value:
             self._take_native(value)
-        self.tokens += len(self.content) + len(self.reasoning) > before
-        self.call_tokens += self._call_length() > called
+        self.tokens += len(self.words) + len(self.thoughts) > pieces
+        self.call_tokens += self._call_pieces() > calls
 
-    def _call_length(self) -> int:
-        return sum(len(call.name) + len(call.arguments) for call in self.calls)
+    def whole(self) -> Said:
+        """The same with its pieces put together; pieces are not joined one by one, which would take ever longer."""
+        self.content, self.reasoning = "".join(self.words), "".join(self.thoughts)
+        for call in self.calls:
+            call.arguments = "".join(call.pieces)
+        return self
+
+    def _call_pieces(self) -> int:
+        return sum(1 + len(call.pieces) for call in self.calls)
+
+    def _say(self, text: str | None) -> None:
+        if text:
+            self.words.append(text)
+
+    def _think(self, text: str | None) -> None:
+        if text:
+            self.thoughts.append(text)
 
     def _take_choice(self, choice: Mapping[str, Any]) -> None:
-        self.content += choice.get("text") or ""
+        self._say(choice.get("text"))
         delta = choice.get("delta") or {}
-        self.content += delta.get("content") or ""
-        self.reasoning += delta.get("reasoning_content") or ""
+        self._say(delta.get("content"))
+        self._think(delta.get("reasoning_content"))
         for part in delta.get("tool_calls", ()):
             function, index = part.get("function") or {}, int(part.get("index", 0))
             while len(self.calls) <= index:
                 self.calls.append(Call())
             self.calls[index].name += function.get("name") or ""
-            self.calls[index].arguments += function.get("arguments") or ""
+            if function.get("arguments"):
+                self.calls[index].pieces.append(function["arguments"])
         self.finished |= bool(choice.get("finish_reason"))
 
     def _take_block(self, value: Mapping[str, Any]) -> None:
@@ -89,10 +108,10 @@ class Said:
                     self.calls.append(Call(name=block["name"]))
             case "content_block_delta":
                 delta = value["delta"]
-                self.content += delta.get("text") or ""
-                self.reasoning += delta.get("thinking") or ""
+                self._say(delta.get("text"))
+                self._think(delta.get("thinking"))
                 if "partial_json" in delta:
-                    self.calls[self.places[value["index"]]].arguments += delta["partial_json"]
+                    self.calls[self.places[value["index"]]].pieces.append(delta["partial_json"])
             case "message_delta":
                 self.finished = True
             case _:
@@ -110,11 +129,11 @@ class Said:
                 else:
                     self.items[item["type"]] = item["id"]
             case "response.reasoning_text.delta":
-                self.reasoning += value["delta"]
+                self._think(value["delta"])
             case "response.output_text.delta":
-                self.content += value["delta"]
+                self._say(value["delta"])
             case "response.function_call_arguments.delta":
-                self.calls[self.places[value["item_id"]]].arguments += value["delta"]
+                self.calls[self.places[value["item_id"]]].pieces.append(value["delta"])
             case "response.output_text.done":
                 self.ending = True
             case _:
@@ -131,7 +150,7 @@ class Said:
 
     def _take_native(self, value: Mapping[str, Any]) -> None:
         """An event of llama-server's own completion. It says how many tokens there were: none may be missing."""
-        self.content += value["content"] or ""
+        self._say(value["content"])
         self.finished |= value.get("stop") is True
         if self.token_ids is None or not value["content"]:
             self.token_ids = None if value.get("tokens") else self.token_ids  # a token whose text is still held back
@@ -161,6 +180,6 @@ def said_in(kept: Iterable[bytes]) -> Said:
         for value in sse.events(blob):
             if isinstance(value, dict) and "error" not in value:
                 said.take(value)
-    if said.content == "":
+    if not said.words:
         said.token_ids = None
-    return said
+    return said.whole()

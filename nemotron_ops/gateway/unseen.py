@@ -21,13 +21,13 @@ class Unseen:
     def __init__(
         self, said: Said, *, skip_reasoning: str, skip_content: str, closed: bool = False, tail: str | None = None
     ) -> None:
-        self.reasoning = said.reasoning  # all of it, as the client will have it
-        self.content = said.content
-        self.calls = [call.arguments for call in said.calls]  # of each call that the client has begun to read
+        self._thoughts = [said.reasoning]
+        self._words = [said.content]
+        self._calls = [[call.arguments] for call in said.calls]
         self._names = [call.name for call in said.calls]
         self._skip_reasoning = skip_reasoning
         self._skip_content = skip_content
-        self._skip_calls = list(self.calls)
+        self._skip_calls = self.calls
         self._unnamed = set(range(len(said.calls)))
         if tail is not None:
             self._skip_calls = [*([""] * (len(said.calls) - 1)), tail]
@@ -36,13 +36,28 @@ class Unseen:
         self._silent = said.ending
         self._thought_out = closed or said.thought_out or bool(said.content or said.calls)
 
+    @property
+    def reasoning(self) -> str:
+        """All of it, as the client has it now."""
+        return "".join(self._thoughts)
+
+    @property
+    def content(self) -> str:
+        """All of it, as the client has it now."""
+        return "".join(self._words)
+
+    @property
+    def calls(self) -> list[str]:
+        """All arguments of each call that was begun, as the client has them now."""
+        return ["".join(pieces) for pieces in self._calls]
+
     def thought(self, text: str) -> str:
         """Thinking. Raises Diverged, also where new thoughts follow upon an answer."""
         left, self._skip_reasoning = _unseen(text, self._skip_reasoning)
         if self._thought_out:
             _must_be_blank(left)  # the line end with which llama-server closes a given thought
             return ""
-        self.reasoning += left
+        self._thoughts.append(left)
         return left
 
     def text(self, text: str) -> str:
@@ -51,7 +66,7 @@ class Unseen:
         if self._silent or self._owes_calls():
             _must_be_blank(left)
             return ""
-        self.content += left
+        self._words.append(left)
         return left
 
     def name(self, index: int, name: str) -> bool:
@@ -67,12 +82,12 @@ class Unseen:
 
     def arguments(self, index: int, text: str) -> str:
         """A piece of a tool call's arguments. Raises Diverged."""
-        if index >= len(self.calls):
+        if index >= len(self._calls):
             return text
         left, self._skip_calls[index] = _unseen(text, self._skip_calls[index])
         if self._silent:
             _must_be_blank(left)
-        self.calls[index] += left
+        self._calls[index].append(left)
         return left
 
     def end(self, *, called: bool = True) -> None:
