@@ -222,7 +222,7 @@ def doomed(place: Place, *, purge: bool) -> tuple[str, ...]:
 
 def write_units(spec: ServiceSpec, place: Place) -> tuple[str, ...]:
     """Write what differs, remove what `spec` no longer has; returns the names. Tells systemd if anything changed."""
-    wanted = unit_files(spec)
+    wanted, manager = unit_files(spec), Manager(scope=place.scope)
     changed = []
     for name in ALL_UNITS:
         path = place.units / name
@@ -232,9 +232,10 @@ def write_units(spec: ServiceSpec, place: Place) -> tuple[str, ...]:
             if name in wanted:
                 write_atomic(path, wanted[name])
             else:
+                manager.ctl("disable", name)  # its links too, which nothing would find without it
                 path.unlink()
     if changed:
-        Manager(scope=place.scope).must("daemon-reload")
+        manager.must("daemon-reload")
     return tuple(changed)
 
 
