@@ -23,7 +23,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 
 
 def test_who_comes_while_it_stops_is_answered_by_the_next_one(stage: Stage) -> None:
-    stage.configure(stage.fake("a-0", "--ignore-term", health=replace(QUICK_HEALTH, stop_s=3.0)))
+    stage.configure(stage.fake("a-0", "--ignore-term", health=replace(QUICK_HEALTH, stop_s=1.5)))
     supervisor = stage.up()
     stage.ready("a-0")
     gateway = int(stage.connect())
