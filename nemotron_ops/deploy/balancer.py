@@ -121,7 +121,8 @@ defaults
     timeout http-keep-alive 60s
     timeout queue {balancer.queue_s}s
     timeout check 2s
-    # the open answers of a host that vanished end after seconds, as broken ones: nobody waits for nothing
+    # the open answers of a host that vanished end after seconds, as broken ones: nobody waits for nothing (with tcp-ut,
+    # also those whose request it had not acknowledged: then no probe is sent)
     option srvtcpka
     srvtcpka-idle 3s
     srvtcpka-intvl 1s
@@ -172,7 +173,7 @@ backend {BACKEND}
     http-check expect status 200
     # a host that is gone is known by failed connections before its check fails: bounded load may send a request that it
     # refused to it again, if few others are left
-    default-server {check} observe layer4 error-limit 2 on-error mark-down
+    default-server {check} tcp-ut 10s observe layer4 error-limit 2 on-error mark-down
 {_lines(balancer, "")}"""
 
 
@@ -182,6 +183,7 @@ def _light(balancer: Balancer) -> str:
 backend {LIGHT}
     balance roundrobin
 {_RETRIES}\
+    default-server tcp-ut 10s
 {_lines(balancer, f" track {BACKEND}/")}"""
 
 
