@@ -118,11 +118,12 @@ class Relay:
             blob = self._rewrite(blob)
             count = blob.count(b"data: ")
         plain = count == 1 and blob.startswith(sse.PLAIN)
-        self.complete = not plain and sse.is_complete(self.api, blob)
+        if count:  # the latest event decides: each of several prompts has an end of its own
+            self.complete = not plain and sse.is_complete(self.api, blob)
         if not plain and not self.complete and sse.is_context_full(blob):
             raise ContextFullError
         if blob:
-            self.outlet.send(blob, last=self.complete)
+            self.outlet.send(blob, last=not plain and sse.is_last(self.api, blob))
         if not count:
             return
         now = self.clock()

@@ -61,6 +61,12 @@ def is_complete(api: Api, blob: bytes) -> bool:
             return b"transcript.text.done" in blob or blob.endswith(DONE)
 
 
+def is_last(api: Api, blob: bytes) -> bool:
+    """Whether nothing can follow `blob`. Where that is not sure, the end of the connection tells."""
+    mark = LAST_EVENT.get(api)
+    return mark is not None and blob.endswith(mark)
+
+
 CONTEXT_FULL = b"Context size has been exceeded."  # llama-server to all requests whose slots share it
 
 

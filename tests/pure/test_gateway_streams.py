@@ -29,9 +29,11 @@ APIS = {
 class Outlet:
     def __init__(self) -> None:
         self.parts: list[bytes] = []
+        self.last: list[bool] = []
 
     def send(self, data: bytes, *, last: bool = False) -> None:
         self.parts.append(data)
+        self.last.append(last)
 
 
 def relay_of(api: Api = Api.CHAT, asked: str = "mine", memory: Memory | None = None) -> tuple[Relay, Outlet, list[str]]:
@@ -75,6 +77,25 @@ def test_generated_text_cannot_look_like_an_end_or_an_error() -> None:
         assert not relay.complete or api == "messages"
         text = b"".join(outlet.parts).decode()
         assert json.dumps(evil)[1:-1] in text
+
+
+def test_of_several_prompts_the_first_one_to_end_does_not_end_the_stream() -> None:
+    relay, outlet, _ = relay_of(Api.NATIVE)
+    ends = [b'data: {"index":%d,"content":"","stop":true}\n\n' % n for n in range(2)]
+    for event, complete in ((ends[0], True), (b'data: {"index":1,"content":"b","stop":false}\n\n', False)):
+        relay.feed(event)
+        assert relay.complete is complete
+    relay.feed(ends[1] + b":\n\n")
+    relay.feed(b":\n\n")
+    assert relay.complete
+    assert not any(outlet.last)
+
+
+def test_only_the_mark_that_nothing_follows_is_sent_as_the_last_part() -> None:
+    relay, outlet, _ = relay_of()
+    for event in events("chat"):
+        relay.feed(event)
+    assert outlet.last == [False] * (len(outlet.parts) - 1) + [True]
 
 
 def test_a_stream_that_is_cut_off_cost_a_token_per_event() -> None:
