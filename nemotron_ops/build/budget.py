@@ -1,7 +1,7 @@
 """One budget of jobs for all builds of a store: a GNU make job server that ninja takes its jobs from. Disk.
 
     builds/.jobs/fifo     as many bytes as there are jobs to give, less the one that each build has of its own
-    builds/.jobs/lock     held, shared, by every build that takes part, and by its compilers
+    builds/.jobs/lock     held, shared, by every build that takes part, and, if it is killed, by its compilers
 
 Whoever comes first makes the pipe anew and fills it; whoever comes later takes from it. Bytes that a killed build had
 taken are lost to those beside it, never to those after it: each of them can always go on with its own one.
@@ -53,6 +53,7 @@ def shared(folder: Path, jobs: int) -> Iterator[Share | None]:
             fcntl.flock(lock, fcntl.LOCK_SH)
         yield Share(makeflags=f"--jobserver-auth=fifo:{fifo}", lock=lock) if pipe >= 0 else None
     finally:
+        fcntl.flock(lock, fcntl.LOCK_UN)  # also for what still has it, such as a compiler cache's server
         if pipe >= 0:
             os.close(pipe)
         os.close(lock)

@@ -26,6 +26,11 @@ from nemotron_ops.progress import Report, Step
 
 CONFIGURE_STALL_S = 900.0  # zig builds its C++ library while cmake looks for a compiler
 COMPILE_STALL_S = 3600.0  # no single step takes that long
+START_CACHE_S = 30.0
+CACHES = ("ccache", "sccache")
+# A step that takes less than this part of what it took before came out of a compiler cache (C++ out of sccache: 1/250,
+# CUDA, which it preprocesses again: 1/10; out of ccache less), not out of a faster machine.
+FROM_CACHE = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,18 +58,38 @@ class Compiled:
 
 
 def configure(plan: BuildPlan, place: Workplace, report: Report) -> tuple[str, ...]:
-    """Run cmake; returns options that this llama.cpp does not know. Raises BuildError."""
+    """Run cmake; returns options that this llama.cpp does not know. Raises BuildError.
+
+    Where what an interrupted run left may be in cmake's way, cmake starts afresh; what is compiled stays.
+    """
     report(Step(what="configure", done=0, total=1))
     place.log.parent.mkdir(parents=True, exist_ok=True)
     begun = (place.folder / "CMakeCache.txt").exists()
+    _start_cache(plan)
     done = _run_cmake(plan, place)
-    if not done.ok and begun:  # what an interrupted run left may be broken, or of a source that lay elsewhere
-        shutil.rmtree(place.folder)
+    if not done.ok and begun:
+        _forget(place.folder)
         done = _run_cmake(plan, place)
     if not done.ok:
         raise _failure("configure llama.cpp", done, place)
     report(Step(what="configure", done=1, total=1))
     return ninja.cmake_warnings(done.stdout)
+
+
+def _start_cache(plan: BuildPlan) -> None:
+    """sccache's server, before any step does so: one that a step starts has our locks open as long as it lives.
+
+    If it runs already, this says so and fails; if it cannot run, the compiler's own message will say why.
+    """
+    cache = plan.cmake.get("CMAKE_CXX_COMPILER_LAUNCHER", "")
+    if Path(cache).name == "sccache":
+        proc.run([cache, "--start-server"], env=plan.env, timeout_s=START_CACHE_S)
+
+
+def _forget(folder: Path) -> None:
+    """What cmake remembers of `folder`, as `cmake --fresh` does (3.24). llama.cpp's objects all lie deeper."""
+    (folder / "CMakeCache.txt").unlink(missing_ok=True)
+    shutil.rmtree(folder / "CMakeFiles", ignore_errors=True)
 
 
 def _run_cmake(plan: BuildPlan, place: Workplace) -> proc.Finished:
@@ -110,7 +135,7 @@ def compile_targets(plan: BuildPlan, place: Workplace, report: Report) -> Compil
     if total == 0:
         report(Step(what="compile", done=1, total=1))
     took = recorded(place.folder)
-    record(place.steps, took)
+    record(place.steps, compiled_seconds(took, past) if has_cache(plan) else took)
     wall_s = time.monotonic() - began
     return Compiled(steps=total, wall_s=wall_s, cpu_s=sum(took.values()), unknown_options=())
 
@@ -144,6 +169,17 @@ def past_seconds(steps: Path) -> dict[str, float]:
 def record(steps: Path, took: Mapping[str, float]) -> None:
     """Remember what each step took, for the next estimate."""
     write_json(steps, {**(read_json(steps) or {}), **took})
+
+
+def compiled_seconds(took: Mapping[str, float], past: Mapping[str, float]) -> dict[str, float]:
+    """What of `took` was compiled, and not found in a compiler cache: the next build may have to compile it again."""
+    return {output: s for output, s in took.items() if s >= FROM_CACHE * past.get(output, 0.0)}
+
+
+def has_cache(plan: BuildPlan) -> bool:
+    """Whether a compiler cache stands before the compilers, or in their place (`/usr/lib/ccache/g++`)."""
+    words = (plan.cmake.get("CMAKE_CXX_COMPILER_LAUNCHER", ""), plan.compilers.cc, plan.compilers.cxx)
+    return any(cache in Path(word).parts for word in words for cache in CACHES)
 
 
 def recorded(folder: Path) -> dict[str, float]:

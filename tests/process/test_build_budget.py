@@ -128,6 +128,18 @@ def test_a_killed_process_takes_no_part_any_more(room: Path) -> None:
         assert left(room) == JOBS - 1
 
 
+def test_what_a_build_leaves_running_takes_no_part_any_more(room: Path) -> None:
+    with budget.shared(room / "jobs", JOBS) as share:
+        assert share
+        server = subprocess.Popen(["sleep", "60"], pass_fds=[share.lock])  # as a compiler cache's server, from a step
+    try:
+        with budget.shared(room / "jobs", JOBS):
+            assert left(room) == JOBS - 1
+    finally:
+        server.kill()
+        server.wait()
+
+
 def test_where_there_can_be_no_pipe_there_is_no_budget(room: Path) -> None:
     (room / "jobs/fifo").mkdir(parents=True)  # in its place is something that cannot be made way for
     with budget.shared(room / "jobs", JOBS) as share:
