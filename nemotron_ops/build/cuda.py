@@ -1,7 +1,7 @@
 """Which CUDA toolkit and which architectures: chosen, or refused with the remedy. Pure.
 
 Three things must fit each other: the driver (its CUDA version is a ceiling for the toolkit), the GPUs (each
-toolkit knows a span of compute capabilities) and the host compiler (each nvcc refuses newer ones). Architectures
+toolkit knows a set of compute capabilities) and the host compiler (each nvcc refuses newer ones). Architectures
 are always named, and as `-real`: a default list is fat, and its PTX needs a driver as new as the toolkit
 (NVIDIA/nvbandwidth#61: `cudaErrorUnsupportedPtxVersion` on a 580 driver).
 """
@@ -9,17 +9,24 @@ are always named, and as `-real`: a default list is fat, and its PTX needs a dri
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from nemotron_ops.errors import HostError, UsageError
 from nemotron_ops.host.facts import Facts, Tool
 
+T = TypeVar("T")
+
 # First toolkit version -> compute capabilities that it compiles for (CUDA release notes; nvcc --list-gpu-arch).
-SPANS: tuple[tuple[tuple[int, int], tuple[int, int]], ...] = (
-    ((11, 8), (35, 90)),
-    ((12, 0), (50, 90)),
-    ((12, 8), (50, 121)),
-    ((13, 0), (75, 121)),
+TO_HOPPER = frozenset({50, 52, 53, 60, 61, 62, 70, 72, 75, 80, 86, 87, 89, 90})
+FROM_TURING = frozenset({75, 80, 86, 87, 88, 89, 90, 100, 103, 110, 120, 121})  # 13.0 calls 110 what was 101 before
+ARCHITECTURES: tuple[tuple[tuple[int, int], frozenset[int]], ...] = (
+    ((11, 8), TO_HOPPER | {35, 37}),
+    ((12, 0), TO_HOPPER),
+    ((12, 8), TO_HOPPER | {100, 101, 120}),
+    ((12, 9), TO_HOPPER | {100, 101, 103, 120, 121}),
+    ((13, 0), FROM_TURING),
+    ((13, 5), FROM_TURING | {107}),
 )
 # First toolkit version -> newest gcc and clang that nvcc accepts (crt/host_config.h of each).
 HOST_COMPILERS: tuple[tuple[tuple[int, int], tuple[int, int]], ...] = (
@@ -79,11 +86,23 @@ class CudaChoice:
 def choose(facts: Facts, asked: tuple[str, ...], cxx: Tool | None) -> CudaChoice:
     """Toolkit and architectures for `facts`; `asked` overrides the GPUs found here. Raises HostError, UsageError."""
     numbers, why = wanted_archs(facts, asked)
-    return CudaChoice(
-        toolkit=choose_toolkit(facts, numbers, cxx, for_this_machine=not asked),
-        archs=tuple(cmake_arch(n) for n in numbers),
-        why=why,
-    )
+    here = for_this_machine(facts, numbers)
+    toolkit = choose_toolkit(facts, numbers, cxx, for_this_machine=here)
+    if not here:
+        toolkit = replace(toolkit, why=f"{toolkit.why}; the GPU's machine needs {driver_for(toolkit.version)}")
+    return CudaChoice(toolkit=toolkit, archs=tuple(cmake_arch(n) for n in numbers), why=why)
+
+
+def for_this_machine(facts: Facts, numbers: tuple[int, ...]) -> bool:
+    """Whether GPUs of this machine may be meant, and with them its driver: also where one does not tell what it is."""
+    found = [g.compute_capability for g in facts.gpus if g.kind == "cuda"]
+    return None in found or set(numbers) <= {c[0] * 10 + c[1] for c in found if c}
+
+
+def driver_for(toolkit: tuple[int, ...]) -> str:
+    """The oldest driver that runs what `toolkit` makes, in words."""
+    branch = next((p.driver for p in PUBLISHED if p.version[0] == toolkit[0]), "")
+    return f"driver {branch} or newer" if branch else f"a driver that runs CUDA {toolkit[0]}"
 
 
 def wanted_archs(facts: Facts, asked: tuple[str, ...]) -> tuple[tuple[int, ...], str]:
@@ -162,12 +181,24 @@ def refuse(
         return f"it lacks {', '.join(lacks)}"
     if ceiling and release[0] > ceiling[0]:  # within a major version, cubins run on older drivers too
         return f"CUDA {dotted(release)} needs a newer driver than this one, which runs {dotted(ceiling)} at most"
-    low, high = latest(SPANS, release)
-    if too_old := [a for a in archs if a < low]:
-        return f"CUDA {dotted(release)} no longer supports compute capability {capability(too_old[0])}"
-    if too_new := [a for a in archs if a > high]:
-        return f"CUDA {dotted(release)} does not know compute capability {capability(too_new[0])} yet"
+    if unknown := [a for a in archs if not knows(release, a)]:
+        return refuse_arch(release, unknown[0])
     return refuse_compiler(release, cxx)
+
+
+def knows(release: tuple[int, int], arch: int) -> bool:
+    """Whether the toolkit `release` compiles for `arch`; one that is newer than our table may know newer GPUs."""
+    newest, archs = ARCHITECTURES[-1]
+    return arch in latest(ARCHITECTURES, release) or (release > newest and arch > max(archs))
+
+
+def refuse_arch(release: tuple[int, int], arch: int) -> str:
+    """Why `release`, which does not know `arch`, does not."""
+    after = any(arch in archs for first, archs in ARCHITECTURES if first > release)
+    before = any(arch in archs for first, archs in ARCHITECTURES if first < release)
+    if before and not after:
+        return f"CUDA {dotted(release)} no longer supports compute capability {capability(arch)}"
+    return f"CUDA {dotted(release)} does not know compute capability {capability(arch)}{' yet' if after else ''}"
 
 
 def refuse_compiler(release: tuple[int, int], cxx: Tool | None) -> str:
@@ -184,6 +215,11 @@ def refuse_compiler(release: tuple[int, int], cxx: Tool | None) -> str:
 def remedy(archs: tuple[int, ...], cxx: Tool | None, ceiling: tuple[int, int] | None) -> str:
     """What to do when neither the system's toolkit nor one from wheels fits."""
     newest, oldest = PUBLISHED[0], PUBLISHED[-1]
+    if strange := [a for a in archs if not any(a in known for _, known in ARCHITECTURES)]:
+        return (
+            f"no toolkit is known to make code for compute capability {capability(strange[0])}; NVIDIA lists all there "
+            "are at https://developer.nvidia.com/cuda-gpus; for a newer GPU, put a newer toolkit's nvcc on the PATH"
+        )
     if but := next((p for p in PUBLISHED if not refuse(p.release, archs, None, ceiling)), None):
         limit = latest(HOST_COMPILERS, but.release)[0]
         if refusal := refuse_compiler(but.release, cxx):
@@ -202,7 +238,7 @@ def remedy(archs: tuple[int, ...], cxx: Tool | None, ceiling: tuple[int, int] | 
     )
 
 
-def latest(table: tuple[tuple[tuple[int, int], tuple[int, int]], ...], release: tuple[int, int]) -> tuple[int, int]:
+def latest(table: tuple[tuple[tuple[int, int], T], ...], release: tuple[int, int]) -> T:
     """The entry of `table` for the newest version that is not newer than `release`."""
     return [value for first, value in table if first <= release][-1]
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from nemotron_ops.build.cuda import choose, cmake_arch, parse_arch
+from nemotron_ops.build.cuda import choose, cmake_arch, parse_arch, refuse
 from nemotron_ops.errors import HostError, UsageError
 from nemotron_ops.host import Facts, Gpu, Tool
 from tests.machines import GCC12, GCC16, H100, LAPTOP, MAC, SPARK, WHEELS, nvcc
@@ -79,6 +79,24 @@ def test_a_toolkit_too_new_for_the_driver_is_left_for_the_wheels() -> None:
 
 def test_architectures_of_another_machine_need_no_gpu_and_no_driver_here() -> None:
     assert chosen(LAPTOP, "90", "8.9", "sm_120") == (("89-real", "90-real", "120a-real"), "13.0.2", True)
+
+
+def test_the_driver_here_is_minded_when_the_architectures_asked_for_are_those_of_the_gpus_here() -> None:
+    assert chosen(OLD_DRIVER, "90") == chosen(OLD_DRIVER) == (("90-real",), "12.4.1", True)
+    both = replace(TWO_KINDS, driver_version="550.54.14", driver_cuda=(12, 4))
+    assert chosen(both, "89")[1] == "12.4.1"
+
+
+def test_the_driver_here_is_minded_when_a_gpu_here_does_not_tell_what_it_is() -> None:
+    facts = replace(OLD_DRIVER, gpus=(Gpu(index=0, kind="cuda", name="some GPU"),))
+    assert chosen(facts, "90")[1] == "12.4.1"
+
+
+def test_for_another_machines_gpu_its_driver_is_named_and_the_one_here_does_not_matter() -> None:
+    choice = choose(OLD_DRIVER, ("120",), OLD_DRIVER.tools["cxx"])
+    assert choice.toolkit.version == (13, 0, 2)
+    assert choice.toolkit.why.endswith("the GPU's machine needs driver 580 or newer")
+    assert "machine needs" not in choose(OLD_DRIVER, ("90",), OLD_DRIVER.tools["cxx"]).toolkit.why
 
 
 def refused(facts: Facts, *asked: str) -> HostError:
@@ -170,6 +188,36 @@ def test_a_gpu_newer_than_every_toolkit_is_refused() -> None:
 def test_blackwell_is_refused_by_a_toolkit_from_before_it() -> None:
     facts = replace(with_tools(SPARK, **nvcc(12, 4, 131)), driver_cuda=(12, 9))
     assert "CUDA 12.4 does not know compute capability 12.1" in refused(facts).message
+
+
+@pytest.mark.parametrize(
+    ("toolkit", "arch", "fits"),
+    [
+        ((12, 4), "90", True), ((12, 4), "100", False), ((12, 8), "100", True), ((12, 8), "101", True),
+        ((12, 8), "120", True), ((12, 8), "121", False), ((12, 8), "103", False), ((12, 9), "121", True),
+        ((12, 9), "103", True), ((12, 9), "70", True), ((12, 9), "88", False), ((13, 0), "88", True),
+        ((13, 0), "110", True), ((13, 0), "70", False), ((13, 0), "101", False), ((13, 0), "107", False),
+        ((13, 0), "95", False), ((13, 4), "107", False), ((13, 5), "107", True), ((12, 9), "95", False),
+    ],
+)  # fmt: skip
+def test_each_toolkit_knows_a_set_of_architectures(toolkit: tuple[int, int], arch: str, fits: bool) -> None:
+    assert (refuse(toolkit, (parse_arch(arch),), None, None) == "") is fits
+
+
+def test_a_toolkit_that_came_after_our_table_may_know_gpus_that_came_after_it() -> None:
+    assert refuse((14, 0), (150,), None, None) == ""
+    assert "does not know compute capability 9.5" in refuse((14, 0), (95,), None, None)
+
+
+def test_an_architecture_that_no_gpu_has_is_refused_with_the_list_of_those_there_are() -> None:
+    error = refused(LAPTOP, "95")
+    assert "CUDA 13.0 does not know compute capability 9.5;" in error.message
+    assert error.hint is not None
+    assert "https://developer.nvidia.com/cuda-gpus" in error.hint
+
+
+def test_an_architecture_under_its_old_number_is_no_longer_known() -> None:
+    assert "CUDA 13.0 no longer supports compute capability 10.1" in refused(LAPTOP, "101").message
 
 
 def test_a_host_compiler_too_new_for_nvcc_is_refused() -> None:
