@@ -103,6 +103,13 @@ def commit_of_folder(git: str, folder: Path, env: Mapping[str, str]) -> str:
     return lines[1] if status.ok and not status.stdout.strip() else ""
 
 
+def files_of_folder(git: str, folder: Path, env: Mapping[str, str]) -> tuple[str, ...]:
+    """What belongs to the working tree at `folder`: tracked or new, and not ignored; empty if it is no working tree."""
+    argv: list[str | Path] = [git, *QUIET, "-C", folder, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    done = proc.run(argv, env=git_env(env), timeout_s=120)
+    return tuple(dict.fromkeys(name for name in done.stdout.split("\0") if name)) if done.ok else ()
+
+
 QUIET = ("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")  # a foreign folder's settings must not run
 
 

@@ -48,6 +48,10 @@ class Pins:
         same = (p.number for p in self.packages if p.number and commit and p.commit == commit)
         return build_number(ref) or next(same, 0)
 
+    def with_hash(self, sha256: str) -> Package | None:
+        """The package whose archive has this hash; None if we have not seen it."""
+        return next((p for p in self.packages if p.sha256 and p.sha256 == sha256), None)
+
     def package(self, name: str, version: str) -> Package:
         """What is known of this version; an entry with nothing but its name if that is nothing."""
         same = (p for p in self.packages if p.name == name and p.version == version)

@@ -11,11 +11,12 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from nemotron_ops.build import archive, fetch, git, registry
+from nemotron_ops.build.disk import check_room
 from nemotron_ops.build.pins import Pins, packaged_source
 from nemotron_ops.build.source_order import git_source, is_exact, known, ref_key
 from nemotron_ops.build.spec import Origin, Source, SourceKind, is_commit
@@ -88,7 +89,7 @@ def resolve(origin: Origin, sources: Sources) -> Source:
 def _numbered(source: Source, sources: Sources) -> Source:
     """`source` with upstream's build number, where the table knows its commit or its bundle's tag."""
     ref = source.origin.ref if source.origin.kind is SourceKind.BUNDLE else ""
-    return replace(source, number=source.number or sources.pins.number_of(ref, source.commit))
+    return replace(source, number=source.number or sources.pins.number_of(ref, source.commit or source.says))
 
 
 def tree(source: Source, sources: Sources) -> Path:
@@ -142,17 +143,14 @@ def _from_git(source: Source, sources: Sources) -> None:
 
 
 def _from_registry(source: Source, sources: Sources) -> Source:
-    """Fetch and unpack a package's archive; the source with what the archive says of itself."""
+    """Fetch and unpack a package's archive; the source with what is known of the archive, or it says of itself."""
     origin = source.origin
     path, sha256, _ = registry.fetch_sdist(
         origin.place, origin.ref, sha256=source.sha256, to=sources.archives, env=sources.env, report=sources.report
     )
-    said = archive.read_member(path, SDIST_COMMIT)
-    if source.commit and said and not said.startswith(source.commit):
-        raise SourceError(f"cannot use {source.label}: it says commit {said}, expected {source.commit}")
-    commit = said if is_commit(said) else source.commit if is_commit(source.commit) else ""
-    exact = replace(source, commit=commit, sha256=sha256)
-    _unpack(path, exact, sources)
+    exact = _identified(path, replace(source, sha256=sha256), sources)
+    if not tree_path(exact, sources).is_dir():
+        _unpack(path, exact, sources)
     return exact
 
 
@@ -160,11 +158,23 @@ def _from_archive(origin: Origin, sources: Sources) -> Source:
     path = Path(origin.place)
     if not path.is_file():
         raise SourceError(f"cannot use archive {path}: no such file")
-    said = archive.read_member(path, SDIST_COMMIT)
-    source = Source(origin=origin, label=path.name, commit=said if is_commit(said) else "", sha256=fetch.hash_of(path))
+    source = _identified(path, Source(origin=origin, label=path.name, sha256=fetch.hash_of(path)), sources)
     if not tree_path(source, sources).is_dir():
         _unpack(path, source, sources)
     return source
+
+
+def _identified(path: Path, source: Source, sources: Sources) -> Source:
+    """`source` with its commit, if the table knows the very archive at `path`; else with what the archive claims."""
+    said = archive.read_member(path, SDIST_COMMIT)
+    known = sources.pins.with_hash(source.sha256)
+    expected = known.commit if known else source.commit
+    if expected and said and not said.startswith(expected):
+        raise SourceError(f"cannot use {source.label}: it says commit {said}, expected {expected}")
+    if known is None:
+        return replace(source, commit="", says=said if is_commit(said) else source.says or source.commit)
+    commit = said if expected and is_commit(said) else expected if is_commit(expected) else ""
+    return replace(source, commit=commit, number=source.number or known.number)
 
 
 def _from_bundle(origin: Origin, sources: Sources) -> Source:
@@ -182,15 +192,18 @@ def _from_bundle(origin: Origin, sources: Sources) -> Source:
 
 
 def _from_folder(origin: Origin, sources: Sources) -> Source:
-    """A copy of a folder, named by its commit if it is a clean checkout, else by a hash of its content."""
+    """A copy of a folder, named by a hash of its content."""
     folder = Path(origin.place).expanduser()
     if not (folder / MARK).is_file():
         raise SourceError(f"cannot use folder {folder}: it holds no llama.cpp ({MARK} is missing)")
     git_tool = sources.facts.tools.get("git")
-    commit = git.commit_of_folder(git_tool.path, folder, sources.env) if git_tool else ""
+    says = git.commit_of_folder(git_tool.path, folder, sources.env) if git_tool else ""
+    names = git.files_of_folder(git_tool.path, folder, sources.env) if git_tool else ()
+    files = _files(folder, names)
     with _making(sources, "copy") as scratch:
-        digest = _copy_tree(folder, scratch / "tree")
-        source = Source(origin=origin, label=str(folder), commit=commit, sha256=digest)
+        check_room(f"copy {folder}", {sources.trees: sum(path.lstat().st_size for path in files)})
+        digest = _copy_files(folder, files, scratch / "tree")
+        source = Source(origin=origin, label=str(folder), sha256=digest, says=says)
         if not tree_path(source, sources).is_dir():
             _publish(scratch / "tree", source, sources)
     return source
@@ -243,10 +256,10 @@ def check_tree(folder: Path, label: str) -> None:
         )
 
 
-def _copy_tree(folder: Path, to: Path) -> str:
-    """Copy the files of `folder` (without .git and build folders); returns the hash of names, modes and contents."""
+def _copy_files(folder: Path, files: list[Path], to: Path) -> str:
+    """Copy `files` of `folder`; returns the hash of names, modes and contents."""
     digest = hashlib.sha256()
-    for path in sorted(_files(folder)):
+    for path in sorted(files):
         name = path.relative_to(folder)
         target = to / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -260,7 +273,16 @@ def _copy_tree(folder: Path, to: Path) -> str:
     return digest.hexdigest()
 
 
-def _files(folder: Path) -> list[Path]:
+def _files(folder: Path, names: Sequence[str]) -> list[Path]:
+    """The files of `folder` that `names` lists, or all where that is no list of it; none of build folders."""
+    if MARK not in names:
+        return _walked(folder)
+    built = [folder / name for name in names if PurePath(name).name == "CMakeCache.txt" and "/" in name]
+    paths = (folder / name for name in names)
+    return [p for p in paths if (p.is_file() or p.is_symlink()) and not any(p.is_relative_to(b.parent) for b in built)]
+
+
+def _walked(folder: Path) -> list[Path]:
     found = []
     for root, dirs, names in os.walk(folder):
         here = Path(root)

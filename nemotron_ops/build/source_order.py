@@ -82,8 +82,8 @@ def known(origin: Origin, pins: Pins, resolved: Mapping[str, str]) -> Source | N
 
 
 def is_exact(source: Source) -> bool:
-    """Whether a package's source is known before it is fetched: by its commit, or by its hash if it tells none."""
-    return is_commit(source.commit) or (not source.commit and bool(source.sha256))
+    """Whether a package's source is known before it is fetched: by its hash, and by its whole commit if it has one."""
+    return bool(source.sha256) and (not source.commit or is_commit(source.commit))
 
 
 def git_source(origin: Origin, commit: str, pins: Pins) -> Source:

@@ -56,13 +56,18 @@ class Origin:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A llama.cpp that is known exactly: by its commit, or by a hash of its content where none is known."""
+    """A llama.cpp that is known exactly: by its commit, or by a hash of its content where none is proven.
+
+    A commit is proven by git itself, or by the hash of an archive that nemotron-ops knows. What any other archive or
+    folder `says` of its commit is a word in it, which whoever changed a file would have left as it was.
+    """
 
     origin: Origin
     label: str  # for people: "v0.5.0", "llama-cpp-python 0.3.36"
     commit: str = ""
     number: int = 0  # upstream's build number; 0 if unknown
     sha256: str = ""  # of the archive or folder that it came from
+    says: str = ""  # the commit that it claims to be, where none is proven
 
     @property
     def identity(self) -> str:
@@ -72,6 +77,11 @@ class Source:
     @property
     def short(self) -> str:
         return self.commit[:8] if self.commit else f"x{self.sha256[:8]}"
+
+    @property
+    def commit_text(self) -> str:
+        """The commit, for people."""
+        return self.commit or (f"unproven: it says {self.says}" if self.says else "(unknown)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,6 +186,7 @@ def source_json(source: Source) -> dict[str, Any]:
         "commit": source.commit,
         "number": source.number,
         "sha256": source.sha256,
+        "says": source.says,
     }
 
 
@@ -183,8 +194,9 @@ def source_from_json(value: dict[str, Any]) -> Source:
     """The source in a manifest, as `source_json` made it."""
     origin = Origin(kind=SourceKind(value["kind"]), place=value["place"], ref=value["ref"])
     return Source(
-        origin=origin, label=value["label"], commit=value["commit"], number=value["number"], sha256=value["sha256"]
-    )
+        origin=origin, label=value["label"], commit=value["commit"], number=value["number"], sha256=value["sha256"],
+        says=value.get("says", ""),
+    )  # fmt: skip
 
 
 def name_of(path: str) -> str:

@@ -127,7 +127,7 @@ def show_plan(prepared: Prepared, ui: Ui, *, as_json: bool) -> None:
         return
     rows: list[tuple[str, str]] = [
         ("id", plan.id),
-        ("source", f"{plan.source.label}, commit {plan.source.commit or '(unknown)'}"),
+        ("source", f"{plan.source.label}, commit {plan.source.commit_text}"),
         ("build number", f"b{plan.source.number}" if plan.source.number else "unknown; llama-server will say 0"),
         ("backend", f"{plan.backend}{', portable' if plan.portable else ''}"),
         ("compiler", f"{plan.compilers.identity} ({plan.compilers.cxx})"),

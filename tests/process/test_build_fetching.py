@@ -6,11 +6,12 @@ import hashlib
 import http.server
 import io
 import os
+import shutil
 import subprocess
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from nemotron_ops.build.simple_index import RemoteFile
 from nemotron_ops.build.source import Sources
 from nemotron_ops.build.source_order import order
 from nemotron_ops.build.spec import BuildRequest, Origin, SourceKind
-from nemotron_ops.errors import SourceError
+from nemotron_ops.errors import HostError, SourceError
 from nemotron_ops.paths import Layout
 from nemotron_ops.progress import silent
 
@@ -120,17 +121,53 @@ def test_a_bundle_is_a_source(repository: Path, sources: Sources, tmp_path: Path
     assert (source.tree(exact, sources) / "src/llama-arch.cpp").exists()
 
 
-def test_a_clean_checkout_is_known_by_its_commit_and_a_changed_one_by_its_content(
+def test_a_checkout_is_known_by_its_content_and_says_its_commit_while_it_is_clean(
     repository: Path, sources: Sources
 ) -> None:
     origin = Origin(kind=SourceKind.DIRECTORY, place=str(repository))
     clean = source.resolve(origin, sources)
-    assert clean.commit == run_git(repository, "rev-parse", "HEAD")
+    assert (clean.commit, clean.says) == ("", run_git(repository, "rev-parse", "HEAD"))
     (repository / "src/new.cpp").write_text("// changed\n")
     changed = source.resolve(origin, sources)
-    assert changed.commit == ""
+    assert changed.says == ""
     assert changed.identity != clean.identity
     assert (source.tree(changed, sources) / "src/new.cpp").read_text() == "// changed\n"
+
+
+def test_of_a_checkout_only_what_git_does_not_ignore_is_copied(repository: Path, sources: Sources) -> None:
+    (repository / ".gitignore").write_text("models/\n")
+    (repository / "src/gone.cpp").write_text("")
+    run_git(repository, "add", ".")
+    (repository / "src/gone.cpp").unlink()
+    for name in ("models/big.gguf", "out/CMakeCache.txt", "out/x.o", "src/untracked.cpp"):
+        (repository / name).parent.mkdir(exist_ok=True)
+        (repository / name).write_text(name)
+    (repository / "link").symlink_to("src")
+    exact = source.resolve(Origin(kind=SourceKind.DIRECTORY, place=str(repository)), sources)
+    tree = source.tree(exact, sources)
+    assert sorted(p.relative_to(tree).as_posix() for p in tree.rglob("*") if not p.is_dir() or p.is_symlink()) == [
+        ".gitignore", "CMakeLists.txt", "link", "src/llama-arch.cpp", "src/new.cpp", "src/untracked.cpp",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_folder_that_is_no_checkout_is_copied_whole(
+    repository: Path, sources: Sources, tmp_path: Path, ignored: bool
+) -> None:
+    if ignored:  # by the repository that it lies in
+        run_git(tmp_path, "init", "-q")
+        (tmp_path / ".gitignore").write_text("*\n")
+    (repository / ".git").rename(tmp_path / "elsewhere")
+    exact = source.resolve(Origin(kind=SourceKind.DIRECTORY, place=str(repository)), sources)
+    assert (source.tree(exact, sources) / "src/new.cpp").exists()
+
+
+def test_a_folder_for_which_there_is_no_room_is_not_copied(repository: Path, sources: Sources) -> None:
+    with (repository / "sparse.gguf").open("wb") as f:
+        f.truncate(shutil.disk_usage(repository).free + (1 << 40))
+    with pytest.raises(HostError, match=r"cannot copy .* GB are needed"):
+        source.resolve(Origin(kind=SourceKind.DIRECTORY, place=str(repository)), sources)
+    assert list(sources.trees.iterdir()) == []
 
 
 def test_a_llama_cpp_from_before_nemotron_3_is_refused(repository: Path, sources: Sources) -> None:
@@ -139,14 +176,14 @@ def test_a_llama_cpp_from_before_nemotron_3_is_refused(repository: Path, sources
         source.resolve(Origin(kind=SourceKind.DIRECTORY, place=str(repository)), sources)
 
 
-def sdist(version: str = "9.9") -> bytes:
+def sdist(version: str = "9.9", *, more: str = "") -> bytes:
     """An archive in the shape of llama-cpp-python's: its own files, and llama.cpp below vendor/."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as tar:
         for name, content in {
             ".git/modules/vendor/llama.cpp/HEAD": f"{COMMIT}\n",
             "setup.py": "raise SystemExit('never run')",
-            "vendor/llama.cpp/CMakeLists.txt": 'project("llama.cpp")',
+            "vendor/llama.cpp/CMakeLists.txt": f'project("llama.cpp"){more}',
             "vendor/llama.cpp/src/llama-arch.cpp": ARCH,
             "vendor/llama.cpp/big.bin": "x" * 3_000_000,
         }.items():
@@ -312,12 +349,12 @@ def test_a_folder_of_find_links_is_a_registry_too(tmp_path: Path, env: dict[str,
     assert path.exists()
 
 
-def test_llama_cpp_is_unpacked_out_of_the_package_and_knows_its_commit(
+def test_llama_cpp_is_unpacked_out_of_the_package_which_only_says_its_commit(
     sources: Sources, env: dict[str, str], layout: Layout
 ) -> None:
     here = Sources(layout=layout, facts=sources.facts, env=env, pins=sources.pins, report=silent)
     exact = source.resolve(Origin(kind=SourceKind.REGISTRY, place="some-llama", ref="9.9"), here)
-    assert exact.commit == COMMIT
+    assert (exact.commit, exact.says) == ("", COMMIT)
     tree = source.tree(exact, here)
     assert sorted(p.name for p in tree.iterdir()) == ["CMakeLists.txt", "big.bin", "src"]
 
@@ -325,8 +362,37 @@ def test_llama_cpp_is_unpacked_out_of_the_package_and_knows_its_commit(
 def test_an_archive_on_disk_is_a_source(sources: Sources, tmp_path: Path) -> None:
     (tmp_path / "x.tar.gz").write_bytes(sdist())
     exact = source.resolve(Origin(kind=SourceKind.ARCHIVE, place=str(tmp_path / "x.tar.gz")), sources)
-    assert exact.commit == COMMIT
     assert (source.tree(exact, sources) / "src/llama-arch.cpp").exists()
+
+
+def test_archives_that_say_the_same_commit_and_differ_are_different_sources(sources: Sources, tmp_path: Path) -> None:
+    found = []
+    for more in ("", " # patched"):
+        path = tmp_path / f"x{len(more)}.tar.gz"
+        path.write_bytes(sdist(more=more))
+        found.append(source.resolve(Origin(kind=SourceKind.ARCHIVE, place=str(path)), sources))
+    assert {s.says for s in found} == {COMMIT}
+    assert len({s.identity for s in found}) == len({source.tree(s, sources) for s in found}) == 2
+    assert not (sources.trees / COMMIT).exists()  # where a build of that commit from git would look
+    assert COMMIT in found[0].commit_text
+    assert COMMIT[:8] not in found[0].short
+
+
+def test_an_archive_that_the_table_knows_is_the_commit_that_the_table_gives(sources: Sources, tmp_path: Path) -> None:
+    path, content = tmp_path / "copy.tar.gz", sdist()
+    path.write_bytes(content)
+    package = pins.Package(
+        name="some-llama", version="9.9", commit=COMMIT, number=9000, sha256=hashlib.sha256(content).hexdigest()
+    )
+    here = replace(sources, pins=replace(sources.pins, packages=(package,)))
+    exact = source.resolve(Origin(kind=SourceKind.ARCHIVE, place=str(path)), here)
+    assert (exact.commit, exact.number, exact.says) == (COMMIT, 9000, "")
+    path.write_bytes(sdist(more=" # patched"))
+    assert source.resolve(Origin(kind=SourceKind.ARCHIVE, place=str(path)), here).commit == ""
+    wrong = replace(here, pins=replace(here.pins, packages=(replace(package, commit="cd" * 20),)))
+    path.write_bytes(content)
+    with pytest.raises(SourceError, match="it says commit abab"):
+        source.resolve(Origin(kind=SourceKind.ARCHIVE, place=str(path)), wrong)
 
 
 def test_rubbish_left_from_another_download_is_thrown_away(index: Index, env: dict[str, str], tmp_path: Path) -> None:

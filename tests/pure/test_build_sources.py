@@ -93,6 +93,11 @@ def test_a_package_whose_commit_is_in_the_table_is_known_without_asking() -> Non
     assert known(replace(STAND_IN, ref="0.2.0"), PINS, {}) is None
 
 
+def test_a_package_without_a_pinned_hash_is_not_known_by_what_the_table_says_of_its_commit() -> None:
+    unpinned = replace(PINS, packages=(pins.Package(name="p", version="1", commit="c" * 40),))
+    assert known(Origin(kind=SourceKind.REGISTRY, place="p", ref="1"), unpinned, {}) is None
+
+
 def test_a_tag_is_known_once_it_was_looked_up_and_a_branch_never() -> None:
     tag = Origin(kind=SourceKind.GIT, place=GITHUB, ref="b11434")
     assert known(tag, PINS, {}) is None
@@ -163,6 +168,10 @@ def test_names_and_passwords_never_reach_a_manifest() -> None:
 
 def test_a_source_survives_its_manifest() -> None:
     assert source_from_json(source_json(packaged())) == packaged()
+    claimed = replace(packaged(), commit="", says="c" * 40)
+    assert source_from_json(source_json(claimed)) == claimed
+    older = {key: value for key, value in source_json(packaged()).items() if key != "says"}
+    assert source_from_json(older) == packaged()
 
 
 def packaged() -> pins.Source:
