@@ -105,6 +105,20 @@ def default_backend(facts: Facts) -> Backend:
     return Backend.CPU
 
 
+ROCM = (
+    "install ROCm's HIP SDK (https://rocm.docs.amd.com/projects/install-on-linux), packages hip-dev, hipblas-dev and "
+    "rocblas-dev"
+)
+
+
+def unused_gpu(facts: Facts) -> str:
+    """Which GPU the default backend leaves unused for want of a compiler, and the remedy; empty if none."""
+    amd = next((gpu.name for gpu in facts.gpus if gpu.kind == "hip"), "")
+    if not amd or default_backend(facts) is not Backend.CPU:
+        return ""
+    return f"the AMD GPU {amd} is not used, since there is no hipcc: {ROCM}; or build with --vulkan"
+
+
 def refuse_backend(backend: Backend, facts: Facts, *, hip_archs: tuple[str, ...] = ()) -> None:
     """Raises HostError where this machine cannot build `backend` (CUDA has its own rules, in cuda.py)."""
     match backend:
@@ -115,8 +129,7 @@ def refuse_backend(backend: Backend, facts: Facts, *, hip_archs: tuple[str, ...]
         case Backend.HIP if "hipcc" not in facts.tools:
             raise HostError(
                 "cannot build for HIP: no hipcc on the PATH or in /opt/rocm",
-                hint="install ROCm's HIP SDK (https://rocm.docs.amd.com/projects/install-on-linux), packages "
-                "hip-dev, hipblas-dev and rocblas-dev",
+                hint=ROCM,
             )
         case Backend.HIP if not hip_archs and not any(g.arch for g in facts.gpus if g.kind == "hip"):
             raise HostError(

@@ -13,8 +13,14 @@ from nemotron_ops.errors import HostError
 from nemotron_ops.host.facts import Facts
 
 # Of the caller's environment, only these reach cmake, ninja and the compilers: CFLAGS and the like would change
-# the binary without changing its id.
-ENV_KEPT = ("PATH", "HOME", "TMPDIR", "USER", "LANG", "DEVELOPER_DIR", "SDKROOT", "CCACHE_DIR", "SCCACHE_DIR")
+# the binary without changing its id. The SDKs' places are where llama.cpp looks for what is in the id by its version
+# (ggml-hip/CMakeLists.txt:1, ggml-vulkan/CMakeLists.txt:11).
+ENV_KEPT = (
+    "PATH", "HOME", "TMPDIR", "USER", "LANG", "DEVELOPER_DIR", "SDKROOT", "CCACHE_DIR", "SCCACHE_DIR",
+    "ROCM_PATH", "HIP_PATH", "VULKAN_SDK",
+)  # fmt: skip
+# What compiles for the GPU besides the host compiler; CUDA's toolkit is chosen in cuda.py.
+GPU_COMPILERS: Mapping[Backend, tuple[str, str]] = {Backend.HIP: ("hipcc", "HIP"), Backend.VULKAN: ("glslc", "glslc")}
 # Of a CPU's flags, those that compilers make code from; others come and go with kernels.
 ISA_FLAGS = ("sse", "ssse", "avx", "amx", "fma", "f16c", "bmi", "vnni", "gfni", "asimd", "sve", "sme", "i8mm", "bf16")
 
@@ -41,7 +47,18 @@ def choose_compilers(options: BuildOptions, facts: Facts, toolchains: Path) -> C
             hint=f"{backends.install_line('compiler', facts)}; or, for a CPU build, add --zig to use a compiler "
             "from a Python wheel",
         )
-    return Compilers(cc=cc.path, cxx=cxx.path, identity=f"{cxx.kind} {cuda.dotted(cxx.version)}", kind=cxx.kind)
+    identity = f"{cxx.kind} {cuda.dotted(cxx.version)}"
+    if (cc.kind, cc.version) != (cxx.kind, cxx.version):
+        identity += f", C by {cc.kind} {cuda.dotted(cc.version)}"
+    identity += gpu_compiler(options.backend or backends.default_backend(facts), facts)
+    return Compilers(cc=cc.path, cxx=cxx.path, identity=identity, kind=cxx.kind)
+
+
+def gpu_compiler(backend: Backend, facts: Facts) -> str:
+    """`, HIP 7.0.51831` where the SDK of `backend` says its version."""
+    program, name = GPU_COMPILERS.get(backend, ("", ""))
+    tool = facts.tools.get(program)
+    return f", {name} {cuda.dotted(tool.version)}" if tool and tool.version else ""
 
 
 def zig_compilers(options: BuildOptions, facts: Facts, toolchains: Path) -> Compilers:

@@ -56,6 +56,7 @@ def diagnose(facts: Facts, around: Surroundings) -> tuple[Finding, ...]:
         git(facts, around),
         *gpu(facts),
         *toolkit(facts),
+        *rocm(facts),
         cache(facts),
         memory(facts),
         disk(around),
@@ -127,6 +128,17 @@ def toolkit(facts: Facts) -> list[Finding]:
     return [
         Finding(what="CUDA", status=Status.OK, found=f"{version}: {choice.toolkit.why}", why="compiles for the GPU")
     ]
+
+
+def rocm(facts: Facts) -> list[Finding]:
+    """ROCm's compiler, where there is an AMD GPU and nothing better."""
+    why = "compiles for the AMD GPU"
+    if (found := facts.tools.get("hipcc")) and any(g.kind == "hip" for g in facts.gpus):
+        return [Finding(what="ROCm", status=Status.OK, found=tool(found, "HIP"), why=why)]
+    if not backends.unused_gpu(facts):
+        return []
+    fix = f"{backends.ROCM}; or build with --vulkan: {backends.install_line('vulkan', facts)}"
+    return [Finding(what="ROCm", status=Status.WARNING, found="no hipcc; builds are for the CPU", why=why, fix=fix)]
 
 
 def cache(facts: Facts) -> Finding:

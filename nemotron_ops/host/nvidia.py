@@ -31,17 +31,17 @@ class _Memory(ctypes.Structure):
     _fields_ = (("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong))
 
 
-def find(env: Mapping[str, str], *, smi: str | None) -> Nvidia:
-    """Ask NVML, then `smi` (the path of nvidia-smi, if there is one)."""
-    found = _nvml()
+def find(env: Mapping[str, str], *, smi: str | None, library: str = NVML_LIBRARY) -> Nvidia:
+    """Ask NVML, which is `library`, then `smi` (the path of nvidia-smi, if there is one)."""
+    found = _nvml(library)
     if found is None and smi:
         found = _smi(smi, env)
     return found or Nvidia()
 
 
-def _nvml() -> Nvidia | None:
+def _nvml(library: str) -> Nvidia | None:
     try:
-        lib = ctypes.CDLL(NVML_LIBRARY)
+        lib = ctypes.CDLL(library)
         if lib.nvmlInit_v2() != 0:
             return None
     except (OSError, AttributeError):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -64,6 +67,14 @@ def test_nvcc_is_found_by_cuda_home_and_what_its_toolkit_lacks_is_told(tmp_path:
     assert look._cuda_lacks(nvcc) == ()
 
 
+@pytest.mark.parametrize(("name", "variable"), [("hipcc", "ROCM_PATH"), ("hipcc", "HIP_PATH"), ("glslc", "VULKAN_SDK")])
+def test_an_sdk_that_the_environment_names_comes_before_the_path(tmp_path: Path, name: str, variable: str) -> None:
+    program(tmp_path / "bin", name, "echo 'version 1.1'")
+    program(tmp_path / "sdk/bin", name, "echo 'HIP version: 7.0.51831-x'")
+    tools = look.find_tools({"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", variable: str(tmp_path / "sdk")})
+    assert (tools[name].path, tools[name].version) == (str(tmp_path / "sdk/bin" / name), (7, 0, 51831))
+
+
 SMI = """case "$1" in
   --query-gpu=*) echo "0, GPU-a, NVIDIA H200, 9.0, 143771, 143000, 580.65.06" ;;
   "") echo "| NVIDIA-SMI 580.65.06  Driver Version: 580.65.06  CUDA Version: 13.0 |" ;;
@@ -81,12 +92,64 @@ def test_an_nvidia_smi_that_fails_finds_nothing(tmp_path: Path) -> None:
     assert nvidia._smi(str(program(tmp_path, "nvidia-smi", "exit 9")), {"PATH": "/usr/bin:/bin"}) is None
 
 
-def test_amd_gpus_are_read_from_the_kernel(tmp_path: Path) -> None:
-    cpu, card = tmp_path / "0", tmp_path / "1"
+def kernel_nodes(folder: Path) -> Path:
+    """What the kernel says of a CPU and an AMD GPU."""
+    cpu, card = folder / "0", folder / "1"
     (card / "mem_banks/0").mkdir(parents=True)
     cpu.mkdir()
     (cpu / "properties").write_text("simd_count 0\ngfx_target_version 0\n")
     (card / "properties").write_text("simd_count 192\ngfx_target_version 110000\n")
     (card / "mem_banks/0/properties").write_text("heap_type 1\nsize_in_bytes 25753026560\n")
-    (found,) = gpus.amd(tmp_path)
+    return folder
+
+
+def test_amd_gpus_are_read_from_the_kernel(tmp_path: Path) -> None:
+    (found,) = gpus.amd(kernel_nodes(tmp_path))
     assert (found.arch, found.kind, found.memory_bytes) == ("gfx1100", "hip", 25753026560)
+
+
+NVML = Path(__file__).parents[1] / "fakes/nvml.c"
+
+
+@pytest.fixture
+def nvml(tmp_path: Path) -> Callable[..., str]:
+    """A library in the place of NVIDIA's, as the machine's C compiler makes it."""
+
+    def made(*flags: str, init: int = 0) -> str:
+        library = tmp_path / "libnvidia-ml.so.1"
+        words = ["cc", "-shared", "-fPIC", f"-DINIT={init}", *flags, "-o", library, NVML]
+        subprocess.run(words, check=True)
+        return str(library)
+
+    return made
+
+
+def test_nvml_tells_every_kind_of_gpu_and_the_slices_in_place_of_the_card_that_is_cut(nvml: Callable[..., str]) -> None:
+    library = nvml()
+    found = nvidia.find({}, smi=None, library=library)
+    assert (found.driver_version, found.driver_cuda) == ("580.65.06", (12, 8))
+    assert [(g.index, g.name, g.uuid, g.compute_capability, g.mig, g.unified) for g in found.gpus] == [
+        (0, "NVIDIA H100 MIG 1g.10gb", "MIG-1", (9, 0), True, False),
+        (0, "NVIDIA H100 MIG 3g.40gb", "MIG-2", (9, 0), True, False),
+        (1, "NVIDIA L4", "GPU-l", (8, 9), False, False),
+        (2, "NVIDIA GB10", "GPU-g", (12, 1), False, True),
+    ]
+    assert [(g.memory_bytes >> 30, g.free_bytes >> 30) for g in found.gpus] == [(10, 5), (40, 20), (24, 12), (0, 0)]
+    assert ctypes.c_int.in_dll(ctypes.CDLL(library), "alive").value == 0  # it was shut down again
+
+
+@pytest.mark.parametrize(("flags", "init"), [(("-DOLD",), 0), ((), 9)])
+def test_where_nvml_is_too_old_or_does_not_start_nvidia_smi_is_asked(
+    nvml: Callable[..., str], tmp_path: Path, flags: tuple[str, ...], init: int
+) -> None:
+    smi = program(tmp_path, "nvidia-smi", SMI)
+    found = nvidia.find({"PATH": "/usr/bin:/bin"}, smi=str(smi), library=nvml(*flags, init=init))
+    assert [g.name for g in found.gpus] == ["NVIDIA H200"]
+
+
+def test_a_machine_may_have_gpus_of_nvidia_and_of_amd(nvml: Callable[..., str], tmp_path: Path) -> None:
+    nodes = kernel_nodes(tmp_path / "nodes")
+    facts = host.probe({"PATH": "/usr/bin:/bin"}, tools=False, nvml=nvml(), kfd=nodes)
+    assert [g.kind for g in facts.gpus] == ["cuda", "cuda", "cuda", "cuda", "hip"]
+    assert facts.driver_cuda == (12, 8)
+    assert [g.kind for g in host.probe({"PATH": ""}, tools=False, nvml="/none", kfd=nodes).gpus] == ["hip"]

@@ -176,6 +176,12 @@ def test_the_environment_of_compilers_is_scrubbed_and_finds_ninja_first() -> Non
     }  # fmt: skip
 
 
+def test_the_places_of_gpu_sdks_reach_cmake_which_looks_for_them_there() -> None:
+    env = {**ENV, "ROCM_PATH": "/opt/rocm-7", "HIP_PATH": "/opt/rocm-7", "VULKAN_SDK": "/sdk"}
+    made = plan(BuildOptions(), facts=RADEON, source=SOURCE, toolchains=TOOLCHAINS, env=env)
+    assert {made.env[name] for name in ("ROCM_PATH", "HIP_PATH", "VULKAN_SDK")} == {"/opt/rocm-7", "/sdk"}
+
+
 @pytest.mark.parametrize(
     ("facts", "backend"),
     [
@@ -206,6 +212,15 @@ def test_a_backend_that_cannot_be_built_is_refused_with_the_remedy(backend: Back
     with pytest.raises(HostError) as caught:
         planned(facts, backend=backend)
     assert hint in (caught.value.hint or "")
+
+
+def test_an_amd_gpu_that_the_plan_leaves_unused_is_said_with_the_remedy() -> None:
+    bare = replace(RADEON, tools={**GCC12, **WHEELS})
+    (note,) = planned(bare).notes
+    assert "AMD GPU gfx1100 is not used" in note
+    assert "hipblas-dev" in note
+    assert planned(bare, backend=Backend.CPU).notes == ()
+    assert planned(RADEON).notes == ()
 
 
 def test_hip_without_a_gpu_here_wants_its_architecture() -> None:
@@ -272,6 +287,9 @@ def test_cuda_is_cached_too() -> None:
 
 def test_whatever_decides_the_binary_changes_the_id() -> None:
     newer = {**LAPTOP.tools, "cxx": Tool(path="/usr/bin/c++", version=(13, 1), kind="gcc")}
+    mixed = {**LAPTOP.tools, "cc": Tool(path="/usr/bin/cc", version=(19, 1), kind="clang")}
+    rocm = {**RADEON.tools, "hipcc": Tool(path="/opt/rocm/bin/hipcc", version=(7, 1))}
+    glslc = [{**LAPTOP.tools, "glslc": Tool(path="/usr/bin/glslc", version=(year, 8))} for year in (2023, 2025)]
     ids = [
         planned(backend=Backend.CPU).id,
         planned(backend=Backend.CPU, portable=True).id,
@@ -282,6 +300,10 @@ def test_whatever_decides_the_binary_changes_the_id() -> None:
         planned(replace(LAPTOP, glibc=(2, 39)), backend=Backend.CPU).id,
         planned(H100, cuda_archs=("90",)).id,
         planned(H100, cuda_archs=("89",)).id,
+        planned(replace(LAPTOP, tools=mixed), backend=Backend.CPU).id,
+        planned(RADEON).id,
+        planned(replace(RADEON, tools=rocm)).id,
+        *(planned(replace(LAPTOP, tools=tools), backend=Backend.VULKAN).id for tools in glslc),
     ]
     assert len(set(ids)) == len(ids)
 

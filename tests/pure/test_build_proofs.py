@@ -13,7 +13,7 @@ from nemotron_ops.build.diagnosis import Finding, Status, Surroundings, can_run,
 from nemotron_ops.build.plan import BuildPlan, plan
 from nemotron_ops.build.spec import Backend, BuildOptions, Fix, Origin, Source, SourceKind
 from nemotron_ops.host import Facts, Tool
-from tests.machines import H100, LAPTOP, WHEELS, XEON_AMX
+from tests.machines import H100, LAPTOP, RADEON, WHEELS, XEON_AMX
 
 SOURCE = Source(origin=Origin(kind=SourceKind.DIRECTORY, place="/x"), label="x", commit="c" * 40)
 EXPECTED = ("Two plus two makes four.\n", "2 + 2 = 4.")
@@ -162,6 +162,15 @@ def test_a_gpu_that_no_toolkit_fits_is_a_finding_with_its_remedy() -> None:
     assert finding(old, "CUDA").status is Status.MISSING
     assert "525" in finding(old, "CUDA").fix
     assert finding(H100, "CUDA").status is Status.OK
+
+
+def test_an_amd_gpu_without_rocm_is_a_finding_with_its_remedy() -> None:
+    bare = replace(RADEON, tools=LAPTOP.tools)
+    assert finding(bare, "ROCm").status is Status.WARNING
+    assert "hipblas-dev" in finding(bare, "ROCm").fix
+    assert "libvulkan-dev" in finding(bare, "ROCm").fix
+    assert finding(RADEON, "ROCm").status is Status.OK
+    assert not [f for f in diagnose(H100, FINE) if f.what == "ROCm"]
 
 
 def test_a_compiler_cache_is_offered_as_a_package_and_as_a_wheel() -> None:
