@@ -6,11 +6,13 @@ anything larger than a llama.cpp could be are refused. Owners and special mode b
 
 from __future__ import annotations
 
+import lzma
 import os
 import shutil
 import stat
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -19,6 +21,9 @@ from nemotron_ops.errors import SourceError
 
 MOST_BYTES = 4 << 30  # llama.cpp is 0.2 GB; the largest wheel of a CUDA toolkit holds 0.7 GB
 MOST_FILES = 200_000
+
+# What reading a broken archive ends with: RuntimeError for one that is encrypted or packed in a way zipfile lacks.
+BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, ValueError)
 
 Rename = Callable[[PurePosixPath], PurePosixPath | None]
 
@@ -40,14 +45,18 @@ def prefix_of(archive: Path, mark: str) -> PurePosixPath | None:
     """The folder in `archive` that holds the file `mark` ("src/x.cpp"); None if there is none."""
     parts = PurePosixPath(mark).parts
     try:
-        names = zipfile.ZipFile(archive).namelist() if zipfile.is_zipfile(archive) else _tar_names(archive)
-        for name in names:
+        for name in _zip_names(archive) if zipfile.is_zipfile(archive) else _tar_names(archive):
             path = PurePosixPath(name)
             if path.parts[-len(parts) :] == parts:
                 return PurePosixPath(*path.parts[: -len(parts)])
-    except (tarfile.TarError, OSError, EOFError) as exc:
+    except BROKEN as exc:
         raise SourceError(f"cannot read archive {archive.name}: {exc}") from exc
     return None
+
+
+def _zip_names(archive: Path) -> list[str]:
+    with zipfile.ZipFile(archive) as packed:
+        return packed.namelist()
 
 
 def _tar_names(archive: Path) -> Iterator[str]:
@@ -62,7 +71,7 @@ def unpack(archive: Path, to: Path, *, rename: Rename = keep_all) -> int:
         if zipfile.is_zipfile(archive):
             return _unpack_zip(archive, to, rename)
         return _unpack_tar(archive, to, rename)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as exc:
+    except BROKEN as exc:
         raise SourceError(f"cannot unpack {archive.name}: {exc}") from exc
 
 
@@ -74,7 +83,7 @@ def read_member(archive: Path, suffix: str, *, most_bytes: int = 4096) -> str:
                 if member.isfile() and member.name.endswith(suffix):
                     found = tar.extractfile(member)
                     return found.read(most_bytes).decode(errors="replace").strip() if found else ""
-    except (tarfile.TarError, OSError, EOFError):
+    except BROKEN:
         return ""
     return ""
 

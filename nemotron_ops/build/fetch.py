@@ -36,7 +36,7 @@ def client(config: PipConfig, env: Mapping[str, str]) -> Iterator[httpx.Client]:
     """An HTTP client that trusts and passes through what pip would."""
     import httpx  # 91 ms
 
-    trust = context(env, cert=config.cert, client_cert=config.client_cert)
+    trust = context(env, cert=config.cert, client_cert=config.client_cert, trusted_hosts=config.trusted_hosts)
     timeout = httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
     with httpx.Client(
         verify=trust, timeout=timeout, follow_redirects=True, proxy=config.proxy or None, auth=_netrc(env)

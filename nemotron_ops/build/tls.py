@@ -1,4 +1,4 @@
-"""Which certificates are trusted: the system's, and those that pip is told to use. Disk.
+"""Which certificates are trusted: the system's, those that pip is told to use, and any of pip's trusted hosts. Disk.
 
 certifi's list alone fails behind a registry mirror with a certificate of its own, and Pythons that were built
 elsewhere look for the system's store in a folder that is not there; so the usual places are tried by name.
@@ -9,6 +9,9 @@ from __future__ import annotations
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
+from socket import socket
+from typing import Any
+from urllib.parse import urlsplit
 
 SYSTEM_BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Arch, Alpine
@@ -19,9 +22,14 @@ SYSTEM_BUNDLES = (
 VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
-def context(env: Mapping[str, str], *, cert: str = "", client_cert: str = "") -> ssl.SSLContext:
-    """A verifying context. `cert` is a file or folder of certificates to trust besides the system's."""
-    made = ssl.create_default_context()
+def context(
+    env: Mapping[str, str], *, cert: str = "", client_cert: str = "", trusted_hosts: tuple[str, ...] = ()
+) -> ssl.SSLContext:
+    """A verifying context. `cert` is a file or folder of certificates to trust besides the system's.
+
+    `trusted_hosts` are pip's, `HOST` or `HOST:PORT`: theirs alone are not looked at.
+    """
+    made = _trusting(trusted_hosts) if trusted_hosts else ssl.create_default_context()
     for place in (cert, *(env.get(name, "") for name in VARIABLES), *SYSTEM_BUNDLES):
         _trust(made, place)
     if not made.get_ca_certs():
@@ -30,6 +38,26 @@ def context(env: Mapping[str, str], *, cert: str = "", client_cert: str = "") ->
         made.load_verify_locations(cafile=certifi.where())
     if client_cert:
         made.load_cert_chain(client_cert)
+    return made
+
+
+class _Context(ssl.SSLContext):
+    """Verifies every host but those in `trusted`, also behind a proxy, where a transport per host would not go."""
+
+    trusted: frozenset[str] = frozenset()
+
+    def wrap_socket(self, sock: socket, *args: Any, **options: Any) -> ssl.SSLSocket:
+        if options.get("server_hostname") not in self.trusted:
+            return super().wrap_socket(sock, *args, **options)
+        blind = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        blind.check_hostname, blind.verify_mode = False, ssl.CERT_NONE
+        return blind.wrap_socket(sock, *args, **options)
+
+
+def _trusting(hosts: tuple[str, ...]) -> ssl.SSLContext:
+    made = _Context(ssl.PROTOCOL_TLS_CLIENT)  # which verifies certificate and name
+    made.load_default_certs()
+    made.trusted = frozenset(urlsplit(f"//{host}").hostname or "" for host in hosts)
     return made
 
 

@@ -7,6 +7,7 @@ import http.server
 import io
 import os
 import shutil
+import ssl
 import subprocess
 import tarfile
 import threading
@@ -25,6 +26,7 @@ from nemotron_ops.build.spec import BuildRequest, Origin, SourceKind
 from nemotron_ops.errors import HostError, SourceError
 from nemotron_ops.paths import Layout
 from nemotron_ops.progress import silent
+from tests.certificates import self_signed
 
 pytestmark = pytest.mark.process
 
@@ -393,6 +395,49 @@ def test_an_archive_that_the_table_knows_is_the_commit_that_the_table_gives(sour
     path.write_bytes(content)
     with pytest.raises(SourceError, match="it says commit abab"):
         source.resolve(Origin(kind=SourceKind.ARCHIVE, place=str(path)), wrong)
+
+
+@pytest.fixture
+def tls_port(tmp_path: Path) -> Iterator[int]:
+    """A server on loopback whose certificate nobody has signed."""
+    self_signed(tmp_path / "cert.pem", tmp_path / "key.pem")
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "5")
+            self.end_headers()
+            self.wfile.write(b"hello")
+
+        def log_message(self, format: str, *args: object) -> None:
+            return
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    yield server.server_port
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.mark.parametrize("named", ["localhost", "localhost:{port}"])
+def test_a_host_that_pip_trusts_needs_no_certificate_and_another_one_does(
+    env: dict[str, str], tls_port: int, named: str
+) -> None:
+    trusting = {**env, "PIP_TRUSTED_HOST": named.format(port=tls_port)}
+    with fetch.client(registry.pip_config(trusting), trusting) as http:
+        assert fetch.get_text(http, f"https://localhost:{tls_port}/", accept="*/*")[0] == "hello"
+        with pytest.raises(SourceError, match="certificate verify failed"):
+            fetch.get_text(http, f"https://127.0.0.1:{tls_port}/", accept="*/*")
+    with (
+        fetch.client(registry.pip_config(env), env) as http,
+        pytest.raises(SourceError, match="certificate verify failed"),
+    ):
+        fetch.get_text(http, f"https://localhost:{tls_port}/", accept="*/*")
 
 
 def test_rubbish_left_from_another_download_is_thrown_away(index: Index, env: dict[str, str], tmp_path: Path) -> None:

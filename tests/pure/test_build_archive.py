@@ -100,6 +100,50 @@ def test_a_broken_archive_is_a_source_error(tmp_path: Path) -> None:
         unpack(tmp_path / "a.tar.gz", tmp_path / "out")
 
 
+def zip_of(path: Path, kind: int = zipfile.ZIP_DEFLATED) -> bytes:
+    with zipfile.ZipFile(path, "w", kind) as packed:
+        packed.writestr("llama.cpp/src/x.cpp", "some text " * 1000)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_a_zip_with_broken_content_is_a_source_error(tmp_path: Path, kind: int) -> None:
+    content = zip_of(tmp_path / "a.zip", kind)
+    start = content.index(b"x.cpp") + 10
+    (tmp_path / "a.zip").write_bytes(content[:start] + b"\xff" * 20 + content[start + 20 :])
+    with pytest.raises(SourceError, match=r"cannot unpack a\.zip"):
+        unpack(tmp_path / "a.zip", tmp_path / "out")
+
+
+def test_a_zip_with_a_broken_list_is_a_source_error(tmp_path: Path) -> None:
+    content = zip_of(tmp_path / "a.zip")
+    (tmp_path / "a.zip").write_bytes(content.replace(b"PK\x01\x02", b"PK\x00\x00"))
+    with pytest.raises(SourceError, match=r"cannot read archive a\.zip"):
+        prefix_of(tmp_path / "a.zip", "src/x.cpp")
+
+
+def test_an_encrypted_zip_is_a_source_error(tmp_path: Path) -> None:
+    content = zip_of(tmp_path / "a.zip")
+    at = content.index(b"PK\x01\x02") + 8  # the flags in the list of files
+    (tmp_path / "a.zip").write_bytes(content[:at] + b"\x01" + content[at + 1 :])
+    with pytest.raises(SourceError, match="encrypted"):
+        unpack(tmp_path / "a.zip", tmp_path / "out")
+
+
+@pytest.mark.parametrize(("suffix", "rest"), [("gz", b""), ("xz", b""), ("xz", b"\xff" * 80), ("bz2", b"\xff" * 80)])
+def test_a_tar_with_broken_content_is_a_source_error(tmp_path: Path, suffix: str, rest: bytes) -> None:
+    path = tmp_path / f"a.tar.{suffix}"
+    with tarfile.open(path, f"w:{suffix}") as tar:  # type: ignore[call-overload]
+        for info, content in (member(f"llama.cpp/{i}", bytes(range(256)) * 200) for i in range(9)):
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2] + rest)
+    with pytest.raises(SourceError):
+        unpack(path, tmp_path / "out")
+    assert read_member(path, "absent") == ""
+
+
 def test_llama_cpp_is_found_wherever_it_lies_in_an_archive(tmp_path: Path) -> None:
     packed = tar_of(tmp_path / "a.tar.gz", member("p-1/README"), member("p-1/vendor/llama.cpp/src/llama-arch.cpp"))
     assert prefix_of(packed, "src/llama-arch.cpp") == PurePosixPath("p-1/vendor/llama.cpp")
