@@ -13,7 +13,7 @@ from nemotron_ops.errors import BuildError
 
 
 def install(chosen: BuildPlan, *, source: Path, work: Path, to: Path, libraries: tuple[Path, ...]) -> Path:
-    """The programs out of the folder `work` into `to`, with `libraries` of a private toolkit. Raises BuildError."""
+    """The programs out of the folder `work` into `to`, with CUDA's `libraries` beside them. Raises BuildError."""
     shutil.rmtree(to, ignore_errors=True)
     (to / "bin").mkdir(parents=True)
     for target in chosen.targets:
@@ -27,7 +27,7 @@ def install(chosen: BuildPlan, *, source: Path, work: Path, to: Path, libraries:
                 shutil.copy2(library, to / "bin" / library.name, follow_symlinks=False)
     for library in libraries:
         (to / "cuda/lib").mkdir(parents=True, exist_ok=True)
-        _link_or_copy(library, to / "cuda/lib" / library.name)
+        _link_or_copy(library.resolve(), to / "cuda/lib" / library.name)
     return to
 
 

@@ -2,7 +2,7 @@
 
 An archive holds the build's folder as it is: programs, libraries, and the manifest with the sha256 of every file.
 It comes in only where it can run (system, processor, C library, instruction sets), when every file has the hash
-that the manifest gives, and after the self-test has passed here too.
+that the manifest gives, and after the self-test has passed here too. What else it `needs` is said when it is written.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import os
 import re
 import shutil
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from nemotron_ops.build import archive, store
+from nemotron_ops.build import archive, backends, cuda, store
 from nemotron_ops.build.compilers import isa
 from nemotron_ops.build.fetch import hash_of
-from nemotron_ops.build.spec import Backend, source_from_json
+from nemotron_ops.build.spec import Backend, Fix, source_from_json
 from nemotron_ops.build.store import Build
 from nemotron_ops.errors import BuildError, HostError, SourceError
 from nemotron_ops.files import read_json
@@ -39,15 +39,46 @@ def platform_json(facts: Facts, *, portable: bool) -> dict[str, Any]:
     }
 
 
-def refuse_platform(needed: Mapping[str, Any], facts: Facts) -> str:
-    """Why a build that asks for `needed` cannot run on `facts`; empty if it can."""
+def refuse_platform(needed: Mapping[str, Any], facts: Facts, *, fixes: Collection[str] = ()) -> str:
+    """Why a build that asks for `needed` cannot run on `facts`; empty if it can. `fixes` are those it was made with."""
     if (needed["system"], needed["machine"]) != (facts.system, facts.machine):
         return f"it is for {needed['system']} on {needed['machine']}, this is {facts.system} on {facts.machine}"
     if needed["glibc"] and tuple(needed["glibc"]) > (facts.glibc or (0, 0)):
         return f"it needs glibc {'.'.join(str(n) for n in needed['glibc'])} or newer"
-    if lacking := sorted(set(needed["isa"]) - facts.cpu_flags):
+    unused = backends.AMX_CPU_FLAGS if Fix.NO_AMX in fixes else frozenset()
+    if lacking := sorted(set(needed["isa"]) - facts.cpu_flags - unused):
         return f"this CPU lacks {', '.join(lacking)}; a build made with --portable would run"
     return ""
+
+
+def needs(manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a machine must have to run the build of `manifest`, in words."""
+    platform, plan = manifest["platform"], manifest["plan"]
+    glibc = f", glibc {'.'.join(str(n) for n in platform['glibc'])} or newer" if platform["glibc"] else ""
+    found = [f"{platform['system']} on {platform['machine']}{glibc}"]
+    if platform["isa"]:
+        found.append("a CPU with the instruction sets of this one (--portable builds for all)")
+    if platform["system"] == "Linux" and not plan["compiler"].startswith("zig"):
+        found.append("libstdc++ and libgomp (packages libstdc++6 and libgomp1 on Debian and Ubuntu)")
+    return (*found, *_gpu_needs(plan))
+
+
+def _gpu_needs(plan: Mapping[str, Any]) -> list[str]:
+    match Backend(plan["backend"]):
+        case Backend.CUDA:
+            release = tuple(int(n) for n in plan["cuda"].split("."))
+            found = [f"a GPU of {', '.join(plan['archs'])}, and NVIDIA's {cuda.driver_for(release)}"]
+            fixed = [p for p in plan["cmake"].get("CMAKE_INSTALL_RPATH", "").split(";") if p.startswith("/")]
+            carried = "(--portable carries them along)"
+            return found + [
+                f"CUDA {release[0]}'s libcudart, libcublas and libcublasLt, in {p} {carried}" for p in fixed
+            ]
+        case Backend.HIP:
+            return [f"a GPU of {', '.join(plan['archs'])}, and the libraries of ROCm: hip, hipblas, rocblas"]
+        case Backend.VULKAN:
+            return ["libvulkan, and a Vulkan driver"]
+        case Backend.CPU | Backend.METAL:
+            return []
 
 
 def export_build(build: Build, to: Path, report: Report) -> Path:
@@ -110,16 +141,29 @@ def check(folder: Path, facts: Facts) -> dict[str, Any]:
     manifest = read_json(folder / store.MANIFEST)
     if not isinstance(manifest, dict) or not BUILD_ID.fullmatch(str(manifest.get("id"))):
         raise SourceError("cannot import the build: its manifest is none of ours")
-    if wrong := refuse_platform(manifest["platform"], facts):
+    try:
+        needed, plan, files = manifest["platform"], manifest["plan"], dict(manifest["files"])
+        wrong = refuse_platform(needed, facts, fixes=plan.get("fixes", ()))
+        Backend(plan["backend"]), source_from_json(plan["source"])
+    except KeyError as exc:
+        raise SourceError(f"cannot import build {manifest['id']}: its manifest has no {exc}") from exc
+    except (AttributeError, TypeError, ValueError) as exc:
+        raise SourceError(f"cannot import build {manifest['id']}: its manifest cannot be read: {exc}") from exc
+    if wrong:
         raise HostError(f"cannot import build {manifest['id']}: {wrong}")
+    _check_files(folder, manifest["id"], files)
+    return manifest
+
+
+def _check_files(folder: Path, build_id: str, files: Mapping[str, str]) -> None:
+    """Raises SourceError if `folder` holds other files than `files`, or other content than their hashes say."""
     found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and not p.is_symlink()}
-    expected = {name: sha for name, sha in manifest["files"].items() if not (folder / name).is_symlink()}
+    expected = {name: sha for name, sha in files.items() if not (folder / name).is_symlink()}
     if found - {store.MANIFEST} != set(expected):
-        raise SourceError(f"cannot import build {manifest['id']}: files are missing, or were added")
+        raise SourceError(f"cannot import build {build_id}: files are missing, or were added")
     for name, sha256 in expected.items():
         if hash_of(folder / name) != sha256:
-            raise SourceError(f"cannot import build {manifest['id']}: {name} is not as its manifest says")
-    return manifest
+            raise SourceError(f"cannot import build {build_id}: {name} is not as its manifest says")
 
 
 def _activated(layout: Layout, build: Build, *, activate: bool) -> Build:

@@ -117,7 +117,7 @@ def run_path_options(options: BuildOptions, choice: CudaChoice | None, facts: Fa
         return {}
     origin = "@loader_path" if facts.system == "Darwin" else "$ORIGIN"
     paths = [origin]
-    if choice and choice.toolkit.from_wheels:
+    if choice and (choice.toolkit.from_wheels or options.portable):
         paths.append(f"{origin}/../cuda/lib")
     elif choice:
         paths.append(str(Path(choice.toolkit.nvcc).parent.parent / "lib64"))

@@ -227,7 +227,7 @@ def _workplace(prepared: Prepared, folder: Path, lock: int, report: Report) -> c
     """Where the plan is configured and compiled, with all that it takes. Raises SourceError, HostError."""
     sources, chosen = prepared.sources, prepared.plan
     layout = sources.layout
-    toolchain.check_disk(chosen, layout.builds)
+    toolchain.check_disk(chosen, layout=layout, facts=sources.facts)
     programs = toolchain.programs(sources.facts)
     toolchain.assemble(chosen, layout=layout, facts=sources.facts, env=sources.env, report=report)
     place = compiling.Workplace(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from nemotron_ops.build import cuda, cuda_wheels, zig
+from nemotron_ops.build.disk import check_room
 from nemotron_ops.build.plan import BuildPlan, cuda_root, found_tool
 from nemotron_ops.build.wheel_pins import Deb, Wheel, cuda_folder, cuda_part, debs_for, wheels_for, zig_folder
 from nemotron_ops.errors import HostError
@@ -31,15 +31,25 @@ def programs(facts: Facts) -> Programs:
     return Programs(cmake=found_tool(facts, "cmake", WHEEL_HINT), ninja=found_tool(facts, "ninja", WHEEL_HINT))
 
 
-def check_disk(plan: BuildPlan, folder: Path) -> None:
-    """Raises HostError if the disk of `folder` has too little room for this build."""
-    folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
-    if free < plan.disk_bytes:
-        raise HostError(
-            f"cannot build llama.cpp: {folder} has {free / 1e9:.1f} GB free, {plan.disk_bytes / 1e9:.1f} GB are needed",
-            hint="`nemotron-ops builds prune` and `nemotron-ops models rm` make room",
-        )
+def check_disk(plan: BuildPlan, *, layout: Layout, facts: Facts) -> None:
+    """Raises HostError if there is too little room for this build and for the compilers that it needs first."""
+    for needs in disk_needs(plan, layout=layout, facts=facts):
+        check_room("build llama.cpp", needs)
+
+
+def disk_bytes(plan: BuildPlan, *, layout: Layout, facts: Facts) -> int:
+    """The most that the build takes at one time, if all of it lies on one disk."""
+    return max(sum(needs.values()) for needs in disk_needs(plan, layout=layout, facts=facts))
+
+
+def disk_needs(plan: BuildPlan, *, layout: Layout, facts: Facts) -> tuple[Mapping[Path, int], Mapping[Path, int]]:
+    """Bytes by folder: while private compilers are assembled, and, what was downloaded being gone, while they work."""
+    files = to_download(plan, layout=layout, facts=facts)
+    unpacked = sum(int(f.size * (zig if f.package == "ziglang" else cuda_wheels).UNPACKED_FACTOR) for f in files)
+    return (
+        {layout.cache / "wheels": sum(f.size for f in files), layout.toolchains: unpacked},
+        {layout.toolchains: unpacked, layout.builds: plan.disk_bytes},
+    )
 
 
 def assemble(plan: BuildPlan, *, layout: Layout, facts: Facts, env: Mapping[str, str], report: Report) -> None:
@@ -53,6 +63,7 @@ def assemble(plan: BuildPlan, *, layout: Layout, facts: Facts, env: Mapping[str,
             layout.toolchains, version=cuda.dotted(plan.cuda.toolkit.version), machine=facts.machine, cache=cache,
             cc=plan.compilers.cc, env=env, report=report,
         )  # fmt: skip
+    shared_libraries(plan, layout=layout, facts=facts)  # what cannot be carried along should show before compiling
 
 
 def to_download(plan: BuildPlan, *, layout: Layout, facts: Facts) -> tuple[Wheel | Deb, ...]:
@@ -77,10 +88,31 @@ def outdated(toolchains: Path, facts: Facts) -> tuple[Path, ...]:
 
 
 def shared_libraries(plan: BuildPlan, *, layout: Layout, facts: Facts) -> tuple[Path, ...]:
-    """Libraries out of a private toolkit that the built programs need beside them."""
-    if not plan.cuda or not plan.cuda.toolkit.from_wheels:
+    """CUDA's libraries that the built programs need beside them, by the names that they ask for. Raises HostError.
+
+    Those of a private toolkit always; those of the system's only where the build goes to machines without it.
+    """
+    if not plan.cuda:
         return ()
-    return cuda_wheels.runtime_libraries(cuda_root(plan.cuda, layout.toolchains, facts))
+    root = cuda_root(plan.cuda, layout.toolchains, facts)
+    if plan.cuda.toolkit.from_wheels:
+        return cuda_wheels.runtime_libraries(root)
+    return tuple(system_library(root, name) for name in cuda_wheels.RUNTIME_LIBRARIES) if plan.portable else ()
+
+
+def system_library(root: Path, name: str) -> Path:
+    """The library `name` ("libcudart.so") of the system's toolkit at `root`, under the name that programs ask for.
+
+    Of libcudart.so.12 and libcudart.so.12.9.79 that is the shorter one. Raises HostError.
+    """
+    folders = (root / "lib64", root / "lib", *root.glob("targets/*/lib"), *root.glob("lib/*-linux-gnu"))
+    found = sorted((path for folder in folders for path in folder.glob(f"{name}.*")), key=lambda p: len(p.name))
+    if not found:
+        raise HostError(
+            f"cannot make a portable build: the CUDA toolkit in {root} has no {name}",
+            hint="install its libraries, or take its nvcc off the PATH: then a toolkit from wheels is used",
+        )
+    return found[0]
 
 
 def driver_stub(plan: BuildPlan, *, layout: Layout, facts: Facts) -> Path | None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from nemotron_ops.build import fetch, registry
+from nemotron_ops.build.disk import check_room
 from nemotron_ops.build.pip_config import PipConfig
 from nemotron_ops.build.simple_index import RemoteFile
 from nemotron_ops.build.spec import without_secrets
 from nemotron_ops.build.wheel_pins import Deb, Wheel
-from nemotron_ops.errors import HostError, SourceError
+from nemotron_ops.errors import SourceError
 from nemotron_ops.progress import Report
 
 if TYPE_CHECKING:
@@ -52,15 +52,9 @@ def mirrors(env: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def check_disk(what: str, wheels: Sequence[Wheel | Deb], *, cache: Path, to: Path, unpacked_factor: float) -> None:
-    """Raises HostError if there is too little room for the download or for what is in it."""
+    """Raises HostError if there is too little room for the download and what is in it: both are there for a while."""
     needed = sum(wheel.size for wheel in wheels)
-    for folder, n in ((cache, needed), (to, int(needed * unpacked_factor))):
-        folder.mkdir(parents=True, exist_ok=True)
-        if (free := shutil.disk_usage(folder).free) < n:
-            raise HostError(
-                f"cannot assemble {what}: {folder} has {free / 1e9:.1f} GB free, {n / 1e9:.1f} GB are needed",
-                hint="`nemotron-ops builds prune` and `nemotron-ops models rm` make room",
-            )
+    check_room(f"assemble {what}", {cache: needed, to: int(needed * unpacked_factor)})
 
 
 def _ensure(wheel: Wheel, http: httpx.Client, config: PipConfig, cache: Path, report: Report, hint: str) -> Path:

@@ -110,7 +110,7 @@ def show_plan(prepared: Prepared, ui: Ui, *, as_json: bool) -> None:
     from nemotron_ops.build.compiling import source_link
     from nemotron_ops.build.plan import compile_argv, configure_argv, plan_json
     from nemotron_ops.build.store import work_dir
-    from nemotron_ops.build.toolchain import to_download
+    from nemotron_ops.build.toolchain import disk_bytes, to_download
     from nemotron_ops.ui import duration, size
 
     plan, layout, tools = prepared.plan, prepared.sources.layout, prepared.sources.facts.tools
@@ -121,8 +121,14 @@ def show_plan(prepared: Prepared, ui: Ui, *, as_json: bool) -> None:
         compile_argv(ninja, work, plan.jobs, plan.targets),
     )
     files = to_download(plan, layout=layout, facts=prepared.sources.facts)
+    disk = disk_bytes(plan, layout=layout, facts=prepared.sources.facts)
     if as_json:
-        answer = {**plan_json(plan), "source_notes": list(prepared.notes), "commands": [list(c) for c in commands]}
+        answer = {
+            **plan_json(plan),
+            "disk_bytes": disk,
+            "source_notes": list(prepared.notes),
+            "commands": [list(c) for c in commands],
+        }
         ui.json({**answer, "downloads": [{"file": f.file, "bytes": f.size, "sha256": f.sha256} for f in files]})
         return
     rows: list[tuple[str, str]] = [
@@ -132,7 +138,7 @@ def show_plan(prepared: Prepared, ui: Ui, *, as_json: bool) -> None:
         ("backend", f"{plan.backend}{', portable' if plan.portable else ''}"),
         ("compiler", f"{plan.compilers.identity} ({plan.compilers.cxx})"),
         ("jobs", f"{plan.jobs}: {plan.jobs_why}"),
-        ("expected", f"about {duration(plan.expected_s)}, {size(plan.disk_bytes)} of disk while building"),
+        ("expected", f"about {duration(plan.expected_s)}, {size(disk)} of disk while building"),
     ]
     if plan.archs:
         rows.append(("architectures", f"{', '.join(plan.archs)} ({plan.archs_why})"))

@@ -215,7 +215,11 @@ def export_command(build: str, to: Path, dry_run: bool, as_json: bool) -> None:
         target = to / f"{found.id}.tar.gz" if to.is_dir() else to
         if not dry_run:
             target = moving.export_build(found, to, app.ui.report)
-        told(app, as_json, {"id": found.id, "archive": str(target), "dry_run": dry_run}, f"exported: {target}")
+        needs = moving.needs(found.manifest)
+        value = {"id": found.id, "archive": str(target), "needs": needs, "dry_run": dry_run}
+        told(app, as_json, value, f"exported: {target}")
+        for need in needs:
+            app.ui.say(f"  needs {need}")
 
 
 @builds.command("import")
