@@ -1,4 +1,4 @@
-"""Wires the supervisor's snapshots and heartbeat to the service manager, where there is one. Environment, socket."""
+"""Wires what `serve` does to the service manager, where there is one: snapshots, progress, heartbeat. Socket."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
+from nemotron_ops.progress import Report, Step, silent
 from nemotron_ops.service.notify import Notifier, Seen, under_service_manager, watchdog_period_s
 from nemotron_ops.service.systemd import Manager
 from nemotron_ops.service.units import Scope
@@ -15,18 +16,21 @@ from nemotron_ops.supervisor.snapshot import Snapshot, State
 
 @dataclass(frozen=True, kw_only=True)
 class Wires:
-    """What `supervise` gets: what to call with each snapshot, at each tick, around a reload, and at the end."""
+    """What `supervise` gets: what to call with each snapshot, at each tick, at each sign that a load moves, around a
+    reload, and at the end. `on_proof` is the report of what goes before it."""
 
     on_snapshot: Callable[[Snapshot], None]
-    on_tick: Callable[[], None]
-    on_reload: Callable[[bool], None]
+    on_tick: Callable[[], None] = lambda: None
+    on_progress: Callable[[], None] = lambda: None
+    on_reload: Callable[[bool], None] = lambda begins: None
+    on_proof: Report = silent
     socket_stays: Callable[[], bool] = lambda: True
 
 
 def wired(env: Mapping[str, str], on_snapshot: Callable[[Snapshot], None], *, lazy: Collection[str] = ()) -> Wires:
     """`on_snapshot`, and the service manager told the same things. Models in `lazy` wait for their first request."""
     if not under_service_manager(env):
-        return Wires(on_snapshot=on_snapshot, on_tick=lambda: None, on_reload=lambda begins: None)
+        return Wires(on_snapshot=on_snapshot)
     notifier = Notifier(env)
     watched = watchdog_period_s(env, pid=os.getpid()) is not None
 
@@ -43,9 +47,14 @@ def wired(env: Mapping[str, str], on_snapshot: Callable[[Snapshot], None], *, la
     def reload(begins: bool) -> None:
         notifier.reloading(time.monotonic()) if begins else notifier.reloaded()
 
+    def proof(step: Step) -> None:
+        share = f" {100 * (step.done or 0) / step.total:.0f} %" if step.total else ""
+        notifier.going_on(time.monotonic(), status=f"after a power cut: {step.what}{share}")
+
     manager = Manager(scope=Scope.SYSTEM if env.get("NEMOTRON_OPS_SYSTEM") else Scope.USER)
     return Wires(
-        on_snapshot=told, on_tick=notifier.alive if watched else lambda: None, on_reload=reload,
+        on_snapshot=told, on_tick=notifier.alive if watched else lambda: None,
+        on_progress=lambda: notifier.going_on(time.monotonic()), on_reload=reload, on_proof=proof,
         socket_stays=manager.socket_stays,
     )  # fmt: skip
 

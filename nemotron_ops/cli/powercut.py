@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from nemotron_ops.errors import ModelError
 from nemotron_ops.files import read_json, write_json
+from nemotron_ops.progress import Report, Step
 from nemotron_ops.supervisor.process import boot_id
 
 if TYPE_CHECKING:
@@ -23,26 +24,33 @@ NOTE = "serving.json"
 
 
 @contextmanager
-def serving(app: App, plans: Sequence[Plan]) -> Iterator[None]:
-    """The time in which `plans` are served. Raises ModelError if the machine went down last time and a file is bad."""
+def serving(app: App, plans: Sequence[Plan], *, on_proof: Report) -> Iterator[None]:
+    """The time in which `plans` are served. Raises ModelError if the machine went down last time and a file is bad.
+
+    Proving takes as long as reading the models does; `on_proof` hears how far it is, besides the terminal.
+    """
     note = app.layout.state / NOTE
     left = read_json(note)
     if left is not None and left.get("boot") != boot_id():
         app.ui.say("the machine went down while it served: proving the models' bytes again")
-        _prove(app, plans)
+        _prove(app, plans, on_proof)
     write_json(note, {"boot": boot_id()})
     yield
     note.unlink(missing_ok=True)
 
 
-def _prove(app: App, plans: Sequence[Plan]) -> None:
+def _prove(app: App, plans: Sequence[Plan], on_proof: Report) -> None:
     from nemotron_ops.models import store
     from nemotron_ops.models.ref import Ref
+
+    def report(step: Step) -> None:
+        app.ui.report(step)
+        on_proof(step)
 
     for plan in plans:
         model = plan.recipe.model
         found = store.find(app.layout, Ref(repo=model.repo, quant=model.quant)) if model.repo else None
-        if found and (problems := store.verify(found, report=app.ui.report)):
+        if found and (problems := store.verify(found, report=report)):
             raise ModelError(
                 f"cannot serve {plan.name}: {problems[0].path}: {problems[0].what}",
                 hint=f"`nemotron-ops models rm {found.id}`, then `nemotron-ops fetch {plan.name}`",

@@ -125,10 +125,10 @@ def _run(app: App, wish: Wish, composed: Composed, *, as_json: bool) -> int:
     options = Options(
         host=endpoint.host, port=endpoint.port, scheme=endpoint.scheme,
         gateway_argv=gateway_argv(endpoint, app.layout), exit_on_failed=True,
-        on_tick=wires.on_tick, on_reload=wires.on_reload, free_bytes=free_bytes(app.env),
-        socket_stays=wires.socket_stays,
+        on_tick=wires.on_tick, on_progress=wires.on_progress, on_reload=wires.on_reload,
+        free_bytes=free_bytes(app.env), socket_stays=wires.socket_stays,
     )  # fmt: skip
-    with serving(app, composed.plans):
+    with serving(app, composed.plans, on_proof=wires.on_proof):
         return supervise(
             options, layout=app.layout, load_config=load_config, env=app.env, on_snapshot=wires.on_snapshot
         )  # fmt: skip

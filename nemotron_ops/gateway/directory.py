@@ -19,6 +19,7 @@ class Named:
     model: ModelView
     profile: Mapping[str, Any]
     asked: str
+    ctx_tokens: int = 0  # that a slot may use, as far as known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,15 +30,17 @@ class Directory:
     models: Mapping[str, ModelView]
     instances: Mapping[str, tuple[InstanceView, ...]]
     by_name: Mapping[str, InstanceView]
+    contexts: Mapping[str, int]  # model -> the largest of its instances' contexts
 
     def resolve(self, name: str) -> Named:
         """What `name` means: recipe name, alias, or either with `:profile`. Raises Refusal if nothing."""
         asked = name or self.snapshot.default_model or self._only()
         if model := self.models.get(asked):
-            return Named(model=model, profile={}, asked=asked)
+            return Named(model=model, profile={}, asked=asked, ctx_tokens=self.contexts.get(model.name, 0))
         base, _, profile = asked.rpartition(":")
         if (model := self.models.get(base)) and profile in model.profiles:
-            return Named(model=model, profile=model.profiles[profile], asked=asked)
+            ctx_tokens = self.contexts.get(model.name, 0)
+            return Named(model=model, profile=model.profiles[profile], asked=asked, ctx_tokens=ctx_tokens)
         raise self._unknown(asked)
 
     def _only(self) -> str:
@@ -60,7 +63,8 @@ def index(snapshot: Snapshot) -> Directory:
     for instance in snapshot.instances:
         instances[instance.model] = (*instances.get(instance.model, ()), instance)
     by_name = {i.name: i for i in snapshot.instances}
-    return Directory(snapshot=snapshot, models=models, instances=instances, by_name=by_name)
+    contexts = {model: max(i.ctx_tokens for i in views) for model, views in instances.items()}
+    return Directory(snapshot=snapshot, models=models, instances=instances, by_name=by_name, contexts=contexts)
 
 
 def may_serve(instance: InstanceView) -> bool:

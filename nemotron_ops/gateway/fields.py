@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from nemotron_ops.gateway.routes import Api
 
+NULL = b"null"  # as good as absent, for llama-server too
+
 SAMPLING = frozenset(
     {
         "temperature", "top_p", "top_k", "min_p", "top_n_sigma", "xtc_probability", "xtc_threshold", "typical_p",
@@ -75,6 +77,17 @@ OTHER = frozenset(
     }
 )  # fmt: skip
 
+# Samplers allocate for this many tokens at once, whether or not there are so many: gigabytes for one request.
+LAST_TOKENS = frozenset({"repeat_last_n", "dry_penalty_last_n"})
+LAST_TOKENS_MAX = 65536  # where the context is not known
+# How many of each; a sampler looks at all of them for each token, and at all of the vocabulary for each of some.
+COUNTS: dict[str, int] = {
+    "samplers": 32, "logit_bias": 1024, "stop": 64, "stop_sequences": 64, "dry_sequence_breakers": 64,
+    "n": 64, "n_probs": 256, "logprobs": 256, "top_logprobs": 256,
+}  # fmt: skip
+LISTS_BYTES = 65536  # of one of these as JSON
+BOUNDED = LAST_TOKENS | COUNTS.keys()
+
 # One meaning, several names: filled in under the first, respected and capped under each.
 SPELLINGS: dict[Api, tuple[str, ...]] = {
     Api.CHAT: ("max_tokens", "max_completion_tokens", "n_predict"),
@@ -84,6 +97,10 @@ SPELLINGS: dict[Api, tuple[str, ...]] = {
     Api.MESSAGES: ("max_tokens",),
 }
 RENAMED = {"temp": "temperature", "n_predict": "max_tokens", "max_completion_tokens": "max_tokens"}
+
+
+# What a form (an upload) may bring; llama-server makes a chat of it, with all of its fields.
+FORM = frozenset({"model", "language", "prompt", "response_format", "temperature", "stream", "max_tokens"})
 
 
 def allowed(api: Api) -> frozenset[str]:

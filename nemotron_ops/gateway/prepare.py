@@ -15,15 +15,18 @@ import msgspec
 from nemotron_ops.gateway import fields as field_rules
 from nemotron_ops.gateway.directory import Named
 from nemotron_ops.gateway.fold import Fold, fold_for
+from nemotron_ops.gateway.media import check_media
 from nemotron_ops.gateway.replies import Refusal
 from nemotron_ops.gateway.routes import Api, Kind, Route
+from nemotron_ops.gateway.sse import NOT_JSON
 
 Fields = dict[str, msgspec.Raw]
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _TRUE = b"true"
+_NULL = field_rules.NULL
+NUMBER_BYTES = 32  # Python refuses to read very long ones
 SMALL_BYTES = 16384
 SMALL_TOKENS = 4
-MEDIA_PARTS = frozenset({"image_url", "input_image", "image", "video_url", "input_video", "input_audio", "document"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +44,7 @@ def read_fields(body: bytes) -> Fields:
     """The top level of a JSON object. Raises Refusal if `body` is none."""
     try:
         return _decode_fields(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+    except NOT_JSON as exc:
         why = "it is nested too deeply" if isinstance(exc, RecursionError) else str(exc)
         raise Refusal(
             status=400, code="invalid_json", message=f"cannot read the request: not a JSON object ({why})"
@@ -57,12 +60,16 @@ def prepare(route: Route, body: bytes, resolve: Callable[[str], Named]) -> Prepa
     for name in fields.keys() - field_rules.allowed(route.api):
         if name not in CLIENT_REASONING:
             del fields[name]
+    if not field_rules.BOUNDED.isdisjoint(fields):
+        bound(fields, named.ctx_tokens or field_rules.LAST_TOKENS_MAX)
     if route.kind is Kind.GENERATE:
         map_reasoning(route.api, fields)
         fill(route.api, fields, {**named.model.defaults, **named.profile})
         force(route.api, fields, named.model.fixed)
         cap(route.api, fields, named.model.capped)
     stream = bytes(fields.get("stream", b"")) == _TRUE
+    if stream and route.api is Api.NATIVE and "response_fields" in fields:
+        keep_stop(fields)
     fold = None
     if route.kind is Kind.GENERATE and not stream and not is_small(route.api, fields, body):
         fold = fold_for(route.api, fields)
@@ -95,7 +102,7 @@ def text_field(fields: Mapping[str, msgspec.Raw], name: str) -> str:
         return ""
     try:
         return msgspec.json.decode(raw, type=str)
-    except msgspec.DecodeError as exc:
+    except NOT_JSON as exc:
         message = f"{name}: expected text, found {bytes(raw)[:40].decode(errors='replace')}"
         raise Refusal(status=400, code="invalid_field", message=message) from exc
 
@@ -105,8 +112,13 @@ def value_of(fields: Mapping[str, msgspec.Raw], name: str) -> Any:
     raw = fields.get(name)
     try:
         return None if raw is None else msgspec.json.decode(raw)
-    except (msgspec.DecodeError, RecursionError):
+    except NOT_JSON:
         return None
+
+
+def given(fields: Mapping[str, msgspec.Raw], name: str) -> bool:
+    """Whether the client has said something for a field."""
+    return name in fields and bytes(fields[name]) != _NULL
 
 
 def put(fields: Fields, name: str, value: Any) -> None:
@@ -127,7 +139,7 @@ def fill(api: Api, fields: Fields, values: Mapping[str, Any]) -> None:
             add_template_kwargs(api, fields, {**value, **_template_kwargs(fields)})
         else:
             names = field_rules.spellings(api, name)
-            if names and not any(n in fields for n in names):
+            if names and not any(given(fields, n) for n in names):
                 put(fields, names[0], value)
 
 
@@ -149,12 +161,46 @@ def cap(api: Api, fields: Fields, limits: Mapping[str, float]) -> None:
     for name, limit in limits.items():
         names = field_rules.spellings(api, name)
         tokens = field_rules.RENAMED.get(name, name) == "max_tokens"
-        if names and tokens and not any(n in fields for n in names):
+        if names and tokens and not any(given(fields, n) for n in names):
             put(fields, names[0], limit)
         for spelling in names:
-            value = value_of(fields, spelling)
+            value = number_of(fields, spelling)
             if isinstance(value, int | float) and (value > limit or (tokens and value < 0)):
                 put(fields, spelling, limit)
+
+
+def number_of(fields: Mapping[str, msgspec.Raw], name: str) -> Any:
+    """The value of a field; a number that is too large to be read is endless."""
+    raw = bytes(fields.get(name, _NULL))
+    value = value_of(fields, name) if len(raw) <= NUMBER_BYTES or raw[0] not in b"-0123456789" else None
+    if value is None and raw != _NULL:
+        return float("-inf") if raw[0] == ord("-") else float("inf")
+    return value
+
+
+def bound(fields: Fields, ctx_tokens: int) -> None:
+    """Lower what would make llama-server allocate without end. Raises Refusal for more of something than is useful."""
+    for name in field_rules.LAST_TOKENS & fields.keys():
+        value = number_of(fields, name)
+        if isinstance(value, int | float) and not -1 <= value <= ctx_tokens:
+            put(fields, name, ctx_tokens if value > 0 else -1)
+    for name in field_rules.COUNTS.keys() & fields.keys():
+        most = field_rules.COUNTS[name]
+        if len(bytes(fields[name])) > field_rules.LISTS_BYTES or _count(number_of(fields, name)) > most:
+            raise Refusal(status=400, code="invalid_field", message=f"{name}: at most {most}")
+
+
+def _count(value: Any) -> float:
+    if isinstance(value, int | float):
+        return value
+    return len(value) if isinstance(value, list | dict) else 0
+
+
+def keep_stop(fields: Fields) -> None:
+    """The end of a stream says `stop`, also to a client that did not ask for it: else it could not be told."""
+    wanted = value_of(fields, "response_fields")
+    if isinstance(wanted, list) and wanted and "stop" not in wanted:
+        put(fields, "response_fields", [*wanted, "stop"])
 
 
 # What clients of other servers call reasoning on, off and its budget; llama-server does not know these.
@@ -164,7 +210,7 @@ _SPEAKS = frozenset({"reasoning_effort", "reasoning_budget_tokens", "thinking_bu
 
 def speaks_of_reasoning(fields: Mapping[str, msgspec.Raw]) -> bool:
     """Whether the client decided about thinking itself."""
-    return bool(_SPEAKS & fields.keys()) or "enable_thinking" in _template_kwargs(fields)
+    return any(given(fields, name) for name in _SPEAKS) or "enable_thinking" in _template_kwargs(fields)
 
 
 def map_reasoning(api: Api, fields: Fields) -> None:
@@ -172,8 +218,13 @@ def map_reasoning(api: Api, fields: Fields) -> None:
     if not (CLIENT_REASONING & fields.keys()):
         return
     on, budget = _wishes(fields)
+    known = field_rules.allowed(api)
+    if "reasoning" not in known and "reasoning_effort" in known and not given(fields, "reasoning_effort"):
+        wish = value_of(fields, "reasoning")
+        if isinstance(wish, dict) and isinstance(effort := wish.get("effort"), str) and effort != "none":
+            put(fields, "reasoning_effort", effort)
     for name in CLIENT_REASONING & fields.keys():
-        if name not in field_rules.allowed(api):
+        if name not in known:
             del fields[name]
     if on is not None:
         set_thinking(api, fields, on=on)
@@ -231,47 +282,3 @@ def add_template_kwargs(api: Api, fields: Fields, kwargs: Mapping[str, Any]) -> 
 def _template_kwargs(fields: Mapping[str, msgspec.Raw]) -> dict[str, Any]:
     value = value_of(fields, "chat_template_kwargs")
     return value if isinstance(value, dict) else {}
-
-
-def check_media(fields: Mapping[str, msgspec.Raw]) -> None:
-    """Raises Refusal if a message points at media elsewhere: llama-server would fetch it (SSRF) or read a file.
-
-    Parts of a message say their `type`; where neither that word nor an escape that could spell it occurs, there
-    are none.
-    """
-    for name in ("messages", "input", "prompt", "system"):
-        raw = fields.get(name)
-        if raw is None:
-            continue
-        text = bytes(raw)
-        if b'"type"' not in text and b"\\u" not in text:
-            continue
-        try:
-            walk_media(msgspec.json.decode(text))
-        except (msgspec.DecodeError, RecursionError) as exc:
-            raise Refusal(status=400, code="invalid_json", message=f"cannot read {name}: {exc}") from exc
-
-
-def walk_media(value: Any) -> None:
-    """Raises Refusal at the first media part of messages that is not inline."""
-    if isinstance(value, list):
-        for item in value:
-            walk_media(item)
-    elif isinstance(value, dict):
-        kind = value.get("type")
-        if isinstance(kind, str) and kind in MEDIA_PARTS:
-            _check_part(value)
-        for key in ("content", "output"):
-            walk_media(value.get(key))
-
-
-def _check_part(part: Mapping[str, Any]) -> None:
-    for key in ("image_url", "video_url", "input_video", "input_audio", "source", "url", "file_url"):
-        link = part.get(key)
-        if isinstance(link, Mapping):
-            link = link.get("url")
-        if isinstance(link, str) and ":" in link[:64] and not link.startswith("data:"):
-            raise Refusal(
-                status=400, code="remote_media",
-                message=f"{key}: only inline data (data:...;base64,...) is accepted, no address of it",
-            )  # fmt: skip

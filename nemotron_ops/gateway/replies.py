@@ -89,7 +89,7 @@ def upstream_error(api: Api, status: int, body: bytes) -> bytes:
     try:
         error = msgspec.json.decode(body)["error"]
         message = str(error["message"])
-    except (msgspec.DecodeError, KeyError, TypeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
         message = body.decode(errors="replace")[:500] or f"the engine answered {status}"
     return error_body(api, Refusal(status=status, code="engine_error", message=message))
 

@@ -29,6 +29,7 @@ from nemotron_ops.gateway.fold import UNFOLDABLE
 from nemotron_ops.gateway.rewrite import Continuation
 from nemotron_ops.gateway.routes import Api
 from nemotron_ops.gateway.said import Said
+from nemotron_ops.gateway.sse import NOT_JSON
 
 TIMES_AGAIN = 3  # a tool call or replay that comes out differently
 Fields = Mapping[str, msgspec.Raw]
@@ -68,7 +69,10 @@ def continuation(
     given = said.tokens + (said.call_tokens if call else 0)
     _lower_limit(api, changed, given)
     if api in (Api.COMPLETION, Api.NATIVE):
-        prompt = msgspec.json.decode(fields["prompt"], type=str)
+        try:
+            prompt = msgspec.json.decode(fields["prompt"], type=str)
+        except NOT_JSON:
+            return None
         changed["prompt"] = _raw([prompt, *said.token_ids] if said.token_ids else prompt + said.content)
         return Continuation(body=msgspec.json.encode(changed), said=said, prior_tokens=given)
     name = "input" if api is Api.RESPONSES else "messages"
@@ -97,7 +101,7 @@ def _draw_anew(fields: dict[str, msgspec.Raw], again: int) -> None:
     """The same seed would come out the same."""
     try:
         seed = msgspec.json.decode(fields["seed"], type=int)
-    except (KeyError, msgspec.DecodeError):
+    except (KeyError, *NOT_JSON):
         return
     fields["seed"] = _raw(max(0, seed) + again)
 
@@ -118,7 +122,7 @@ def _turns(fields: Fields, name: str) -> list[Any]:
         if bytes(raw)[:1] == b'"':  # a response's input may be text
             return [{"role": "user", "content": raw}]
         return msgspec.json.decode(raw, type=list[msgspec.Raw])
-    except msgspec.DecodeError:
+    except NOT_JSON:
         return []
 
 
@@ -126,7 +130,10 @@ def _may_be_answered(turns: list[Any]) -> bool:
     """Whether the next turn is the assistant's, and not begun by the client."""
     if not turns:
         return False
-    last = turns[-1] if isinstance(turns[-1], dict) else msgspec.json.decode(turns[-1])
+    try:
+        last = turns[-1] if isinstance(turns[-1], dict) else msgspec.json.decode(turns[-1])
+    except NOT_JSON:
+        return False
     if not isinstance(last, dict):
         return False
     return last.get("role", "assistant") != "assistant" or last.get("type") == "function_call_output"
@@ -160,7 +167,7 @@ def _lower_limit(api: Api, fields: dict[str, msgspec.Raw], used: int) -> None:
     for name in SPELLINGS[api]:
         try:
             limit = msgspec.json.decode(fields[name]) if name in fields else None
-        except msgspec.DecodeError:
+        except NOT_JSON:
             continue
         if isinstance(limit, int) and limit > 0:
             fields[name] = _raw(max(1, limit - used))

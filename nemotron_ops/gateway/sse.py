@@ -14,6 +14,8 @@ import msgspec
 
 from nemotron_ops.gateway.routes import Api
 
+# What reading JSON raises; llama-server's own reader refuses all of these too.
+NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 KEEP_ALIVE = b":\n\n"  # a comment: clients ignore it, connections stay open
 DONE = b"data: [DONE]\n\n"
 LAST_EVENT = {  # says nothing but that this was all
@@ -96,7 +98,7 @@ def events(blob: bytes) -> Iterator[Any]:
             continue
         try:
             yield msgspec.json.decode(data)
-        except msgspec.DecodeError:
+        except NOT_JSON:
             continue
 
 
@@ -167,7 +169,7 @@ def usage_of_body(body: bytes) -> Usage | None:
         return None
     try:
         return usage_of(msgspec.json.decode(body))
-    except msgspec.DecodeError:
+    except NOT_JSON:
         return None
 
 

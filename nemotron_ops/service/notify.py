@@ -1,12 +1,13 @@
 """Tells the service manager how the service is doing: sd_notify, with the standard library only. Environment, socket.
 
-What to tell is decided by `told` from plain values (a pure function over `Said`); `Notifier` remembers what was
-said and sends the difference. The words are those of sd_notify(3):
+What to tell is decided from plain values by functions over `Said` (`told`, `going_on`, `reload_begins`,
+`reload_ended`); `Notifier` remembers what was said and sends the difference. The words are those of sd_notify(3):
 
-    READY=1                 once, when nothing is loading any more and something can answer
+    READY=1                 once, when nothing is loading any more and something can answer; again after a reload
     STATUS=                 a line for `systemctl status`, whenever it changes
-    EXTEND_TIMEOUT_USEC=    whenever a load has advanced, so that a start is cut short by a stall, not by its length
-    WATCHDOG=1              from the supervisor's own loop, never from a timer of its own
+    EXTEND_TIMEOUT_USEC=    while a start or a reload goes on, so that it is cut short by a stall, not by its length:
+                            at any sign that a load moves, and while models' bytes are proven before it
+    WATCHDOG=1              while each of the supervisor's own tasks comes round, never from a timer of its own
     RELOADING=1, STOPPING=1 as the service passes through them
 """
 
@@ -18,6 +19,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 EXTEND_S = 120  # each sign of progress buys a loading service this much more time
+EXTEND_PERIOD_S = 5.0  # signs come many times a second
+EXTEND = f"EXTEND_TIMEOUT_USEC={EXTEND_S * 1_000_000}"
 SETTLED = frozenset({"ready", "failed", "stopped"})
 
 
@@ -36,26 +39,54 @@ class Said:
     """What the service manager has been told already."""
 
     ready: bool = False
+    reloading: bool = False
     status: str = ""
-    progress: Mapping[str, float] = field(default_factory=dict)
     states: Mapping[str, str] = field(default_factory=dict)
+    extended_at: float = float("-inf")  # monotonic seconds
 
 
 def told(said: Said, instances: Iterable[Seen]) -> tuple[Said, tuple[str, ...]]:
     """What to say now, given what was said before: the new memory, and the lines to send."""
     seen = tuple(instances)
     status = status_line(seen)
-    progress = {i.name: i.load_progress for i in seen if i.load_progress is not None}
     states = {i.name: i.state for i in seen}
     lines: list[str] = []
     if status != said.status:
         lines.append(f"STATUS={status}")
-    if not said.ready and (advanced(said.progress, progress) or states != said.states):
-        lines.append(f"EXTEND_TIMEOUT_USEC={EXTEND_S * 1_000_000}")
+    if waited_for(said) and states != said.states:
+        lines.append(EXTEND)
     if not said.ready and is_up(seen):
         lines.append("READY=1")
-    now = replace(said, status=status, progress=progress, states=states, ready=said.ready or is_up(seen))
-    return now, tuple(lines)
+    return replace(said, status=status, states=states, ready=said.ready or is_up(seen)), tuple(lines)
+
+
+def going_on(said: Said, now: float, *, status: str = "") -> tuple[Said, tuple[str, ...]]:
+    """What to say at a sign that the work which is waited for moves; `status` describes it, if given."""
+    if not waited_for(said) or now - said.extended_at < EXTEND_PERIOD_S:
+        return said, ()
+    lines = (f"STATUS={status}",) if status and status != said.status else ()
+    return replace(said, extended_at=now, status=status or said.status), (*lines, EXTEND)
+
+
+def reload_begins(said: Said, now: float) -> tuple[Said, tuple[str, ...]]:
+    """What to say when a reload begins. A service that is not up yet goes on starting: nothing."""
+    if not said.ready:
+        return said, ()
+    # systemd 253 and later wait for ever, or fail, without MONOTONIC_USEC
+    return replace(said, reloading=True), ("RELOADING=1", f"MONOTONIC_USEC={int(now * 1_000_000)}")
+
+
+def reload_ended(said: Said) -> tuple[Said, tuple[str, ...]]:
+    """What to say when a reload has ended. One during the first load has not made the service ready."""
+    return replace(said, reloading=False), (("READY=1",) if said.reloading else ())
+
+
+def waited_for(said: Said) -> bool:
+    """Whether the service manager waits for the service, with a deadline that can be extended.
+
+    At other times EXTEND_TIMEOUT_USEC would only put off the watchdog.
+    """
+    return not said.ready or said.reloading
 
 
 def is_up(instances: tuple[Seen, ...]) -> bool:
@@ -63,11 +94,6 @@ def is_up(instances: tuple[Seen, ...]) -> bool:
     if not instances or any(i.state not in SETTLED for i in instances):
         return False
     return not all(i.state == "failed" for i in instances)
-
-
-def advanced(before: Mapping[str, float], now: Mapping[str, float]) -> bool:
-    """Whether any load is further than it was."""
-    return any(value > before.get(name, -1.0) for name, value in now.items())
 
 
 def status_line(instances: tuple[Seen, ...]) -> str:
@@ -93,23 +119,29 @@ class Notifier:
 
     def instances(self, instances: Iterable[Seen]) -> None:
         """Tell what has changed in the picture of all instances."""
-        self._said, lines = told(self._said, instances)
-        self.send(*lines)
+        self._say(told(self._said, instances))
+
+    def going_on(self, now: float, *, status: str = "") -> None:
+        """There is a sign that the work which is waited for moves; `now` is the monotonic clock."""
+        self._say(going_on(self._said, now, status=status))
 
     def alive(self) -> None:
-        """The supervisor's own loop has come round: feed the watchdog."""
+        """The supervisor's own tasks have come round: feed the watchdog."""
         self.send("WATCHDOG=1")
 
-    def reloading(self, now_s: float) -> None:
-        """A reload begins; `now_s` is the monotonic clock. READY=1 is said again when it is done."""
-        # systemd 253 and later wait for ever, or fail, without MONOTONIC_USEC
-        self.send("RELOADING=1", f"MONOTONIC_USEC={int(now_s * 1_000_000)}")
+    def reloading(self, now: float) -> None:
+        """A reload begins; `now` is the monotonic clock. READY=1 is said again when it is done."""
+        self._say(reload_begins(self._said, now))
 
     def reloaded(self) -> None:
-        self.send("READY=1")
+        self._say(reload_ended(self._said))
 
     def stopping(self) -> None:
         self.send("STOPPING=1", "STATUS=draining")
+
+    def _say(self, told: tuple[Said, tuple[str, ...]]) -> None:
+        self._said, lines = told
+        self.send(*lines)
 
     def send(self, *lines: str) -> None:
         """One datagram. A service manager that is gone is no reason to fail."""

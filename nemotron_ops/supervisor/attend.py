@@ -15,9 +15,9 @@ from nemotron_ops.engine.flags import Flags, parse_help
 from nemotron_ops.engine.health import Activity, Health, activity
 from nemotron_ops.errors import EngineError
 from nemotron_ops.proc import run
-from nemotron_ops.supervisor import process, warm
+from nemotron_ops.supervisor import logfiles, process, warm
 from nemotron_ops.supervisor.liveness import Pulse, Verdict, answered, judge
-from nemotron_ops.supervisor.loading import Look, moved, share
+from nemotron_ops.supervisor.loading import HOST, Look, lost_gpu, moved, share
 from nemotron_ops.supervisor.state import Event
 
 if TYPE_CHECKING:
@@ -26,17 +26,23 @@ if TYPE_CHECKING:
 POLL_FIRST_S = 0.02
 POLL_MOST_S = 0.25
 DRAIN_POLL_S = 0.1
-HOST = "host"  # the device name of a plan for what is not on a GPU
 NOTICEABLE_BYTES = 4 << 20
 DRAIN_GRACE_S = 0.3  # the gateway may have sent a request just before it heard of the drain
 
 
 async def loading(k: Keeper) -> None:
-    """Reports PROGRESS while anything moves, READY once the engine answers through its queue."""
+    """Reports PROGRESS while anything moves, READY once the engine answers through its queue.
+
+    An engine that has lost its GPU is WEDGED: it would come up, on the CPU.
+    """
     files_bytes = await asyncio.to_thread(_bytes_of, k.spec.files)
     before, poll_s = Look(), POLL_FIRST_S
     while True:
-        if await k.client.health() is Health.OK and await observe(k) is not None:
+        up = await k.client.health() is Health.OK and await observe(k) is not None
+        if reason := _lost_gpu(k):
+            k.tell(Event.WEDGED, reason)
+            return
+        if up:
             await warm.restore(k)
             _note_memory(k)
             k.load_progress = None
@@ -45,6 +51,7 @@ async def loading(k: Keeper) -> None:
         now = _look(k)
         if moved(before, now):
             k.tell(Event.PROGRESS)
+            k.ground.moved()
             before = now
         _show(k, share(now, files_bytes))
         await asyncio.sleep(poll_s)
@@ -121,6 +128,13 @@ def _look(k: Keeper) -> Look:
     except OSError:
         log_bytes = 0
     return Look(read_bytes=used.read_bytes, rss_bytes=used.rss_bytes, cpu_s=used.cpu_s, log_bytes=log_bytes)
+
+
+def _lost_gpu(k: Keeper) -> str:
+    if k.record is None or not set(k.spec.memory_bytes) - {HOST}:
+        return ""
+    first, _ = logfiles.read_from(k.log, k.record.log_offset)
+    return lost_gpu(k.spec.memory_bytes, first.decode(errors="replace"))
 
 
 def _note_memory(k: Keeper) -> None:

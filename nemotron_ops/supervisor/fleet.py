@@ -45,6 +45,7 @@ class Fleet:
         self._dirty = asyncio.Event()
         self._waiters: list[asyncio.Future[None]] = []
         self._last_exit = float("-inf")
+        self._turned = ground.clock()  # when the loop last came round
 
     # ---- the loop
 
@@ -63,10 +64,15 @@ class Fleet:
                 await asyncio.sleep(GATHER_S)  # lets keepers act, and makes one review of many changes
                 self._dirty.clear()
                 await self.review()
+                self._turned = self.ground.clock()
         finally:
             for task in self._tasks.values():
                 task.cancel()
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    def turned(self) -> dict[str, float]:
+        """When each task here last came round."""
+        return {"fleet": self._turned, **{k.id: k.turned for k in self.keepers.values()}}
 
     async def review(self) -> None:
         self._note_use()

@@ -107,6 +107,7 @@ class Gateway:
         self.restarts = 0
         self.on_change: Callable[[], None] = lambda: None
         self.relieved: list[Record] = []  # older ones, which finish what they have
+        self.turned = time.monotonic()  # when its watcher last came round
         self._stopping = asyncio.Event()
         self._replacing = asyncio.Event()
 
@@ -131,6 +132,7 @@ class Gateway:
         """Until cancelled: a gateway runs. A living one of the same version is kept; another one is relieved."""
         wait_s = BACKOFF_S[0]
         while not self._stopping.is_set():
+            self.turned = time.monotonic()
             if self.record is None:
                 if not self._spawn():
                     await asyncio.sleep(wait_s)
@@ -257,6 +259,7 @@ class Gateway:
         """Kill a gateway that takes connections (the kernel does) but no longer answers any."""
         silent = 0
         while silent < self.probe.failures:
+            self.turned = time.monotonic()
             await asyncio.sleep(self.probe.period_s)
             silent = 0 if await answers(self.at, self.probe.timeout_s) else silent + 1
         self.journal.add("gateway-stuck", f"{silent} probes without an answer", instance="gateway", level="error")

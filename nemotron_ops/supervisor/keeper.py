@@ -21,6 +21,7 @@ from nemotron_ops.engine.deaths import Death, explain
 from nemotron_ops.engine.env import child_env
 from nemotron_ops.paths import Layout
 from nemotron_ops.supervisor import attend, logfiles, oom, process, record
+from nemotron_ops.supervisor.heart import BEAT_S
 from nemotron_ops.supervisor.journal import Journal
 from nemotron_ops.supervisor.record import Record
 from nemotron_ops.supervisor.shrink import can_shrink, context, shrunk
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
 class Ground:
     """What all keepers stand on.
 
-    `inflight` says how many requests the gateway has at an instance (None: no gateway is connected).
+    `inflight` says how many requests the gateway has at an instance (None: no gateway is connected). `moved` is called
+    at each sign that a load goes on.
     """
 
     layout: Layout
@@ -46,6 +48,7 @@ class Ground:
     inflight: Callable[[str], int | None]
     random: Callable[[], float]
     exited: Callable[[], None] = lambda: None
+    moved: Callable[[], None] = lambda: None
     clock: Callable[[], float] = time.monotonic
 
 
@@ -64,6 +67,7 @@ class Keeper:
         self.used_bytes: Mapping[str, int] = {}  # memory that the process was last seen to hold
         self.shrunk = 0  # how often its context was halved for lack of memory
         self.held_back = False  # drained by hand: loaded, but without traffic
+        self.turned = ground.clock()  # when its owner's loop last came round
         self._inbox: asyncio.Queue[Happening] = asyncio.Queue()
         self._client: AsyncClient | None = None
         self._attendant: asyncio.Task[None] | None = None
@@ -133,6 +137,7 @@ class Keeper:
         """Lives by the table until cancelled; its process goes on when this ends."""
         try:
             while True:
+                self.turned = self.ground.clock()
                 self._take(await self._next())
         finally:
             for task in (self._attendant, self._exit):
@@ -140,10 +145,10 @@ class Keeper:
                     task.cancel()
 
     async def _next(self) -> Happening:
-        if self.life.deadline is None:
-            return await self._inbox.get()
+        """What comes next; where nothing does, a deadline, which changes nothing before its time."""
+        left_s = BEAT_S if self.life.deadline is None else self.life.deadline - self.ground.clock()
         try:
-            async with asyncio.timeout(max(0.0, self.life.deadline - self.ground.clock())):
+            async with asyncio.timeout(min(BEAT_S, max(0.0, left_s))):
                 return await self._inbox.get()
         except TimeoutError:
             return Happening(event=Event.DEADLINE)

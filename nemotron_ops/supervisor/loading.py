@@ -7,8 +7,12 @@ the load goes on: the deadline of a start is about silence, never about duration
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+HOST = "host"  # the device name of a plan for what is not on a GPU
+# printed at once, at any verbosity, where --n-gpu-layers is given (llama.cpp v0.5.0, common/arg.cpp)
+NO_GPU = "no usable GPU found"
 CPU_STEP_S = 0.05  # less computing than this between two looks is idling
 ALMOST = 0.99  # only `ready` is all of it
 
@@ -31,6 +35,17 @@ def moved(before: Look, after: Look) -> bool:
         or after.log_bytes > before.log_bytes
         or after.cpu_s - before.cpu_s >= CPU_STEP_S
     )
+
+
+def lost_gpu(planned_bytes: Mapping[str, int], log: str) -> str:
+    """Why this process must not serve: its memory was planned on a GPU and llama-server sees none; "" if all is well.
+
+    It would go on with the CPU, some hundred times slower and in memory that nobody planned for.
+    """
+    if NO_GPU not in log:
+        return ""
+    gpus = ", ".join(sorted(d for d, n in planned_bytes.items() if d != HOST and n))
+    return f"llama-server sees no GPU, and was to run on {gpus}" if gpus else ""
 
 
 def share(look: Look, file_bytes: int) -> float | None:

@@ -17,13 +17,14 @@ import random
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn
 
 from nemotron_ops.errors import EngineError
 from nemotron_ops.paths import Layout
-from nemotron_ops.supervisor import adopt, lock, logfiles, record, rollout
+from nemotron_ops.supervisor import adopt, heart, lock, logfiles, record, rollout
 from nemotron_ops.supervisor.changes import Changes, check, diff
 from nemotron_ops.supervisor.fleet import Fleet
 from nemotron_ops.supervisor.gateway_process import Address, Gateway, Probe, given, passed
@@ -47,8 +48,9 @@ class Options:
 
     `gateway_argv` is the gateway's complete command; `--listen-fd N --control PATH` are added. `exit_on_failed`: end
     with the error's exit code once every instance has failed. `free_bytes` says what each device has free now.
-    `on_tick` is called each second from the supervisor's own loop (a watchdog's heartbeat), `on_reload` with True when
-    a reload begins and with False when it has ended, well or not. `socket_stays` says, at the end, whether whoever
+    `on_tick` is called each second (a watchdog's heartbeat), as long as each of the supervisor's tasks has come round
+    within `silence_s`; `on_progress` at each sign that a load goes on; `on_reload` with True when a reload begins and
+    with False when it has ended, well or not. `socket_stays` says, at the end, whether whoever
     passed us the listening socket (LISTEN_FDS) will go on listening: if not, new requests are refused while we drain.
     """
 
@@ -60,6 +62,8 @@ class Options:
     gateway_probe: Probe = field(default_factory=Probe)
     free_bytes: Callable[[], Mapping[str, int]] | None = None
     on_tick: Callable[[], None] = lambda: None
+    on_progress: Callable[[], None] = lambda: None
+    silence_s: float = heart.SILENCE_S
     on_reload: Callable[[bool], None] = lambda begins: None
     socket_stays: Callable[[], bool] = lambda: True
 
@@ -115,7 +119,7 @@ class Supervisor:
         self.control = ControlServer(layout, self.verbs.table(), changed=self._changed)
         ground = Ground(
             layout=layout, env=self.env, journal=self.journal, changed=self._changed, inflight=self.control.inflight,
-            random=random.random, exited=self._exited,
+            random=random.random, exited=self._exited, moved=options.on_progress,
         )  # fmt: skip
         self.fleet = Fleet(ground, publish=self._published, free_bytes=options.free_bytes)
         at = Address(host=options.host, port=options.port)
@@ -217,11 +221,16 @@ class Supervisor:
         fleet.cancel()
 
     async def _housekeeping(self) -> None:
-        """Logs kept in bounds, and the heartbeat."""
+        """Logs kept in bounds, and the heartbeat: it stops with any of the tasks that matter."""
         loop = asyncio.get_running_loop()
         rotated = loop.time()
+        stuck: tuple[str, ...] = ()
         while True:
-            self.options.on_tick()
+            stuck, before = self._stuck(), stuck
+            if stuck and stuck != before:
+                self.journal.add("stuck", f"no sign of life from: {', '.join(stuck)}", level="error")
+            if not stuck:
+                self.options.on_tick()
             if loop.time() - rotated >= ROTATE_PERIOD_S:
                 rotated = loop.time()
                 logs = [k.log for k in self.fleet.keepers.values() if k.record] + [self.gateway.log]
@@ -229,6 +238,13 @@ class Supervisor:
                     with contextlib.suppress(OSError):
                         await asyncio.to_thread(logfiles.rotate, log)
             await asyncio.sleep(TICK_S)
+
+    def _stuck(self) -> tuple[str, ...]:
+        """Which of our own tasks have not come round for too long. At the end the gateway's watcher goes first."""
+        turned = self.fleet.turned()
+        if not self._end.is_set():
+            turned["gateway"] = self.gateway.turned
+        return heart.late(turned, now=time.monotonic(), silence_s=self.options.silence_s)
 
     def _changed(self) -> None:
         self.fleet.changed()

@@ -84,6 +84,7 @@ TABLE: Mapping[tuple[State, Event], Row] = {
     (S.STARTING, E.SPAWN_FAILED): Row(Fork.AFTER_EXIT, (A.CLEAN,)),
     (S.STARTING, E.PROGRESS): Row(S.STARTING, ()),
     (S.STARTING, E.READY): Row(S.READY, ()),
+    (S.STARTING, E.WEDGED): Row(S.STOPPING, (A.TERM,)),
     (S.STARTING, E.START): Row(S.STARTING, (), True),
     (S.STARTING, E.STOP): Row(S.STOPPING, (A.TERM,), False),
     (S.STARTING, E.RESTART): Row(S.STOPPING, (A.TERM,), True),

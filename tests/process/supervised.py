@@ -12,6 +12,7 @@ from nemotron_ops.errors import NemotronOpsError, RecipeError
 from nemotron_ops.paths import user_layout
 from nemotron_ops.supervisor import spec
 from nemotron_ops.supervisor.gateway_process import Probe
+from nemotron_ops.supervisor.heart import SILENCE_S
 from nemotron_ops.supervisor.run import Options, supervise
 from nemotron_ops.supervisor.snapshot import ModelView
 
@@ -27,6 +28,12 @@ def load(path: Path) -> spec.Config:
     return spec.Config(models=models, instances=instances, capacity_bytes=value.get("capacity_bytes", {}))
 
 
+def beat(file: Path) -> None:
+    """One more heartbeat."""
+    with file.open("a") as f:
+        f.write(".")
+
+
 def main() -> int:
     settings = json.loads(Path(sys.argv[1]).read_text())
     layout = user_layout({"NEMOTRON_OPS_HOME": settings["home"]}, uid=os.getuid())
@@ -36,6 +43,8 @@ def main() -> int:
         exit_on_failed=settings.get("exit_on_failed", False),
         free_bytes=(lambda: json.loads(Path(settings["free_file"]).read_text())) if "free_file" in settings else None,
         gateway_probe=Probe(**settings.get("gateway_probe", {})),
+        on_tick=(lambda: beat(Path(settings["beats"]))) if "beats" in settings else (lambda: None),
+        silence_s=settings.get("silence_s", SILENCE_S),
     )
     try:
         return supervise(options, layout=layout, load_config=lambda: load(Path(settings["config"])), env=os.environ)

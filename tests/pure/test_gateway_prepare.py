@@ -27,7 +27,9 @@ MODEL = ModelView(
     capped={"max_tokens": 4000, "temperature": 1.5},
 )
 PLAIN = ModelView(name="tiny", names=("tiny",))
-DIRECTORY = index(Snapshot(models=(MODEL, PLAIN), default_model="tiny"))
+SIZED = ModelView(name="sized", names=("sized",))
+INSTANCE = InstanceView(name="s", model="sized", state=State.READY, socket="", api_key_file="", ctx_tokens=4096)
+DIRECTORY = index(Snapshot(models=(MODEL, PLAIN, SIZED), instances=(INSTANCE,), default_model="tiny"))
 
 
 def ready(path: str, body: dict[str, Any] | bytes) -> Prepared:
@@ -114,6 +116,69 @@ def test_a_fixed_field_wins_over_the_client() -> None:
     assert chat(seed=1)["seed"] == 3407
 
 
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens", "n_predict"])
+def test_null_is_as_good_as_left_out(name: str) -> None:
+    assert chat(**{name: None})["max_tokens"] == 1000
+    assert chat("30b:tools", temperature=None)["temperature"] == 0.6
+    assert "temperature" in (chat("30b", temperature=None))
+    assert chat("30b:fast", reasoning_effort=None)["chat_template_kwargs"] == {"enable_thinking": False}
+
+
+@pytest.mark.parametrize("value", [b"9" * 5000, b"1e400", b"9" * 30, b"-" + b"9" * 5000])
+def test_a_number_that_cannot_be_read_is_capped_as_well(value: bytes) -> None:
+    body = b'{"model":"30b","stream":true,"messages":[],"max_tokens":' + value + b"}"
+    assert json.loads(ready(CHAT, body).body)["max_tokens"] == 4000
+
+
+@pytest.mark.parametrize("name", ["repeat_last_n", "dry_penalty_last_n"])
+@pytest.mark.parametrize(
+    ("asked", "sent_on"),
+    [(2**31 - 1, 4096), (2.0**31, 4096), (2**32 + 2**31 - 1, 4096), (-(2**31) - 1, -1), (64, 64), (-1, -1)],
+)
+def test_samplers_look_back_no_further_than_the_context(name: str, asked: float, sent_on: int) -> None:
+    assert sent(CHAT, model="sized", messages=USER, stream=True, **{name: asked})[name] == sent_on
+    if asked > 64:
+        assert sent("/completion", model="tiny", prompt="x", stream=True, **{name: asked})[name] == 65536
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"samplers": ["dry"] * 33},
+        {"logit_bias": {str(n): 1 for n in range(1025)}},
+        {"logit_bias": [[n, 1] for n in range(1025)]},
+        {"stop": ["x"] * 65},
+        {"stop": "x" * 65537},
+        {"dry_sequence_breakers": ["x"] * 65},
+        {"n": 65},
+        {"n_probs": 257},
+        {"top_logprobs": 1e9},
+    ],
+    ids=str,
+)
+def test_more_of_something_than_is_useful_is_refused(field: dict[str, Any]) -> None:
+    with pytest.raises(Refusal, match=f"{next(iter(field))}: at most"):
+        chat(**field)
+
+
+def test_what_is_within_bounds_is_left_alone() -> None:
+    within = {
+        "samplers": ["dry"] * 32,
+        "stop": ["x"] * 64,
+        "n": 2,
+        "n_probs": 10,
+        "logprobs": True,
+        "top_logprobs": None,
+    }
+    assert chat(**within).items() >= within.items()
+
+
+def test_a_stream_says_its_end_also_where_fields_are_chosen() -> None:
+    wanted = {"model": "tiny", "prompt": "x", "response_fields": ["content"]}
+    assert sent("/completion", **wanted, stream=True)["response_fields"] == ["content", "stop"]
+    assert sent("/completion", **wanted)["response_fields"] == ["content"]
+
+
 def test_a_capped_field_is_lowered_but_not_set() -> None:
     assert chat(temperature=9)["temperature"] == 1.5
     assert "temperature" not in chat()
@@ -142,8 +207,34 @@ def test_a_field_twice_reaches_the_engine_once() -> None:
     assert ready(CHAT, body).body.count(b"seed") == 1
 
 
+def test_a_body_that_is_nested_a_thousand_deep_is_refused() -> None:
+    assert ready(CHAT, b'{"messages":[],"tools":' + b"[" * 200 + b"]" * 200 + b"}")
+    with pytest.raises(Refusal, match="too deeply"):
+        ready(CHAT, b'{"messages":[],"tools":' + b"[" * 1000 + b"]" * 1000 + b"}")
+
+
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"[]", b'"x"', b"null", b"{]", b"\xff", b'{"a":1}x', b'{"model":3}', b'{"a":' * 5000]
+    "field", [b'"thinking":{"type":"\xff"}', b'"chat_template_kwargs":{"a":"\xff"},"enable_thinking":true']
+)
+def test_broken_text_in_a_field_that_is_read_is_no_bug(field: bytes) -> None:
+    assert ready(CHAT, b'{"model":"30b","messages":[],' + field + b"}")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'"x"',
+        b"null",
+        b"{]",
+        b"\xff",
+        b'{"a":1}x',
+        b'{"model":3}',
+        b'{"a":' * 5000,
+        b'{"model":"\xff"}',
+    ],
 )
 def test_what_is_no_json_object_is_refused(body: bytes) -> None:
     with pytest.raises(Refusal) as caught:
@@ -185,6 +276,14 @@ def test_reasoning_in_other_servers_words(field: dict[str, Any], on: bool | None
     assert not body.keys() & {"enable_thinking", "reasoning", "thinking", "thinking_budget"}
 
 
+@pytest.mark.parametrize("effort", ["low", "medium", "high"])
+def test_an_effort_in_openais_newer_words_is_kept(effort: str) -> None:
+    assert chat(reasoning={"effort": effort})["reasoning_effort"] == effort
+    assert chat(reasoning={"effort": effort}, reasoning_effort="low")["reasoning_effort"] == "low"
+    asked = {"model": "30b", "input": "x", "stream": True, "reasoning": {"effort": effort}}
+    assert sent("/v1/responses", **asked)["reasoning"] == {"effort": effort}
+
+
 def test_template_arguments_of_the_client_are_kept() -> None:
     body = chat(chat_template_kwargs={"a": 1}, enable_thinking=False)
     assert body["chat_template_kwargs"] == {"a": 1, "enable_thinking": False}
@@ -200,60 +299,6 @@ def test_a_profile_switches_reasoning_off_unless_the_client_decided() -> None:
 def test_anthropics_thinking_is_switched_off_where_the_engine_does_not_know_how() -> None:
     body = sent("/v1/messages", model="tiny", max_tokens=5, messages=USER, thinking={"type": "disabled"}, stream=True)
     assert body["chat_template_kwargs"] == {"enable_thinking": False}
-
-
-# media
-
-
-def image(url: str) -> list[dict[str, Any]]:
-    return [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]
-
-
-@pytest.mark.parametrize(
-    "url", ["http://10.0.0.1/a.png", "https://example.com/a", "file:///etc/passwd", "FTP://x/y", " data:a"]
-)
-def test_media_elsewhere_is_refused(url: str) -> None:
-    with pytest.raises(Refusal, match="inline"):
-        ready(CHAT, {"model": "tiny", "messages": image(url)})
-
-
-def test_media_elsewhere_is_refused_in_every_shape() -> None:
-    link = "https://example.com/a.png"
-    bodies: list[tuple[str, dict[str, Any]]] = [
-        ("/v1/responses", {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": link}]}]}),
-        (
-            "/v1/messages",
-            {"messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "url", "url": link}}]}]},
-        ),
-        (CHAT, {"messages": [{"role": "user", "content": [{"type": "video_url", "video_url": {"url": link}}]}]}),
-        (CHAT, {"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {"url": link}}]}]}),
-        (
-            "/v1/messages",
-            {
-                "messages": [
-                    {
-                        "role": "user",
-                        "content": [{"type": "tool_result", "content": [{"type": "image", "source": {"url": link}}]}],
-                    }
-                ]
-            },
-        ),
-    ]
-    for path, body in bodies:
-        with pytest.raises(Refusal, match="inline"):
-            ready(path, {"model": "tiny", **body})
-
-
-def test_an_escaped_key_does_not_hide_media() -> None:
-    body = json.dumps({"model": "tiny", "messages": image("http://a/b")}).replace('"type"', '"\\u0074ype"')
-    with pytest.raises(Refusal, match="inline"):
-        ready(CHAT, body.encode())
-
-
-def test_inline_media_and_tool_arguments_with_addresses_pass() -> None:
-    ready(CHAT, {"model": "tiny", "messages": image("data:image/png;base64,AAAA")})
-    use = {"type": "tool_use", "id": "1", "name": "get", "input": {"url": "https://example.com", "type": "image"}}
-    ready("/v1/messages", {"model": "tiny", "messages": [{"role": "assistant", "content": [use]}]})
 
 
 JSON = st.recursive(

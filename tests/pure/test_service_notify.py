@@ -5,7 +5,20 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
-from nemotron_ops.service.notify import Notifier, Said, Seen, listen_fds, told, watchdog_period_s
+from nemotron_ops.service.notify import (
+    EXTEND_PERIOD_S,
+    Notifier,
+    Said,
+    Seen,
+    going_on,
+    listen_fds,
+    reload_begins,
+    reload_ended,
+    told,
+    watchdog_period_s,
+)
+
+EXTEND = "EXTEND_TIMEOUT_USEC=120000000"
 
 
 def loading(progress: float | None, name: str = "30b-0") -> Seen:
@@ -24,19 +37,52 @@ def test_ready_is_said_once_and_only_when_nothing_loads_any_more() -> None:
     assert lines == ()
 
 
-def test_a_load_that_advances_buys_time_and_one_that_stalls_does_not() -> None:
-    said, first = told(Said(), [loading(0.1)])
-    said, second = told(said, [loading(0.2)])
-    said, stalled = told(said, [loading(0.2)])
-    extend = "EXTEND_TIMEOUT_USEC=120000000"
-    assert [extend in lines for lines in (first, second, stalled)] == [True, True, False]
+def test_any_sign_that_a_load_moves_buys_time_but_not_every_one_is_told() -> None:
+    """Also where no byte is read any more: kernels being compiled, a warm-up."""
+    said, _ = told(Said(), [loading(0.99)])
+    said, first = going_on(said, 100.0)
+    said, at_once = going_on(said, 100.2)
+    said, later = going_on(said, 100.0 + EXTEND_PERIOD_S)
+    assert (first, at_once, later) == ((EXTEND,), (), (EXTEND,))
+
+
+def test_a_service_that_is_up_asks_for_no_time_for_that_would_put_off_its_watchdog() -> None:
+    said, _ = told(Said(), [READY])
+    assert going_on(said, 100.0)[1] == ()
+    _, lines = told(said, [loading(0.1)])
+    assert EXTEND not in lines
+
+
+def test_work_before_the_load_says_what_it_is_and_buys_time() -> None:
+    said, lines = going_on(Said(), 100.0, status="after a power cut: check a.gguf 40 %")
+    assert lines == ("STATUS=after a power cut: check a.gguf 40 %", EXTEND)
+    assert told(said, [loading(0.1)])[1][0] == "STATUS=0 of 1 ready; loading 30b-0 10 %"
+
+
+def test_a_reload_is_announced_buys_time_while_it_moves_and_ends_ready() -> None:
+    said, _ = told(Said(), [READY])
+    said, begun = reload_begins(said, 12.5)
+    assert begun == ("RELOADING=1", "MONOTONIC_USEC=12500000")
+    said, moving = going_on(said, 20.0)
+    assert moving == (EXTEND,)
+    said, ended = reload_ended(said)
+    assert ended == ("READY=1",)
+    assert going_on(said, 40.0)[1] == ()
+
+
+def test_a_reload_during_the_first_load_does_not_make_the_service_ready() -> None:
+    said, _ = told(Said(), [loading(0.1)])
+    said, begun = reload_begins(said, 12.5)
+    said, ended = reload_ended(said)
+    assert (begun, ended) == ((), ())
+    assert "READY=1" in told(said, [READY])[1]
 
 
 def test_a_state_that_changes_is_progress_too() -> None:
     said, _ = told(Said(), [loading(None)])
     _, lines = told(said, [Seen(name="30b-0", state="backoff", reason="out of device memory")])
     assert "STATUS=0 of 1 ready; backoff 30b-0: out of device memory" in lines
-    assert "EXTEND_TIMEOUT_USEC=120000000" in lines
+    assert EXTEND in lines
 
 
 def test_on_demand_models_do_not_hold_the_start_up() -> None:

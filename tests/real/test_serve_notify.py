@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import socket
+import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
+from nemotron_ops.models import synthetic
+from nemotron_ops.paths import user_layout
+from nemotron_ops.supervisor import control
+from tests.fakes.hub import Hub
 from tests.installation import Installation, interrupt
 
 pytestmark = pytest.mark.real
+REPO, FILE = "unsloth/Nemotron-3-Nano-30B-A3B-GGUF", "Nemotron-3-Nano-30B-A3B-UD-Q4_K_XL.gguf"
+EXTEND = "EXTEND_TIMEOUT_USEC="
 
 
 @pytest.fixture
@@ -40,8 +52,86 @@ def test_a_service_is_ready_when_its_models_are_and_says_when_it_reloads_and_sto
         assert "STATUS=1 of 1 ready" in starting[-1]
         assert installation.json("status")["ready"]
         told_until(manager, "WATCHDOG=1")
-        installation.run("reload")
-        assert "MONOTONIC_USEC=" in told_until(manager, "RELOADING=1")[-1]
-        told_until(manager, "READY=1")
+        for reload in (lambda: installation.run("reload"), lambda: served.send_signal(signal.SIGHUP)):
+            reload()
+            assert "MONOTONIC_USEC=" in told_until(manager, "RELOADING=1")[-1]
+            assert not any(EXTEND in message for message in told_until(manager, "READY=1"))
         assert interrupt(served) == 0
         told_until(manager, "STOPPING=1")
+
+
+def test_a_slow_load_says_how_far_it_is_and_buys_time_as_long_as_it_moves(
+    installation: Installation, manager: socket.socket, free_port: Callable[[], int]
+) -> None:
+    env = {"NOTIFY_SOCKET": manager.getsockname()}
+    with installation.with_env(env).started("serve", "tiny", "--port", str(free_port())) as served:
+        engine = held_while_loading(served)
+        loading = told_until(manager, "STATUS=0 of 1 ready; loading tiny-0 ")
+        assert any(EXTEND in m and "STATUS=" not in m for m in loading), loading  # no new state, but work goes on
+        os.kill(engine, signal.SIGCONT)
+        told_until(manager, "READY=1")
+        assert interrupt(served) == 0
+
+
+def test_a_reload_during_the_first_load_makes_nothing_ready(
+    installation: Installation, manager: socket.socket, free_port: Callable[[], int], eventually: Callable[..., None]
+) -> None:
+    layout = user_layout(installation.env, uid=os.getuid())
+
+    def reloads() -> int:
+        return sum(e["kind"] == "reloaded" for e in control.stream(layout, "events", count=100))
+
+    env = {"NOTIFY_SOCKET": manager.getsockname()}
+    with installation.with_env(env).started("serve", "tiny", "--port", str(free_port())) as served:
+        engine = held_while_loading(served)
+        eventually(lambda: reloads() == 1)
+        served.send_signal(signal.SIGHUP)
+        eventually(lambda: reloads() == 2)
+        manager.setblocking(False)
+        before = told_so_far(manager)
+        assert not any("READY=1" in message for message in before)
+        assert not any("RELOADING=1" in message for message in before)
+        manager.settimeout(60)
+        os.kill(engine, signal.SIGCONT)
+        told_until(manager, "READY=1")
+        assert interrupt(served) == 0
+
+
+def test_proving_the_models_after_a_power_cut_takes_the_time_it_takes(
+    installation: Installation, manager: socket.socket, free_port: Callable[[], int], tmp_path: Path
+) -> None:
+    with Hub() as hub:
+        hub.add(REPO, FILE, synthetic.ensure("moe", tmp_path))
+        online = installation.with_env(hub.env)
+        online.run("fetch", "30b")
+    note = installation.home / "state" / "serving.json"
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.write_text('{"boot": "another boot"}')
+    env = {"NOTIFY_SOCKET": manager.getsockname()}
+    with installation.with_env(env).started("serve", "30b", "--offline", "--port", str(free_port())) as served:
+        (first,) = told_until(manager, "STATUS=")
+        assert first.startswith(f"STATUS=after a power cut: check {FILE}")
+        assert EXTEND in first
+        told_until(manager, "READY=1")
+        assert interrupt(served) == 0
+
+
+def held_while_loading(served: subprocess.Popen[str]) -> int:
+    """Stops the engine as soon as there is one, so that its load takes as long as a test wants; its pid."""
+    supervisor, deadline = psutil.Process(served.pid), time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for child in supervisor.children():
+            with contextlib.suppress(psutil.Error):
+                if child.cmdline()[0].endswith("llama-server") and "--model" in child.cmdline():
+                    child.suspend()
+                    return child.pid
+        time.sleep(0.002)
+    raise AssertionError("no engine was started")
+
+
+def told_so_far(manager: socket.socket) -> list[str]:
+    told: list[str] = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            told.append(manager.recv(4096).decode())
+    return told
