@@ -58,7 +58,7 @@ class Link(msgspec.Struct):
     file_url: msgspec.Raw = NOTHING
 
 
-_parts = msgspec.json.Decoder(list[Part | str | int | float | bool | None | list[str | int | float]]).decode
+_parts = msgspec.json.Decoder(list[Part | str | int | float | bool | list[str | int | float] | None]).decode
 _part = msgspec.json.Decoder(Part).decode
 _link = msgspec.json.Decoder(Link).decode
 LINKS = ("image_url", "video_url", "input_video", "input_audio", "source", "url", "file_url", "data")
