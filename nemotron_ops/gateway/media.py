@@ -12,19 +12,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 import msgspec
 
 from nemotron_ops.gateway.replies import Refusal
 from nemotron_ops.gateway.sse import NOT_JSON
 
-MAX_PARTS = 200_000  # objects in a field that may have media; commas in texts count along with other values
-MAX_VALUES = 500_000
+MAX_PARTS = 100_000  # objects in a field that may have media; commas in texts count along with other values
+MAX_VALUES = 300_000
 MAX_DEPTH = 8  # content in content: a tool's result in a message is 2
 
 PLACES = ("messages", "input", "prompt", "content", "system")
 KINDS = frozenset({"image_url", "input_image", "image", "video_url", "input_video", "input_audio", "document"})
+QUOTED = frozenset(b'"%b"' % kind.encode() for kind in KINDS)
 WORDS = re.compile(b'"(?:%b)"' % "|".join(sorted(KINDS)).encode())
 ESCAPED = re.compile(rb"\\u00[4-7]")  # a letter, written so that a search for words does not find it
 INLINE = re.compile(r"data:|(?!http)[A-Za-z0-9+/=_-]*\Z", re.IGNORECASE)
@@ -91,7 +91,7 @@ def walk(text: bytes, depth: int) -> None:
     for part in _parts(text) if text[:1] == b"[" else (_part(text),):
         if not isinstance(part, Part):
             continue
-        if part.type is not NOTHING and word(part.type) in KINDS:
+        if (kind := bytes(part.type)) in QUOTED or (b"\\" in kind and msgspec.json.decode(kind) in KINDS):
             for name in LINKS:
                 if (link := getattr(part, name)) is not NOTHING:
                     check_link(name, bytes(link))
@@ -100,17 +100,11 @@ def walk(text: bytes, depth: int) -> None:
                 walk(found, depth + 1)
 
 
-def word(raw: msgspec.Raw) -> Any:
-    """A short JSON value that is a text in most cases."""
-    text = bytes(raw)
-    return text[1:-1].decode() if text[:1] == b'"' and b"\\" not in text else msgspec.json.decode(text)
-
-
 def check_link(name: str, link: bytes) -> None:
     """Raises Refusal if `link`, the JSON of a part's field, is an address."""
     if link[:1] == b"{":
         value = _link(link)
-        if value.type is NOTHING or word(value.type) != "text":  # a document's own text
+        if bytes(value.type) != b'"text"':  # a document's own
             for raw in (value.url, value.data, value.file_url):
                 check_link(name, bytes(raw))
     elif link[:1] == b'"':
