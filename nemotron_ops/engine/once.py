@@ -10,9 +10,10 @@ import secrets
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,16 @@ from nemotron_ops.proc import kill_group
 
 POLL_S = 0.02
 STOP_S = (3.0, 1.0)  # after SIGTERM, after the second SIGTERM; then SIGKILL
+# On Linux the server dies with us, also when we are killed. A moment of Python sees to that and becomes the server;
+# code between fork and exec (preexec_fn) may hang a process with threads.
+DIES_WITH_US = """import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+if os.getppid() != int(sys.argv[1]):  # we were gone before that
+    sys.exit("its parent is gone")
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores both, and exec would keep that
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 @contextmanager
@@ -36,11 +47,14 @@ def started(
     model: Path,
     workdir: Path,
     settings: Mapping[str, Any] | None = None,
+    extra: Sequence[str] = (),
     ready_timeout_s: float = 120,
     alias: str = "selftest",
     env: Mapping[str, str] | None = None,
 ) -> Iterator[Client]:
-    """A ready llama-server with `settings`, and a Client to it; stopped at the end of the block.
+    """A ready llama-server with `settings` and `extra` flags, and a Client to it; stopped at the end of the block.
+
+    On Linux it dies with the thread that started it, whatever ends that.
 
     Its log is `workdir/llama-server.log`. Raises EngineError with the cause of death and the last log lines if it
     does not become ready, or has died by the end of the block.
@@ -59,6 +73,7 @@ def started(
             api_key_file=private / "key",
             alias=alias,
             settings=settings or {},
+            extra=extra,
         )
         child = _spawn(argv, log=log, env=child_env(os.environ if env is None else env, home=private))
         try:
@@ -74,10 +89,13 @@ def started(
 
 
 def _spawn(argv: tuple[str, ...], *, log: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    if (cause := _not_runnable(argv[0])) is not None:
+        raise EngineError(f"cannot start {argv[0]}: {cause}")
+    tied = (sys.executable, "-IS", "-c", DIES_WITH_US, str(os.getpid())) if sys.platform == "linux" else ()
     with log.open("wb") as out:
         try:
             return subprocess.Popen(
-                argv,
+                (*tied, *argv),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -86,6 +104,12 @@ def _spawn(argv: tuple[str, ...], *, log: Path, env: Mapping[str, str]) -> subpr
             )
         except OSError as exc:
             raise EngineError(f"cannot start {argv[0]}: {exc.strerror or exc}") from exc
+
+
+def _not_runnable(program: str) -> str | None:
+    if not os.path.exists(program):
+        return "no such file or directory"
+    return None if os.access(program, os.X_OK) else "permission denied"
 
 
 def _wait_ready(child: subprocess.Popen[bytes], client: Client, *, log: Path, timeout_s: float) -> None:
