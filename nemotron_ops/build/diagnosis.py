@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from nemotron_ops.build import backends, cuda, known_bad
 from nemotron_ops.build.spec import Backend
@@ -44,7 +45,9 @@ class Surroundings:
     disk_free_bytes: int
     reach: Mapping[str, str]  # "source", "registry", "hub"
     built: str = ""  # id of the current build
+    manifest: Mapping[str, Any] = field(default_factory=dict)  # of the current build
     source_cached: bool = False
+    pinned: int = 0  # number of the llama.cpp that would be built
 
 
 def diagnose(facts: Facts, around: Surroundings) -> tuple[Finding, ...]:
@@ -62,7 +65,7 @@ def diagnose(facts: Facts, around: Surroundings) -> tuple[Finding, ...]:
         disk(around),
         *reach(around),
         build(around),
-        *bad(facts),
+        *bad(facts, around),
     )
 
 
@@ -194,12 +197,24 @@ def build(around: Surroundings) -> Finding:
     return Finding(what="build", status=Status.ABSENT, found="none yet", why=why, fix="nemotron-ops build")
 
 
-def bad(facts: Facts) -> list[Finding]:
-    """Known failures of the pinned llama.cpp on this machine that are not repaired by themselves."""
-    backend = backends.default_backend(facts)
-    fixes = backends.needed_fixes(facts, portable=False, zig=False)
-    found = known_bad.matching(known_bad.shipped(), number=0, backend=backend, facts=facts, fixes=fixes)
-    return [Finding(what="known bug", status=Status.WARNING, found=b.what, why=b.issue, fix=b.remedy) for b in found]
+def bad(facts: Facts, around: Surroundings) -> list[Finding]:
+    """Known failures on this machine, not repaired by themselves: of the current build, and of what would be built."""
+    entries = known_bad.shipped()
+    of_current = known_bad.against_build(entries, around.manifest, facts) if around.manifest else ()
+    pinned = known_bad.matching(
+        entries, number=around.pinned, backend=backends.default_backend(facts), facts=facts,
+        fixes=backends.needed_fixes(facts, portable=False, zig=False),
+    )  # fmt: skip
+    return [
+        *(bug(b, "in the current build") for b in of_current),
+        *(bug(b, "in what `nemotron-ops build` would make") for b in pinned if b not in of_current),
+    ]
+
+
+def bug(bad: known_bad.Bad, where: str) -> Finding:
+    return Finding(
+        what="known bug", status=Status.WARNING, found=f"{where}: {bad.about}", why=bad.issue, fix=bad.remedy
+    )
 
 
 def tool(found: Tool, kind: str = "") -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 from nemotron_ops.build.spec import Backend, Fix
 from nemotron_ops.host.facts import Facts
@@ -21,7 +24,7 @@ class Bad:
     first: int
     last: int | None = None
     backends: tuple[Backend, ...] = ()
-    archs: tuple[str, ...] = ()
+    archs: tuple[str, ...] = ()  # of models; empty: all of Nemotron 3
     cpu_flags: frozenset[str] = frozenset()
     gcc_below: int | None = None
     refuse: bool = False
@@ -29,7 +32,13 @@ class Bad:
 
     @property
     def line(self) -> str:
-        return f"{self.what} ({self.issue}); {self.remedy}"
+        return f"{self.about}; {self.remedy}"
+
+    @property
+    def about(self) -> str:
+        """What fails, for which models where it is not all, and where it is reported."""
+        models = f", models of architecture {' and '.join(self.archs)} only" if self.archs else ""
+        return f"{self.what} ({self.issue}{models})"
 
 
 @cache
@@ -55,24 +64,32 @@ def parse(text: str) -> tuple[Bad, ...]:
 
 
 def matching(
-    entries: tuple[Bad, ...], *, number: int, backend: Backend, facts: Facts, fixes: frozenset[Fix]
+    entries: tuple[Bad, ...], *, number: int, backend: Backend, facts: Facts, fixes: frozenset[Fix], compiler: str = ""
 ) -> tuple[Bad, ...]:
-    """What is known against building `number` for `backend` on `facts` with `fixes`.
+    """What is known against llama.cpp `number` for `backend` on `facts` with `fixes`.
 
-    A source whose number is unknown (0) counts as newer than all: only what no fix is known for applies.
+    `compiler` is what compiles or compiled it, such as "gcc 12.2.0"; empty for the machine's own. A source whose number
+    is unknown (0) counts as newer than all: only what no fix is known for applies.
     """
-    return tuple(bad for bad in entries if _applies(bad, number, backend, facts, fixes))
-
-
-def _applies(bad: Bad, number: int, backend: Backend, facts: Facts, fixes: frozenset[Fix]) -> bool:
     cxx = facts.tools.get("cxx")
-    in_range = bad.last is None if number == 0 else bad.first <= number <= (bad.last or number)
-    compiled = bad.gcc_below is None or bool(
-        cxx and cxx.kind == "gcc" and cxx.version and cxx.version[0] < bad.gcc_below
-    )
+    by = compiler or (f"{cxx.kind} {'.'.join(str(n) for n in cxx.version)}" if cxx else "")
+    return tuple(bad for bad in entries if _applies(bad, number, backend, facts, fixes, by))
+
+
+def against_build(entries: tuple[Bad, ...], manifest: Mapping[str, Any], facts: Facts) -> tuple[Bad, ...]:
+    """What is known against the build of `manifest` on `facts`."""
+    plan = manifest["plan"]
+    return matching(
+        entries, number=plan["source"]["number"], backend=Backend(plan["backend"]), facts=facts,
+        fixes=frozenset(Fix(name) for name in plan["fixes"]), compiler=plan["compiler"],
+    )  # fmt: skip
+
+
+def _applies(bad: Bad, number: int, backend: Backend, facts: Facts, fixes: frozenset[Fix], compiler: str) -> bool:
+    gcc = re.fullmatch(r"gcc (\d+)\b.*", compiler)
     return (
-        in_range
-        and compiled
+        (bad.last is None if number == 0 else bad.first <= number <= (bad.last or number))
+        and (bad.gcc_below is None or (gcc is not None and int(gcc[1]) < bad.gcc_below))
         and (not bad.backends or backend in bad.backends)
         and (not bad.cpu_flags or bool(bad.cpu_flags & facts.cpu_flags))
         and (bad.fix is None or bad.fix not in fixes)

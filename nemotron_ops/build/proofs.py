@@ -22,6 +22,8 @@ DEVICE_PREFIXES: Mapping[Backend, tuple[str, ...]] = {
 }
 # One thread: on a busy machine the threads of so small a model only wait for each other, 20 times as long.
 BASE: Mapping[str, Any] = {"ctx_size": 2048, "seed": 1, "threads": 1}
+# llama.cpp's own lines, such as that of the layers on a GPU, come at this level (v0.5.0, common/log.cpp:529).
+TALKATIVE = ("--verbosity", "4")
 
 
 class SelfTestFailed(BuildError):
@@ -87,9 +89,20 @@ def has_device(names: tuple[str, ...], backend: Backend) -> bool:
 
 
 def offloaded(log: str) -> tuple[int, int] | None:
-    """(layers on the GPU, all layers) from llama.cpp's log (llama-model.cpp: "offloaded %d/%d layers to GPU")."""
-    found = re.search(r"offloaded (\d+)/(\d+) layers to GPU", log)
-    return (int(found.group(1)), int(found.group(2))) if found else None
+    """(layers on the GPU, all layers) from llama.cpp's log (llama-model.cpp: "offloaded %d/%d layers to GPU").
+
+    The last word counts: before it loads a model, llama-server may go through it to see what fits.
+    """
+    found = re.findall(r"offloaded (\d+)/(\d+) layers to GPU", log)
+    return (int(found[-1][0]), int(found[-1][1])) if found else None
+
+
+def not_offloaded(log: str) -> str:
+    """What is wrong with where the layers went, by llama.cpp's log; empty if all are on the GPU."""
+    moved = offloaded(log)
+    if moved is None:
+        return "no layer went to the GPU"
+    return f"{moved[0]} of {moved[1]} layers went to the GPU" if moved[0] < moved[1] else ""
 
 
 def bench_rates(output: str) -> dict[str, float]:

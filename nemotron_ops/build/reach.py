@@ -24,6 +24,8 @@ def surroundings(layout: Layout, env: Mapping[str, str], *, offline: bool = Fals
         disk_free_bytes=shutil.disk_usage(existing_parent(layout.data)).free,
         reach={} if offline else reachable(env),
         built=current.id if current else "",
+        manifest=current.manifest if current else {},
+        pinned=pins.shipped().number,
         source_cached=trees.is_dir() and any(not p.name.startswith(".") for p in trees.iterdir()),
     )
 

@@ -18,6 +18,7 @@ from nemotron_ops.build import proofs
 from nemotron_ops.build.proofs import Check, SelfTestFailed
 from nemotron_ops.build.spec import Backend
 from nemotron_ops.engine.client import Client
+from nemotron_ops.engine.flags import parse_help
 from nemotron_ops.engine.once import started
 from nemotron_ops.errors import EngineError
 from nemotron_ops.models import synthetic
@@ -37,6 +38,7 @@ class Proof:
     passed: tuple[str, ...]
     rates: Mapping[str, float] = field(default_factory=dict)
     devices: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()  # every spelling of every flag of llama-server
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -45,6 +47,7 @@ class Proof:
             "passed": list(self.passed),
             "tokens_per_s": dict(self.rates),
             "devices": list(self.devices),
+            "flags": list(self.flags),
         }
 
 
@@ -69,7 +72,7 @@ def prove(
     todo = proofs.checks(gpu=gpu)
     report(Step(what="self-test", done=0, total=len(todo) + 1))
     for i, check in enumerate(todo):
-        _run(check, server, workdir, env)
+        _run(check, server, workdir, env, gpu=gpu)
         report(Step(what="self-test", done=i + 1, total=len(todo) + 1))
     rates = _bench(folder, workdir, env, gpu=gpu)
     report(Step(what="self-test", done=len(todo) + 1, total=len(todo) + 1))
@@ -79,6 +82,14 @@ def prove(
         passed=tuple(check.name for check in todo),
         rates=rates,
         devices=names,
+        flags=_flags(server, env),
+    )
+
+
+def device_names(folder: Path, env: Mapping[str, str]) -> tuple[str, ...]:
+    """Devices that the llama-server in `folder/bin` lists; none if it does not even start."""
+    return proofs.devices(
+        proc.run([folder / "bin" / "llama-server", "--list-devices"], env=env, timeout_s=RUN_TIMEOUT_S).stdout
     )
 
 
@@ -92,21 +103,33 @@ def _starts(server: Path, commit: str, env: Mapping[str, str]) -> tuple[str, ...
         )
     if wrong := proofs.version_mismatch(version.stdout + version.stderr, commit):
         raise SelfTestFailed(f"cannot trust the build: {wrong}")
-    return proofs.devices(proc.run([server, "--list-devices"], env=env, timeout_s=RUN_TIMEOUT_S).stdout)
+    return device_names(server.parent.parent, env)
 
 
-def _run(check: Check, server: Path, workdir: Path, env: Mapping[str, str]) -> None:
+def _flags(server: Path, env: Mapping[str, str]) -> tuple[str, ...]:
+    """What llama-server takes, told where it can be run: a machine without its driver could not ask it later."""
+    done = proc.run([server, "--help"], env=env, timeout_s=RUN_TIMEOUT_S)
+    if not done.ok:
+        raise SelfTestFailed(f"cannot trust the build: llama-server --help {_ending(done)}")
+    return parse_help(done.stdout).spellings
+
+
+def _run(check: Check, server: Path, workdir: Path, env: Mapping[str, str], *, gpu: bool) -> None:
+    """One check; on a GPU, also that llama-server put every layer there."""
     model = synthetic.ensure(check.kind, workdir / "models", quant=QUANT)
     try:
         with started(
             binary=server, model=model, workdir=workdir / "run", settings=check.settings,
-            ready_timeout_s=READY_TIMEOUT_S, env=env,
+            extra=proofs.TALKATIVE if gpu else (), ready_timeout_s=READY_TIMEOUT_S, env=env,
         ) as client:  # fmt: skip
             _ask_all(check, client)
+            log = (workdir / "run" / "llama-server.log").read_text(errors="replace")
     except EngineError as exc:
         raise SelfTestFailed(
             f"cannot trust the build: self-test ({check.name}): {exc.message}", hint=exc.hint, log_tail=exc.log_tail
         ) from exc
+    if gpu and (left := proofs.not_offloaded(log)):
+        raise SelfTestFailed(f"cannot trust the build: self-test ({check.name}): {left}")
 
 
 def _ask_all(check: Check, client: Client) -> None:
@@ -135,10 +158,8 @@ def _bench(folder: Path, workdir: Path, env: Mapping[str, str], *, gpu: bool) ->
         raise SelfTestFailed(
             f"cannot trust the build: llama-bench {_ending(done)}", log_tail=tuple(done.stderr.splitlines()[-10:])
         )
-    moved = proofs.offloaded(done.stderr)
-    if gpu and (moved is None or moved[0] < moved[1]):
-        said = f"{moved[0]} of {moved[1]} layers" if moved else "no layer"
-        raise SelfTestFailed(f"cannot trust the build: {said} went to the GPU")
+    if gpu and (left := proofs.not_offloaded(done.stderr)):
+        raise SelfTestFailed(f"cannot trust the build: llama-bench: {left}")
     try:
         return proofs.bench_rates(done.stdout)
     except (ValueError, KeyError) as exc:

