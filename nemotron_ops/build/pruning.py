@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nemotron_ops.build import store
+from nemotron_ops.build import store, unfinished
 from nemotron_ops.build.store import Build
 from nemotron_ops.errors import BuildError
 from nemotron_ops.files import locked, read_json, write_json
@@ -62,9 +62,14 @@ def prune(layout: Layout, old: Iterable[Build], leftovers: Iterable[Path] = ()) 
         gone.append(build.id)
         freed += size
     for path in leftovers:
-        freed += freed_bytes(path)
+        size = freed_bytes(path)
+        if path.is_relative_to(layout.builds):
+            if not unfinished.clear(layout, path):  # somebody goes on with it
+                continue
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+        freed += size
         left.append(str(path))
-        shutil.rmtree(path, ignore_errors=True)
     return Removed(builds=tuple(gone), leftovers=tuple(left), freed_bytes=freed)
 
 

@@ -1,17 +1,19 @@
 """Builds that have proved themselves, and which of them is current. Disk.
 
     builds/ID/bin/llama-server …      a build; never changed once it has this name
-    builds/ID/manifest.json           what it is, where it came from, what it proved
+    builds/ID/manifest.json           what it is, where it came from, what it proved (on a GPU perhaps later)
     builds/current.json               {"current": ID, "previous": [ID, …]}, newest first
     builds/.work/ID/                  being compiled; survives interruptions, gone when done
-    builds/.new/ID/                   installed, not yet proven
+    builds/.new/ID/                   installed, not yet proven; ID.selftest and import-PID are work beside it
+    builds/.replaced/ID/              the build that one of the same id takes the place of, for a moment
     builds/.locks/ID.lock             held by whoever builds ID
     builds/.steps.json                seconds per step of past builds, for the estimate
     builds/.fixes.json                ids that failed their self-test, and the fixes that they need
     builds/.trash/                    on its way out; emptied by whoever comes next
 
 A folder gets its final name by rename when everything in it is on disk, so a kill at any moment leaves either no
-build or a whole one. `current` is a pointer file: changing it takes no copying and can be undone.
+build or a whole one. Whoever misses a build looks into `.replaced` and puts back what a kill left there; nobody empties
+that folder. `current` is a pointer file: changing it takes no copying and can be undone.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +82,11 @@ class Build:
         return float(self.manifest.get("made_at", 0))
 
     @property
+    def proven(self) -> bool:
+        """Whether it has passed its self-test on the device that it is for."""
+        return bool(self.manifest.get("selftest", {}).get("whole", True))
+
+    @property
     def imported(self) -> bool:
         """Whether it was made on another machine."""
         return "imported_at" in self.manifest
@@ -118,8 +125,12 @@ def _fixes_file(layout: Layout) -> Path:
 
 def get(layout: Layout, build_id: str) -> Build | None:
     """The build with exactly this id, if the store has it."""
+    if not build_id or build_id.startswith(".") or "/" in build_id:
+        return None
     path = layout.builds / build_id
-    manifest = read_json(path / MANIFEST) if build_id and not build_id.startswith(".") else None
+    manifest = read_json(path / MANIFEST)
+    if manifest is None and _put_back(layout, build_id):
+        manifest = read_json(path / MANIFEST)
     return Build(id=build_id, path=path, manifest=manifest) if isinstance(manifest, dict) else None
 
 
@@ -138,34 +149,40 @@ def find(layout: Layout, name: str) -> Build:
 
 def listed(layout: Layout) -> tuple[Build, ...]:
     """All builds, newest first."""
-    if not layout.builds.is_dir():
-        return ()
-    found = (get(layout, p.name) for p in layout.builds.iterdir() if p.is_dir() and not p.name.startswith("."))
+    names = {p.name for p in (*_folders(layout.builds), *_folders(layout.builds / ".replaced"))}
+    found = (get(layout, name) for name in names)
     return tuple(sorted((b for b in found if b), key=lambda b: (b.made_at, b.id), reverse=True))
 
 
 def current(layout: Layout) -> Build | None:
     """The build in use, or None. A pointer to a build that is gone counts as none."""
-    name = _pointer(layout)["current"]
-    if not name:
-        return None
-    return get(layout, name) or _put_back(layout, name)
+    return get(layout, _pointer(layout)["current"])
 
 
 def previous(layout: Layout) -> Build | None:
-    """The build that was current before this one, and still exists."""
+    """The build that was current before this one, and can be used still."""
     found = (get(layout, name) for name in _pointer(layout)["previous"])
-    return next((b for b in found if b), None)
+    return next((b for b in found if b and b.proven), None)
 
 
 def use(layout: Layout, build: Build) -> None:
-    """Make `build` current; the one before is remembered for `rollback`."""
+    """Make `build` current; the one before is remembered for `rollback`. Raises BuildError if it is not proven."""
+    refuse_unproven(build)
     with _pointer_lock(layout):
         pointer = _pointer(layout)
         if pointer["current"] == build.id:
             return
         before = [name for name in [pointer["current"], *pointer["previous"]] if name and name != build.id]
         _point(layout, build.id, before)
+
+
+def refuse_unproven(build: Build) -> None:
+    """Raises BuildError for a build that was only tested on the CPU, because its device was not there."""
+    if not build.proven:
+        raise BuildError(
+            f"cannot use build {build.id}: it was never tested on the device that it is for",
+            hint="where that device is, `nemotron-ops build` with the same options tests it and makes it current",
+        )
 
 
 def rollback(layout: Layout) -> Build:
@@ -176,50 +193,51 @@ def rollback(layout: Layout) -> Build:
     with _pointer_lock(layout):
         history = _pointer(layout)["previous"]
         for i, name in enumerate(history):
-            if build := get(layout, name):
+            if (build := get(layout, name)) and build.proven:
                 _point(layout, name, history[i + 1 :])
                 return build
     raise BuildError("cannot roll back: there is no previous build", hint="see: nemotron-ops builds list")
 
 
 def publish(layout: Layout, build_id: str, manifest: dict[str, Any]) -> Build:
-    """Give the proven folder `.new/ID` its name in the store, replacing a build of the same id if there is one."""
-    made, here = new_dir(layout, build_id), layout.builds / build_id
+    """Give the proven folder `.new/ID` its name in the store, replacing a build of the same id if there is one.
+
+    To be called with the lock of `building` held.
+    """
+    made, here, old = new_dir(layout, build_id), layout.builds / build_id, _replaced_dir(layout, build_id)
     write_json(made / MANIFEST, manifest)
     sync_tree(made)
     if here.exists():
-        trash = layout.builds / ".trash" / f"{build_id}-{os.getpid()}"
-        trash.parent.mkdir(parents=True, exist_ok=True)
-        os.rename(here, trash)
+        _to_trash(layout, old)
+        old.parent.mkdir(exist_ok=True)
+        os.rename(here, old)
     os.rename(made, here)
     sync_dir(layout.builds)
-    shutil.rmtree(layout.builds / ".trash", ignore_errors=True)
+    _to_trash(layout, old)
+    _empty_trash(layout)
     return Build(id=build_id, path=here, manifest=manifest)
 
 
+def amend(build: Build, changes: dict[str, Any]) -> Build:
+    """`build` with `changes` in its manifest: what was found out about it later."""
+    manifest = {**build.manifest, **changes}
+    write_json(build.path / MANIFEST, manifest)
+    return replace(build, manifest=manifest)
+
+
 def remove(layout: Layout, build: Build, *, force: bool = False) -> None:
-    """Delete `build`. Raises BuildError if it is current (unless forced) or being built."""
+    """Delete `build`. Raises BuildError if it is current (unless forced) or being built, FileNotFoundError if gone."""
     with _pointer_lock(layout):
         pointer = _pointer(layout)
         if pointer["current"] == build.id and not force:
             raise BuildError(f"cannot remove build {build.id}: it is current", hint="use another first, or add --force")
         with building(layout, build.id, timeout_s=0):
-            trash = layout.builds / ".trash" / f"{build.id}-{os.getpid()}"
-            trash.parent.mkdir(parents=True, exist_ok=True)
-            os.rename(build.path, trash)
+            build.path.lstat()
+            _to_trash(layout, _replaced_dir(layout, build.id))
+            _to_trash(layout, build.path)
             if pointer["current"] == build.id:
                 _point(layout, "", pointer["previous"])
-    shutil.rmtree(layout.builds / ".trash", ignore_errors=True)
-
-
-def leftovers(layout: Layout) -> tuple[Path, ...]:
-    """Folders of builds that were begun and never finished, and that nobody works on."""
-    found = []
-    for parent in (layout.builds / ".work", layout.builds / ".new", layout.builds / ".trash"):
-        for path in parent.iterdir() if parent.is_dir() else ():
-            if path.is_dir() and not is_building(layout, path.name):
-                found.append(path)
-    return tuple(sorted(found))
+    _empty_trash(layout)
 
 
 @contextmanager
@@ -292,14 +310,36 @@ def sync_tree(folder: Path) -> None:
             os.close(fd)
 
 
-def _put_back(layout: Layout, build_id: str) -> Build | None:
-    """The build that a replacement was killed over, between moving the old one away and the new one in."""
-    moved = sorted((layout.builds / ".trash").glob(f"{build_id}-*"))
-    if not moved or is_building(layout, build_id):
-        return None
-    with suppress(OSError):
-        os.rename(moved[-1], layout.builds / build_id)
-    return get(layout, build_id)
+def _put_back(layout: Layout, build_id: str) -> bool:
+    """Undo a replacement that was killed between moving the old build away and the new one in; whether it was so."""
+    old, here = _replaced_dir(layout, build_id), layout.builds / build_id
+    if not old.is_dir():
+        return False
+    with suppress(OSError, Busy), building(layout, build_id, timeout_s=0):
+        if not here.exists():
+            os.rename(old, here)
+    return here.exists()
+
+
+def _replaced_dir(layout: Layout, build_id: str) -> Path:
+    return layout.builds / ".replaced" / build_id
+
+
+def _folders(parent: Path) -> list[Path]:
+    return [p for p in parent.iterdir() if p.is_dir() and not p.name.startswith(".")] if parent.is_dir() else []
+
+
+def _to_trash(layout: Layout, path: Path) -> None:
+    """Move `path`, if it is there, to where it is lost by one rename."""
+    trash = layout.builds / ".trash" / f"{path.name}-{os.getpid()}-{time.monotonic_ns()}"
+    while os.path.lexists(path):
+        trash.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):  # another process has emptied the trash, folder and all, in between
+            os.rename(path, trash)
+
+
+def _empty_trash(layout: Layout) -> None:
+    shutil.rmtree(layout.builds / ".trash", ignore_errors=True)
 
 
 def _pointer(layout: Layout) -> dict[str, Any]:

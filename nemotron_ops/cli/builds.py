@@ -75,7 +75,10 @@ def show(build: str, as_json: bool) -> None:
                 "made",
                 time.strftime("%Y-%m-%d %H:%M", time.localtime(found.made_at)) + f" in {found.manifest['took_s']} s",
             ),
-            ("self-test", f"{len(proof['passed'])} checks on {proof['on']}"),
+            (
+                "self-test",
+                f"{len(proof['passed'])} checks on {proof['on']}" + ("" if found.proven else ", not on its device"),
+            ),
             ("tiny model", ", ".join(f"{k} {v:g} tokens/s" for k, v in proof["tokens_per_s"].items())),
             *(("note", note) for note in [*found.manifest["source_notes"], *plan["notes"]]),
         ]
@@ -88,11 +91,15 @@ def show(build: str, as_json: bool) -> None:
 @dry_run_option
 @json_option
 def use(build: str, dry_run: bool, as_json: bool) -> None:
-    """Make a build current. Running servers keep theirs until they are restarted."""
+    """Make a build current. Running servers keep theirs until they are restarted.
+
+    A build that was never tested on the device that it is for is refused.
+    """
     with App() as app:
         from nemotron_ops.build import store
 
         found = store.find(app.layout, build)
+        store.refuse_unproven(found)
         if not dry_run:
             store.use(app.layout, found)
         told(app, as_json, {"current": found.id, "dry_run": dry_run}, f"current: {found.id}")
@@ -143,10 +150,10 @@ def prune(keep: int | None, dry_run: bool, as_json: bool) -> None:
     and `upgrade` do the same by themselves when the new build is current, with old builds alone.
     """
     with App() as app:
-        from nemotron_ops.build import pruning, store, toolchain
+        from nemotron_ops.build import pruning, toolchain, unfinished
 
         old = old_builds(app, keep=keep)
-        left = (*store.leftovers(app.layout), *toolchain.outdated(app.layout.toolchains, app.facts))
+        left = (*unfinished.leftovers(app.layout), *toolchain.outdated(app.layout.toolchains, app.facts))
         removed = pruning.outlook(old, left) if dry_run else pruning.prune(app.layout, old, left)
         text = f"removed: {len(removed.builds)} builds and {len(removed.leftovers)} leftovers, {told_size(removed)}"
         if not as_json:
@@ -184,9 +191,10 @@ def diff(a: str, b: str, as_json: bool) -> None:
         from nemotron_ops.cli.builds_flags import recipe_flags, server_flags
 
         first, second = store.find(app.layout, a), store.find(app.layout, b)
+        known = server_flags(second)
         found = compare(
-            first.manifest, second.manifest, flags_a=server_flags(first), flags_b=server_flags(second),
-            recipe_flags=recipe_flags(app),
+            first.manifest, second.manifest, flags_a=server_flags(first), flags_b=known,
+            recipe_flags=recipe_flags(app, known),
         )  # fmt: skip
         if as_json:
             app.ui.json({"a": first.id, "b": second.id, **asdict(found), "breaks": found.breaks})
@@ -277,6 +285,7 @@ def summary(build: Any, *, current: bool) -> dict[str, Any]:
         "path": str(build.path),
         "version": build.version,
         "backend": build.backend,
+        "proven": build.proven,
         "commit": build.source.commit,
         "number": build.source.number or None,
         "made_at": build.made_at,

@@ -2,36 +2,63 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from nemotron_ops.cli.app import App
+from nemotron_ops.errors import BuildError
 
 if TYPE_CHECKING:
     from nemotron_ops.build.store import Build
+    from nemotron_ops.recipes.schema import Recipe
+
+FLAG = re.compile(r"--?[A-Za-z]")  # not a value such as -1
 
 
 def server_flags(build: Build) -> frozenset[str]:
-    """Every spelling of every flag that the build's llama-server knows."""
+    """Every spelling of every flag that the build's llama-server knows: noted at its self-test, else asked now.
+
+    Raises BuildError if it has to be asked and cannot run here.
+    """
     from nemotron_ops import proc
     from nemotron_ops.engine.flags import parse_help
 
+    if noted := build.manifest.get("selftest", {}).get("flags"):
+        return frozenset(noted)
     done = proc.run([build.binary("llama-server"), "--help"], timeout_s=60)
+    if not done.ok:
+        raise BuildError(
+            f"cannot tell the flags of build {build.id}: llama-server --help ended with {done.returncode}",
+            hint="does this machine have the driver that it needs? `nemotron-ops doctor` looks",
+            log_tail=tuple((done.stderr or done.stdout).splitlines()[-10:]),
+        )
     return frozenset(parse_help(done.stdout).spellings)
 
 
-def recipe_flags(app: App) -> dict[str, frozenset[str]]:
-    """Flags that each recipe would pass to llama-server, with all its profiles."""
-    from nemotron_ops.engine.args import FLAGS, setting_words
+def recipe_flags(app: App, known: frozenset[str]) -> dict[str, frozenset[str]]:
+    """Flags that each recipe would pass to a llama-server that knows `known`, with all its profiles."""
     from nemotron_ops.recipes.load import load_recipe, recipe_files
 
-    found = {}
-    for name in recipe_files(app.layout):
-        recipe = load_recipe(name, app.layout)
-        servers = [recipe.server, *(profile.server for profile in recipe.profiles.values())]
-        words = [word for s in servers for word in (*setting_words(server_settings(s), FLAGS, None), *s.extra_args)]
-        found[name] = frozenset(word for word in words if word.startswith("--"))
-    return found
+    return {name: passed(load_recipe(name, app.layout), known) for name in recipe_files(app.layout)}
+
+
+def passed(recipe: Recipe, known: frozenset[str]) -> frozenset[str]:
+    """Flags of the command lines that `recipe` and its profiles make, those that every one has among them."""
+    from nemotron_ops.engine.args import FLAGS, server_argv, setting_words
+    from nemotron_ops.engine.flags import Flag, Flags, normal
+
+    flags = Flags(flags=tuple(Flag(spellings=(spelling,)) for spelling in known))
+    words: list[str] = list(
+        server_argv(
+            binary="llama-server", model="m", socket="s", api_key_file="k", alias="a", settings={}, flags=flags,
+            mmproj="p" if recipe.model.mmproj else None, device=" ".join(recipe.lifecycle.devices),
+            slot_save_path="d",
+        )
+    )  # fmt: skip
+    for server in (recipe.server, *(profile.server for profile in recipe.profiles.values())):
+        words += [*setting_words(server_settings(server), FLAGS, None), *server.extra_args]
+    return frozenset(normal(word) for word in words if FLAG.match(word))
 
 
 def server_settings(server: Any) -> dict[str, Any]:

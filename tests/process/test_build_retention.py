@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 
 from nemotron_ops.build import pruning, store
 from nemotron_ops.build.store import Build
+from nemotron_ops.build.unfinished import leftovers
 from nemotron_ops.cli import cli
 from nemotron_ops.cli.app import App
 from nemotron_ops.cli.builds_retention import prune_old
@@ -161,6 +162,6 @@ def test_a_kill_while_pruning_leaves_builds_whole_or_gone(
     assert now is not None
     assert now in left
     assert all(len(list(b.path.glob("bin/lib*.so"))) == 20 for b in left)
-    pruning.prune(layout, [b for b in left if b != now], store.leftovers(layout))
+    pruning.prune(layout, [b for b in left if b != now], leftovers(layout))
     assert store.listed(layout) == (now,)
-    assert store.leftovers(layout) == ()
+    assert leftovers(layout) == ()

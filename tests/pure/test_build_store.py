@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,7 @@ from nemotron_ops.build.package_table import HEAD, missing
 from nemotron_ops.build.plan import plan, plan_json
 from nemotron_ops.build.spec import Backend, BuildOptions, Origin, Source, SourceKind
 from nemotron_ops.build.store import Build
+from nemotron_ops.build.unfinished import clear, leftovers
 from nemotron_ops.errors import BuildError
 from nemotron_ops.paths import Layout
 from tests.machines import LAPTOP, MAC
@@ -28,19 +33,24 @@ def manifest(build_id: str, *, made_at: float = 0.0, source: Source = SOURCE, **
     return {"id": build_id, "made_at": made_at, "version": "0.5.0", "plan": plan_json(planned)}
 
 
-def put(layout: Layout, build_id: str, *, made_at: float = 0.0) -> Build:
-    """A published build without any content but its name."""
+def put(layout: Layout, build_id: str, *, made_at: float = 0.0, **more: Any) -> Build:
+    """A published build without any content but its name; `more` is in its manifest."""
     folder = store.new_dir(layout, build_id)
     (folder / "bin").mkdir(parents=True)
     (folder / "bin/llama-server").write_text(build_id)
-    return store.publish(layout, build_id, manifest(build_id, made_at=made_at))
+    return store.publish(layout, build_id, {**manifest(build_id, made_at=made_at), **more})
+
+
+def put_unproven(layout: Layout, build_id: str) -> Build:
+    """One that was tested on the CPU only, because its device was elsewhere."""
+    return put(layout, build_id, selftest={"whole": False, "on": "cpu", "passed": [], "tokens_per_s": {}})
 
 
 def test_an_empty_store_has_nothing(layout: Layout) -> None:
     assert store.current(layout) is None
     assert store.previous(layout) is None
     assert store.listed(layout) == ()
-    assert store.leftovers(layout) == ()
+    assert leftovers(layout) == ()
 
 
 def test_a_published_build_is_whole_and_found(layout: Layout) -> None:
@@ -71,13 +81,13 @@ def test_what_was_only_begun_is_no_build(layout: Layout) -> None:
     store.work_dir(layout, "cpu-b-2").mkdir(parents=True)
     assert store.listed(layout) == ()
     assert store.get(layout, ".new") is None
-    assert store.leftovers(layout) == (store.new_dir(layout, "cpu-a-1"), store.work_dir(layout, "cpu-b-2"))
+    assert leftovers(layout) == (store.new_dir(layout, "cpu-a-1"), store.work_dir(layout, "cpu-b-2"))
 
 
 def test_what_somebody_works_on_is_no_leftover(layout: Layout) -> None:
     store.work_dir(layout, "cpu-b-2").mkdir(parents=True)
     with store.building(layout, "cpu-b-2"):
-        assert store.leftovers(layout) == ()
+        assert leftovers(layout) == ()
         assert store.count_building(layout) == 1
         with pytest.raises(store.Busy), store.building(layout, "cpu-b-2", timeout_s=0):
             pass
@@ -93,14 +103,103 @@ def test_publishing_again_replaces_the_build(layout: Layout) -> None:
     assert not (layout.builds / ".trash").exists()
 
 
-def test_a_kill_while_a_build_is_replaced_loses_nothing(layout: Layout) -> None:
+DIES = """
+import os, signal, sys
+from nemotron_ops.build import store
+from nemotron_ops.paths import user_layout
+
+layout, left = user_layout(dict(os.environ), uid=os.getuid()), [int(sys.argv[1])]
+
+def rename(old, new, rename=os.rename):
+    if left[0] == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    left[0] -= 1
+    rename(old, new)
+
+os.rename = rename
+with store.building(layout, "cpu-a-1"):
+    store.publish(layout, "cpu-a-1", {**store.get(layout, "cpu-a-1").manifest, "made_at": 2})
+"""
+
+
+@pytest.mark.parametrize("after", range(3), ids=lambda n: f"after {n} renames")
+@pytest.mark.parametrize("current", [True, False], ids=["current", "another"])
+def test_a_kill_at_any_rename_of_a_replacement_loses_no_build(layout: Layout, after: int, current: bool) -> None:
+    a, b = put(layout, "cpu-a-1", made_at=1), put(layout, "cpu-b-2")
+    store.use(layout, a if current else b)
+    (store.new_dir(layout, "cpu-a-1") / "bin").mkdir(parents=True)
+    (store.new_dir(layout, "cpu-a-1") / "bin/llama-server").write_text("new")
+    env = {"PATH": os.environ["PATH"], "NEMOTRON_OPS_HOME": str(layout.data.parent), "PYTHONPATH": os.getcwd()}
+    done = subprocess.run([sys.executable, "-c", DIES, str(after)], env=env, check=False)
+    assert done.returncode == -signal.SIGKILL
+    put(layout, "cpu-c-3")  # whoever comes next empties the trash
+    assert {x.id for x in store.listed(layout)} == {"cpu-a-1", "cpu-b-2", "cpu-c-3"}
+    found = store.find(layout, "cpu-a-1")
+    assert found.binary("llama-server").read_text() == ("new" if found.made_at == 2 else "cpu-a-1")
+    assert store.current(layout) == (found if current else b)
+
+
+def test_what_a_killed_replacement_left_is_no_leftover_before_it_is_put_back(layout: Layout) -> None:
     a = put(layout, "cpu-a-1")
-    store.use(layout, a)
-    trash = layout.builds / ".trash/cpu-a-1-123"
-    trash.parent.mkdir()
-    a.path.rename(trash)  # as far as the killed process came
-    assert store.current(layout) == a
-    assert a.binary("llama-server").exists()
+    old = layout.builds / ".replaced/cpu-a-1"
+    old.parent.mkdir()
+    a.path.rename(old)
+    assert leftovers(layout) == ()
+    assert store.get(layout, "cpu-a-1") == a
+    old.mkdir()
+    assert leftovers(layout) == (old,)
+    store.remove(layout, a)
+    assert store.get(layout, "cpu-a-1") is None  # what was removed on purpose does not come back
+
+
+def test_an_id_is_no_path(layout: Layout) -> None:
+    put(layout, "cpu-a-1")
+    (layout.builds / ".replaced").mkdir()
+    assert store.get(layout, "../cpu-a-1") is None
+    assert [b.id for b in store.listed(layout)] == ["cpu-a-1"]
+
+
+def test_a_self_test_that_runs_is_no_leftover(layout: Layout) -> None:
+    folders = (store.new_dir(layout, "cpu-a-1"), store.new_dir(layout, "cpu-a-1.selftest"))
+    for folder in folders:
+        folder.mkdir(parents=True)
+    with store.building(layout, "cpu-a-1"):
+        assert leftovers(layout) == ()
+    assert leftovers(layout) == folders
+
+
+def test_an_import_that_runs_is_no_leftover(layout: Layout) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    running, left = (store.new_dir(layout, f"import-{pid}") for pid in (os.getpid(), gone.pid))
+    running.mkdir(parents=True)
+    left.mkdir()
+    assert leftovers(layout) == (left,)
+
+
+def test_what_somebody_has_begun_to_work_on_since_it_was_listed_stays(layout: Layout) -> None:
+    store.work_dir(layout, "cpu-b-2").mkdir(parents=True)
+    (left,) = leftovers(layout)
+    with store.building(layout, "cpu-b-2"):
+        assert not clear(layout, left)
+    assert left.exists()
+    assert clear(layout, left)
+    assert not left.exists()
+
+
+def test_what_was_not_tested_on_its_device_is_never_current(layout: Layout) -> None:
+    good, doubtful = put(layout, "cpu-a-1"), put_unproven(layout, "cuda-b-2")
+    store.use(layout, good)
+    with pytest.raises(BuildError, match="never tested on the device") as caught:
+        store.use(layout, doubtful)
+    assert "nemotron-ops build" in (caught.value.hint or "")
+    assert store.current(layout) == good
+    store.use(layout, store.amend(doubtful, {"selftest": {"whole": True}}))
+    assert store.previous(layout) == good
+    put_unproven(layout, "cpu-a-1")
+    assert store.previous(layout) is None
+    with pytest.raises(BuildError, match="no previous build"):
+        store.rollback(layout)
 
 
 def test_use_and_rollback_walk_the_history(layout: Layout) -> None:

@@ -19,6 +19,7 @@ from nemotron_ops.build.proofs import SelfTestFailed
 from nemotron_ops.build.run import ensure_build, existing
 from nemotron_ops.build.spec import TARGETS, Backend, BuildOptions, BuildRequest
 from nemotron_ops.build.store import Build
+from nemotron_ops.build.unfinished import leftovers
 from nemotron_ops.errors import BuildError, SourceError
 from nemotron_ops.host import Facts, Tool
 from nemotron_ops.paths import Layout, user_layout
@@ -84,7 +85,7 @@ def test_a_build_is_made_proven_stored_and_current(
     assert proof["tokens_per_s"]["generation"] > 0
     assert made.manifest["version"] == "0.5.0"
     assert not store.work_dir(layout, made.id).exists()
-    assert store.leftovers(layout) == ()
+    assert leftovers(layout) == ()
 
 
 def test_the_same_build_is_not_made_twice(
@@ -109,7 +110,7 @@ def test_an_illegal_instruction_is_repaired_by_flags_and_said_aloud(
     assert any("SIGILL" in note for note in made.manifest["source_notes"])
     assert store.current(layout) == made
     assert store.listed(layout) == (made,)
-    assert store.leftovers(layout) == ()
+    assert leftovers(layout) == ()
     compiled = steps(ledger)
     assert build(tree) == made  # what was learnt is remembered
     assert steps(ledger) == compiled
@@ -192,7 +193,7 @@ def test_a_build_moves_to_another_machine_and_is_proven_there(
     taken = import_build(packed, layout=there, facts=facts, env=ENV, report=silent, activate=True)
     assert taken.manifest["files"] == made.manifest["files"]
     assert store.current(there) == taken
-    assert store.leftovers(there) == ()
+    assert leftovers(there) == ()
     again = import_build(packed, layout=there, facts=facts, env=ENV, report=silent, activate=True)
     assert again.id == taken.id
 
@@ -207,7 +208,7 @@ def test_a_build_that_was_changed_on_its_way_is_refused(
     with pytest.raises(SourceError, match="bin/llama-cli is not as its manifest says"):
         import_build(packed, layout=there, facts=facts, env=ENV, report=silent, activate=True)
     assert store.listed(there) == ()
-    assert store.leftovers(there) == ()
+    assert leftovers(there) == ()
 
 
 def command(tree: Path, layout: Layout) -> list[str]:
