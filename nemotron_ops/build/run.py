@@ -14,24 +14,22 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from nemotron_ops import __version__
 from nemotron_ops.build import compiling, installing, known_bad, moving, ninja, pins, proofs, source, store, toolchain
+from nemotron_ops.build.asked import asked_json
+from nemotron_ops.build.disk_errors import disk_told
 from nemotron_ops.build.fetch import hash_of
 from nemotron_ops.build.plan import BuildPlan, plan, plan_json
 from nemotron_ops.build.proofs import SelfTestFailed
 from nemotron_ops.build.source import Sources
 from nemotron_ops.build.source_order import order
-from nemotron_ops.build.spec import BuildOptions, BuildRequest, Origin, Source, without_secrets
+from nemotron_ops.build.spec import BuildOptions, BuildRequest, Origin, Source, SourceKind, without_secrets
 from nemotron_ops.build.store import Build
 from nemotron_ops.errors import BuildError, SourceError
 from nemotron_ops.host.facts import Facts
 from nemotron_ops.paths import Layout
 from nemotron_ops.progress import Report, Step, silent
-
-if TYPE_CHECKING:
-    from nemotron_ops.build.selftest import Proof
 
 __all__ = [
     "BuildOptions",
@@ -46,15 +44,19 @@ __all__ = [
 ]
 
 WAIT_PERIOD_S = 0.5
+LOCAL = frozenset({SourceKind.DIRECTORY, SourceKind.ARCHIVE, SourceKind.BUNDLE})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A plan whose source is known exactly. `notes` say what was tried first and why it was left."""
+    """A plan whose source is known exactly. `notes` say what was tried first and why it was left; `known_bugs`, what
+    is known against this llama.cpp here.
+    """
 
     plan: BuildPlan
     sources: Sources
     notes: tuple[str, ...] = ()
+    known_bugs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,14 +73,20 @@ def ensure_build(
 ) -> Build:
     """The build that `request` means, made if the store does not have it; current afterwards, if asked.
 
-    Does nothing, and asks no network, if that build exists. Two at once for the same build: one builds, the other
-    waits. Raises the errors of every step; a failure leaves the current build as it was.
+    Does nothing, and asks no network, if that build exists; one whose device was not here is tested on it if it is by
+    now. Two at once for the same build: one builds, the other waits. Raises the errors of every step; a failure leaves
+    the current build as it was.
     """
-    build = None if request.force else existing(request, layout=layout, facts=facts, env=env)
-    if build is None:
-        build = _build_somehow(request, layout=layout, facts=facts, env=env, report=report)
-    if request.activate and build.manifest["selftest"]["whole"]:
-        store.use(layout, build)
+    with disk_told():
+        build = None if request.force else existing(request, layout=layout, facts=facts, env=env)
+        if build is None:
+            build = _build_somehow(request, layout=layout, facts=facts, env=env, report=report)
+        if not build.proven:
+            from nemotron_ops.build import selftest_here  # 210 ms, for httpx and gguf: only where something is tested
+
+            build = selftest_here.prove_stored(build, _sources(layout, facts, env, report), report)
+        if request.activate and build.proven:
+            store.use(layout, build)
     return build
 
 
@@ -93,15 +101,22 @@ def existing(request: BuildRequest, *, layout: Layout, facts: Facts, env: Mappin
 
 
 def prepare(request: BuildRequest, *, layout: Layout, facts: Facts, env: Mapping[str, str], report: Report) -> Prepared:
-    """The plan for `request`: the first source that can be had, and what that means on this machine."""
+    """The plan for `request`: the first source that can be had, and what that means on this machine.
+
+    Raises BuildError for a llama.cpp that is known to fail here, unless forced.
+    """
     sources = _sources(layout, facts, env, report)
     notes: list[str] = []
     for origin in order(request, sources.pins):
         try:
-            exact = _resolve(origin, request, sources)
-            return Prepared(plan=_plan(request, exact, sources), sources=sources, notes=tuple(notes))
+            with disk_told():
+                exact = _resolve(origin, request, sources)
         except SourceError as exc:
             _leave(origin, exc, notes, report)
+            continue
+        chosen = _plan(request, exact, sources)
+        bugs = _check_known_bad(request, chosen, sources)
+        return Prepared(plan=chosen, sources=sources, notes=tuple(notes), known_bugs=bugs)
     raise _no_source(notes)
 
 
@@ -109,21 +124,25 @@ def _build_somehow(
     request: BuildRequest, *, layout: Layout, facts: Facts, env: Mapping[str, str], report: Report
 ) -> Build:
     """Build from the first source that can be had, whole."""
-    found = _with_source(request, _sources(layout, facts, env, report), report)
+    found = _with_source(request, _sources(layout, facts, env, report), report, anew=request.force)
     if isinstance(found, Build):
         return found
     return _build_and_repair(request, *found, report)
 
 
-def _with_source(request: BuildRequest, sources: Sources, report: Report) -> Build | tuple[Prepared, Path]:
-    """A plan and the folder with its source, from the first place that has it; or the build that is there already."""
+def _with_source(
+    request: BuildRequest, sources: Sources, report: Report, *, anew: bool
+) -> Build | tuple[Prepared, Path]:
+    """A plan and the folder with its source, from the first place that has it; or the build that is there already,
+    unless one is to be made `anew`.
+    """
     notes: list[str] = []
     for origin in order(request, sources.pins):
         try:
             exact = _resolve(origin, request, sources)
             chosen = _plan(request, exact, sources)
-            _check_known_bad(request, chosen, sources)
-            if not request.force and (build := store.get(sources.layout, chosen.id)):
+            bugs = _check_known_bad(request, chosen, sources)
+            if not anew and (build := store.get(sources.layout, chosen.id)):
                 return build
             folder = source.tree(exact, sources)
         except SourceError as exc:
@@ -131,7 +150,7 @@ def _with_source(request: BuildRequest, sources: Sources, report: Report) -> Bui
             continue
         if notes:
             report(Step(what="source", note=f"using {exact.label} instead (llama.cpp {exact.short})"))
-        return Prepared(plan=chosen, sources=sources, notes=tuple(notes)), folder
+        return Prepared(plan=chosen, sources=sources, notes=tuple(notes), known_bugs=bugs), folder
     raise _no_source(notes)
 
 
@@ -142,13 +161,14 @@ def configure(
 
     Raises the errors of every step.
     """
-    found = _with_source(replace(request, force=True), _sources(layout, facts, env, report), report)
-    assert not isinstance(found, Build)  # with force, what is there already is not asked for
-    prepared, folder = found
-    with store.building(layout, prepared.plan.id, timeout_s=0) as lock:
-        place = _workplace(prepared, folder, lock, report)
-        compiling.configure(prepared.plan, place, report)
-        left = compiling.outputs_pending(prepared.plan, place, prepared.plan.targets)
+    with disk_told():
+        found = _with_source(request, _sources(layout, facts, env, report), report, anew=True)
+        assert not isinstance(found, Build)  # what is there already was not asked for
+        prepared, folder = found
+        with store.building(layout, prepared.plan.id, timeout_s=0) as lock:
+            place = _workplace(prepared, folder, lock, report)
+            compiling.configure(prepared.plan, place, report)
+            left = compiling.outputs_pending(prepared.plan, place, prepared.plan.targets)
     return Configured(plan=prepared.plan, folder=place.folder, steps=len(left))
 
 
@@ -190,6 +210,8 @@ def _build_locked(request: BuildRequest, prepared: Prepared, folder: Path, repor
 
 
 def _build(request: BuildRequest, prepared: Prepared, folder: Path, lock: int, report: Report) -> Build:
+    from nemotron_ops.build import selftest_here  # 210 ms, for httpx and gguf: only where something is tested
+
     sources, chosen = prepared.sources, prepared.plan
     layout, work = sources.layout, store.work_dir(sources.layout, chosen.id)
     if request.force:
@@ -202,7 +224,12 @@ def _build(request: BuildRequest, prepared: Prepared, folder: Path, lock: int, r
     made = installing.install(
         chosen, source=folder, work=work, to=store.new_dir(layout, chosen.id), libraries=libraries
     )
-    proof = _prove(chosen, made, sources, report)
+    proof = selftest_here.prove_new(chosen, made, sources, report)
+    if not proof.whole and (tested := store.get(layout, chosen.id)) and tested.proven:
+        raise BuildError(
+            f"cannot replace build {chosen.id}: the device that it is for is not here to test the new one on",
+            hint="the one that was tested there stays",
+        )
     manifest = {
         "schema": 1,
         "id": chosen.id,
@@ -211,6 +238,7 @@ def _build(request: BuildRequest, prepared: Prepared, folder: Path, lock: int, r
         "version": source.version_of(folder),
         "platform": moving.platform_json(sources.facts, portable=chosen.portable),
         "plan": plan_json(chosen),
+        "asked": asked_json(request.options, chosen.backend),
         "source_notes": list(prepared.notes),
         "unknown_options": list(unknown),
         "took_s": round(time.monotonic() - began, 1),
@@ -242,28 +270,9 @@ def _workplace(prepared: Prepared, folder: Path, lock: int, report: Report) -> c
     return place
 
 
-def _prove(chosen: BuildPlan, made: Path, sources: Sources, report: Report) -> Proof:
-    """Self-test the installed folder; without the device it is for, on the CPU."""
-    from nemotron_ops.build import selftest  # 210 ms, for httpx and gguf: only where something was built
-
-    wanted = {"cuda": "cuda", "hip": "hip", "metal": "metal", "vulkan": "vulkan"}.get(str(chosen.backend), "")
-    here = any(gpu.kind == wanted for gpu in sources.facts.gpus) or wanted in ("metal", "vulkan")
-    workdir = made.parent / f"{made.name}.selftest"
-    env = dict(sources.env)
-    if stub := toolchain.driver_stub(chosen, layout=sources.layout, facts=sources.facts):
-        env["LD_LIBRARY_PATH"] = str(stub)
-    gpu = bool(wanted) and here
-    try:
-        return selftest.prove(
-            chosen.backend, chosen.source.short, made, workdir=workdir, env=env, report=report, gpu=gpu
-        )
-    finally:
-        shutil.rmtree(workdir, ignore_errors=True)
-
-
 def _resolve(origin: Origin, request: BuildRequest, sources: Sources) -> Source:
     known = source.known_source(origin, sources)
-    if request.offline:
+    if request.offline and origin.kind not in LOCAL and not origin.place.startswith("file:"):
         if known and source.tree_path(known, sources).is_dir():
             return known
         raise SourceError(f"cannot get {origin.place} {origin.ref}: offline, and not here yet")
@@ -284,22 +293,20 @@ def _plan(request: BuildRequest, exact: Source, sources: Sources) -> BuildPlan:
     return made(replace(request.options, fixes=request.options.fixes | needed)) if needed else first
 
 
-def _check_known_bad(request: BuildRequest, chosen: BuildPlan, sources: Sources) -> None:
+def _check_known_bad(request: BuildRequest, chosen: BuildPlan, sources: Sources) -> tuple[str, ...]:
     """Say what is known against this llama.cpp here. Raises BuildError for what is sure to fail, unless forced."""
     found = known_bad.matching(
-        known_bad.shipped(),
-        number=chosen.source.number,
-        backend=chosen.backend,
-        facts=sources.facts,
-        fixes=chosen.fixes,
-    )
+        known_bad.shipped(), number=chosen.source.number, backend=chosen.backend, facts=sources.facts,
+        fixes=chosen.fixes, compiler=chosen.compilers.identity,
+    )  # fmt: skip
     for bad in found:
         if bad.refuse and not request.force:
             raise BuildError(
                 f"cannot recommend llama.cpp {chosen.source.label}: {bad.what} ({bad.issue})",
-                hint=f"{bad.remedy}; --force builds it anyway",
+                hint=f"{bad.remedy}; `nemotron-ops build --force` builds it anyway",
             )
         sources.report(Step(what="known bug", note=bad.line))
+    return tuple(bad.line for bad in found)
 
 
 def log_file(layout: Layout, build_id: str) -> Path:

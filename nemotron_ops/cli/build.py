@@ -68,8 +68,7 @@ def build(
     with App() as app:
         from nemotron_ops.build import run
 
-        if wants_zig(request.options, app):
-            request = replace(request, options=replace(request.options, zig=True, backend=Backend.CPU))
+        request = replace(request, options=with_zig(request.options, app))
         if dry_run:
             prepared = run.prepare(request, layout=app.layout, facts=app.facts, env=app.env, report=app.ui.report)
             show_plan(prepared, app.ui, as_json=as_json)
@@ -86,13 +85,22 @@ def build(
         show_build(made, app.ui, removed, as_json=as_json)
 
 
-def wants_zig(options: BuildOptions, app: App) -> bool:
-    """Whether someone at a terminal without a compiler agrees to use zig's, for a CPU build."""
-    if options.zig or {"cc", "cxx"} <= set(app.facts.tools) or not sys.stdin.isatty():
+def with_zig(options: BuildOptions, app: App) -> BuildOptions:
+    """`options`, for zig and the CPU if there is no compiler here and someone at a terminal agrees to that."""
+    if options.zig or options.backend not in (None, Backend.CPU) or not may_ask():
+        return options
+    if {"cc", "cxx"} <= set(app.facts.tools):
+        return options
+    question = "There is no C++ compiler here. Use zig from a Python wheel (0.1 GB), for the CPU?"
+    return replace(options, zig=True, backend=Backend.CPU) if click.confirm(question, err=True) else options
+
+
+def may_ask() -> bool:
+    """Whether somebody is there to answer: at a terminal, and not in a command whose answer a program reads."""
+    command = click.get_current_context(silent=True)
+    if command is None or command.params.get("as_json") or command.params.get("dry_run"):
         return False
-    if options.backend not in (None, Backend.CPU):
-        return False
-    return click.confirm("There is no C++ compiler here. Use zig from a Python wheel (0.1 GB), for the CPU?", err=True)
+    return sys.stdin.isatty()
 
 
 def interrupted(number: int, frame: object) -> None:
@@ -127,6 +135,7 @@ def show_plan(prepared: Prepared, ui: Ui, *, as_json: bool) -> None:
             **plan_json(plan),
             "disk_bytes": disk,
             "source_notes": list(prepared.notes),
+            "known_bugs": list(prepared.known_bugs),
             "commands": [list(c) for c in commands],
         }
         ui.json({**answer, "downloads": [{"file": f.file, "bytes": f.size, "sha256": f.sha256} for f in files]})
@@ -144,6 +153,7 @@ def show_plan(prepared: Prepared, ui: Ui, *, as_json: bool) -> None:
         rows.append(("architectures", f"{', '.join(plan.archs)} ({plan.archs_why})"))
     rows += [("download", f"{f.file}, {size(f.size)}") for f in files]
     rows += [("note", note) for note in plan.notes]
+    rows += [("known bug", line) for line in prepared.known_bugs]
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         ui.data(f"{name.ljust(width)}  {value}")

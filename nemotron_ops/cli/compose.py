@@ -163,11 +163,13 @@ def build_for(wish: Wish, app: App, *, dry_run: bool) -> Build | None:
 def current_or_new(app: App) -> Build:
     """The current build; where there is none, one is made for this machine. Raises the errors of building."""
     from nemotron_ops.build import store
-    from nemotron_ops.build.run import BuildRequest, ensure_build
+    from nemotron_ops.build.run import BuildOptions, BuildRequest, ensure_build
+    from nemotron_ops.cli.build import with_zig
 
     if build := store.current(app.layout):
         return build
-    made = ensure_build(BuildRequest(), layout=app.layout, facts=app.facts, env=app.env, report=app.ui.report)
+    request = BuildRequest(options=with_zig(BuildOptions(), app))
+    made = ensure_build(request, layout=app.layout, facts=app.facts, env=app.env, report=app.ui.report)
     app.ui.end_bars()
     return made
 

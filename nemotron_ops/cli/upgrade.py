@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +20,12 @@ from nemotron_ops.cli.builds_retention import prune_old
 from nemotron_ops.errors import EngineError, ModelError, UsageError
 
 if TYPE_CHECKING:
+    from nemotron_ops.build.spec import BuildRequest
     from nemotron_ops.build.store import Build
     from nemotron_ops.recipes.schema import Recipe
 
 RELOAD_S = 3600.0
+AFTERWARDS = ("reload: start beside, canary, switch, drain",)
 QUANT_LINE = re.compile(r'^(\s*quant\s*=\s*)"[^"]*"', re.MULTILINE)
 
 
@@ -39,26 +41,31 @@ class Change:
 @click.argument("recipe", required=False)
 @click.option("--ref", default="", help="llama.cpp tag, build number, commit or branch to build.")
 @click.option("--source", default="", metavar="SOURCE", help="Where its source comes from, as for `build`.")
+@click.option("--mirror", default="", envvar="NEMOTRON_OPS_MIRROR", help="Git URL to use in place of GitHub's.")
+@click.option("--zig", is_flag=True, help="Compile with zig from a Python wheel; CPU only.")
 @click.option("--quant", default="", help="Quant to fetch for RECIPE and to serve from now on.")
 @dry_run_option
 @json_option
-def upgrade(recipe: str | None, ref: str, source: str, quant: str, dry_run: bool, as_json: bool) -> None:
+def upgrade(
+    recipe: str | None, ref: str, source: str, mirror: str, zig: bool, quant: str, dry_run: bool, as_json: bool
+) -> None:
     """Try a new build or quant beside the running one; keep it if it is as good.
 
-    Without --quant, builds llama.cpp (the release that belongs to this nemotron-ops, or --ref). With --quant, fetches
-    that quant of RECIPE and notes it in your own copy of the recipe.
+    Without --quant, builds llama.cpp (the release that belongs to this nemotron-ops, or --ref) as the current build was
+    built: the same backend, architectures, compiler and options. With --quant, fetches that quant of RECIPE and notes
+    it in your own copy of the recipe.
     """
     if bool(quant) != bool(recipe):
         raise UsageError(
             "cannot upgrade: --quant and a recipe go together", hint="`nemotron-ops upgrade 30b --quant Q8_0`"
         )
     with App() as app:
+        request = None if recipe else _request(app, ref=ref, source=source, mirror=mirror, zig=zig)
         if dry_run:
-            what = f"fetch {recipe}:{quant}" if quant else f"build llama.cpp {ref or '(the pinned release)'}"
-            steps = [what, "reload: start beside, canary, switch, drain"]
+            steps = [_planned(app, request) if request else f"fetch {recipe}:{quant}", *AFTERWARDS]
             app.ui.json(steps) if as_json else app.ui.data("\n".join(steps))
             return
-        change = _new_quant(app, recipe, quant) if recipe else _new_build(app, ref, source)
+        change = _new_build(app, request) if request else _new_quant(app, str(recipe), quant)
         answer = _switch(app, change)
         if not recipe:
             prune_old(app)
@@ -87,13 +94,32 @@ def rollback(dry_run: bool, as_json: bool) -> None:
         app.ui.json({"changed": change.what, "reload": answer}) if as_json else app.ui.data(change.what)
 
 
-def _new_build(app: App, ref: str, source: str) -> Change:
+def _request(app: App, *, ref: str, source: str, mirror: str, zig: bool) -> BuildRequest:
+    """A build of the current one's kind; of this machine's, where there is none yet."""
+    from nemotron_ops.build import store
+    from nemotron_ops.build.asked import asked_again
+    from nemotron_ops.build.spec import BuildOptions, BuildRequest
+    from nemotron_ops.cli.build import with_zig
+
+    now = store.current(app.layout)
+    options = asked_again(now.manifest) if now else BuildOptions()
+    options = with_zig(replace(options, zig=options.zig or zig), app)
+    return BuildRequest(options=options, ref=ref, source=source, mirror=mirror, activate=False)
+
+
+def _planned(app: App, request: BuildRequest) -> str:
+    """What would be built, in a line. Raises what the build would be refused for."""
+    from nemotron_ops.build import run
+
+    found = run.prepare(request, layout=app.layout, facts=app.facts, env=app.env, report=app.ui.report)
+    return f"build llama.cpp {found.plan.source.label} as {found.plan.id}"
+
+
+def _new_build(app: App, request: BuildRequest) -> Change:
     from nemotron_ops.build import store
     from nemotron_ops.build.run import ensure_build
-    from nemotron_ops.build.spec import BuildRequest
 
     before = store.current(app.layout)
-    request = BuildRequest(ref=ref, source=source, activate=False)
     build = ensure_build(request, layout=app.layout, facts=app.facts, env=app.env, report=app.ui.report)
     app.ui.end_bars()
     store.use(app.layout, build)

@@ -2,7 +2,9 @@
 
 Its `llama-server` and `llama-bench` hand over to real ones, so the self-test after the build is the real one too.
 What goes wrong is chosen by `mode`: "sigill" dies as a miscompiled server does, until the fix's flags are there;
-"broken" does not compile; "stranger" says it is another commit. While the file `gate` exists, the last step waits.
+"broken" does not compile; "stranger" says it is another commit; "gpu" sees an H100, says that its layers went there,
+and fails where work may go to a GPU that it has no code for; "lazy gpu" leaves layers behind. While the file `gate`
+exists, the last step waits.
 """
 
 from __future__ import annotations
@@ -41,16 +43,23 @@ if [ '{mode}' = broken ] && [ "$1" = llama-quantize ]; then
 fi
 while [ "$1" = llama-fit-params ] && [ -e '{gate}' ]; do sleep 0.05; done
 if [ "$1" = llama-server ]; then cp llama-server.sh "$2"; else
-  printf '#!/bin/sh\\nexec %s/%s "$@"\\n' '{real}' "$1" > "$2"
+  printf '#!/bin/sh\\necho "offloaded 7/7 layers to GPU" >&2\\nexec %s/%s "$@"\\n' '{real}' "$1" > "$2"
 fi
 chmod 755 "$2"
 """
 
 SERVER = """#!/bin/sh
 commit=@LLAMA_BUILD_COMMIT@
-[ {mode} = stranger ] && commit=0000000
+[ '{mode}' = stranger ] && commit=0000000
 case "$1" in --version) echo "version: 0.5.0-dev (build 0, commit $commit)"; exit 0;; esac
-[ {mode} = sigill ] && [ @FIXED@ = no ] && [ "$1" != --list-devices ] && kill -ILL $$
+case '{mode}' in *gpu)
+  [ "$1" = --list-devices ] && echo '  CUDA0: NVIDIA H100 (81559 MiB, 81000 MiB free)' && exit
+  case "$*" in
+    *'--n-gpu-layers 0'*) [ "$CUDA_VISIBLE_DEVICES" = -1 ] || exit 1;; # no kernel image is available
+    *'--verbosity 4'*) echo 'load_tensors: offloaded {moved}/7 layers to GPU';;
+  esac;;
+esac
+[ '{mode}' = sigill ] && [ @FIXED@ = no ] && [ "$1" != --list-devices ] && kill -ILL $$
 exec {real}/llama-server "$@"
 """
 
@@ -65,7 +74,7 @@ def write_tree(
         CMAKE.format(minor=minor, targets=" ".join(sorted(TARGETS, key=_gated_last)))
     )
     (folder / "make.sh").write_text(MAKE.format(ledger=ledger, mode=mode, gate=gate or "/nonexistent", real=real))
-    (folder / "server.in").write_text(SERVER.format(mode=mode, real=real))
+    (folder / "server.in").write_text(SERVER.format(mode=mode, real=real, moved=3 if mode == "lazy gpu" else 7))
     return folder
 
 

