@@ -33,8 +33,8 @@ def gateway_argv(endpoint: Endpoint, layout: Layout) -> tuple[str, ...]:
     """The gateway's command line; the supervisor adds the listening socket and its control socket."""
     told = endpoint.settings
     values = [
-        ("--api-keys-file", endpoint.api_key_file),
-        ("--usage-file", str(layout.state / "usage.json") if endpoint.api_key_file else ""),
+        ("--api-keys-file", endpoint.api_key_file or str(layout.config / "keys.json")),
+        ("--usage-file", str(layout.state / "usage.json")),
         ("--access-log", str(layout.logs / "access.log") if told.access_log else ""),
         ("--tls-cert", told.tls_cert),
         ("--tls-key", told.tls_key),
@@ -42,6 +42,7 @@ def gateway_argv(endpoint: Endpoint, layout: Layout) -> tuple[str, ...]:
         *(("--allowed-origin", origin) for origin in told.allowed_origins),
     ]
     argv = [sys.executable, "-m", "nemotron_ops.gateway", *(w for flag, v in values if v for w in (flag, v))]
+    argv += [] if endpoint.api_key_file else ["--keys-optional"]
     return tuple(argv if told.native else [*argv, "--no-native"])
 
 

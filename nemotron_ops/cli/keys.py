@@ -14,7 +14,7 @@ from nemotron_ops.errors import UsageError
 
 if TYPE_CHECKING:
     from nemotron_ops.gateway.keys import Key
-    from nemotron_ops.gateway.quota import Usage
+    from nemotron_ops.gateway.usage import Usage
 
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 file_option = click.option(
@@ -104,11 +104,11 @@ def list_keys(show_all: bool, file: Path | None, as_json: bool) -> None:
     with App() as app:
         from nemotron_ops.gateway import keystore
         from nemotron_ops.gateway.keys import KeyRing
-        from nemotron_ops.gateway.quota import Usage
+        from nemotron_ops.gateway.usage import Usage
 
         path = file or app.layout.config / "keys.json"
         ring = keystore.read_ring(path) if path.exists() else KeyRing(keys={})
-        used = keystore.read_usage(str(app.layout.state / "usage.json")).usage
+        used = keystore.read_usage(str(app.layout.state / "usage.json"))
         now = time.time()
         found = [k for k in (*ring.keys.values(), *ring.plain) if show_all or state_of(k, now) == "active"]
         if as_json:

@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import socket
-import ssl
 import sys
 from dataclasses import fields
 from ipaddress import ip_address
@@ -20,12 +19,13 @@ import uvloop
 
 from nemotron_ops.errors import GatewayError, NemotronOpsError, UsageError
 from nemotron_ops.gateway.http import ClientConnection
-from nemotron_ops.gateway.keystore import read_ring
 from nemotron_ops.gateway.options import FLAGS, Options, from_mapping
 from nemotron_ops.gateway.server import Gateway
+from nemotron_ops.gateway.watch import first_ring, first_tls
 
 BACKLOG = 1024
 GC_OBJECTS = 20_000
+KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}  # seconds, seconds, times
 
 
 def parser() -> argparse.ArgumentParser:
@@ -84,36 +84,33 @@ def check_exposure(sockets: list[socket.socket], *, has_keys: bool) -> None:
             )
 
 
-def tls(options: Options) -> ssl.SSLContext | None:
-    """The server's TLS context, None without a certificate. Raises GatewayError."""
-    if not options.tls_cert:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.set_alpn_protocols(["http/1.1"])
-    try:
-        context.load_cert_chain(options.tls_cert, options.tls_key or None)
-    except (OSError, ssl.SSLError) as exc:
-        raise GatewayError(f"cannot use the certificate {options.tls_cert}: {exc}") from exc
-    return context
+def notice_the_dead(sock: socket.socket, stall_s: float) -> None:
+    """Let the kernel end connections whose client is gone without a word. What is accepted has it from `sock`."""
+    if sock.family == socket.AF_UNIX:
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in {**KEEPALIVE, "TCP_USER_TIMEOUT": round(stall_s * 1000)}.items():
+        if (option := getattr(socket, name, None)) is not None:  # not on every system
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 async def serve(options: Options) -> None:
     """Serve until SIGTERM or SIGINT."""
-    ring = read_ring(Path(options.api_keys_file)) if options.api_keys_file else None
+    ring = first_ring(options)
     sockets = open_sockets(options)
     check_exposure(sockets, has_keys=ring is not None)
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    context = tls(options)
-    gateway = Gateway(options, ring=ring, tls=context)
-    loop.add_signal_handler(signal.SIGHUP, gateway.books.reopen_log)
+    gateway = Gateway(options, ring=ring, tls=first_tls(options))
+    loop.add_signal_handler(signal.SIGHUP, gateway.books.log.reopen)
     servers = []
     for sock in sockets:
         sock.setblocking(False)
+        notice_the_dead(sock, options.write_stall_s)
         servers.append(
-            await loop.create_server(lambda: ClientConnection(gateway, loop), sock=sock, ssl=context, backlog=BACKLOG)
+            await loop.create_server(lambda: ClientConnection(gateway, loop), sock=sock, ssl=gateway.watch.tls, backlog=BACKLOG)
         )
         if options.listen:
             name = sock.getsockname()

@@ -99,8 +99,8 @@ async def attempt(
             except OSError as exc:
                 return Lost(reason=f"cannot connect to the engine: {exc.strerror or exc}", connected=False)
         sink = Attempt(loop, relay)
-        on_connected(connection)
         connection.send(head, body, sink)
+        on_connected(connection, sink)
         try:
             outcome = await sink.done
         except asyncio.CancelledError:
@@ -119,20 +119,19 @@ class Connected:
 
     def __init__(self) -> None:
         self.connection: UpstreamConnection | None = None
+        self.sink: Attempt | None = None
         self.paused = False
 
-    def __call__(self, connection: UpstreamConnection) -> None:
-        self.connection = connection
+    def __call__(self, connection: UpstreamConnection, sink: Attempt) -> None:
+        self.connection, self.sink = connection, sink
         if self.paused:
             self.pause(True)
 
     def pause(self, paused: bool) -> None:
-        """The client reads too slowly, or again fast enough."""
+        """The client reads too slowly, or again fast enough.
+
+        The answer may be here already, and the connection with its next request: that is not this client's to stop.
+        """
         self.paused = paused
-        transport = self.connection.transport if self.connection is not None else None
-        if transport is None or transport.is_closing():
-            return
-        if paused:
-            transport.pause_reading()
-        else:
-            transport.resume_reading()
+        if self.connection is not None and self.connection.sink is self.sink:
+            self.connection.pause(paused)

@@ -1,11 +1,12 @@
 """What is written down about requests: numbers, use per key, the access log. Disk.
 
-The log has one JSON line per request, without bodies, keys or addresses' owners; lines are collected and written
-once a second.
+The log has one JSON line per request, without bodies, keys or addresses' owners. Nothing here waits for a disk.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import time
 from typing import TYPE_CHECKING
@@ -13,15 +14,19 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from nemotron_ops.gateway import keystore, tracing
+from nemotron_ops.gateway.accesslog import AccessLog
 from nemotron_ops.gateway.metrics import Metrics
+from nemotron_ops.gateway.notice import Trouble
 from nemotron_ops.gateway.options import Options
+from nemotron_ops.gateway.quota import Quotas
 from nemotron_ops.gateway.sse import Usage
+from nemotron_ops.gateway.usage import Table
 
 if TYPE_CHECKING:
     from nemotron_ops.gateway.exchange import Exchange
 
-STDERR = 2
-SAVE_PERIOD_S = 10.0
+WRITE_PERIOD_S = 1.0
+SAVE_TICKS = 2  # that many of them between two writes of the use per key: a SIGKILL loses what came since
 NO_USAGE = Usage()
 
 
@@ -30,12 +35,11 @@ class Books:
 
     def __init__(self, options: Options) -> None:
         self.metrics = Metrics()
-        self.quotas = keystore.read_usage(options.usage_file)
+        self.quotas = Quotas.go_on(keystore.read_usage(options.usage_file))
+        self.log = AccessLog(options.access_log, limit_bytes=options.access_log_mib << 20)
         self._usage_file = options.usage_file
-        self._saved_at = 0.0
-        self._lines: list[bytes] = []
-        self._log_path = options.access_log
-        self._log_fd = open_log(options.access_log)
+        self._trouble = Trouble("write the use per key")
+        self._ticks = 0
         self.tracing = tracing.start(os.environ)
 
     def finished(self, exchange: Exchange, *, now: float) -> None:
@@ -56,8 +60,8 @@ class Books:
             metrics.key_requests[(exchange.key.id,)] += 1
         if model:
             self._count_model(exchange, usage, now)
-        if self._log_fd >= 0:
-            self._lines.append(log_line(exchange, usage, now))
+        if self.log.wanted:
+            self.log.add(log_line(exchange, usage, now))
         if self.tracing is not None:
             self.tracing.finished(exchange, usage, now)
 
@@ -79,40 +83,36 @@ class Books:
                 if kind != "cached":
                     metrics.key_tokens[(exchange.key.id, kind)] += count
 
-    def tick(self, now: float) -> None:
-        """Write what has been collected. Called about once a second."""
-        self.flush_log()
-        if self._usage_file and self.quotas.changed and now - self._saved_at >= SAVE_PERIOD_S:
-            self.save(now)
+    async def keep(self, stop: asyncio.Event) -> None:
+        """Write what has been collected once a second, and what is left at the end.
 
-    def save(self, now: float) -> None:
-        """Write the use per key."""
-        self._saved_at = now
-        if self._usage_file and self.quotas.changed:
-            keystore.write_usage(self._usage_file, self.quotas)
-            self.quotas.changed = False
+        In a thread, so that no stream waits for a disk.
+        """
+        while not stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(WRITE_PERIOD_S):
+                    await stop.wait()
+            self._ticks += 1
+            due = self._ticks % SAVE_TICKS == 0 or stop.is_set()
+            part = self.quotas.unsaved() if self._usage_file and due else {}
+            if not part and not self.log.busy:
+                continue
+            now = await asyncio.to_thread(self._write, self.log.take(), part, self.quotas.known)
+            if now is not None:
+                self.quotas.saved(part, now)
 
-    def flush_log(self) -> None:
-        """Write the collected lines of the access log."""
-        if self._lines:
-            data, self._lines = b"".join(self._lines), []
-            os.write(self._log_fd, data)
-
-    def reopen_log(self) -> None:
-        """The log file was moved away (rotation): go on with a new one."""
-        self.flush_log()
-        if self._log_fd > STDERR:
-            os.close(self._log_fd)
-            self._log_fd = open_log(self._log_path)
-
-
-def open_log(path: str) -> int:
-    """The access log's descriptor; -1 for none."""
-    if not path:
-        return -1
-    if path == "-":
-        return STDERR
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+    def _write(self, lines: list[bytes], part: Table, known: Table) -> Table | None:
+        """Write log lines, and `part` of the use per key; returns the whole use if that was written."""
+        self.log.write(lines)
+        if not part:
+            return None
+        try:
+            now = keystore.add_usage(self._usage_file, part, known=known)
+        except OSError as exc:
+            self._trouble.met(exc)
+            return None
+        self._trouble.over()
+        return now
 
 
 def log_line(exchange: Exchange, usage: Usage, now: float) -> bytes:

@@ -32,8 +32,11 @@ class Directory:
     by_name: Mapping[str, InstanceView]
     contexts: Mapping[str, int]  # model -> the largest of its instances' contexts
 
-    def resolve(self, name: str) -> Named:
-        """What `name` means: recipe name, alias, or either with `:profile`. Raises Refusal if nothing."""
+    def resolve(self, name: str, only: tuple[str, ...] = ()) -> Named:
+        """What `name` means: recipe name, alias, or either with `:profile`.
+
+        Raises Refusal if nothing, which names the models that there are, or `only` those.
+        """
         asked = name or self.snapshot.default_model or self._only()
         if model := self.models.get(asked):
             return Named(model=model, profile={}, asked=asked, ctx_tokens=self.contexts.get(model.name, 0))
@@ -41,13 +44,14 @@ class Directory:
         if (model := self.models.get(base)) and profile in model.profiles:
             ctx_tokens = self.contexts.get(model.name, 0)
             return Named(model=model, profile=model.profiles[profile], asked=asked, ctx_tokens=ctx_tokens)
-        raise self._unknown(asked)
+        raise self._unknown(asked, only)
 
     def _only(self) -> str:
         return self.snapshot.models[0].name if len(self.snapshot.models) == 1 else ""
 
-    def _unknown(self, asked: str) -> Refusal:
-        known = [n for m in self.snapshot.models for n in (*m.names, *(f"{m.name}:{p}" for p in m.profiles))]
+    def _unknown(self, asked: str, only: tuple[str, ...]) -> Refusal:
+        models = [m for m in self.snapshot.models if not only or not {m.name, *m.names}.isdisjoint(only)]
+        known = [n for m in models for n in (*m.names, *(f"{m.name}:{p}" for p in m.profiles))]
         shown = ", ".join(dict.fromkeys(known[:LISTED_NAMES])) or "none yet"
         what = f"the model {asked[:200]!r} does not exist" if asked else "the request names no model"
         return Refusal(status=404, code="model_not_found", message=f"{what}; known models: {shown}")

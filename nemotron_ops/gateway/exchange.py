@@ -11,7 +11,9 @@ that looks regular. A client that leaves cancels the task that runs this, and wi
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -66,6 +68,7 @@ class Exchange:
         self.instance = ""
         self.status = 0
         self.cause = ""
+        self.cut: Refusal | None = None  # why it is cancelled, if not because its client left
         self.queued_s = 0.0
         self.tries = 0
         self.ticket: Ticket | None = None
@@ -98,8 +101,8 @@ class Exchange:
             if not self._end_without_words():
                 self.refuse(refusal)
         except asyncio.CancelledError:
-            if self.client.transport is not None:  # not its client's doing: the time for draining is over
-                self.refuse(Refusal(status=503, code="stopping", message="shutting down", retry_after_s=5))
+            if self.client.transport is not None:  # not its client's doing
+                self.refuse(self.cut or Refusal(status=503, code="stopping", message="shutting down", retry_after_s=5))
             self.cause = self.cause or "client_gone"
             raise
         except Exception as exc:  # noqa: BLE001  a bug in one request must not leave its client without an answer
@@ -160,7 +163,9 @@ class Exchange:
                 return
 
     def _prepare(self) -> Prepared:
-        resolve = self.pool.directory.resolve
+        resolve: Callable[[str], Named] = self.pool.directory.resolve
+        if self.key.models:
+            resolve = partial(self.pool.directory.resolve, only=self.key.models)
         if self.route.kind is Kind.UPLOAD:
             name = form_field(self.request.headers.get(b"content-type", b""), self.request.body, "model")
             return Prepared(named=resolve(name), body=self.request.body, stream=False, fields={})
@@ -234,7 +239,7 @@ class Exchange:
             content_type=self.request.headers.get(b"content-type", b""),
         )  # fmt: skip
         connected = Connected()
-        self.client.on_pause = connected.pause
+        self.client.watch(connected.pause)
         return await attempt(upstream, head, prepared.body, self.relay, on_connected=connected)
 
     async def _give_call(self, upstream: Upstream, half: HalfCall, prepared: Prepared) -> Prepared:

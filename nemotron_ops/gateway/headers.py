@@ -16,6 +16,10 @@ from nemotron_ops.gateway.replies import REASONS, Refusal
 PATIENCE_S = 86400.0
 PATIENCE_HEADERS = (b"x-request-timeout", b"x-stainless-read-timeout", b"x-stainless-timeout")
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
+HEADER_NAME = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-.^_`|~")
+ASKED_HEADERS_BYTES = 2048
+ALLOW_HEADERS = b"Authorization, Content-Type, X-Api-Key, Anthropic-Version"
+EXPOSE_HEADERS = b"X-Request-Id, X-Instance, X-Queue-Ms, X-Lost-In-Thought, Retry-After"
 SAFE_TYPE = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/+-.;=\" _'()?:,")
 
 
@@ -129,7 +133,8 @@ def cors_headers(headers: dict[bytes, bytes], allowed: frozenset[str]) -> list[t
     origin = headers.get(b"origin")
     if origin is None or not (origin.decode("latin-1").strip().lower() in allowed or "*" in allowed):
         return []
-    return [(b"Access-Control-Allow-Origin", origin), (b"Vary", b"Origin")]
+    expose = (b"Access-Control-Expose-Headers", EXPOSE_HEADERS)
+    return [(b"Access-Control-Allow-Origin", origin), expose, (b"Vary", b"Origin")]
 
 
 def preflight_headers(headers: dict[bytes, bytes], allowed: frozenset[str]) -> list[tuple[bytes, bytes]]:
@@ -140,6 +145,17 @@ def preflight_headers(headers: dict[bytes, bytes], allowed: frozenset[str]) -> l
     return [
         *found,
         (b"Access-Control-Allow-Methods", b"GET, POST, OPTIONS"),
-        (b"Access-Control-Allow-Headers", b"Authorization, Content-Type, X-Api-Key, Anthropic-Version"),
+        (b"Access-Control-Allow-Headers", _allow_headers(headers)),
         (b"Access-Control-Max-Age", b"600"),
     ]
+
+
+def _allow_headers(headers: dict[bytes, bytes]) -> bytes:
+    """The headers that a page of an allowed origin may send: those that it wants to.
+
+    OpenAI's and Anthropic's clients send a dozen of their own (`x-stainless-*`), and none reaches llama-server.
+    """
+    wanted = headers.get(b"access-control-request-headers", b"")
+    names = [name.strip() for name in wanted.split(b",")]
+    harmless = all(name and HEADER_NAME.issuperset(name) for name in names)
+    return b", ".join(names) if harmless and len(wanted) <= ASKED_HEADERS_BYTES else ALLOW_HEADERS

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -20,7 +21,8 @@ from nemotron_ops.gateway.replies import Refusal
 from nemotron_ops.gateway.routes import Scope
 
 PREFIX = "nok"
-FILE_VERSION = 1
+FILE_VERSION: Literal[1] = 1
+SHA256 = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,11 @@ class KeyRing:
 
     keys: Mapping[str, Key]
     plain: tuple[Key, ...] = ()
+
+    def holds(self, key: Key) -> bool:
+        """Whether `key`, which was here once, still is and has not been revoked."""
+        now = self.keys.get(key.id) or next((k for k in self.plain if k.id == key.id), None)
+        return now is not None and now.sha256 == key.sha256 and not now.revoked_at
 
     def find(self, text: str) -> Key | None:
         """The key that `text` is, or None. Takes the same time however much of it is right."""
@@ -114,11 +121,13 @@ def parse(content: bytes) -> KeyRing:
         texts = [line for line in lines if line and not line.startswith("#")]
         return KeyRing(keys={}, plain=tuple(_plain(t) for t in texts))
     try:
-        value = msgspec.json.decode(content)
-        records = [_record(r) for r in value["keys"]]
-    except (msgspec.DecodeError, KeyError, TypeError, ValueError) as exc:
+        found = msgspec.convert(msgspec.json.decode(content), _File)
+        records = [_record(i, r) for i, r in enumerate(found.keys)]
+        if len(keys := {k.id: k for k in records}) < len(records):
+            raise ValueError("an id occurs twice")
+    except (msgspec.MsgspecError, ValueError) as exc:
         raise UsageError(f"cannot read the keys file: {exc}", hint="make keys with `nemotron-ops keys create`") from exc
-    return KeyRing(keys={k.id: k for k in records})
+    return KeyRing(keys=keys)
 
 
 def dump(ring: KeyRing) -> dict[str, Any]:
@@ -126,12 +135,28 @@ def dump(ring: KeyRing) -> dict[str, Any]:
     return {"version": FILE_VERSION, "keys": [asdict(k) for k in ring.keys.values()]}
 
 
-def _record(value: Mapping[str, Any]) -> Key:
+class _File(msgspec.Struct, forbid_unknown_fields=True):
+    keys: list[dict[str, Any]]
+    version: Literal[1] = FILE_VERSION
+
+
+def _record(index: int, value: dict[str, Any]) -> Key:
+    """One key, every field of the type that it has in Key. Raises ValueError or what msgspec does."""
     known = {f.name for f in fields(Key)}
     if unknown := set(value) - known:
-        raise ValueError(f"unknown key {sorted(unknown)[0]!r}; known: {', '.join(sorted(known))}")
-    scopes = tuple(Scope(s) for s in value.get("scopes", ("inference",)))
-    return Key(**{**value, "scopes": scopes, "models": tuple(value.get("models", ()))})
+        raise ValueError(f"keys[{index}]: unknown key {sorted(unknown)[0]!r}; known: {', '.join(sorted(known))}")
+    try:
+        key = msgspec.convert(value, Key)
+    except msgspec.ValidationError as exc:
+        raise ValueError(f"keys[{index}]: {exc}") from exc
+    limits = {f: getattr(key, f) for f in ("requests_per_minute", "tokens_per_minute", "tokens_per_day", "concurrent")}
+    if low := next((name for name, limit in limits.items() if limit < 0), ""):
+        raise ValueError(f"keys[{index}]: {low}: expected 0 or more, found {limits[low]}")
+    if not key.weight > 0:
+        raise ValueError(f"keys[{index}]: weight: expected more than 0, found {key.weight}")
+    if not key.id or not SHA256.fullmatch(key.sha256):
+        raise ValueError(f"keys[{index}]: expected an id, and a sha256 of 64 hexadecimal digits")
+    return key
 
 
 def _plain(text: str) -> Key:

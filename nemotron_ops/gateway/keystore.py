@@ -15,8 +15,9 @@ import msgspec
 
 from nemotron_ops.errors import GatewayError, NemotronOpsError, UsageError
 from nemotron_ops.gateway.keys import Key, KeyRing, dump, hash_key, key_text, parse
-from nemotron_ops.gateway.quota import Quotas, from_json, to_json
+from nemotron_ops.gateway.usage import Table, Usage, from_json, to_json, together
 
+LOCK_S = 10.0
 Stamp = tuple[int, int, int]
 
 
@@ -39,19 +40,25 @@ def read_ring(path: Path) -> KeyRing:
         ) from exc
 
 
-def read_usage(path: str) -> Quotas:
+def read_usage(path: str) -> dict[str, Usage]:
     """What keys have used so far; nothing where there is no such file or it is damaged."""
     try:
-        return from_json(msgspec.json.decode(Path(path).read_bytes())) if path else Quotas()
-    except (OSError, msgspec.DecodeError):
-        return Quotas()
+        return from_json(msgspec.json.decode(Path(path).read_bytes())) if path else {}
+    except (OSError, ValueError):
+        return {}
 
 
-def write_usage(path: str, quotas: Quotas) -> None:
-    """Keep what keys have used."""
-    from nemotron_ops.files import write_json
+def add_usage(path: str, part: Table, *, known: Table) -> dict[str, Usage]:
+    """Add `part` to the use that a file has, and return what it has then. Raises OSError as the disk does.
 
-    write_json(Path(path), to_json(quotas), mode=0o600)
+    `known` is what it had before: where it is gone or damaged, that is taken.
+    """
+    from nemotron_ops.files import locked, write_json
+
+    with locked(Path(path).with_suffix(".lock"), timeout_s=LOCK_S):
+        now = together(read_usage(path) or known, part)
+        write_json(Path(path), to_json(now), mode=0o600)
+    return now
 
 
 def create(path: Path, key: Key, *, replace_old: bool = False) -> tuple[Key, str]:
@@ -106,7 +113,7 @@ def _change(path: Path, change: Callable[[KeyRing], KeyRing]) -> None:
     from nemotron_ops.files import locked, write_json
 
     try:
-        with locked(path.with_suffix(".lock"), timeout_s=10):
+        with locked(path.with_suffix(".lock"), timeout_s=LOCK_S):
             ring = read_ring(path) if path.exists() else KeyRing(keys={})
             if ring.plain:
                 raise UsageError(

@@ -14,6 +14,7 @@ from nemotron_ops.gateway.keys import Key, may_use
 from nemotron_ops.gateway.openapi import describe
 from nemotron_ops.gateway.replies import Refusal
 from nemotron_ops.gateway.routes import Route
+from nemotron_ops.supervisor.snapshot import ModelView
 
 JSON = b"application/json; charset=utf-8"
 TEXT = b"text/plain; version=0.0.4; charset=utf-8"
@@ -26,16 +27,20 @@ def answer(
     snapshot = directory.snapshot
     match route.path:
         case "/health" | "/v1/health":
-            status, body = replies.health(snapshot)
+            status, body = replies.health(snapshot, lambda model: bool(key.id) and _may_see(key, model))
             return status, JSON, body
         case "/v1/models" | "/models":
-            return 200, JSON, replies.models_body(snapshot, frozenset(key.models) or None)
+            return 200, JSON, replies.models_body(snapshot, lambda model: _may_see(key, model))
         case routes.MODEL_ROUTE.path:
-            named = directory.resolve(unquote(request.path.removeprefix(routes.MODEL_PATH)))
-            if not may_use(key, (named.model.name, *named.model.names)):
+            named = directory.resolve(unquote(request.path.removeprefix(routes.MODEL_PATH)), key.models)
+            if not _may_see(key, named.model):
                 raise Refusal(status=403, code="model_not_allowed", message="this API key may not use this model")
             return 200, JSON, msgspec.json.encode(replies.model_card(named.model, snapshot))
         case "/metrics":
             return 200, TEXT, metrics()
         case _:
             return 200, JSON, msgspec.json.encode(describe())
+
+
+def _may_see(key: Key, model: ModelView) -> bool:
+    return may_use(key, (model.name, *model.names))

@@ -25,18 +25,24 @@ class Options:
     listen_fd: tuple[int, ...] = _option((), "descriptor of a listening socket (repeatable)")
     listen: tuple[str, ...] = _option((), "HOST:PORT to listen on instead; port 0 takes any (repeatable)")
     api_keys_file: str = _option("", "file with the keys that clients may use; without it there is no check")
+    keys_optional: bool = _option(
+        False, "begin without keys until --api-keys-file exists; from then on they are asked for"
+    )
     usage_file: str = _option("", "file in which usage per key is kept across restarts")
     allowed_host: tuple[str, ...] = _option((), "further name under which clients may address us (repeatable)")
     allowed_origin: tuple[str, ...] = _option((), "web origin whose pages may call us; turns CORS on for it")
     native: bool = _option(True, "serve llama-server's own routes (/completion, /tokenize ...) too")
     tls_cert: str = _option("", "certificate chain file (PEM); turns TLS on; watched for changes")
-    tls_key: str = _option("", "private key file of --tls-cert")
+    tls_key: str = _option("", "private key file of --tls-cert; watched for changes")
     access_log: str = _option("", "file for one JSON line per request, without bodies; - is stderr")
+    access_log_mib: int = _option(64, "size from which the access log becomes FILE.1 and begins anew; 0: never")
     drain_s: float = _option(30.0, "time that running requests get after SIGTERM")
     keep_alive_s: float = _option(10.0, "silence after which a waiting stream gets comments")
     max_connections: int = _option(4096, "connections at once")
     max_body_mib: int = _option(100, "largest body of a request")
+    max_receiving_mib: int = _option(256, "bodies of requests that are on their way here, all together")
     max_queued_mib: int = _option(256, "bodies of waiting requests, all together, per model")
+    write_stall_s: float = _option(60.0, "time after which a client that reads nothing of its answer is cut off")
     retries: int = _option(3, "how often a request is tried again after its instance was lost")
 
 

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from nemotron_ops.gateway.attempt import Connected, Whole, attempt
 from nemotron_ops.gateway.directory import may_serve
 from nemotron_ops.gateway.headers import upstream_head
+from nemotron_ops.gateway.keys import may_use
 from nemotron_ops.gateway.replies import Refusal
+from nemotron_ops.supervisor.snapshot import InstanceView
 
 if TYPE_CHECKING:
     from nemotron_ops.gateway.exchange import Exchange
@@ -18,11 +20,13 @@ async def show_page(exchange: Exchange) -> None:
     directory = exchange.pool.directory
     name = exchange.request.param("instance")
     if not name:
-        views = directory.instances.get(directory.resolve(exchange.request.param("model")).model.name, ())
+        named = directory.resolve(exchange.request.param("model"), exchange.key.models)
+        views = directory.instances.get(named.model.name, ())
         name = next((v.name for v in views if may_serve(v)), views[0].name if views else "")
-    upstream = exchange.pool.upstreams.get(name)
+    shown = [view.name for view in directory.snapshot.instances if _may_see(exchange, view)]
+    upstream = exchange.pool.upstreams.get(name) if name in shown else None
     if upstream is None:
-        known = ", ".join(directory.by_name) or "none"
+        known = ", ".join(shown) or "none"
         raise Refusal(status=404, code="instance_not_found", message=f"no such instance; known: {known}")
     exchange.instance = name
     route = exchange.route
@@ -33,3 +37,9 @@ async def show_page(exchange: Exchange) -> None:
         raise Refusal(status=502, code="engine_lost", message="the instance did not answer")
     exchange.status = outcome.status
     exchange.client.reply(outcome.status, outcome.body, content_type=outcome.content_type, extra=exchange.headers())
+
+
+def _may_see(exchange: Exchange, view: InstanceView) -> bool:
+    model = exchange.pool.directory.models.get(view.model)
+    names = (view.model, *model.names) if model is not None else (view.model,)
+    return may_use(exchange.key, names)

@@ -6,27 +6,14 @@ over, so that a token bucket may go below zero; the next request then waits unti
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 from nemotron_ops.gateway.keys import Key
 from nemotron_ops.gateway.replies import Refusal
+from nemotron_ops.gateway.usage import Table, Usage, between, together
 
 MINUTE_S = 60.0
 DAY_S = 86400
-
-
-@dataclass(slots=True)
-class Usage:
-    """What one key has used. `day` is the number of days since 1970 (UTC)."""
-
-    requests: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    day: int = 0
-    day_requests: int = 0
-    day_tokens: int = 0
 
 
 @dataclass(slots=True)
@@ -44,7 +31,7 @@ class Quotas:
     """The use of all keys since `usage` was begun."""
 
     usage: dict[str, Usage] = field(default_factory=dict)
-    changed: bool = False
+    _saved: dict[str, Usage] = field(default_factory=dict)  # what the file had of it
     _running: dict[str, int] = field(default_factory=dict)
     _requests: dict[str, _Bucket] = field(default_factory=dict)
     _tokens: dict[str, _Bucket] = field(default_factory=dict)
@@ -70,7 +57,6 @@ class Quotas:
         self._running[key.id] = self._running.get(key.id, 0) + 1
         used.requests += 1
         used.day_requests += 1
-        self.changed = True
 
     def leave(self, key: Key, *, prompt_tokens: int, completion_tokens: int, now: float, wall: float) -> None:
         """A request that had entered is over, having used so many tokens."""
@@ -86,9 +72,28 @@ class Quotas:
         used.prompt_tokens += prompt_tokens
         used.completion_tokens += completion_tokens
         used.day_tokens += total
-        self.changed = True
         if key.tokens_per_minute:
             self._bucket(self._tokens, key.id, key.tokens_per_minute, now).level -= total
+
+    @classmethod
+    def go_on(cls, usage: dict[str, Usage]) -> Quotas:
+        """Quotas that begin with what a file has."""
+        return cls(usage=usage, _saved=together(usage, {}))
+
+    @property
+    def known(self) -> Table:
+        """What the file had when it was last written."""
+        return self._saved
+
+    def unsaved(self) -> dict[str, Usage]:
+        """What has been counted here since then."""
+        return between(self.usage, self._saved)
+
+    def saved(self, part: Table, now: Table) -> None:
+        """The file has got `part` of what was counted here, and has so much `now`."""
+        since = between(self.unsaved(), part)
+        self._saved = together(now, {})
+        self.usage = together(now, since)
 
     def _today(self, key_id: str, wall: float) -> Usage:
         used = self.usage.setdefault(key_id, Usage())
@@ -106,21 +111,3 @@ class Quotas:
 def _limit(code: str, what: str, wait_s: float) -> Refusal:
     message = f"this API key is limited to {what}"
     return Refusal(status=429, code=code, message=message, retry_after_s=max(1.0, wait_s))
-
-
-def to_json(quotas: Quotas) -> dict[str, Any]:
-    """The use of all keys as JSON values."""
-    return {"usage": {key: asdict(used) for key, used in quotas.usage.items()}}
-
-
-def from_json(value: Any) -> Quotas:
-    """Quotas that go on from what `to_json` made; what cannot be read counts as unused."""
-    if not isinstance(value, Mapping) or not isinstance(value.get("usage"), Mapping):
-        return Quotas()
-    names = set(Usage.__dataclass_fields__)
-    usage = {
-        str(key): Usage(**{k: int(v) for k, v in used.items() if k in names and isinstance(v, int)})
-        for key, used in value["usage"].items()
-        if isinstance(used, Mapping)
-    }
-    return Quotas(usage=usage)

@@ -1,7 +1,8 @@
 """Bytes of a client's connection into whole requests, within bounds; nothing believed. Pure.
 
 httptools splits; what two servers could read differently (two lengths, a length and chunks, a header twice that may
-stand once) is refused here, as is what is too large. After a refusal nothing more is read.
+stand once) is refused here, as is what is too large. After a refusal nothing more is read. What follows a chunked
+body (trailers) is read and thrown away: a key or a host there would have come after the decision.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ from nemotron_ops.gateway.replies import Refusal
 
 METHODS = frozenset({b"GET", b"POST", b"HEAD", b"OPTIONS", b"DELETE", b"PUT", b"PATCH"})
 ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"authorization", b"content-type"})
+UPGRADE = frozenset({b"upgrade", b"connection", b"http2-settings"})
+SMALL_PART_BYTES = 4096  # parts of a body up to this are put together as they come: an object for each byte would
+JOINED_BYTES = 65536  # take fifty times the memory that is counted for it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Bounds on what a client may send, and how slowly."""
+    """Bounds on what a client may send, and how slowly; and how slowly it may read."""
 
     head_bytes: int = 32768
     header_count: int = 100
@@ -28,7 +32,9 @@ class Limits:
     body_bytes: int = 100 << 20  # as llama-server
     head_s: float = 20.0
     body_stall_s: float = 30.0
+    body_bytes_per_s: int = 500  # after the first body_stall_s; Apache's mod_reqtimeout has the same
     idle_s: float = 75.0
+    write_stall_s: float = 60.0
 
 
 class RequestReader:
@@ -38,20 +44,21 @@ class RequestReader:
         self.limits = limits
         self.requests: deque[Request] = deque()
         self.refusal: Refusal | None = None
-        self.upgrade = False  # asked for h2c or a websocket, which are not spoken here
-        self.continues = False  # waits for "100 Continue" before it sends its body
         self._parser = httptools.HttpRequestParser(self)
         self._fresh()
 
     def _fresh(self) -> None:
         self.in_head = True
+        self.continues = False  # waits for "100 Continue" before it sends its body
+        self.body_bytes = 0
+        self._upgrades = False
+        self._bound = self.limits.body_bytes
         self._head_fed = 0
         self._target: list[bytes] = []
         self._headers: dict[bytes, bytes] = {}
         self._count = 0
         self._size = 0
-        self._body: list[bytes] = []
-        self._body_bytes = 0
+        self._body: list[bytes | bytearray] = []
 
     @property
     def mid_request(self) -> bool:
@@ -64,13 +71,61 @@ class RequestReader:
             self._head_fed += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self.upgrade = True
+        except httptools.HttpParserUpgrade as upgrade:
+            self._go_on_without(data, upgrade)
         except httptools.HttpParserError as exc:
-            if self.refusal is None:
-                self.refusal = Refusal(status=400, code="bad_request", message=f"cannot read the request: {exc}")
-        if self.refusal is None and self.in_head and self._head_fed > self.limits.head_bytes + len(data):
-            self.refusal = Refusal(status=431, code="head_too_large", message="the request's head is too large")
+            self._unreadable(exc)
+        if self.in_head and self._head_fed > self.limits.head_bytes + len(data):
+            self.stop(Refusal(status=431, code="head_too_large", message="the request's head is too large"))
+
+    def bound(self, limit: int) -> None:
+        """The request whose head has come may have a body of so many bytes, and no more."""
+        self._bound = min(limit, self._bound)
+        declared = int(self._headers.get(b"content-length", b"0"))
+        if max(declared, self.body_bytes) > self._bound:
+            self._body.clear()
+            self.stop(self._too_large())
+
+    def stop(self, refusal: Refusal) -> None:
+        """Let nothing follow what has come whole."""
+        self.refusal = self.refusal or refusal
+
+    def head(self) -> Request | None:
+        """The request whose head has come, without its body. None if its path cannot be read."""
+        return self._request(b"")
+
+    def _go_on_without(self, data: bytes, upgrade: httptools.HttpParserUpgrade) -> None:
+        """A client that offers another protocol (Java's does, h2c) is served as if it had not.
+
+        llhttp takes the bytes after such a head for the other protocol's, a body too. So the head is read again
+        without the offer.
+        """
+        rest: memoryview | bytes = data
+        while True:
+            head, rest = self._plain_head(), memoryview(rest)[upgrade.args[0] :]
+            self._parser = httptools.HttpRequestParser(self)
+            self._fresh()
+            try:
+                self._parser.feed_data(head)
+                self._parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as another:
+                upgrade = another
+                continue
+            except httptools.HttpParserError as exc:
+                self._unreadable(exc)
+            return
+
+    def _plain_head(self) -> bytes:
+        """The head that has come, without what offers an upgrade."""
+        version = self._parser.get_http_version().encode()
+        line = b"%b %b HTTP/%b" % (self._parser.get_method(), b"".join(self._target), version)
+        lines = [line, *(b"%b: %b" % pair for pair in self._headers.items() if pair[0] not in UPGRADE)]
+        if b"close" in self._headers.get(b"connection", b"").lower():
+            lines.append(b"connection: close")
+        return b"\r\n".join(lines) + b"\r\n\r\n"
+
+    def _unreadable(self, exc: httptools.HttpParserError) -> None:
+        self.stop(Refusal(status=400, code="bad_request", message=f"cannot read the request: {exc}"))
 
     # httptools
 
@@ -86,59 +141,76 @@ class RequestReader:
         self._size += len(name) + len(value)
         if self._count > self.limits.header_count or self._size > self.limits.head_bytes:
             self._stop(431, "head_too_large", "the request's head is too large")
+        if not self.in_head:
+            return  # a trailer
         if name in ONCE and name in self._headers:
             self._stop(400, "bad_request", f"the header {name.decode()} occurs twice")
         self._headers[name] = value
 
     def on_headers_complete(self) -> None:
         self.in_head = False
-        headers = self._headers
+        headers, version = self._headers, self._parser.get_http_version()
         length = headers.get(b"content-length")
         coding = headers.get(b"transfer-encoding")
-        if self._parser.get_http_version() not in ("1.1", "1.0"):
+        if version not in ("1.1", "1.0"):
             self._stop(505, "http_version", "HTTP/1.1 is spoken here")
         if self._parser.get_method() not in METHODS:
             self._stop(501, "method", "this method is not known here")
-        if b"host" not in headers and self._parser.get_http_version() == "1.1":
+        if b"host" not in headers and version == "1.1":
             self._stop(400, "bad_request", "the Host header is missing")
-        if coding is not None and (length is not None or coding.strip().lower() != b"chunked"):
-            self._stop(400, "bad_request", "only a chunked body, or one with a length, is accepted")
+        if coding is not None and (length is not None or coding.strip().lower() != b"chunked" or version == "1.0"):
+            self._stop(400, "bad_request", "only a chunked body (of HTTP/1.1), or one with a length, is accepted")
         if headers.get(b"content-encoding", b"identity").lower() not in (b"identity", b""):
             self._stop(415, "content_encoding", "compressed bodies are not accepted")
         if length is not None and (not length.isdigit() or int(length) > self.limits.body_bytes):
-            self._stop(413, "body_too_large", self._too_large())
+            self._stop_at(self._too_large())
         self.continues = headers.get(b"expect", b"").lower() == b"100-continue"
+        self._upgrades = b"upgrade" in headers and self._parser.should_upgrade()
 
     def on_body(self, data: bytes) -> None:
-        self._body.append(data)
-        self._body_bytes += len(data)
-        if self._body_bytes > self.limits.body_bytes:
+        self.body_bytes += len(data)
+        if self.body_bytes > self._bound:
             self._body.clear()
-            self._stop(413, "body_too_large", self._too_large())
+            self._stop_at(self._too_large())
+        parts = self._body
+        if len(data) > SMALL_PART_BYTES or not parts or len(parts[-1]) > JOINED_BYTES:
+            parts.append(data)
+        elif isinstance(last := parts[-1], bytearray):
+            last += data
+        else:
+            parts[-1] = bytearray(last + data)
 
     def on_message_complete(self) -> None:
-        if self.refusal is not None:
+        if self.refusal is not None or self._upgrades:
             return
-        raw = b"".join(self._target)
-        try:
-            url = httptools.parse_url(raw)
-            path = (url.path or b"/").decode("ascii")
-            query = (url.query or b"").decode("ascii")
-        except (httptools.HttpParserInvalidURLError, UnicodeDecodeError):
-            self._stop(400, "bad_request", "the request's path cannot be read")
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        old = self._parser.get_http_version() == "1.0"
-        request = Request(
-            method=self._parser.get_method().decode(), path=path, query=query, headers=self._headers, body=body,
-            keep_alive=self._parser.should_keep_alive() and not old, http_1_0=old,
-        )  # fmt: skip
+        request = self._request(bytes(body))
+        if request is None:
+            self._stop(400, "bad_request", "the request's path cannot be read")
+            return
         self.requests.append(request)
         self._fresh()
 
-    def _stop(self, status: int, code: str, message: str) -> None:
-        """Refuse the request; raising makes the parser read no further."""
-        self.refusal = Refusal(status=status, code=code, message=message)
-        raise self.refusal
+    def _request(self, body: bytes) -> Request | None:
+        try:
+            url = httptools.parse_url(b"".join(self._target))
+            path = (url.path or b"/").decode("ascii")
+            query = (url.query or b"").decode("ascii")
+        except (httptools.HttpParserInvalidURLError, UnicodeDecodeError):
+            return None
+        old = self._parser.get_http_version() == "1.0"
+        return Request(
+            method=self._parser.get_method().decode(), path=path, query=query, headers=self._headers, body=body,
+            keep_alive=self._parser.should_keep_alive() and not old, http_1_0=old,
+        )  # fmt: skip
 
-    def _too_large(self) -> str:
-        return f"the body is larger than {self.limits.body_bytes} bytes"
+    def _stop(self, status: int, code: str, message: str) -> None:
+        self._stop_at(Refusal(status=status, code=code, message=message))
+
+    def _stop_at(self, refusal: Refusal) -> None:
+        """Refuse the request; raising makes the parser read no further."""
+        self.refusal = refusal
+        raise refusal
+
+    def _too_large(self) -> Refusal:
+        return Refusal(status=413, code="body_too_large", message=f"the body is larger than {self._bound} bytes")

@@ -6,7 +6,7 @@ llama-server answers in OpenAI's shape everywhere, also on Anthropic's paths; th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -122,19 +122,20 @@ def _state(states: tuple[State, ...]) -> str:
     return State.STOPPED.value
 
 
-def models_body(snapshot: Snapshot, allowed: frozenset[str] | None = None) -> bytes:
-    """`/v1/models`; with `allowed`, only models of these names."""
-    cards = [model_card(m, snapshot) for m in snapshot.models if allowed is None or allowed & {m.name, *m.names}]
+def models_body(snapshot: Snapshot, shown: Callable[[ModelView], bool]) -> bytes:
+    """`/v1/models`, of the models that are `shown`."""
+    cards = [model_card(m, snapshot) for m in snapshot.models if shown(m)]
     return msgspec.json.encode({"object": "list", "data": cards})
 
 
-def health(snapshot: Snapshot) -> tuple[int, bytes]:
-    """Status and body of `/health`: as llama-server's, 503 until a model can answer."""
-    states = {m.names[0]: model_card(m, snapshot)["state"] for m in snapshot.models}
+def health(snapshot: Snapshot, shown: Callable[[ModelView], bool]) -> tuple[int, bytes]:
+    """Status and body of `/health`: as llama-server's, 503 until a model can answer. Models are named if `shown`."""
+    found = {m.names[0]: model_card(m, snapshot)["state"] for m in snapshot.models}
+    states = {m.names[0]: found[m.names[0]] for m in snapshot.models if shown(m)}
     if snapshot.stopping:
         error = {"message": "Shutting down", "type": "unavailable_error", "code": 503}
         return 503, msgspec.json.encode({"error": error, "models": states})
-    if any(s in ("ready", "on_demand") for s in states.values()):
+    if any(s in ("ready", "on_demand") for s in found.values()):
         return 200, msgspec.json.encode({"status": "ok", "models": states})
     error = {"message": "Loading model", "type": "unavailable_error", "code": 503}
     return 503, msgspec.json.encode({"error": error, "models": states})

@@ -8,30 +8,33 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-import sys
 import time
 import traceback
 
 from nemotron_ops import __version__
-from nemotron_ops.errors import NemotronOpsError
 from nemotron_ops.gateway import headers as heads
-from nemotron_ops.gateway import keystore, local, routes
+from nemotron_ops.gateway import local, routes
 from nemotron_ops.gateway.books import Books
 from nemotron_ops.gateway.exchange import Exchange
 from nemotron_ops.gateway.headers import Request
 from nemotron_ops.gateway.http import ClientConnection
-from nemotron_ops.gateway.keys import KeyRing, admit
+from nemotron_ops.gateway.keys import ANYONE, Key, KeyRing, admit
+from nemotron_ops.gateway.notice import say
 from nemotron_ops.gateway.options import Options
 from nemotron_ops.gateway.pool import Pool
 from nemotron_ops.gateway.reader import Limits
 from nemotron_ops.gateway.relay import Memory
 from nemotron_ops.gateway.replies import Refusal
 from nemotron_ops.gateway.routes import Api, Kind, Route, Scope
+from nemotron_ops.gateway.watch import Watch
 
 SWEEP_S = 1.0
 DRAIN_POLL_S = 0.02
 CUT_S = 1.0  # for the last words of what was cut to go out
+CLOSE_S = 5.0  # for the last lines to be written, where a disk hangs
 LARGE_BYTES = 1 << 20
+SMALL_BODY_BYTES = 65536  # of requests that have no use for one
+TURNED_AWAY = 64  # connections beyond the bound that still get to hear why
 ID_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
 UNKNOWN = Route(method="", path="", kind=Kind.LOCAL, scope=Scope.PUBLIC, api=Api.OTHER, upstream="", about="")
 
@@ -42,9 +45,8 @@ class Gateway:
     def __init__(self, options: Options, *, ring: KeyRing | None, tls: ssl.SSLContext | None = None) -> None:
         self.options = options
         self.loop = asyncio.get_running_loop()
-        self.ring = ring
-        self.tls = tls
-        self.limits = Limits(body_bytes=options.max_body_mib << 20)
+        self.watch = Watch(options, ring=ring, tls=tls)
+        self.limits = Limits(body_bytes=options.max_body_mib << 20, write_stall_s=options.write_stall_s)
         self.books = Books(options)
         self.pool = Pool(options, self.books.metrics)
         self.memory = Memory()
@@ -52,17 +54,21 @@ class Gateway:
         self.hosts = heads.LOOPBACK_HOSTS | frozenset(h.lower() for h in options.allowed_host)
         self.origins = frozenset(o.lower() for o in options.allowed_origin)
         self.clients: set[ClientConnection] = set()
-        self.running: set[asyncio.Task[None]] = set()
+        self.running: dict[asyncio.Task[None], Exchange] = {}
+        self._room = options.max_receiving_mib << 20  # for bodies that are on their way here
         self._large = False  # a large body was here since memory was given back
-        self._stamps = {path: keystore.stamp(path) for path in self._watched()}
 
     # clients
 
     def opened(self, connection: ClientConnection) -> None:
         """A client has connected."""
         self.clients.add(connection)
-        if len(self.clients) > self.options.max_connections:
-            connection.close_when_idle()
+        beyond = len(self.clients) - self.options.max_connections
+        if beyond > TURNED_AWAY and connection.transport is not None:
+            connection.transport.abort()
+        elif beyond > 0:
+            message = "too many clients are connected"
+            connection.turn_away(Refusal(status=503, code="too_many_connections", message=message, retry_after_s=1))
         elif self.pool.stopping:
             connection.retire()  # accepted just before the door was closed
 
@@ -70,10 +76,28 @@ class Gateway:
         """A client's connection is gone."""
         self.clients.discard(connection)
 
-    def refused(self, connection: ClientConnection, refusal: Refusal) -> None:
-        """A connection brought something that is no request."""
-        self.books.metrics.errors[("", refusal.code)] += 1
-        self.books.metrics.requests[("", "", str(refusal.status))] += 1
+    def refused(self, connection: ClientConnection, request: Request | None, refusal: Refusal) -> None:
+        """A connection brought something that is no whole request."""
+        if request is None:
+            request = Request(method="", path="", query="", headers={}, body=b"", keep_alive=False)
+        route = self._route(request.method, request.path) or UNKNOWN
+        exchange = Exchange(self, connection, request, route, request_id(request))
+        exchange.refuse(refusal)
+        self.books.finished(exchange, now=self.loop.time())
+
+    def welcome(self, request: Request) -> int:
+        """How large a body we take for a request whose head has come. Raises Refusal: who may not ask sends none."""
+        route = self._route(request.method, request.path)
+        if route is None:
+            raise self._no_route(request)
+        self._who(request, route)
+        return SMALL_BODY_BYTES if route.kind in (Kind.LOCAL, Kind.INSPECT) else self.limits.body_bytes
+
+    def receiving(self, more: int) -> bool:
+        """So many bytes more of bodies have come, or so many less are still on their way."""
+        self._room -= more
+        self._large |= abs(more) > LARGE_BYTES
+        return self._room >= 0
 
     def asked(self, connection: ClientConnection, request: Request) -> None:
         """A whole request has come."""
@@ -96,11 +120,14 @@ class Gateway:
             exchange.refuse(refusal)
         self.books.finished(exchange, now=self.loop.time())
 
-    def _authorise(self, exchange: Exchange, route: Route) -> None:
-        headers = exchange.request.headers
+    def _who(self, request: Request, route: Route) -> Key:
+        headers = request.headers
         heads.check_host(headers, self._hosts())
         heads.check_origin(headers, self.origins)
-        exchange.key = admit(self.ring, heads.client_key(headers), route.scope, now=time.time())
+        return admit(self.watch.ring, heads.client_key(headers), route.scope, now=time.time())
+
+    def _authorise(self, exchange: Exchange, route: Route) -> None:
+        exchange.key = self._who(exchange.request, route)
         if route.kind in (Kind.GENERATE, Kind.POOL, Kind.LIGHT, Kind.UPLOAD):
             self.books.quotas.enter(exchange.key, now=self.loop.time(), wall=time.time())
             exchange.entered = True
@@ -115,13 +142,15 @@ class Gateway:
 
     def _start(self, exchange: Exchange) -> None:
         task = self.loop.create_task(exchange.run())
-        self.running.add(task)
+        self.running[task] = exchange
         task.add_done_callback(lambda done: self._ran(done, exchange))
         exchange.client.on_gone = lambda: void(task.cancel())
 
     def _ran(self, task: asyncio.Task[None], exchange: Exchange) -> None:
         """A request is over; also one whose client left before its task had begun to run."""
-        self.running.discard(task)
+        self.running.pop(task, None)
+        if exchange.cut is not None and not exchange.status and exchange.client.transport is not None:
+            exchange.refuse(exchange.cut)  # its task had not begun to run
         self.books.finished(exchange, now=self.loop.time())
         self._large |= len(exchange.request.body) > LARGE_BYTES
         exchange.request.body = b""  # also where something still holds the exchange for a while
@@ -145,7 +174,7 @@ class Gateway:
 
     def _hosts(self) -> frozenset[str] | None:
         """Names under which we may be addressed; any (None) where clients have to show a key anyway."""
-        return None if self.ring is not None and not self.options.allowed_host else self.hosts
+        return None if self.watch.ring is not None and not self.options.allowed_host else self.hosts
 
     def cors(self, request: Request) -> list[tuple[bytes, bytes]]:
         """Headers that let an allowed web page read the answer."""
@@ -164,21 +193,22 @@ class Gateway:
     def log_bug(self, exc: BaseException) -> None:
         """Something that must not happen happened: say where, without any request's content."""
         frames = "".join(traceback.format_tb(exc.__traceback__))
-        sys.stderr.write(f"bug in the gateway: Traceback:\n{frames}{type(exc).__name__}\n")
-        sys.stderr.flush()
+        say(f"bug in the gateway: Traceback:\n{frames}{type(exc).__name__}")
 
     # life
 
     async def run(self, servers: list[asyncio.Server], stop: asyncio.Event) -> None:
         """Serve until `stop`, then drain."""
+        over = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self.pool.follower.run()), group.create_task(self._sweep())]
+            books = group.create_task(self.books.keep(over))
             await stop.wait()
             await self._drain(servers)
-            for task in tasks:
+            over.set()
+            await asyncio.wait((books,), timeout=CLOSE_S)
+            for task in (*tasks, books):
                 task.cancel()
-        self.books.flush_log()
-        self.books.save(self.loop.time())
         if self.books.tracing is not None:
             await asyncio.to_thread(self.books.tracing.close)
 
@@ -188,31 +218,19 @@ class Gateway:
             now = self.loop.time()
             for connection in list(self.clients):
                 connection.check_deadline(now)
-            self.books.tick(now)
             if self._large and not self.running:
                 self._large = False
                 give_memory_back()
-            for path in self._watched():
-                stamp = keystore.stamp(path)
-                if stamp is not None and stamp != self._stamps.get(path):
-                    self._stamps[path] = stamp
-                    self._reload(path)
+            if self.watch.look():
+                self._cut_revoked()
 
-    def _watched(self) -> tuple[str, ...]:
-        return tuple(p for p in (self.options.api_keys_file, self.options.tls_cert) if p)
-
-    def _reload(self, path: str) -> None:
-        """Take over a changed keys file or certificate; a bad one is reported and the old one kept."""
-        from pathlib import Path
-
-        try:
-            if path == self.options.api_keys_file:
-                self.ring = keystore.read_ring(Path(path))
-            elif self.tls is not None:
-                self.tls.load_cert_chain(self.options.tls_cert, self.options.tls_key or None)
-        except (NemotronOpsError, OSError) as exc:
-            sys.stderr.write(f"warning: {path} has changed but cannot be used, keeping the old one: {exc}\n")
-            sys.stderr.flush()
+    def _cut_revoked(self) -> None:
+        """End what is being done, or waits to be done, for keys that are no more."""
+        ring = self.watch.ring
+        for task, exchange in list(self.running.items()):
+            if ring is not None and exchange.key is not ANYONE and not ring.holds(exchange.key):
+                exchange.cut = Refusal(status=401, code="key_revoked", message="this API key has been revoked")
+                task.cancel()
 
     async def _drain(self, servers: list[asyncio.Server]) -> None:
         """Accept nothing new, answer what was accepted, then cut what is left.

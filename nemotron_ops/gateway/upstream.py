@@ -35,6 +35,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.used = 0
         self.received = 0
         self.idle_since = 0.0
+        self.paused = False
         self._parser: httptools.HttpResponseParser | None = None
         self._headers: dict[bytes, bytes] = {}
         self._parts: list[bytes] = []
@@ -55,6 +56,12 @@ class UpstreamConnection(asyncio.Protocol):
         else:
             self.transport.write(head)
             self.transport.write(body)
+
+    def pause(self, paused: bool) -> None:
+        """Read nothing more, or go on."""
+        if self.transport is not None and not self.transport.is_closing():
+            self.paused = paused
+            self.transport.pause_reading() if paused else self.transport.resume_reading()
 
     def close(self) -> None:
         """Close at once, telling nobody; llama-server then cancels what it does for us."""
@@ -162,6 +169,8 @@ class Upstream:
         return connection
 
     def keep(self, connection: UpstreamConnection) -> None:
+        if connection.paused:
+            connection.pause(False)  # whoever read too slowly is not the one who comes next
         connection.idle_since = asyncio.get_running_loop().time()
         self._idle.append(connection)
 

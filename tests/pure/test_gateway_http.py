@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from nemotron_ops.gateway.headers import Request
 from nemotron_ops.gateway.http import ClientConnection
-from nemotron_ops.gateway.reader import Limits
+from nemotron_ops.gateway.reader import Limits, RequestReader
 from nemotron_ops.gateway.replies import Refusal
 
 POST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
@@ -36,6 +36,7 @@ class Transport:
 
     def __init__(self) -> None:
         self.out = b""
+        self.stuck = 0  # bytes that the client does not take
         self.closed = self.eof = self.paused = False
 
     def get_extra_info(self, name: str) -> None:
@@ -58,6 +59,9 @@ class Transport:
     def write_eof(self) -> None:
         self.eof = True
 
+    def get_write_buffer_size(self) -> int:
+        return self.stuck
+
     def pause_reading(self) -> None:
         self.paused = True
 
@@ -66,20 +70,33 @@ class Transport:
 
 
 class Owner:
-    """Collects requests; answers at once if told to."""
+    """Collects requests; answers at once if told to. Wants no body where the path is /closed."""
 
-    def __init__(self, *, answer: bool = True, limits: Limits | None = None) -> None:
+    def __init__(self, *, answer: bool = True, limits: Limits | None = None, room: int = 1 << 30) -> None:
         self.limits = limits or Limits()
         self.requests: list[Request] = []
         self.refusals: list[Refusal] = []
+        self.heads: list[Request | None] = []  # of what was refused
         self.answer = answer
+        self.room = room
 
     def opened(self, connection: ClientConnection) -> None: ...
 
     def closed(self, connection: ClientConnection) -> None: ...
 
-    def refused(self, connection: ClientConnection, refusal: Refusal) -> None:
+    def welcome(self, request: Request) -> int:
+        if request.path == "/closed":
+            raise Refusal(status=401, code="invalid_api_key", message="no")
+        return 10 if request.path == "/small" else self.limits.body_bytes
+
+    def receiving(self, more: int) -> bool:
+        self.room -= more
+        return self.room >= 0
+
+    def refused(self, connection: ClientConnection, request: Request | None, refusal: Refusal) -> None:
         self.refusals.append(refusal)
+        self.heads.append(request)
+        connection.reply(refusal.status, b"{}")
 
     def asked(self, connection: ClientConnection, request: Request) -> None:
         self.requests.append(request)
@@ -127,12 +144,19 @@ def test_what_comes_while_one_is_answered_waits_and_is_bounded() -> None:
     stand = Stand(answer=False).feed(b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\n")
     stand.feed(b"GET /2 HTTP/1.1\r\nHost: a\r\n\r\n")
     assert len(stand.owner.requests) == 1
-    for _ in range(10):
-        stand.feed(b"G" * 65536)
-    assert stand.transport.paused
     stand.connection.reply(200, b"")
     assert [r.path for r in stand.owner.requests] == ["/1", "/2"]
-    assert not stand.transport.paused
+    stand.feed(b"GET /3 HTTP/1.1\r\nHost: a\r\n\r\n")
+    stand.feed(POST + b"Content-Length: 1000000\r\n\r\n")
+    for _ in range(10):
+        stand.feed(b"a" * 65536)
+    assert not stand.transport.paused, "who does not read does not see the client leave"
+    stand.connection.reply(200, b"")
+    stand.connection.reply(200, b"")
+    assert [r.path for r in stand.owner.requests] == ["/1", "/2", "/3"]
+    assert stand.statuses == [200, 200, 200, 400]
+    assert stand.owner.refusals[0].code == "sent_ahead"
+    assert stand.transport.eof
 
 
 REFUSED = {
@@ -162,6 +186,7 @@ REFUSED = {
     "long path": (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 414),
     "many headers": (POST + b"X-A: b\r\n" * 200 + b"\r\n", 431),
     "large header": (POST + b"X-A: " + b"b" * 40000 + b"\r\n\r\n", 431),
+    "chunks in HTTP/1.0": (b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", 400),
     "bad chunk size": (POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
     "chunk size with sign": (POST + b"Transfer-Encoding: chunked\r\n\r\n-1\r\n\r\n", 400),
     "tls to a plain port": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
@@ -211,15 +236,23 @@ def test_a_slow_client_gets_408_and_an_idle_one_is_closed() -> None:
     assert idle.statuses == [200]
 
 
-def test_a_slow_body_gets_408_only_when_it_stalls() -> None:
-    stand = Stand().feed(POST + b"Content-Length: 100\r\n\r\n")
+def test_a_body_that_stalls_gets_408() -> None:
+    stand = Stand().feed(POST + b"Content-Length: 100000\r\n\r\n", b"a" * 50000)
+    stand.connection.check_deadline(stand.loop.now + 29)
+    assert stand.statuses == []
+    stand.connection.check_deadline(stand.loop.now + 31)
+    assert stand.statuses == [408]
+
+
+@pytest.mark.parametrize(("part_bytes", "statuses"), [(1, [408]), (20 * 400, [408]), (20 * 600, [])])
+def test_a_body_may_be_slow_but_not_a_trickle(part_bytes: int, statuses: list[int]) -> None:
+    """A part every 20 seconds: at 400 bytes/s it is too slow in the end, at 600 it is not."""
+    stand = Stand().feed(POST + b"Content-Length: 1000000\r\n\r\n")
     for _ in range(20):
         stand.loop.now += 20
-        stand.feed(b"a")
+        stand.feed(b"a" * part_bytes)
         stand.connection.check_deadline(stand.loop.now + 1)
-    assert stand.statuses == []
-    stand.connection.check_deadline(stand.loop.now + 40)
-    assert stand.statuses == [408]
+    assert stand.statuses == statuses
 
 
 def test_expect_continue_is_answered_before_the_body() -> None:
@@ -229,10 +262,144 @@ def test_expect_continue_is_answered_before_the_body() -> None:
     assert stand.statuses == [100, 200]
 
 
-def test_an_upgrade_is_answered_as_http_and_closed() -> None:
-    stand = Stand().feed(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
-    assert stand.statuses == [200]
+OFFER = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQ\r\n"  # as Java's client
+OFFERED = {
+    "no body": (b"GET /1 HTTP/1.1\r\nHost: a\r\n" + OFFER + b"\r\n", b""),
+    "length": (POST + OFFER + b"Content-Length: 4\r\n\r\n{  }", b"{  }"),
+    "chunks": (POST + OFFER + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{ \r\n2\r\n }\r\n0\r\n\r\n", b"{  }"),
+}
+
+
+@pytest.mark.parametrize("name", OFFERED)
+@pytest.mark.parametrize("step", [1, 7, 40, 1 << 20])
+def test_an_offer_to_upgrade_is_answered_as_http_with_its_body(name: str, step: int) -> None:
+    data, body = OFFERED[name]
+    data = data + data + b"GET /2 HTTP/1.1\r\nHost: a\r\n\r\n"
+    stand = Stand().feed(*(data[i : i + step] for i in range(0, len(data), step)))
+    assert stand.statuses == [200, 200, 200]
+    assert [r.body for r in stand.owner.requests] == [body, body, b""]
+    assert stand.owner.requests[-1].path == "/2"
+    assert not stand.transport.closed
+
+
+def test_what_stands_behind_a_body_is_no_header() -> None:
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n"
+    stand = Stand().feed(head + b"Authorization: Bearer key\r\nHost: b\r\n\r\n")
+    (request,) = stand.owner.requests
+    assert request.body == b"abc"
+    assert request.headers[b"host"] == b"a"
+    assert b"authorization" not in request.headers
+    endless = Stand().feed(head)
+    for _ in range(50):
+        endless.feed(b"X: " + b"y" * 1000 + b"\r\n")
+    assert endless.statuses == [431]
+
+
+# bodies that are on their way
+
+
+def test_who_is_not_let_in_is_told_before_the_body() -> None:
+    head = b"POST /closed HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 90000000\r\n\r\n"
+    stand = Stand().feed(head)
+    assert stand.statuses == [401], "and nobody said: continue"
+    found = stand.owner.heads[0]
+    assert found is not None
+    assert found.path == "/closed"
+    assert stand.transport.eof
+    for _ in range(20):
+        stand.feed(b"a" * 100_000)
+    assert stand.statuses == [401]
+    assert stand.owner.room == 1 << 30
+    assert stand.connection._reader.body_bytes == 0
+
+
+def test_a_path_may_bound_its_body() -> None:
+    head = b"POST /small HTTP/1.1\r\nHost: a\r\n"
+    assert Stand().feed(head + b"Content-Length: 11\r\n\r\n").statuses == [413]
+    assert Stand().feed(head + b"Content-Length: 3\r\n\r\n", b"abc").statuses == [200]
+    assert Stand().feed(head + b"Transfer-Encoding: chunked\r\n\r\n", b"b\r\nabc", b"defghijk").statuses == [413]
+
+
+def test_a_request_is_not_judged_before_the_one_ahead_of_it_is_answered() -> None:
+    stand = Stand(answer=False)
+    stand.feed(POST + b"Content-Length: 2\r\n\r\n{", b"}POST /closed HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n")
+    assert stand.statuses == []
+    stand.connection.reply(200, b"")
+    assert stand.statuses == [200, 401]
+
+
+def test_all_bodies_on_their_way_share_a_bound_and_give_it_back() -> None:
+    stand = Stand(room=1000).feed(POST + b"Content-Length: 5000\r\n\r\n", b"a" * 900)
+    assert (stand.statuses, stand.owner.room) == ([], 100)
+    stand.feed(b"a" * 900)
+    assert stand.statuses == [503]
+    assert stand.owner.refusals[0].retry_after_s
+    assert stand.owner.room == 1000
+    whole = Stand(room=1000).feed(POST + b"Content-Length: 500\r\n\r\n", b"a" * 400, b"a" * 100)
+    assert (whole.statuses, whole.owner.room) == ([200], 1000)
+    left = Stand(room=1000).feed(POST + b"Content-Length: 500\r\n\r\n", b"a" * 400)
+    left.connection.connection_lost(None)
+    assert left.owner.room == 1000
+
+
+def test_a_body_in_tiny_chunks_is_kept_in_few_pieces() -> None:
+    reader = RequestReader(Limits())
+    reader.feed(POST + b"Transfer-Encoding: chunked\r\n\r\n")
+    for _ in range(200):
+        reader.feed(b"1\r\na\r\n" * 1000)
+    assert len(reader._body) < 10
+    reader.feed(b"0\r\n\r\n")
+    assert reader.requests[0].body == b"a" * 200_000
+    assert type(reader.requests[0].body) is bytes
+
+
+# clients that read slowly, or not
+
+
+def stuck(bytes_left: int) -> Stand:
+    stand = Stand(answer=False).feed(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    stand.connection.begin(200, b"text/event-stream", [])
+    stand.connection.send(b"x" * 1000)
+    stand.transport.stuck = bytes_left
+    stand.connection.check_deadline(stand.loop.now)
+    return stand
+
+
+def test_a_client_that_takes_nothing_of_its_answer_is_cut_off() -> None:
+    stand = stuck(500)
+    stand.connection.check_deadline(stand.loop.now + 59)
+    assert not stand.transport.closed
+    stand.connection.check_deadline(stand.loop.now + 61)
     assert stand.transport.closed
+
+
+def test_a_client_that_takes_a_little_now_and_then_is_not() -> None:
+    stand = stuck(500)
+    for n in range(10):
+        stand.loop.now += 50
+        stand.transport.stuck = 499 - n
+        stand.connection.check_deadline(stand.loop.now)
+    stand.transport.stuck = 0
+    stand.connection.check_deadline(stand.loop.now + 100)
+    assert not stand.transport.closed
+
+
+def test_an_attempt_that_begins_while_the_client_does_not_read_begins_paused() -> None:
+    stand = Stand(answer=False).feed(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    told: list[bool] = []
+    stand.connection.watch(told.append)
+    stand.connection.pause_writing()
+    again: list[bool] = []
+    stand.connection.watch(again.append)
+    stand.connection.resume_writing()
+    assert (told, again) == ([True], [True, False])
+
+
+def test_a_connection_too_many_hears_why() -> None:
+    stand = Stand()
+    stand.connection.turn_away(Refusal(status=503, code="too_many_connections", message="no"))
+    assert stand.statuses == [503]
+    assert stand.transport.eof
 
 
 def test_http_1_0_gets_its_answer_without_chunks_and_a_close() -> None:
@@ -284,6 +451,34 @@ def test_an_answer_without_parts_still_has_head_and_end() -> None:
 def test_head_gets_the_head_only() -> None:
     stand = Stand().feed(b"HEAD /health HTTP/1.1\r\nHost: a\r\n\r\n")
     assert stand.transport.out.endswith(b"Content-Length: 2\r\n\r\n")
+
+
+BODIES = st.one_of(
+    st.binary(max_size=60), st.sampled_from([b'{"model":"\xff\xfe","messages":[]}', b'{"a":"\xc3', b"\xf8"])
+)
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> tuple[bytes, bytes]:
+    """A request that is well-formed as HTTP, whatever its body says, and that body."""
+    body = draw(BODIES)
+    offer = draw(st.sampled_from([b"", OFFER, b"Expect: 100-continue\r\n"]))
+    if draw(st.booleans()):
+        return POST + offer + b"Content-Length: %d\r\n\r\n" % len(body) + body, body
+    cut = draw(st.integers(0, len(body)))
+    parts = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (body[:cut], body[cut:]) if part)
+    trailers = draw(st.sampled_from([b"", b"X-A: b\r\n", b"Authorization: Bearer x\r\nHost: b\r\n"]))
+    return POST + offer + b"Transfer-Encoding: chunked\r\n\r\n" + parts + b"0\r\n" + trailers + b"\r\n", body
+
+
+@settings(deadline=None)
+@given(st.lists(requests(), min_size=1, max_size=4), st.integers(1, 400))
+def test_requests_with_offers_trailers_and_broken_text_arrive_whole(sent: list[tuple[bytes, bytes]], step: int) -> None:
+    data = b"".join(raw for raw, _ in sent)
+    stand = Stand().feed(*(data[i : i + step] for i in range(0, len(data), step)))
+    assert [r.body for r in stand.owner.requests] == [body for _, body in sent]
+    assert all(r.headers[b"host"] == b"localhost" and b"authorization" not in r.headers for r in stand.owner.requests)
+    assert not stand.owner.refusals
 
 
 @settings(deadline=None)

@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 
 from nemotron_ops.errors import GatewayError, UsageError
-from nemotron_ops.gateway import keystore, quota
+from nemotron_ops.gateway import keystore
 from nemotron_ops.gateway.keys import ANYONE, Key, KeyRing, admit, hash_key, may_use, parse
 from nemotron_ops.gateway.quota import Quotas
 from nemotron_ops.gateway.replies import Refusal
 from nemotron_ops.gateway.routes import Scope
+from nemotron_ops.gateway.usage import Usage, from_json
 
 NOW = 1_800_000_000.0
+SHA = b"0" * 64
 
 
 @pytest.fixture
@@ -131,13 +133,42 @@ def test_a_plain_list_of_keys_works_like_llama_servers(path: Path) -> None:
         b"{",
         b'{"keys": 1}',
         b'{"keys": [{}]}',
-        b'{"keys": [{"id": "a", "sha256": "b", "colour": 1}]}',
-        b'{"keys": [{"id": "a", "sha256": "b", "scopes": ["root"]}]}',
+        b'{"keys": [], "version": 2}',
+        b'{"keys": [], "colour": 1}',
+        b'{"keys": [{"id": "a", "sha256": "b"}]}',
+        b'{"keys": [{"id": "a", "sha256": "' + SHA + b'"}, {"id": "a", "sha256": "' + SHA + b'"}]}',
     ],
 )
 def test_a_damaged_keys_file_is_an_error_and_never_an_open_door(content: bytes) -> None:
     with pytest.raises(UsageError, match="keys file"):
         parse(content)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        *('"colour": 1', '"scopes": ["root"]', '"scopes": "admin"', '"models": "30b"', '"models": [30]'),
+        *('"expires_at": "2027-01-01"', '"concurrent": true', '"concurrent": -1', '"tokens_per_day": 1.5'),
+        *('"weight": 0', '"weight": "2"', '"name": null', '"revoked_at": false'),
+    ],
+)
+def test_a_field_of_the_wrong_type_is_an_error_that_names_it(field: str) -> None:
+    content = b'{"keys": [{"id": "a", "sha256": "%b", %b}]}' % (SHA, field.encode())
+    with pytest.raises(UsageError, match=r"keys\[0\]: .*" + field.split('"')[1]):
+        parse(content)
+
+
+def test_a_key_is_held_until_it_is_revoked_or_gone(path: Path) -> None:
+    key, _ = make(path)
+    assert keystore.read_ring(path).holds(key)
+    make(path, name="other")
+    assert keystore.read_ring(path).holds(key)
+    keystore.revoke(path, "bob", now=NOW)
+    assert not keystore.read_ring(path).holds(key)
+    assert not parse(b"").holds(key)
+    plain = parse(b"alpha\nbeta\n").plain[0]
+    assert parse(b"beta\nalpha\n").holds(plain)
+    assert not parse(b"beta\n").holds(plain)
 
 
 def test_a_missing_keys_file_is_an_error(path: Path) -> None:
@@ -211,14 +242,62 @@ def test_use_is_kept_across_restarts(tmp_path: Path) -> None:
     quotas, key = Quotas(), Key(id="a", sha256="", tokens_per_day=100)
     use(quotas, key, tokens=100)
     path = str(tmp_path / "state" / "usage.json")
-    keystore.write_usage(path, quotas)
-    again = keystore.read_usage(path)
+    keystore.add_usage(path, quotas.unsaved(), known={})
+    again = Quotas.go_on(keystore.read_usage(path))
     assert again.usage == quotas.usage
+    assert again.unsaved() == {}
     refused(again, key)
+
+
+def save(path: str, quotas: Quotas) -> None:
+    part = quotas.unsaved()
+    quotas.saved(part, keystore.add_usage(path, part, known=quotas.known))
+
+
+def test_two_gateways_that_count_at_once_lose_nothing(tmp_path: Path) -> None:
+    path, key = str(tmp_path / "usage.json"), Key(id="a", sha256="", tokens_per_day=1000)
+    old = Quotas()
+    use(old, key, tokens=100)
+    save(path, old)
+    new = Quotas.go_on(keystore.read_usage(path))
+    use(new, key, tokens=10)
+    use(old, key, tokens=1)
+    save(path, new)
+    part = old.unsaved()
+    use(old, key, tokens=1000)  # while it is being written
+    old.saved(part, keystore.add_usage(path, part, known=old.known))
+    save(path, old)
+    save(path, new)
+    assert keystore.read_usage(path)["a"].prompt_tokens == 1111
+    assert old.usage["a"] == keystore.read_usage(path)["a"]
+    assert old.usage["a"].requests == 4
+    refused(new, key)  # it has taken over what the old one counted
+
+
+def test_a_day_that_began_at_one_gateway_only_is_the_days_use(tmp_path: Path) -> None:
+    path, key = str(tmp_path / "usage.json"), Key(id="a", sha256="")
+    old, new = Quotas(), Quotas()
+    use(old, key, tokens=100)
+    use(new, key, at=86400.0, tokens=7)
+    save(path, new)
+    save(path, old)
+    found = keystore.read_usage(path)["a"]
+    assert (found.prompt_tokens, found.day_tokens, found.day_requests) == (107, 7, 1)
+
+
+def test_a_usage_file_that_was_damaged_is_written_anew_from_what_is_known(tmp_path: Path) -> None:
+    path, key = tmp_path / "usage.json", Key(id="a", sha256="")
+    quotas = Quotas()
+    use(quotas, key, tokens=100)
+    save(str(path), quotas)
+    path.write_bytes(b"\xff{")
+    use(quotas, key, tokens=1)
+    save(str(path), quotas)
+    assert keystore.read_usage(str(path))["a"].prompt_tokens == 101
 
 
 @pytest.mark.parametrize(
     "value", [None, [], {"usage": 3}, {"usage": {"a": 1}}, {"usage": {"a": {"requests": "x", "b": 1}}}]
 )
 def test_a_damaged_usage_file_counts_as_unused(value: object) -> None:
-    assert quota.from_json(value).usage.get("a", quota.Usage()).requests == 0
+    assert from_json(value).get("a", Usage()).requests == 0
