@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,16 +23,29 @@ socket_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option
 )  # fmt: skip
 
 
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What decides the configuration, as the command line has it."""
+
+    group: str
+    bind: str = "127.0.0.1:8000"
+    certificate: str = ""
+    addresses: tuple[str, ...] = ()
+    ssh_config: Path | None = None
+    stats: str = "127.0.0.1:8404"
+    path: Path = Path("/run/haproxy/admin.sock")
+
+
 def shape_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What decides the configuration."""
+    """The options of a Shape."""
     options: list[Callable[..., Any]] = [
         click.argument("group"),
-        click.option("--bind", default="127.0.0.1:8000", show_default=True, help="Where clients connect."),
+        click.option("--bind", default=Shape.bind, show_default=True, help="Where clients connect."),
         click.option("--certificate", default="", help="PEM file with certificate and key: TLS."),
         click.option("--address", "addresses", multiple=True, metavar="TARGET=HOST:PORT",
                      help="Where a target's gateway is reached, if not where ssh reaches it. Repeatable."),
         ssh_option,
-        click.option("--stats", default="127.0.0.1:8404", show_default=True, help="Where statistics are; empty: none."),
+        click.option("--stats", default=Shape.stats, show_default=True, help="Where statistics are; empty: none."),
     ]  # fmt: skip
     for option in reversed(options):
         command = option(command)
@@ -52,15 +65,12 @@ def balancer() -> None:
 @shape_options
 @socket_option
 @json_option
-def render(
-    group: str, bind: str, certificate: str, addresses: tuple[str, ...], ssh_config: Path | None, stats: str,
-    path: Path, as_json: bool,
-) -> None:  # fmt: skip
-    """Print the configuration for GROUP."""
+def render(as_json: bool, **options: Any) -> None:
+    """Print the configuration for GROUP, for an HAProxy that any user starts."""
     from nemotron_ops.deploy.balancer import render as rendered
 
     with App() as app:
-        text = rendered(shape(app, group, bind, certificate, addresses, ssh_config, stats, path))
+        text = rendered(shape(app, Shape(**options)))
         app.ui.json({"config": text}) if as_json else app.ui.data(text.rstrip())
 
 
@@ -70,16 +80,17 @@ def render(
 @click.option("--force", is_flag=True, help="Replace a configuration that is not ours (it is kept as .before).")
 @dry_run_option
 @json_option
-def install(
-    group: str, bind: str, certificate: str, addresses: tuple[str, ...], ssh_config: Path | None, stats: str,
-    path: Path, force: bool, dry_run: bool, as_json: bool,
-) -> None:  # fmt: skip
-    """Put the configuration for GROUP into place on this machine and reload HAProxy (takes root)."""
+def install(force: bool, dry_run: bool, as_json: bool, **options: Any) -> None:
+    """Put the configuration for GROUP into place on this machine and reload HAProxy (takes root).
+
+    HAProxy's service starts as root; with this configuration it goes on as the user haproxy, in a folder of its own.
+    """
     from nemotron_ops.deploy import haproxy
     from nemotron_ops.deploy.balancer import render as rendered
 
     with App() as app:
-        text = rendered(shape(app, group, bind, certificate, addresses, ssh_config, stats, path))
+        wanted = replace(shape(app, Shape(**options)), user=haproxy.USER, chroot=haproxy.CHROOT)
+        text = rendered(wanted)
         if not dry_run:
             haproxy.install(text, force=force)
         if as_json:
@@ -87,7 +98,7 @@ def install(
         elif dry_run:
             app.ui.data(f"# {haproxy.CONFIG}\n{text.rstrip()}")
         else:
-            app.ui.say(f"{haproxy.CONFIG} written, HAProxy reloaded; clients connect to {bind}")
+            app.ui.say(f"{haproxy.CONFIG} written, HAProxy reloaded; clients connect to {wanted.bind}")
 
 
 @balancer.command()
@@ -134,24 +145,36 @@ def ready(host: str, path: Path, as_json: bool) -> None:
             app.ui.json({"host": host, "state": "ready"})
 
 
-def shape(
-    app: App, group: str, bind: str, certificate: str, addresses: tuple[str, ...], ssh_config: Path | None, stats: str,
-    path: Path,
-) -> Balancer:  # fmt: skip
-    """The balancer for a group of targets.toml."""
+def shape(app: App, wish: Shape) -> Balancer:
+    """The balancer for a group of targets.toml. Raises UsageError for a group or a target that is not in it."""
     from nemotron_ops.deploy.balancer import Balancer, Server, server_name
     from nemotron_ops.deploy.ssh import address_of
 
     groups = read_groups(app)
-    if group not in groups:
+    if wish.group not in groups:
         known = ", ".join(groups) or "none"
-        raise UsageError(f"cannot find group {group!r} in targets.toml (known: {known})")
-    named = dict(a.split("=", 1) for a in addresses if "=" in a)
-    of, config = groups[group], config_of(app, ssh_config)
+        raise UsageError(f"cannot find group {wish.group!r} in targets.toml (known: {known})")
+    of, config = groups[wish.group], config_of(app, wish.ssh_config)
+    named = named_addresses(wish.addresses, of.targets)
     servers = tuple(
         Server(name=server_name(t), address=named.get(t) or address(address_of(t, config=config), of.port))
         for t in of.targets
     )
     return Balancer(
-        servers=servers, slots=of.slots, bind=bind, certificate=certificate, stats=stats, socket=str(path.absolute())
+        servers=servers, slots=of.slots, bind=wish.bind, certificate=wish.certificate, stats=wish.stats,
+        socket=str(wish.path.absolute()),
     )  # fmt: skip
+
+
+def named_addresses(words: tuple[str, ...], targets: tuple[str, ...]) -> dict[str, str]:
+    """`TARGET=HOST:PORT` words as a dict. Raises UsageError for one that is not so, or names no target."""
+    found = {}
+    for word in words:
+        target, sep, place = word.partition("=")
+        host, colon, port = place.rpartition(":")
+        if not (sep and host and colon and port.isdigit()):
+            raise UsageError(f"cannot use --address {word}: expected TARGET=HOST:PORT", hint="gpu1=10.0.0.1:8001")
+        if target not in targets:
+            raise UsageError(f"cannot use --address {word}: the group has no {target} (it has {', '.join(targets)})")
+        found[target] = place
+    return found

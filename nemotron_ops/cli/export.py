@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from nemotron_ops.cli.app import App, json_option
@@ -14,11 +16,15 @@ def export() -> None:
 
 @export.command()
 @click.argument("recipes", nargs=-1, required=True)
-@click.option("--image", required=True, help="Image with nemotron-ops and a build of llama.cpp in it.")
+@click.option("--image", required=True, help="Image with nemotron-ops in it, and a compiler or a build.")
 @click.option("--name", default="nemotron-ops", show_default=True, help="Name of everything.")
 @click.option("--namespace", default="default", show_default=True, help="Namespace.")
 @click.option("--replicas", type=click.IntRange(1), default=2, show_default=True, help="Pods.")
 @click.option("--profile", default="", help="Profile whose values become the server's defaults.")
+@click.option(
+    "--build-archive", default="", metavar="PATH",
+    help="Where the image has what `builds export` wrote. [default: llama.cpp is built when a pod first starts]",
+)  # fmt: skip
 @click.option("--gpus", type=click.IntRange(0), default=1, show_default=True, help="GPUs per pod.")
 @click.option("--gpu-resource", default="nvidia.com/gpu", show_default=True, help="What the cluster calls a GPU.")
 @click.option("--memory", default="48Gi", show_default=True, help="Memory per pod.")
@@ -26,22 +32,16 @@ def export() -> None:
 @click.option("--storage", default="200Gi", show_default=True, help="Volume per pod, for models.")
 @click.option("--storage-class", default="", help="Storage class of that volume.")
 @json_option
-def kubernetes(
-    recipes: tuple[str, ...], image: str, name: str, namespace: str, replicas: int, profile: str, gpus: int,
-    gpu_resource: str, memory: str, cpus: str, storage: str, storage_class: str, as_json: bool,
-) -> None:  # fmt: skip
+def kubernetes(as_json: bool, **options: Any) -> None:
     """A StatefulSet with its Services and disruption budget, as YAML on stdout.
 
-    Each replica keeps its models on a volume of its own. Needs the secret NAME-api-keys with the key `api-keys`
-    (made by `keys create --file`), and for gated models NAME-hub-token with `hub-token`.
+    Each replica keeps its build and its models on a volume of its own. Needs the secret NAME-api-keys with the key
+    `api-keys` (made by `keys create --file`), and for gated models NAME-hub-token with `hub-token`.
     """
     from nemotron_ops.deploy.kubernetes import Workload, manifests, to_yaml
 
     with App() as app:
-        workload = Workload(
-            recipes=recipes, image=image, name=name, namespace=namespace, replicas=replicas, profile=profile, gpus=gpus,
-            gpu_resource=gpu_resource, memory=memory, cpus=cpus, storage=storage, storage_class=storage_class,
-            keys_secret=f"{name}-api-keys", token_secret=f"{name}-hub-token",
-        )  # fmt: skip
+        name = options["name"]
+        workload = Workload(**options, keys_secret=f"{name}-api-keys", token_secret=f"{name}-hub-token")
         documents = manifests(workload)
         app.ui.json(documents) if as_json else app.ui.data("---\n".join(to_yaml(d) for d in documents).rstrip())

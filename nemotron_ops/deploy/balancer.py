@@ -7,8 +7,10 @@ What it does for a model server, and where:
     warm prompts   one conversation goes to one host: consistent hashing over a session header, the request's
                    prompt_cache_key, or the first messages. A host that has more than its share (`hash-balance-factor`)
                    is passed over, because a cold prompt elsewhere beats a warm one in a queue
-    a dead host    its connections are closed at once; a request that no byte came back for is sent to another one
+    a dead host    a request that no byte came back for is sent to another one. Open answers of a host that vanished
+                   end after seconds, as broken ones; a failed check alone ends none (the gateway may continue them)
     deploys        one host at a time is drained through the runtime API (see `rollout`)
+    names          looked up again while it runs; a host whose name nobody knows is down, and stops nobody else
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ MARK = "# made by nemotron-ops balancer; edits are overwritten"
 BACKEND = "models"
 LIGHT = "light"
 SOCKET = "/run/haproxy/admin.sock"
+LOOK_UP = " resolvers names init-addr last,libc,none"
+HOLD_NAME = "20d"  # HAProxy's times end at 24 days
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +32,12 @@ class Server:
 
     name: str
     address: str  # host:port
+
+    @property
+    def named(self) -> bool:
+        """Whether its host is a name that must be looked up."""
+        host = self.address.rpartition(":")[0]
+        return not (host.startswith("[") or host.replace(".", "").isdigit())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +50,8 @@ class Balancer:
     certificate: str = ""  # PEM file with key, for TLS
     stats: str = "127.0.0.1:8404"
     socket: str = SOCKET
+    user: str = ""  # who HAProxy becomes where root starts it; its group has the same name
+    chroot: str = ""
     queue_s: int = 600
     answer_s: int = 3600  # longest silence of a host: a long prompt may take this long to read
     # a host may have this share of the mean load before it is passed over. Small, because HAProxy queues at the host
@@ -50,7 +62,14 @@ class Balancer:
 
 def render(balancer: Balancer) -> str:
     """The whole haproxy.cfg (HAProxy 2.6 or newer)."""
-    parts = [_globals(balancer), _stats(balancer), _frontend(balancer), _models(balancer), _light(balancer)]
+    parts = [
+        _globals(balancer),
+        _resolvers(balancer),
+        _stats(balancer),
+        _frontend(balancer),
+        _models(balancer),
+        _light(balancer),
+    ]
     return "\n".join(part for part in parts if part)
 
 
@@ -96,9 +115,12 @@ def server_name(target: str) -> str:
 
 
 def _globals(balancer: Balancer) -> str:
+    drop = f"    user {balancer.user}\n    group {balancer.user}\n" if balancer.user else ""
+    drop += f"    chroot {balancer.chroot}\n" if balancer.chroot else ""
     return f"""\
 {MARK}
 global
+{drop}\
     log stdout format raw local0
     stats socket {balancer.socket} mode 600 level admin
     # requests up to this size are read whole: they can be hashed, and sent again to another host
@@ -127,6 +149,23 @@ defaults
     srvtcpka-idle 3s
     srvtcpka-intvl 1s
     srvtcpka-cnt 3
+"""
+
+
+def _resolvers(balancer: Balancer) -> str:
+    """For hosts with names: those are asked of the C library at the start, then of the name servers."""
+    if not any(s.named for s in balancer.servers):
+        return ""
+    return f"""\
+resolvers names
+    parse-resolv-conf
+    accepted_payload_size 8192
+    # what the C library found stays where name servers cannot tell: it may be from /etc/hosts
+    hold nx {HOLD_NAME}
+    hold other {HOLD_NAME}
+    hold refused {HOLD_NAME}
+    hold timeout {HOLD_NAME}
+    hold obsolete {HOLD_NAME}
 """
 
 
@@ -196,7 +235,10 @@ _RETRIES = """\
 
 
 def _lines(balancer: Balancer, track: str) -> str:
-    return "".join(f"    server {s.name} {s.address}{track + s.name if track else ''}\n" for s in balancer.servers)
+    return "".join(
+        f"    server {s.name} {s.address}{LOOK_UP if s.named else ''}{track + s.name if track else ''}\n"
+        for s in balancer.servers
+    )
 
 
 def _state(row: Mapping[str, str]) -> ServerState:

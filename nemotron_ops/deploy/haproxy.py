@@ -13,6 +13,8 @@ from nemotron_ops.proc import run
 from nemotron_ops.progress import Report, Step
 
 CONFIG = Path("/etc/haproxy/haproxy.cfg")
+USER = "haproxy"  # this user, its group and its folder come with the packages of Debian, Ubuntu, Fedora and RHEL
+CHROOT = "/var/lib/haproxy"
 DRAIN_S = 120.0
 POLL_S = 0.2
 

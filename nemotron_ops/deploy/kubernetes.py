@@ -2,6 +2,12 @@
 
 The probes are those of the gateway: ready is `GET /health` with 200, which is only so while a model can answer;
 alive is that the port accepts connections, because a gateway that waits for its model is no reason to kill the pod.
+
+    init build      llama.cpp into the volume: built there, or taken from an archive in the image; nothing to do later
+    init fetch-N    the model of each recipe into the volume, proven
+    server          `serve --no-build --offline`: it takes what is there, and starts without a network
+
+The volume is mounted over the image's /data, so nothing that the server needs may lie there in the image.
 """
 
 from __future__ import annotations
@@ -12,7 +18,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """What is to run. `image` has nemotron-ops and a build of llama.cpp in it."""
+    """What is to run. `image` has nemotron-ops in it, and a compiler or the archive of a build."""
 
     recipes: tuple[str, ...]
     image: str
@@ -20,6 +26,7 @@ class Workload:
     namespace: str = "default"
     replicas: int = 2
     profile: str = ""
+    build_archive: str = ""  # path in the image of what `builds export` wrote; without it, the init container builds
     gpus: int = 1
     gpu_resource: str = "nvidia.com/gpu"
     memory: str = "48Gi"
@@ -30,7 +37,7 @@ class Workload:
     token_secret: str = "nemotron-ops-hub-token"
     port: int = 8001
     load_s: int = 1800  # longest time that loading may take
-    stop_s: int = 120
+    stop_s: int = 120  # preStop, draining (30 s) and each engine's SIGTERM, SIGTERM, SIGKILL fit in here
 
 
 def manifests(w: Workload) -> list[dict[str, Any]]:
@@ -75,7 +82,7 @@ def _pod(w: Workload) -> dict[str, Any]:
             "fsGroup": 10001,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "initContainers": [_fetch(w, recipe, i) for i, recipe in enumerate(w.recipes)],
+        "initContainers": [_build(w), *(_fetch(w, recipe, i) for i, recipe in enumerate(w.recipes))],
         "containers": [_server(w)],
         "volumes": [
             {"name": "keys", "secret": {"secretName": w.keys_secret, "defaultMode": 0o440}},
@@ -86,11 +93,11 @@ def _pod(w: Workload) -> dict[str, Any]:
 
 
 def _server(w: Workload) -> dict[str, Any]:
-    args = ["serve", *w.recipes, "--host", "0.0.0.0", "--port", str(w.port), "--offline"]
+    args = ["serve", *w.recipes, "--host", "0.0.0.0", "--port", str(w.port)]
+    args += ["--no-build", "--offline"]
     args += ["--api-key-file", "/etc/nemotron-ops/keys/api-keys"]
     args += ["--profile", w.profile] if w.profile else []
     health = {"path": "/health", "port": "http"}
-    limits: dict[str, Any] = {"memory": w.memory, **({w.gpu_resource: w.gpus} if w.gpus else {})}
     return {
         **_container(w, "server"),
         "args": args,
@@ -100,11 +107,29 @@ def _server(w: Workload) -> dict[str, Any]:
         "startupProbe": {"httpGet": health, "periodSeconds": 5, "failureThreshold": -(-w.load_s // 5)},
         # engines are watched and restarted inside the pod: only a door that is shut is a reason to begin again
         "livenessProbe": {"tcpSocket": {"port": "http"}, "periodSeconds": 10, "failureThreshold": 6},
-        "resources": {"requests": {"cpu": w.cpus, "memory": w.memory}, "limits": limits},
+        "resources": _resources(w),
         # out of the Service first, then draining: requests that are still being routed here are not refused
         "lifecycle": {"preStop": {"exec": {"command": ["sleep", "5"]}}},
         "volumeMounts": [*_mounts(), {"name": "keys", "mountPath": "/etc/nemotron-ops/keys", "readOnly": True}],
     }
+
+
+def _build(w: Workload) -> dict[str, Any]:
+    """With the pod's GPUs: a build is for them, and proves itself on them. What is built or imported stays so."""
+    args = ["builds", "import", w.build_archive] if w.build_archive else ["build", *_backend(w)]
+    return {**_container(w, "build"), "args": args, "resources": _resources(w), "volumeMounts": _mounts()}
+
+
+def _backend(w: Workload) -> list[str]:
+    if not w.gpus:
+        return ["--cpu"]
+    vendors = {"nvidia.com": ["--cuda"], "amd.com": ["--hip"]}
+    return vendors.get(w.gpu_resource.partition("/")[0], [])
+
+
+def _resources(w: Workload) -> dict[str, Any]:
+    limits: dict[str, Any] = {"memory": w.memory, **({w.gpu_resource: w.gpus} if w.gpus else {})}
+    return {"requests": {"cpu": w.cpus, "memory": w.memory}, "limits": limits}
 
 
 def _fetch(w: Workload, recipe: str, i: int) -> dict[str, Any]:
@@ -131,7 +156,9 @@ def _container(w: Workload, name: str) -> dict[str, Any]:
 
 
 def _env() -> list[dict[str, Any]]:
-    return [{"name": "NEMOTRON_OPS_HOME", "value": "/data"}, {"name": "NEMOTRON_OPS_RUNTIME", "value": "/tmp/run"}]
+    """The user has no home in the image, and the image's file system cannot be written to."""
+    places = {"NEMOTRON_OPS_HOME": "/data", "NEMOTRON_OPS_RUNTIME": "/tmp/run", "HOME": "/data"}
+    return [{"name": name, "value": value} for name, value in places.items()]
 
 
 def _mounts() -> list[dict[str, Any]]:

@@ -8,7 +8,11 @@ A key that was away comes back at the present, not with credit for its absence.
 Where an instance's slots share one context, a request also needs its tokens free there (`reservation`). One that is
 next and does not fit claims the instance: others may pass it as long as they leave it the tokens and the slot that it
 will have once those that run now are done, so nothing that passes makes it wait longer. A request larger than the
-whole context runs alone, and gets the engine's own answer.
+whole context runs alone, and gets the engine's own answer. The same holds for slots: a request with several answers
+(choices, prompts) takes one for each, and all that there are if it has more answers than that.
+
+What a request costs its key is the time that it holds its slots: what such requests take on average when it goes, and
+what it really took when it is over. So long answers are no cheaper than many short ones.
 
 The caller brings the time and the instances, and acts on what `grants` returns.
 """
@@ -28,6 +32,9 @@ MAX_RETRY_S = 120.0
 SMOOTHING = 0.2
 ALONE = 1 << 40  # tokens of a request that is to run without any other
 LOOK_BEHIND = 32  # requests that are asked whether they fit where the first one does not
+FIRST_COST_S = 1.0  # of a request, while nothing is known
+LEAST_COST_S = 0.001
+MOST_COST_S = 60.0  # so that after a very long answer a key waits no longer than this for the others to catch up
 
 
 class Growing(Protocol):
@@ -43,7 +50,7 @@ class Ticket:
     model: str
     key: str
     weight: float = 1.0
-    cost: float = 1.0
+    answers: int = 1  # choices times prompts: each takes a slot
     bytes: int = 0
     since: float = 0.0
     prefixes: tuple[int, ...] = ()
@@ -54,6 +61,9 @@ class Ticket:
     prompt_bytes: int = 0  # what `prompt_tokens` was estimated from
     answer: Growing | None = None
     instance: str = ""  # set when granted
+    slots: int = 0  # taken there
+    charged: float = 0.0  # to its key, for its weight,
+    round: int = 0  # in this one
     granted: Callable[[], None] | None = None
 
 
@@ -79,13 +89,15 @@ class _Lines:
     claimed: str = ""
     widest: int = 0  # the largest shared context; no request is counted as more than this
     passing: set[Ticket] = field(default_factory=set)  # given that instance since
+    round: int = 0  # begins anew whenever nobody waits
+    wide: int = 0  # of those that wait, how many need several slots
 
 
 Choose = Callable[[Ticket, list[Place]], Place]
 
 
 class Admission:
-    """The lines of all models, and how many requests each instance works on."""
+    """The lines of all models, and how many slots of each instance are taken."""
 
     def __init__(self) -> None:
         self.inflight: dict[str, int] = {}
@@ -95,29 +107,31 @@ class Admission:
     def offer(self, ticket: Ticket, *, now: float, length: int, max_bytes: int, slots: int) -> int:
         """Put a request into its line; returns its position, from 1. Raises Refusal if the line is full."""
         lines = self._models.setdefault(ticket.model, _Lines())
-        if lines.length >= length or lines.bytes + ticket.bytes > max_bytes:
-            retry = self.wait_s(ticket.model, slots)
-            raise Refusal(
-                status=503, code="queue_full", retry_after_s=retry,
-                message=f"{lines.length} requests are waiting for {ticket.model!r} already",
-                detail={"queue_position": lines.length + 1, "estimated_wait_s": round(retry, 1)},
-            )  # fmt: skip
+        if lines.length >= max(1, length) or lines.bytes + ticket.bytes > max_bytes:
+            raise self.full(ticket.model, slots)
         ticket.since = ticket.since or now
         if ticket.key not in lines.lines:
             lines.served[ticket.key] = max(lines.served.get(ticket.key, 0.0), lines.clock)
             lines.lines[ticket.key] = deque()
         lines.lines[ticket.key].append(ticket)
-        lines.length += 1
-        lines.bytes += ticket.bytes
+        _count(lines, ticket, 1)
         return lines.length
+
+    def full(self, model: str, slots: int) -> Refusal:
+        """What a request is told that finds no place in the line. With a line of length 0 none may wait at all."""
+        waiting, retry = self.length(model), self.wait_s(model, slots)
+        return Refusal(
+            status=503, code="queue_full", retry_after_s=retry,
+            message=f"{waiting} requests are waiting for {model!r} already",
+            detail={"queue_position": waiting + 1, "estimated_wait_s": round(retry, 1)},
+        )  # fmt: skip
 
     def retry(self, ticket: Ticket) -> None:
         """Put a request whose instance was lost before all others: it has waited its turn already."""
         lines = self._models.setdefault(ticket.model, _Lines())
         ticket.instance = ""
         lines.priority.append(ticket)
-        lines.length += 1
-        lines.bytes += ticket.bytes
+        _count(lines, ticket, 1)
 
     def leave(self, ticket: Ticket) -> None:
         """Take a request out of its line: its client is gone or has waited long enough."""
@@ -126,14 +140,12 @@ class Admission:
             return
         if ticket is lines.first:
             self._unclaim(lines)
-            lines.length -= 1
-            lines.bytes -= ticket.bytes
+            _count(lines, ticket, -1)
             return
         for key, line in [(None, lines.priority), (ticket.key, lines.lines.get(ticket.key, deque()))]:
             if ticket in line:
                 line.remove(ticket)
-                lines.length -= 1
-                lines.bytes -= ticket.bytes
+                _count(lines, ticket, -1)
                 if key is not None and not line:
                     del lines.lines[key]
                 return
@@ -146,7 +158,7 @@ class Admission:
         granted: list[Ticket] = []
         found = list(places)
         lines.widest = max((p.tokens for p in found), default=0)
-        shared = lines.widest > 0 or lines.first is not None
+        shared = lines.widest > 0 or lines.wide > 0 or lines.first is not None
         while lines.length:
             free = [p for p in found if self.inflight.get(p.name, 0) < p.slots]
             if not free:
@@ -157,25 +169,31 @@ class Admission:
             if shared:
                 free = [p for p in free if self._fits(lines, ticket, p)]
             elsewhere = [p for p in free if p.name != ticket.avoid]
-            ticket.instance = choose(ticket, elsewhere or free).name
-            self.inflight[ticket.instance] = self.inflight.get(ticket.instance, 0) + 1
+            place = choose(ticket, elsewhere or free)
+            ticket.instance, ticket.slots = place.name, min(ticket.answers, place.slots)
+            self.inflight[place.name] = self.inflight.get(place.name, 0) + ticket.slots
             if shared:
                 self._hold(lines, ticket)
             granted.append(ticket)
         self._forget_idle(lines)
         return granted
 
-    def release(self, ticket: Ticket, *, service_s: float | None = None) -> None:
-        """A granted request is over. `service_s`, if it ran to its end, trains the estimates."""
-        left = self.inflight.get(ticket.instance, 0) - 1
+    def release(self, ticket: Ticket, *, service_s: float | None = None, took_s: float | None = None) -> None:
+        """A granted request is over. `service_s`, if it ran to its end, trains the estimates; `took_s` is its time."""
+        left = self.inflight.get(ticket.instance, 0) - ticket.slots
         if left > 0:
             self.inflight[ticket.instance] = left
         else:
             self.inflight.pop(ticket.instance, None)
         lines = self._models.get(ticket.model)
-        if ticket.tokens and lines is not None:
+        if lines is None:
+            return
+        if ticket.tokens or lines.passing:
             self._let_go(lines, ticket)
-        if lines is not None and service_s is not None:
+        if took_s is not None and ticket.key in lines.served and ticket.round == lines.round:
+            lines.served[ticket.key] += _cost(ticket, took_s, ticket.slots) - ticket.charged
+            ticket.charged = 0.0
+        if service_s is not None:
             old = lines.service_s or service_s
             lines.service_s = old + SMOOTHING * (service_s - old)
 
@@ -208,17 +226,16 @@ class Admission:
         return min(MAX_RETRY_S, max(MIN_RETRY_S, wait))
 
     def _pop(self, lines: _Lines) -> Ticket:
-        lines.length -= 1
         if lines.priority:
             ticket = lines.priority.popleft()
         else:
             key = min(lines.lines, key=lambda k: lines.served[k])
             ticket = lines.lines[key].popleft()
-            lines.clock = lines.served[key]
-            lines.served[key] += ticket.cost / max(ticket.weight, 0.001)
+            lines.clock = max(lines.clock, lines.served[key])
+            _charge(lines, ticket)
             if not lines.lines[key]:
                 del lines.lines[key]
-        lines.bytes -= ticket.bytes
+        _count(lines, ticket, -1)
         return ticket
 
     def _next_fitting(self, lines: _Lines, found: list[Place], free: list[Place]) -> Ticket | None:
@@ -228,49 +245,51 @@ class Admission:
             if any(self._fits(lines, first, p) for p in free):
                 return first
             lines.first = first
-            lines.length += 1  # it still waits
-            lines.bytes += first.bytes
+            _count(lines, first, 1)  # it still waits
         first = lines.first
         if lines.claimed not in [p.name for p in found]:
             need = min(first.tokens, lines.widest)
             large = [p for p in found if p.tokens >= need]
-            lines.claimed = min(large, key=lambda p: (self.held_tokens(p.name) - p.tokens, p.name)).name
+            lines.claimed = min(large, key=lambda p: (self.held_tokens(p.name) - p.tokens, self._taken(p), p.name)).name
             lines.passing.clear()
         if any(self._fits(lines, first, p) for p in free):
             self._unclaim(lines)
-            lines.length -= 1
-            lines.bytes -= first.bytes
+            _count(lines, first, -1)
             return first
         for key, line, ticket in _behind(lines):
             if any(self._fits(lines, ticket, p) for p in free):
                 line.remove(ticket)
                 if key is not None:
-                    lines.served[key] += ticket.cost / max(ticket.weight, 0.001)
+                    _charge(lines, ticket)
                     if not line:
                         del lines.lines[key]
-                lines.length -= 1
-                lines.bytes -= ticket.bytes
+                _count(lines, ticket, -1)
                 return ticket
         return None
 
     def _fits(self, lines: _Lines, ticket: Ticket, place: Place) -> bool:
-        """Whether `place` has the tokens for `ticket`, and then still what the first in line was promised there."""
-        if not (place.tokens and ticket.tokens):
-            return True
-        need = min(ticket.tokens, lines.widest)
-        if self.held_tokens(place.name) + need > place.tokens:
+        """Whether `place` has what `ticket` needs, and then still what the first in line was promised there."""
+        slots = min(ticket.answers, place.slots)
+        if self._taken(place) + slots > place.slots:
+            return False
+        need = min(ticket.tokens, lines.widest) if place.tokens else 0
+        if need and self.held_tokens(place.name) + need > place.tokens:
             return False
         first = lines.first
         if first is None or first is ticket or lines.claimed != place.name:
             return True
+        slots += sum(passed.slots for passed in lines.passing) + min(first.answers, place.slots)
         promised = min(first.tokens, lines.widest) + sum(map(_hold_of, lines.passing))
-        return promised + need <= place.tokens and len(lines.passing) + 1 < place.slots
+        return slots <= place.slots and (not need or promised + need <= place.tokens)
+
+    def _taken(self, place: Place) -> int:
+        return self.inflight.get(place.name, 0)
 
     def _hold(self, lines: _Lines, ticket: Ticket) -> None:
         if ticket.tokens:
             self._holders.setdefault(ticket.instance, set()).add(ticket)
-            if lines.first is not None and ticket.instance == lines.claimed:
-                lines.passing.add(ticket)
+        if lines.first is not None and ticket.instance == lines.claimed:
+            lines.passing.add(ticket)
 
     def _let_go(self, lines: _Lines, ticket: Ticket) -> None:
         lines.passing.discard(ticket)
@@ -289,8 +308,28 @@ class Admission:
         if lines.length == 0:
             lines.served.clear()
             lines.clock = 0.0
+            lines.round += 1
         elif len(lines.served) > 64 + 2 * len(lines.lines):
             lines.served = {k: v for k, v in lines.served.items() if k in lines.lines or v > lines.clock}
+
+
+def _count(lines: _Lines, ticket: Ticket, way: int) -> None:
+    """A request has come into the line (1) or left it (-1)."""
+    lines.length += way
+    lines.bytes += way * ticket.bytes
+    lines.wide += way * (ticket.answers > 1)
+
+
+def _charge(lines: _Lines, ticket: Ticket) -> None:
+    """A key pays for a request that goes: for now, what such requests take."""
+    ticket.charged = _cost(ticket, lines.service_s or FIRST_COST_S, ticket.answers)
+    ticket.round = lines.round
+    lines.served[ticket.key] += ticket.charged
+
+
+def _cost(ticket: Ticket, took_s: float, slots: int) -> float:
+    """What a request that holds `slots` for `took_s` costs its key."""
+    return min(MOST_COST_S, max(LEAST_COST_S, took_s * slots)) / max(ticket.weight, 0.001)
 
 
 def _behind(lines: _Lines) -> list[tuple[str | None, deque[Ticket], Ticket]]:

@@ -91,13 +91,15 @@ async def attempt(
     """Ask `upstream` once. A kept connection that turns out to be dead is replaced by a new one."""
     loop = asyncio.get_running_loop()
     connection = upstream.idle(loop.time())
+    asked = False  # if only over a kept connection that died: of this, for all we know
     while True:
         fresh = connection is None
         if connection is None:
             try:
                 connection = await upstream.connect(loop)
             except OSError as exc:
-                return Lost(reason=f"cannot connect to the engine: {exc.strerror or exc}", connected=False)
+                return Lost(reason=f"cannot connect to the engine: {exc.strerror or exc}", connected=asked)
+        asked = True
         sink = Attempt(loop, relay)
         connection.send(head, body, sink)
         on_connected(connection, sink)

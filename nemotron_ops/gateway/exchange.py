@@ -11,10 +11,10 @@ that looks regular. A client that leaves cancels the task that runs this, and wi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -32,9 +32,10 @@ from nemotron_ops.gateway.pages import show_page
 from nemotron_ops.gateway.prepare import Prepared, prepare
 from nemotron_ops.gateway.recovery import AllSaid, Recovery
 from nemotron_ops.gateway.relay import Relay
-from nemotron_ops.gateway.replies import Refusal, error_body, error_event, upstream_error
+from nemotron_ops.gateway.replies import Refusal, engine_error, error_body, error_event, upstream_error
 from nemotron_ops.gateway.rewrite import Continuation
-from nemotron_ops.gateway.routes import Api, Kind, Route
+from nemotron_ops.gateway.routes import Kind, Route
+from nemotron_ops.gateway.silence import PATIENCE_HEADER, commented, first_token_in_time
 from nemotron_ops.gateway.steer import steer
 from nemotron_ops.gateway.upload import form_field
 from nemotron_ops.gateway.upstream import Upstream
@@ -79,11 +80,17 @@ class Exchange:
         self._fold: Fold | None = None
         self.patient_until = 0.0
         self._granted_at = 0.0
+        self._events_before = 0  # this attempt
 
     @property
     def resumed(self) -> bool:
         """Whether a part of the answer came from a second attempt."""
         return self.recovery.resumed
+
+    @property
+    def streams(self) -> bool:
+        """Whether the client gets events as they come."""
+        return self.relay is not None and self.relay.outlet is self.client
 
     async def run(self) -> None:
         """Answer the request, whatever happens. Cancelled when the client leaves."""
@@ -111,6 +118,7 @@ class Exchange:
         finally:
             self.gateway.steerable.discard(self)
             self._release(finished=False)
+            self._estimate_usage()
 
     def refuse(self, refusal: Refusal) -> None:
         """End with an error, in the way that is still open."""
@@ -205,6 +213,7 @@ class Exchange:
     def _new_ticket(self, prepared: Prepared) -> Ticket:
         ticket = Ticket(model=self.model, key=self.key.id, weight=self.key.weight, bytes=len(prepared.body))
         ticket.light = self.route.kind is Kind.LIGHT
+        ticket.answers = prepared.answers
         if self.route.kind is Kind.GENERATE and self.pool.replicated(self.model):
             session = self.request.headers.get(b"x-session-id", b"").decode("latin-1")
             ticket.prefixes = prefixes(self.route.api, self.model, prepared.fields, session)
@@ -216,14 +225,14 @@ class Exchange:
         model = prepared.named.model
         before = self.loop.time()
         deadline = self.patient_until or self.started + min(model.queue_wait_s, client_patience_s(self.request))
-        await self.pool.admit(self.ticket, model, again=self.tries > 0, deadline=deadline, waiting=self._waiting)
+        await self.pool.admit(self.ticket, model, again=self.tries > 0, deadline=deadline, waiting=self.comment)
         self._granted_at = self.loop.time()
         self.queued_s += self._granted_at - before
         self.instance = self.ticket.instance
 
-    def _waiting(self) -> None:
+    def comment(self) -> None:
         """A comment for a client whose stream waits, so that nothing between us takes it for dead."""
-        if self.relay is None or self.relay.outlet is not self.client:
+        if not self.streams:
             return
         if not self.client.began:
             self._begin()
@@ -240,7 +249,13 @@ class Exchange:
         )  # fmt: skip
         connected = Connected()
         self.client.watch(connected.pause)
-        return await attempt(upstream, head, prepared.body, self.relay, on_connected=connected)
+        self._events_before = self.relay.events if self.relay is not None else 0
+        asked: Coroutine[Any, Any, Outcome] = attempt(upstream, head, prepared.body, self.relay, on_connected=connected)
+        if self.streams:
+            asked = commented(self, asked)
+        if PATIENCE_HEADER in self.request.headers:
+            asked = first_token_in_time(self, asked)
+        return await asked
 
     async def _give_call(self, upstream: Upstream, half: HalfCall, prepared: Prepared) -> Prepared:
         """Let a tool call in progress go on where it was, if the model's template says how it is written."""
@@ -262,17 +277,23 @@ class Exchange:
             self.pool.overflowed(self.ticket)
         elif differs or (isinstance(outcome, Whole) and not _not_ready(outcome)):
             self.recovery.differed()
+        elif isinstance(outcome, Streamed):  # it is alive
+            self.pool.lost(self.instance, self.model)
+            self.ticket.avoid = self.instance
         else:
             self.pool.failed(self.instance, self.model)
             self.ticket.avoid = self.instance
+            if isinstance(outcome, Lost) and outcome.connected and not self._has_moved() and not self._is_cut():
+                self.recovery.died()
         self._release(finished=False)
         again = self.recovery.may_try(self.tries)
         if self.relay is None or not self.relay.began:
             if again:
                 return self._anew(prepared)
-            raise Refusal(
-                status=502, code="engine_lost", message=f"no instance could answer: {reason}", retry_after_s=1
-            )
+            message = f"no instance could answer: {reason}"
+            if self.recovery.deadly:
+                message = f"instances were lost on this request, it is not given to another: {reason}"
+            raise Refusal(status=502, code="engine_lost", message=message, retry_after_s=1)
         plan = self.recovery.rest(self.relay, prepared.fields, self.tries)
         if plan is None and again and prepared.fold is not None:
             return self._anew(prepared)  # the client has seen nothing of a folded answer
@@ -280,6 +301,15 @@ class Exchange:
             raise Refusal(status=502, code="engine_lost", message=f"the answer was cut off: {reason}")
         self.gateway.books.metrics.resumed[(self.model,)] += not differs
         return self._go_on(plan, prepared)
+
+    def _has_moved(self) -> bool:
+        """Whether this attempt has brought anything."""
+        return self.relay is not None and self.relay.events > self._events_before
+
+    def _is_cut(self) -> bool:
+        """Whether the supervisor wanted the instance's connections closed."""
+        view = self.pool.directory.by_name.get(self.instance)
+        return view is None or view.cut
 
     def _overflowed(self, outcome: Lost | Whole | Streamed) -> bool:
         """Whether others filled the context that slots share. Who was alone in it has filled it himself."""
@@ -307,11 +337,20 @@ class Exchange:
     def _release(self, *, finished: bool) -> None:
         ticket = self.ticket
         if ticket is not None and ticket.instance:
-            service = self.loop.time() - self._granted_at if finished else None
             if finished and self.tries == 1 and self.relay is not None and self.relay.usage is not None:
                 self.pool.learn(ticket, self.relay.usage.prompt_tokens)
-            self.pool.release(ticket, service_s=service)
+            self.pool.release(ticket, took_s=self.loop.time() - self._granted_at, answered=finished)
             ticket.instance = ""
+
+    def _estimate_usage(self) -> None:
+        """What an answer cost that does not say it, because it was cut off or its client has left."""
+        relay = self.relay
+        if self.ticket is None or self.ticket.light or not self.tries or self.usage is not None:
+            return
+        events = relay.events if relay is not None else 0
+        if (relay is None or relay.usage is None) and (events or self.cause == "client_gone"):
+            prompt_tokens = self.pool.estimate(self.model, self.request.body)
+            self.usage = sse.Usage(prompt_tokens=prompt_tokens, completion_tokens=events)
 
     # answers
 
@@ -323,6 +362,8 @@ class Exchange:
         )
         if self.ticket is not None:
             self.ticket.answer = relay
+        if prepared.answers > 1:
+            relay.tally = sse.Tally()
         self._fold = prepared.fold
         if bytes(prepared.fields.get("reasoning_control", b"")) == b"true":
             self.gateway.steerable.add(self)
@@ -347,9 +388,12 @@ class Exchange:
         relay = self.relay
         assert relay is not None
         if relay.failed:
-            self.cause = "engine_error"
-        else:
-            self.cause = ""  # words came when they were asked for
+            status = relay.error.get("code")
+            raise Refusal(
+                status=status if status in replies.REASONS else 500, code="engine_error",
+                message=str(relay.error.get("message", "the engine gave no answer")),
+            )  # fmt: skip
+        self.cause = ""  # words came when they were asked for
         self._release(finished=relay.complete)
         if prepared.fold is None:
             self.client.end()
@@ -359,11 +403,7 @@ class Exchange:
     def _reply_folded(self, fold: Fold) -> None:
         result = fold.result()
         if result is None:
-            error = (fold.error or {}).get("error", {})
-            status = error.get("code") if error.get("code") in replies.REASONS else 500
-            raise Refusal(
-                status=status, code="engine_error", message=str(error.get("message", "the engine gave no answer"))
-            )
+            raise Refusal(status=500, code="engine_error", message="the engine gave no answer")
         self.status = 200
         extra = self.headers()
         if self.cause == "lost_in_thought":
@@ -383,8 +423,8 @@ class Exchange:
             name = msgspec.json.encode(asked)[1:-1]
             body = body.replace(b'"model":"' + own + b'"', b'"model":"' + name + b'"')
         if self.client.began:  # comments went out while it waited: only an event can follow
-            name = b"event: error\n" if self.route.api is Api.MESSAGES else b""
-            self.client.send(name + b"data: " + body + b"\n\n")
+            error = error_event(self.route.api, engine_error(outcome.status, outcome.body))
+            self.client.send(error if outcome.status >= 400 else b"data: " + body + b"\n\n")
             self.client.abort()
             return
         self.client.reply(outcome.status, body, content_type=outcome.content_type or JSON_TYPE, extra=self.headers())

@@ -85,6 +85,8 @@ COUNTS: dict[str, int] = {
     "samplers": 32, "logit_bias": 1024, "stop": 64, "stop_sequences": 64, "dry_sequence_breakers": 64,
     "n": 64, "n_probs": 256, "logprobs": 256, "top_logprobs": 256,
 }  # fmt: skip
+PROMPTS = 128  # of one request, times its choices
+INPUTS = 2048  # texts to embed or rank, as OpenAI's
 LISTS_BYTES = 65536  # of one of these as JSON
 BOUNDED = LAST_TOKENS | COUNTS.keys()
 

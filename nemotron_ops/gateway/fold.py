@@ -21,8 +21,6 @@ UNFOLDABLE = frozenset({"logprobs", "top_logprobs", "n_probs", "response_fields"
 class Fold(Protocol):
     """Collects events; `result` is the whole answer, or None if the events don't make one."""
 
-    error: dict[str, Any] | None
-
     def send(self, data: bytes, *, last: bool = False) -> None: ...
     def result(self) -> dict[str, Any] | None: ...
 
@@ -58,16 +56,9 @@ def _is_text(raw: msgspec.Raw | None) -> bool:
 class _Base:
     """What every fold does with its events."""
 
-    def __init__(self) -> None:
-        self.error: dict[str, Any] | None = None
-
     def send(self, data: bytes, *, last: bool = False) -> None:
         for value in sse.events(data):
-            if not isinstance(value, dict):
-                continue
-            if "error" in value and "choices" not in value and isinstance(value["error"], dict):
-                self.error = value
-            else:
+            if isinstance(value, dict):
                 self.take(value)
 
     def take(self, value: dict[str, Any]) -> None:
@@ -78,7 +69,6 @@ class ChatFold(_Base):
     """`chat.completion` from `chat.completion.chunk`."""
 
     def __init__(self) -> None:
-        super().__init__()
         self._content: list[str] = []
         self._reasoning: list[str] = []
         self._calls: list[dict[str, Any]] = []
@@ -137,7 +127,6 @@ class CompletionFold(_Base):
     """`text_completion` from its parts, which look alike."""
 
     def __init__(self) -> None:
-        super().__init__()
         self._text: list[str] = []
         self._last: dict[str, Any] | None = None
 
@@ -158,7 +147,6 @@ class NativeFold(_Base):
     """llama-server's own completion: the last event has all but the text."""
 
     def __init__(self, *, tokens: bool) -> None:
-        super().__init__()
         self._text: list[str] = []
         self._tokens: list[int] = []
         self._want_tokens = tokens
@@ -183,7 +171,6 @@ class MessagesFold(_Base):
     """Anthropic's `message` from its events."""
 
     def __init__(self) -> None:
-        super().__init__()
         self._message: dict[str, Any] | None = None
         self._blocks: dict[int, dict[str, Any]] = {}
         self._json: dict[int, list[str]] = {}
@@ -242,7 +229,6 @@ class ResponsesFold(_Base):
     """OpenAI's `response`: its last event has nearly all of it."""
 
     def __init__(self) -> None:
-        super().__init__()
         self._response: dict[str, Any] | None = None
 
     def take(self, value: dict[str, Any]) -> None:

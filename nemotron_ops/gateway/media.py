@@ -91,7 +91,7 @@ def walk(text: bytes, depth: int) -> None:
     for part in _parts(text) if text[:1] == b"[" else (_part(text),):
         if not isinstance(part, Part):
             continue
-        if (kind := bytes(part.type)) in QUOTED or (b"\\" in kind and msgspec.json.decode(kind) in KINDS):
+        if (kind := bytes(part.type)) in QUOTED or (b"\\" in kind and str(msgspec.json.decode(kind)) in KINDS):
             for name in LINKS:
                 if (link := getattr(part, name)) is not NOTHING:
                     check_link(name, bytes(link))

@@ -116,22 +116,29 @@ class Pool:
         if kind is Kind.UPLOAD:  # a sound file's bytes say nothing
             ticket.tokens = share
             return
-        model = prepared.named.model
+        model, count = prepared.named.model, prepared.answers
+        at_once = count if count == 1 else min(count, max(i.slots for i in self.directory.instances[ticket.model]))
         ticket.prompt_bytes, media = prompt_bytes(prepared.body)
         measure = self._measures.setdefault(ticket.model, Measure())
         ticket.prompt_tokens = measure.estimate(ticket.prompt_bytes) + media * MEDIA_TOKENS
         filled_in = prepared.named.profile.get("max_tokens") or model.defaults.get("max_tokens")
-        ticket.tokens = ticket.prompt_tokens
+        each = ticket.prompt_tokens * choices(prepared.fields) // count  # each choice has a copy of the prompt
+        ticket.tokens = at_once * each
         if kind is Kind.GENERATE:
             ticket.tokens = needed(
-                prompt_tokens=ticket.prompt_tokens, limit=own_limit(api, prepared.fields, filled_in),
-                filled_in=filled_in, count=choices(prepared.fields), share_tokens=share,
+                prompt_tokens=each, limit=own_limit(api, prepared.fields, filled_in),
+                filled_in=filled_in, count=at_once, share_tokens=share,
             )  # fmt: skip
 
     def learn(self, ticket: Ticket, prompt_tokens: int) -> None:
         """An answer says how many tokens its prompt had."""
-        if ticket.prompt_bytes:
+        if ticket.prompt_bytes and ticket.answers == 1:
             self._measures[ticket.model].learn(ticket.prompt_bytes, prompt_tokens)
+
+    def estimate(self, model: str, body: bytes) -> int:
+        """About how many tokens the prompts in `body` have."""
+        size_bytes, media = prompt_bytes(body)
+        return (self._measures.get(model) or Measure()).estimate(size_bytes) + media * MEDIA_TOKENS
 
     def overflowed(self, ticket: Ticket) -> None:
         """The context at `ticket`'s instance was full, and llama-server forgot all of it: next time it runs alone."""
@@ -139,13 +146,17 @@ class Pool:
         self.affinity.forget(ticket.instance)
         self.metrics.retries[(ticket.model, ticket.instance)] += 1
 
+    def lost(self, instance: str, model: str) -> None:
+        """An instance has not answered a request, which says nothing about others."""
+        self.metrics.retries[(model, instance)] += 1
+
     def failed(self, instance: str, model: str) -> None:
         """Give an instance nothing for a moment: it has just failed a request."""
         _, failures = self._suspects.get(instance, (0.0, 0))
         pause = min(MAX_SUSPECT_S, SUSPECT_S * 2**failures)
         self._suspects[instance] = (self.loop.time() + pause, failures + 1)
         self.affinity.forget(instance)
-        self.metrics.retries[(model, instance)] += 1
+        self.lost(instance, model)
         self.loop.call_later(pause + 0.001, self.pump, model)
 
     async def admit(
@@ -170,6 +181,9 @@ class Pool:
         self.pump(model.name)
         if ticket.instance:
             return
+        if not model.queue_length and not again:
+            line.leave(ticket)
+            raise line.full(model.name, self._slot_count(model.name))
         waiters = self._waiters.setdefault(model.name, set())
         waiters.add(future)
         try:
@@ -210,10 +224,10 @@ class Pool:
             detail={"queue_position": line.position(ticket), "estimated_wait_s": round(retry, 1)},
         )  # fmt: skip
 
-    def release(self, ticket: Ticket, *, service_s: float | None) -> None:
-        """A request has left its instance; `service_s` if it was answered."""
-        self._line(ticket).release(ticket, service_s=service_s)
-        if self._suspects and service_s is not None:
+    def release(self, ticket: Ticket, *, took_s: float, answered: bool) -> None:
+        """A request has left its instance after `took_s`."""
+        self._line(ticket).release(ticket, service_s=took_s if answered else None, took_s=took_s)
+        if self._suspects and answered:
             self._suspects.pop(ticket.instance, None)
         self.pump(ticket.model)
 

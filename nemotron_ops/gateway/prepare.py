@@ -17,6 +17,7 @@ from nemotron_ops.gateway.directory import Named
 from nemotron_ops.gateway.fold import Fold, fold_for
 from nemotron_ops.gateway.media import check_media
 from nemotron_ops.gateway.replies import Refusal
+from nemotron_ops.gateway.reservation import answers
 from nemotron_ops.gateway.routes import Api, Kind, Route
 from nemotron_ops.gateway.sse import NOT_JSON
 
@@ -38,6 +39,7 @@ class Prepared:
     stream: bool
     fields: Fields
     fold: Fold | None = None  # a stream is asked for, and folded into one answer
+    answers: int = 1  # that are asked for at once
 
 
 def read_fields(body: bytes) -> Fields:
@@ -77,7 +79,8 @@ def prepare(route: Route, body: bytes, resolve: Callable[[str], Named]) -> Prepa
         ask_for_stream(route.api, fields)
     changed = fields.keys() != before.keys() or any(fields[k] is not before[k] for k in fields)
     sent = msgspec.json.encode(fields) if changed else body
-    return Prepared(named=named, body=sent, stream=stream, fields=fields, fold=fold)
+    count = answers(route.kind, route.api, fields)
+    return Prepared(named=named, body=sent, stream=stream, fields=fields, fold=fold, answers=count)
 
 
 def is_small(api: Api, fields: Mapping[str, msgspec.Raw], body: bytes) -> bool:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from nemotron_ops.gateway.relay import Relay
 
 Fields = Mapping[str, msgspec.Raw]
+DEADLY = 2  # engines in a row
 
 
 class AllSaid(Exception):
@@ -41,6 +42,7 @@ class Recovery:
         self.retries = retries
         self.resumed = False
         self.thoughts_over = False  # the client has ended them
+        self._deaths = 0  # of engines that had got the request, and had not said anything
         self._differed = 0  # continuations that an engine refused, or that came out differently
         self._replays = False
         self._asked_for_words = False
@@ -69,7 +71,16 @@ class Recovery:
 
     def may_try(self, tries: int) -> bool:
         """Whether there may be another attempt after `tries`."""
-        return self._differed < TIMES_AGAIN and tries - self._differed <= self.retries
+        return not self.deadly and (self._differed < TIMES_AGAIN and tries - self._differed <= self.retries)
+
+    @property
+    def deadly(self) -> bool:
+        """Whether it looks as if the request itself kills engines: no other is to be lost to it."""
+        return self._deaths >= DEADLY
+
+    def died(self) -> None:
+        """An engine was lost with the request, before it said anything."""
+        self._deaths += 1
 
     def refused(self, status: int) -> bool:
         """Whether an engine refused what it was to go on from (a grammar may, say), and all is to be said again."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator
 from itertools import chain
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -61,7 +61,10 @@ class Relay:
         self.clock = clock
         self.began = False
         self.complete = False
-        self.failed = False  # llama-server itself ended it with an error event
+        self.failed = False  # llama-server itself ended it with an error event,
+        self.error: dict[str, Any] = {}  # which said this, and is not passed on as it is
+        self.tally: sse.Tally | None = None  # where there are several answers
+        self.on_first: Callable[[], None] | None = None  # token
         self.events = 0
         self.first_at = 0.0
         self.last_at = 0.0
@@ -110,8 +113,13 @@ class Relay:
                 return  # comments, before anything is said
             if sse.is_context_full(blob):
                 raise ContextFullError
+            if sse.is_error(blob) and not sse.split_error(blob)[0]:
+                self.failed, self.error = True, sse.split_error(blob)[1]
+                return
             self.began = True
             self.first_at = self.last_at = self.clock()
+            if self.on_first is not None:
+                self.on_first()
             self.begin()
         blob = self._renamed(blob)
         if self._rewrite is not None:
@@ -120,8 +128,12 @@ class Relay:
         plain = count == 1 and blob.startswith(sse.PLAIN)
         if count:  # the latest event decides: each of several prompts has an end of its own
             self.complete = not plain and sse.is_complete(self.api, blob)
-        if not plain and not self.complete and sse.is_context_full(blob):
-            raise ContextFullError
+        if not plain and not self.complete and sse.is_error(blob):
+            if sse.CONTEXT_FULL in blob:
+                raise ContextFullError
+            self.failed = True
+            blob, self.error = sse.split_error(blob)
+            count = blob.count(b"data: ")
         if blob:
             self.outlet.send(blob, last=not plain and sse.is_last(self.api, blob))
         if not count:
@@ -136,9 +148,7 @@ class Relay:
         if plain:
             return
         if sse.has_usage(blob):
-            self.usage = sse.usage_in(blob, self.usage)
-        if not self.complete and sse.is_error(blob):
-            self.failed = True
+            self.usage = sse.usage_in(blob, self.usage) if self.tally is None else self.tally.take(blob)
 
     def spent(self) -> sse.Usage:
         """What the answer cost: as llama-server said, or for one that was cut off, a token per event."""

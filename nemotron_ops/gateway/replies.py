@@ -82,16 +82,21 @@ def error_event(api: Api, refusal: Refusal) -> bytes:
     return b"data: " + data + b"\n\n"
 
 
-def upstream_error(api: Api, status: int, body: bytes) -> bytes:
-    """An error body of llama-server, in the shape that clients of `api` read."""
-    if api is not Api.MESSAGES:
-        return body
+def engine_error(status: int, body: bytes) -> Refusal:
+    """An error that llama-server answered, as one of ours."""
     try:
         error = msgspec.json.decode(body)["error"]
         message = str(error["message"])
     except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
         message = body.decode(errors="replace")[:500] or f"the engine answered {status}"
-    return error_body(api, Refusal(status=status, code="engine_error", message=message))
+    return Refusal(status=status, code="engine_error" if status >= 500 else "engine_refused", message=message)
+
+
+def upstream_error(api: Api, status: int, body: bytes) -> bytes:
+    """An error body of llama-server, in the shape that clients of `api` read."""
+    if api is not Api.MESSAGES:
+        return body
+    return error_body(api, engine_error(status, body))
 
 
 def model_card(model: ModelView, snapshot: Snapshot) -> dict[str, Any]:

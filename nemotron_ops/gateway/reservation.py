@@ -12,14 +12,17 @@ request at a time could run. An answer that outgrows this is counted as it grows
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import msgspec
 
 from nemotron_ops.gateway import fields as field_rules
-from nemotron_ops.gateway.routes import Api
+from nemotron_ops.gateway.replies import Refusal
+from nemotron_ops.gateway.routes import Api, Kind
 
 PRIOR_TOKENS_PER_BYTE = 0.3  # on the safe side for text: English has about 0.22
 PRIOR_BYTES = 4096.0  # how much of it is believed
@@ -30,6 +33,8 @@ MEDIA_MARK = b";base64,"
 MEDIA_TOKENS = 1024  # per inline image or sound: its bytes say nothing about its tokens
 MEDIA_FROM_BYTES = 4096  # smaller bodies are not searched for media
 MAX_CHOICES = 64
+OF_TOKENS = re.compile(rb"\[\s*[-0-9]")
+DIGITS = tuple(b"%c" % digit for digit in b"-0123456789")
 MAX_DIGITS = 15  # of a number; Python refuses to read very long ones
 
 
@@ -91,10 +96,53 @@ def choices(fields: Mapping[str, msgspec.Raw]) -> int:
     return min(MAX_CHOICES, max(1, int(text[:MAX_DIGITS]))) if text.isdigit() else 1
 
 
-def needed(*, prompt_tokens: int, limit: int | None, filled_in: int | None, count: int, share_tokens: int) -> int:
-    """Tokens to keep free for a request. `limit` is the client's own, `filled_in` the recipe's, None for no limit.
+def prompts(raw: msgspec.Raw | None, most: int) -> int:
+    """How many prompts or texts a field has; more than `most` count as one more.
 
-    `share_tokens` is what each slot would have if the cache were divided.
+    A list with a number in it is one prompt, of tokens (tools/server/server-common.cpp, v0.5.0).
+    """
+    if raw is None or memoryview(raw)[0] != ord("["):
+        return 1
+    text = bytes(raw)
+    if OF_TOKENS.match(text):
+        return 1
+    if text.count(b",") > most:  # perhaps in texts: lists longer than that are not made
+        first = msgspec.structs.astuple(msgspec.json.decode(text, type=_beginning_of(most + 1)))
+        found: Sequence[msgspec.Raw] = [item for item in first if item is not msgspec.UNSET]
+    else:
+        found = msgspec.json.decode(text, type=list[msgspec.Raw])
+    return 1 if any(bytes(item)[:1] in DIGITS for item in found) else max(1, len(found))
+
+
+@cache
+def _beginning_of(count: int) -> type[msgspec.Struct]:
+    """The type of a list of which only the beginning is read."""
+    items = [(f"i{n}", msgspec.Raw | msgspec.UnsetType, msgspec.UNSET) for n in range(count)]
+    return msgspec.defstruct("Beginning", items, array_like=True)
+
+
+def answers(kind: Kind, api: Api, fields: Mapping[str, msgspec.Raw]) -> int:
+    """How many answers a request asks for at once. Raises Refusal for more than anybody may."""
+    count, most, name = 1, field_rules.PROMPTS, "prompt"
+    if kind is Kind.GENERATE:
+        if api in (Api.COMPLETION, Api.NATIVE):
+            count = prompts(fields.get(name), most)
+        if "n" in fields:
+            count *= choices(fields)
+    elif kind is Kind.POOL:
+        most = field_rules.INPUTS
+        name = next((name for name in ("input", "content", "documents", "texts") if name in fields), "input")
+        count = prompts(fields.get(name), most)
+    if count > most:
+        raise Refusal(status=400, code="invalid_field", message=f"{name}: at most {most} at once")
+    return count
+
+
+def needed(*, prompt_tokens: int, limit: int | None, filled_in: int | None, count: int, share_tokens: int) -> int:
+    """Tokens to keep free for a request of `count` prompts of so many tokens at once.
+
+    `limit` is the client's own, `filled_in` the recipe's, None for no limit. `share_tokens` is what each slot would
+    have if the cache were divided.
     """
     if limit is None:
         limit = max(share_tokens - prompt_tokens, share_tokens // 4)

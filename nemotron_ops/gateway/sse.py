@@ -6,7 +6,7 @@ marker such as `"stop":true` or a line `event: message_stop` cannot come from ge
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,6 +108,18 @@ def event(value: dict[str, Any]) -> bytes:
     return name + b"data: " + msgspec.json.encode(value) + b"\n\n"
 
 
+def split_error(blob: bytes) -> tuple[bytes, dict[str, Any]]:
+    """What comes before llama-server's error event in `blob`, and what that says (`code`, `message`, `type`)."""
+    begin = 0
+    for part in blob.split(b"\n\n"):
+        if is_error(part):
+            value = next(events(part), None)
+            inner = value.get("error", value) if isinstance(value, dict) else None
+            return blob[:begin], inner if isinstance(inner, dict) else {}
+        begin += len(part) + 2
+    return blob, {}
+
+
 def has_usage(blob: bytes) -> bool:
     """Whether it is worth looking for a usage in `blob`."""
     return b'"timings":{' in blob or b'"usage":{' in blob
@@ -126,6 +138,39 @@ def usage_in(blob: bytes, before: Usage | None = None) -> Usage | None:
             cached_tokens=found.cached_tokens or before.cached_tokens,
         )
     return before
+
+
+def together(usages: Iterable[Usage]) -> Usage:
+    """The usage of several answers."""
+    found = list(usages)
+    return Usage(
+        prompt_tokens=sum(u.prompt_tokens for u in found),
+        completion_tokens=sum(u.completion_tokens for u in found),
+        cached_tokens=sum(u.cached_tokens for u in found),
+    )
+
+
+class Tally:
+    """The usage of a stream of several answers: each says its own, those of a chat in events of their own."""
+
+    def __init__(self) -> None:
+        self._answers: dict[Any, Usage] = {}
+        self._apart: list[Usage] = []
+
+    def take(self, blob: bytes) -> Usage | None:
+        """The usage of all, after some more events."""
+        for value in events(blob):
+            found = usage_of(value)
+            if found is None:
+                continue
+            choices = value.get("choices")
+            if choices == []:
+                self._apart.append(found)
+            else:
+                self._answers[choices[0].get("index") if choices else value.get("index")] = found
+        if not (self._apart or self._answers):
+            return None
+        return together(self._apart or self._answers.values())
 
 
 def _speaking_of_usage(blob: bytes) -> bytes:
@@ -168,7 +213,10 @@ def usage_of_body(body: bytes) -> Usage | None:
     if not (b'"usage":{' in body or b'"timings":{' in body):
         return None
     try:
-        return usage_of(msgspec.json.decode(body))
+        value = msgspec.json.decode(body)
+        if isinstance(value, list):  # of several prompts, by llama-server's own completion
+            return together(filter(None, map(usage_of, value)))
+        return usage_of(value)
     except NOT_JSON:
         return None
 

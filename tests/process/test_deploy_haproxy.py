@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import pwd
 import shutil
 import socket
 import ssl
@@ -105,6 +107,7 @@ class Door:
     port: int
     runtime: Path
     upstreams: dict[str, Upstream]
+    pid: int
 
     def ask_quietly(self, text: str, **more: Any) -> str:
         """Like `ask`, once HAProxy has finished with every earlier request: load decides nothing then."""
@@ -145,13 +148,13 @@ def started(tmp_path: Path, eventually: Eventually) -> Iterator[Callable[..., Do
     children: list[subprocess.Popen[bytes]] = []
     upstreams = {name: Upstream(name=name) for name in ("a", "b", "c")}
 
-    def start(**shape: Any) -> Door:
+    def start(*more: Server, **shape: Any) -> Door:
         for upstream in upstreams.values():
             upstream.start()
-        servers = tuple(Server(name=u.name, address=u.address) for u in upstreams.values())
+        servers = (*(Server(name=u.name, address=u.address) for u in upstreams.values()), *more)
         port, runtime = free_port(), tmp_path / "admin.sock"
         shaped = Balancer(
-            servers=servers, bind=f"127.0.0.1:{port}", stats="", socket=str(runtime), **{"check_ms": 100, **shape}
+            servers=servers, bind=f"127.0.0.1:{port}", socket=str(runtime), **{"check_ms": 100, "stats": "", **shape}
         )
         config = tmp_path / "haproxy.cfg"
         config.write_text(render(shaped))
@@ -159,7 +162,7 @@ def started(tmp_path: Path, eventually: Eventually) -> Iterator[Callable[..., Do
         log = (tmp_path / "log").open("wb")
         children.append(subprocess.Popen(["haproxy", "-db", "-f", config], stdout=log, stderr=log))
         log.close()
-        door = Door(port=port, runtime=runtime, upstreams=upstreams)
+        door = Door(port=port, runtime=runtime, upstreams=upstreams, pid=children[-1].pid)
         eventually(runtime.exists)
         return door
 
@@ -301,6 +304,40 @@ def test_tls_is_ended_at_the_door(started: Callable[..., Door], tmp_path: Path) 
     c.request("GET", "/v1/models")
     assert c.getresponse().status == 200
     c.close()
+
+
+def test_a_host_whose_name_nobody_knows_stops_nobody_else(started: Callable[..., Door], eventually: Eventually) -> None:
+    door = started(Server(name="d", address="nosuch.invalid:8001"), Server(name="e", address="localhost:1"))
+    assert "MAINT" in door.state("d")
+    eventually(lambda: door.state("e") == "DOWN")  # a name that is known, of a host where nobody listens
+    assert {door.ask(f"q{i}") for i in range(24)} == {"a", "b", "c"}
+
+
+def test_statistics_are_for_people_and_for_prometheus(started: Callable[..., Door]) -> None:
+    port = free_port()
+    door = started(stats=f"127.0.0.1:{port}")
+    door.ask("q")
+
+    def get(path: str) -> str:
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as c:
+            c.request("GET", path)
+            response = c.getresponse()
+            assert response.status == 200
+            return response.read().decode()
+
+    assert "Statistics Report" in get("/")
+    assert 'haproxy_server_status{proxy="models",server="a",state="UP"} 1' in get("/metrics")
+
+
+def test_as_a_service_it_gives_up_root_and_can_still_be_told_to_drain(started: Callable[..., Door]) -> None:
+    if os.geteuid():
+        pytest.skip("only root has something to give up")
+    door = started(user=haproxy.USER, chroot=haproxy.CHROOT)
+    assert door.ask("q") in door.upstreams
+    assert Path(f"/proc/{door.pid}").stat().st_uid == pwd.getpwnam("haproxy").pw_uid
+    assert Path(f"/proc/{door.pid}/root").readlink() == Path(haproxy.CHROOT)
+    haproxy.take_out(door.runtime, "a", report=silent)
+    assert "DRAIN" in door.state("a")
 
 
 def test_a_configuration_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:

@@ -203,7 +203,86 @@ def test_where_slots_have_their_own_context_nothing_is_reserved(
         assert reserved(stage) == 0
 
 
+# requests of several answers
+
+
+def test_a_request_of_more_prompts_than_slots_waits_for_all_slots_and_takes_them(
+    stage: Stage, engine: ScriptedEngine, eventually: Callable[..., None]
+) -> None:
+    many = {"model": "m", "prompt": ["a"] * 100, "stream": True, "max_tokens": 1}
+    engine.play = hangs_after(1)
+    show(stage, engine.view(restarts=stage.control.snapshot.serial))
+    with contextlib.ExitStack() as stack:
+        running = stack.enter_context(open_request(stage, CHAT, BODY))
+        eventually(lambda: len(engine.heard) == 1)
+        stack.enter_context(open_request(stage, "/v1/completions", many))
+        eventually(lambda: waiting(stage) == 1)
+        later = stack.enter_context(open_request(stage, CHAT, BODY))
+        eventually(lambda: waiting(stage) == 2)
+        assert len(engine.heard) == 1, "none passes who would make it wait longer"
+        running.socket.close()
+        eventually(lambda: len(engine.heard) == 2)
+        assert engine.heard[1].path == "/v1/completions"
+        eventually(lambda: stage.control.inflight == {"m-0": 4})
+        assert waiting(stage) == 1
+        engine.play = well
+        stage.control.change("m-0", slots=8)
+        later.rest()
+    assert later.status == 200
+    eventually(lambda: stage.control.inflight == {})
+
+
+def test_more_prompts_than_anybody_needs_are_refused(stage: Stage, engine: ScriptedEngine) -> None:
+    with open_request(stage, "/v1/completions", {"model": "m", "prompt": ["a"] * 129}) as refused:
+        error = error_in(refused)
+    assert (refused.status, error["code"]) == (400, "invalid_field")
+    assert engine.heard == []
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+def test_the_tokens_of_all_prompts_are_counted(stage: Stage, engine: ScriptedEngine, stream: bool) -> None:
+    def says_three(s: socket.socket, request: Heard) -> None:
+        ends = [
+            {"index": n, "content": "", "stop": True, "timings": {"prompt_n": 10, "predicted_n": 5}} for n in range(3)
+        ]
+        if stream:
+            s.sendall(STREAM_HEAD + b"".join(chunk(b"data: " + compact(end) + b"\n\n") for end in ends) + b"0\r\n\r\n")
+        else:
+            body = compact(ends)
+            s.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+
+    line = 'nemotron_ops_tokens_total{instance="m-0",kind="%s",model="m"}'
+    before = [number(stage, line % kind) for kind in ("prompt", "completion")]
+    engine.play = says_three
+    with open_request(stage, "/completion", {"model": "m", "prompt": ["a", "b", "c"], "stream": stream}) as answer:
+        answer.rest()
+    assert [number(stage, line % kind) for kind in ("prompt", "completion")] == [before[0] + 30, before[1] + 15]
+
+
+def compact(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
 # what a client is told
+
+
+def test_with_no_queue_requests_are_answered_or_refused_at_once(
+    stage: Stage, engine: ScriptedEngine, eventually: Callable[..., None]
+) -> None:
+    show(
+        stage, engine.view(slots=1, restarts=stage.control.snapshot.serial),
+        model=ModelView(name="m", names=("m",), queue_length=0),
+    )  # fmt: skip
+    with open_request(stage, CHAT, BODY) as first:
+        first.rest()
+    assert first.status == 200
+    engine.play = hangs_after(1)
+    with open_request(stage, CHAT, BODY):
+        eventually(lambda: len(engine.heard) == 2)
+        with open_request(stage, CHAT, BODY) as refused:
+            error = error_in(refused)
+    assert (refused.status, error["code"]) == (503, "queue_full")
+    assert waiting(stage) == 0
 
 
 @pytest.mark.parametrize("path", [CHAT, "/v1/messages"])

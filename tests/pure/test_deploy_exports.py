@@ -12,15 +12,21 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from nemotron_ops.cli.balancer import named_addresses
 from nemotron_ops.deploy.balancer import Balancer, Server, parse_stat, render, server_name, set_state
 from nemotron_ops.deploy.kubernetes import Workload, manifests, to_yaml
+from nemotron_ops.errors import UsageError
 
 GOLDEN = Path(__file__).parents[1] / "golden/balancer"
 SERVERS = (Server(name="gpu1", address="10.0.0.1:8001"), Server(name="gpu2", address="10.0.0.2:8001"))
 CASES = {
     "plain.cfg": Balancer(servers=SERVERS),
     "tls.cfg": Balancer(servers=SERVERS, bind=":443", certificate="/etc/ssl/private/door.pem", slots=8, stats=""),
-}
+    "service.cfg": Balancer(
+        servers=(Server(name="gpu1", address="gpu1.example.org:8001"), Server(name="gpu2", address="[fd00::2]:8001")),
+        user="haproxy", chroot="/var/lib/haproxy",
+    ),
+}  # fmt: skip
 WORKLOAD = Workload(
     recipes=("30b", "4b"), image="registry.example/nemotron-ops:1", profile="tools", storage_class="fast"
 )
@@ -44,6 +50,21 @@ def test_a_target_becomes_a_name_that_haproxy_takes() -> None:
     assert server_name("ann@gpu1.example.org") == "gpu1.example.org"
     assert server_name("gpu 1;x") == "gpu-1-x"
     assert set_state("gpu1", "drain") == "set server models/gpu1 state drain"
+
+
+@pytest.mark.parametrize(
+    ("word", "why"),
+    [
+        ("gpu1:10.0.0.1:8001", "expected TARGET=HOST:PORT"),
+        ("gpu1=10.0.0.1", "expected TARGET=HOST:PORT"),
+        ("gpu1=10.0.0.1:", "expected TARGET=HOST:PORT"),
+        ("gpu9=10.0.0.1:8001", "the group has no gpu9"),
+    ],
+)
+def test_an_address_that_would_be_for_nobody_is_refused(word: str, why: str) -> None:
+    assert named_addresses(("gpu1=10.0.0.1:8001",), ("gpu1", "gpu2")) == {"gpu1": "10.0.0.1:8001"}
+    with pytest.raises(UsageError, match=why):
+        named_addresses((word,), ("gpu1", "gpu2"))
 
 
 def kinds() -> dict[str, dict[str, Any]]:
@@ -77,7 +98,8 @@ def test_probes_are_those_of_the_gateway_and_the_pod_may_take_its_time() -> None
     assert startup["periodSeconds"] * startup["failureThreshold"] >= WORKLOAD.load_s
     assert "tcpSocket" in server["livenessProbe"]
     assert server["resources"]["limits"]["nvidia.com/gpu"] == 1
-    assert [c["args"] for c in pod["initContainers"]] == [["fetch", "30b"], ["fetch", "4b"]]
+    assert [c["args"] for c in pod["initContainers"]] == [["build", "--cuda"], ["fetch", "30b"], ["fetch", "4b"]]
+    assert pod["initContainers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 1
     assert "HF_TOKEN" not in str(server)
 
 
