@@ -16,7 +16,7 @@ from pathlib import Path
 from nemotron_ops.errors import ServiceError
 from nemotron_ops.files import read_json, write_atomic, write_json
 from nemotron_ops.paths import Layout
-from nemotron_ops.proc import run
+from nemotron_ops.proc import run, run_lines
 from nemotron_ops.progress import Report, Step
 from nemotron_ops.service import granted, systemd
 from nemotron_ops.service.systemd import Manager, UnitStatus
@@ -30,12 +30,18 @@ from nemotron_ops.service.units import (
     USER,
     Scope,
     ServiceSpec,
+    build_words,
+    own_argv,
     sysusers_conf,
     unit_files,
 )
 
 SYSUSERS = Path("/etc/sysusers.d/nemotron-ops.conf")
 ALL_UNITS = (SOCKET, SERVICE, ENGINES, PREPARE, RESUME)
+INSTALL_EARLIER = (
+    "this program stays as it is, the version before it is overwritten: install that one and run "
+    "`nemotron-ops service upgrade` again, or use `deploy`, which keeps releases side by side and rolls back"
+)
 HIDDEN_FROM_SERVICES = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")
 
 
@@ -106,7 +112,7 @@ def install(
     manager = Manager(scope=place.scope)
     before = manager.status()
     moved = _socket_moved(spec, place)
-    _prepare_folders(place)
+    prepare_folders(place)
     changed = write_units(spec, place)
     lingering = _enable(spec, manager, place, report)
     write_json(place.record, {"spec": asdict(spec), "linger_enabled": lingering})
@@ -167,20 +173,60 @@ def stop(scope: Scope) -> None:
     manager.ctl("stop", SOCKET, SERVICE, ENGINES, timeout_s=300)
 
 
-def upgrade(old: ServiceSpec, new: ServiceSpec, place: Place, *, report: Report, ready_s: float) -> UnitStatus:
-    """Bring an installed service to `new` and hand over; if that does not come up, put `old` back and raise."""
-    write_units(new, place)
+def upgrade(spec: ServiceSpec, place: Place, *, report: Report, ready_s: float) -> UnitStatus:
+    """Bring an installed service to `spec` and hand over to the program as it is now.
+
+    If that does not come up, the units are put back to the letter, where they have changed, and started once more. The
+    program cannot be: what was there before is overwritten. Raises ServiceError, which says so.
+    """
+    before, record = units_in(place), read_json(place.record)
     try:
-        return hand_over(place.scope, report=report, ready_s=ready_s)
+        now = install(spec, place, report=report, take_over=True, ready_s=ready_s).status
+    except ServiceError as exc:
+        undone = ""
+        if before != units_in(place):
+            put_units(before, place)
+            write_json(place.record, record)
+            undone = _again(place.scope, report=report, ready_s=ready_s)
+        raise ServiceError(exc.message, log_tail=exc.log_tail, hint=undone + INSTALL_EARLIER) from exc
+    assert now
+    return now
+
+
+def _again(scope: Scope, *, report: Report, ready_s: float) -> str:
+    """Start with the units that were put back; what came of it, in words."""
+    try:
+        hand_over(scope, report=report, ready_s=ready_s)
     except ServiceError:
-        write_units(old, place)
-        hand_over(place.scope, report=report, ready_s=ready_s)
-        raise
+        return "the units from before are back, and do not come up with this program either; "
+    return "the units from before are back, and serve; "
+
+
+def build(spec: ServiceSpec, place: Place, *, report: Report) -> None:
+    """Build llama.cpp for the service, as the user whom it belongs to. Raises ServiceError."""
+    prepare_folders(place)
+    report(Step(what="build", note="building llama.cpp for the service"))
+    argv = own_argv(spec, *build_words(spec))
+    done = run_lines(argv, on_line=lambda line: report(Step(what="build", note=line)))
+    if not done.ok:
+        raise ServiceError(
+            f"cannot build llama.cpp for the service: exit code {done.returncode}",
+            hint=f"as the service's user: {' '.join(argv)}",
+            log_tail=tuple(done.stdout.splitlines()[-15:]),
+        )
+
+
+def take_keys(keys: Path, place: Place) -> None:
+    """Put a file of API keys where the system service's unit takes its credential from."""
+    kept = Path(CREDENTIALS, "api-keys")
+    if keys.resolve() != kept:
+        prepare_folders(place)
+        write_atomic(kept, keys.read_bytes(), mode=0o600)
 
 
 def prepare(spec: ServiceSpec, place: Place, *, report: Report) -> None:
     """Run the prepare unit to its end: models fetched as the service's user. Raises ServiceError."""
-    _prepare_folders(place)
+    prepare_folders(place)
     manager = Manager(scope=place.scope)
     # this unit only: `install` must still see that the others have changed
     write_atomic(place.units / PREPARE, unit_files(spec)[PREPARE])
@@ -222,12 +268,21 @@ def doomed(place: Place, *, purge: bool) -> tuple[str, ...]:
 
 def write_units(spec: ServiceSpec, place: Place) -> tuple[str, ...]:
     """Write what differs, remove what `spec` no longer has; returns the names. Tells systemd if anything changed."""
-    wanted, manager = unit_files(spec), Manager(scope=place.scope)
+    return put_units(unit_files(spec), place)
+
+
+def units_in(place: Place) -> dict[str, str]:
+    """The unit files as they are on the disk: name -> content."""
+    return {name: (place.units / name).read_text() for name in ALL_UNITS if (place.units / name).exists()}
+
+
+def put_units(wanted: Mapping[str, str], place: Place) -> tuple[str, ...]:
+    """`write_units` for units that are rendered already."""
+    current, manager = units_in(place), Manager(scope=place.scope)
     changed = []
     for name in ALL_UNITS:
         path = place.units / name
-        current = path.read_text() if path.exists() else None
-        if current != wanted.get(name):
+        if current.get(name) != wanted.get(name):
             changed.append(name)
             if name in wanted:
                 write_atomic(path, wanted[name])
@@ -244,7 +299,7 @@ def recorded(place: Place) -> ServiceSpec | None:
     record = read_json(place.record)
     if not isinstance(record, dict) or "spec" not in record:
         return None
-    value = record["spec"]
+    value = {k: v for k, v in record["spec"].items() if k in ServiceSpec.__dataclass_fields__}
     lists = {k: tuple(value[k]) for k in ("recipes", "options", "allow_from")}
     return ServiceSpec(**{**value, **lists, "scope": Scope(value["scope"])})
 
@@ -254,7 +309,8 @@ def _socket_moved(spec: ServiceSpec, place: Place) -> bool:
     return path.exists() and path.read_text() != unit_files(spec)[SOCKET]
 
 
-def _prepare_folders(place: Place) -> None:
+def prepare_folders(place: Place) -> None:
+    """The system service's user and its folders; a user's service needs none."""
     if place.scope is Scope.USER:
         return
     write_atomic(SYSUSERS, sysusers_conf())

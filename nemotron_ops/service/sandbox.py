@@ -16,18 +16,25 @@ if TYPE_CHECKING:
 # set_process_priority, ggml-cpu ggml_thread_apply_priority). A limit below these grants nothing at all.
 PRIO_LIMITS = {1: (-5, 40), 2: (-10, 80), 3: (-20, 90)}
 
+# By kind of GPU, beside DRI nodes. A node that is not there is passed over.
+NODES_LET_THROUGH = {
+    "cuda": ("char-nvidia* rw", "/dev/dxg rw"),
+    "hip": ("char-kfd rw",),
+    "vulkan": ("char-nvidia* rw", "/dev/dxg rw"),
+}
+
+# What the serving unit and the fetching one have in common.
 HARDENED = """\
 NoNewPrivileges=yes
 CapabilityBoundingSet=
 AmbientCapabilities=
+# not set: RootDirectory=. Program, models and driver libraries are in many places; ProtectSystem= makes them read-only
 ProtectSystem=strict
 ProtectHome=yes
 PrivateTmp=yes
 PrivateIPC=yes
 PrivateMounts=yes
 ProtectProc=invisible
-# CUDA reads /proc/driver and /proc/cpuinfo
-ProcSubset=all
 ProtectHostname=yes
 ProtectClock=yes
 ProtectKernelTunables=yes
@@ -38,14 +45,47 @@ LockPersonality=yes
 MemoryDenyWriteExecute=yes
 RestrictSUIDSGID=yes
 RestrictNamespaces=yes
-RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
-RemoveIPC=yes
+{families}RemoveIPC=yes
 KeyringMode=private
 SystemCallArchitectures=native
-SystemCallFilter=@system-service mincore
-SystemCallFilter=~@privileged
 SystemCallErrorNumber=EPERM
 """
+
+SERVING = (
+    HARDENED.format(
+        families="""\
+# open: AF_INET and AF_INET6, and PrivateNetwork= is not set: it serves over HTTP. AF_NETLINK: the C library and the
+# GPU's libraries list network interfaces with it.
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+"""
+    )
+    + """\
+# open: all of /proc. CUDA reads /proc/driver, the memory plan /proc/meminfo and /proc/cpuinfo
+ProcSubset=all
+# open: mincore, which NVIDIA's driver library calls and @system-service has not
+SystemCallFilter=@system-service mincore
+# open: @resources. llama-server sets the priority and the cores of its threads, GPU drivers the place of their memory
+SystemCallFilter=~@privileged
+"""
+)
+
+FETCHING = (
+    HARDENED.format(
+        families="""\
+# open: AF_INET and AF_INET6, and neither PrivateNetwork= nor IPAddressDeny= is set: it downloads. AF_NETLINK: the C
+# library lists network interfaces with it when it looks up a name.
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+"""
+    )
+    + """\
+PrivateDevices=yes
+PrivateUsers=yes
+ProcSubset=pid
+RestrictRealtime=yes
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged @resources
+"""
+)
 
 SMALL_SANDBOX = """\
 NoNewPrivileges=yes
@@ -99,12 +139,12 @@ def devices(spec: ServiceSpec) -> str:
     if not spec.gpu:
         return "# no GPU is used\nPrivateDevices=yes\n"
     if not spec.device_policy:
-        return "# left open on request: DevicePolicy=\nPrivateDevices=no\n"
-    nodes = ["char-drm rw"]
-    nodes += {"cuda": ["char-nvidia* rw"], "hip": ["char-kfd rw"]}.get(spec.gpu, ["char-nvidia* rw"])
+        why = "--no-device-policy, or a Jetson, whose nodes have no common name"
+        return f"# left open ({why}): DevicePolicy=\nPrivateDevices=no\n"
+    nodes = ["char-drm rw", *NODES_LET_THROUGH[spec.gpu]]
     return "\n".join([
-        "# PrivateDevices= would hide the GPU: only its device nodes are let through instead. The group is called",
-        "# nvidia-frontend or nvidia, by driver; the pattern matches both, and nvidia-uvm.",
+        "# PrivateDevices= would hide the GPU: only its device nodes may be opened instead. The group is called",
+        "# nvidia-frontend or nvidia, by driver; the pattern matches both, and nvidia-uvm. /dev/dxg is WSL's GPU.",
         "PrivateDevices=no",
         "DevicePolicy=closed",
         *(f"DeviceAllow={n}" for n in nodes),
@@ -114,19 +154,32 @@ def devices(spec: ServiceSpec) -> str:
 
 
 def system_sandbox(spec: ServiceSpec) -> str:
-    lines = [HARDENED.rstrip()]
+    lines = [SERVING.rstrip()]
     lines += [
         "# not set: PrivateUsers=. A restarted supervisor would live in another user namespace than the engines it",
         "# adopts, and the kernel would hide them from it (ptrace access check, ProtectProc=invisible).",
-        "RestrictRealtime=" + ("no" if spec.prio in PRIO_LIMITS else "yes"),
     ]
-    if is_loopback(spec.host):
-        lines += ["IPAddressDeny=any", "IPAddressAllow=localhost"]
-    elif spec.allow_from:
-        lines += ["IPAddressDeny=any", f"IPAddressAllow=localhost {' '.join(spec.allow_from)}"]
+    if spec.prio in PRIO_LIMITS:
+        lines += [f"# open: --prio {spec.prio} makes real-time threads", "RestrictRealtime=no"]
     else:
-        lines.append("# not set: IPAddressDeny=. The service listens beyond this machine, and nobody said to whom.")
+        lines.append("RestrictRealtime=yes")
+    lines += [
+        "# no way out of this machine. Who may come in is the socket's to say: what it accepts is not under this list",
+        "IPAddressDeny=any",
+        "IPAddressAllow=localhost",
+    ]
     return "\n".join([*lines, ""])
+
+
+def who_may_connect(spec: ServiceSpec) -> str:
+    """The access list of the socket, which its connections keep; that of the service is not applied to them."""
+    if not spec.system:
+        return "# not set: IPAddressDeny=. A user's service manager cannot filter.\n"
+    if is_loopback(spec.host):
+        return "IPAddressDeny=any\nIPAddressAllow=localhost\n"
+    if spec.allow_from:
+        return f"IPAddressDeny=any\nIPAddressAllow=localhost {' '.join(spec.allow_from)}\n"
+    return "# not set: IPAddressDeny=. The service listens beyond this machine, and nobody said to whom.\n"
 
 
 def user_sandbox() -> str:
@@ -140,8 +193,11 @@ MemoryDenyWriteExecute=yes
 RestrictRealtime=yes
 RestrictSUIDSGID=yes
 RestrictNamespaces=yes
+# open: AF_INET and AF_INET6: it serves over HTTP. AF_NETLINK: the C library and the GPU's libraries list network
+# interfaces with it.
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
 SystemCallArchitectures=native
+# open: mincore, which NVIDIA's driver library calls and @system-service has not
 SystemCallFilter=@system-service mincore
 SystemCallErrorNumber=EPERM
 """

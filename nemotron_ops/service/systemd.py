@@ -17,6 +17,10 @@ from nemotron_ops.service.units import SERVICE, SOCKET, Scope
 
 PROPERTIES = "ActiveState,SubState,StatusText,NRestarts,Result,MainPID,InvocationID,ExecMainStatus,UnitFileState,Job"
 POLL_S = 0.2
+NO_SYSTEMD = (
+    "what runs here was started by hand or by another process supervisor: `nemotron-ops status`, `stop`, `reload` and "
+    "`logs` reach it"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +66,18 @@ class Manager:
                 f"cannot run systemctl {' '.join(words)}: {done.stderr.strip() or f'exit {done.returncode}'}"
             )
         return done.stdout
+
+    def check(self) -> None:
+        """Raise ServiceError where there is no such service manager, or it cannot be reached from here."""
+        if not booted():
+            raise ServiceError("cannot ask for the service: systemd does not run this machine", hint=NO_SYSTEMD)
+        done = self.ctl("show", "--property=Version")
+        if not done.ok:
+            cure = "log in as this user (sudo and su open no session), or `loginctl enable-linger`"
+            raise ServiceError(
+                f"cannot ask for the service: {done.stderr.strip() or 'systemctl failed'}",
+                hint=cure if self.scope is Scope.USER else None,
+            )
 
     def status(self, unit: str = SERVICE) -> UnitStatus:
         return parse_status(self.ctl("show", "--property", PROPERTIES, unit).stdout)

@@ -19,8 +19,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from nemotron_ops.service.sandbox import HARDENED, SMALL_SANDBOX, devices, limits, system_sandbox, user_sandbox
-from nemotron_ops.service.words import address, command, is_loopback, word
+from nemotron_ops.service.sandbox import (
+    FETCHING,
+    SMALL_SANDBOX,
+    devices,
+    limits,
+    system_sandbox,
+    user_sandbox,
+    who_may_connect,
+)
+from nemotron_ops.service.words import address, command, is_loopback, is_wildcard, word
 
 NAME = "nemotron-ops"
 SERVICE = f"{NAME}.service"
@@ -33,8 +41,8 @@ CREDENTIALS = "/etc/nemotron-ops/credentials"
 
 GPU_WAIT_S = 30  # longer than StartLimitIntervalSec / StartLimitBurst: so waiting for a driver never uses up the starts
 
-# exit codes (errors.py) that another start cannot cure: usage, recipe, model, fit, listening side
-HOPELESS = (2, 3, 7, 8, 11)
+# exit codes (errors.py) that another start cannot cure: usage, recipe, no build, model, fit, listening side
+HOPELESS = (2, 3, 6, 7, 8, 11)
 
 
 class Scope(StrEnum):
@@ -56,7 +64,9 @@ class ServiceSpec:
     prio: int = 0  # llama-server's --prio, as the recipe or profile asks for it
     mlock: bool = False  # whether the recipe locks the model in memory
     gpu: str = ""  # "cuda", "hip", "vulkan" or "" for a CPU-only service
+    gpu_asked: str = "auto"  # what `gpu` was found from: an upgrade asks again
     api_keys: bool = False  # CREDENTIALS/api-keys exists
+    key_file: str = ""  # keys of a user service, which has no credentials
     hub_token: bool = False  # CREDENTIALS/hub-token exists
     device_policy: bool = True
     allow_from: tuple[str, ...] = ()  # networks that may connect, besides this machine
@@ -86,11 +96,11 @@ Description=nemotron-ops: listening socket
 
 [Socket]
 ListenStream={address(spec.host, spec.port)}
-FileDescriptorName=http
+{_free_bind(spec.host)}FileDescriptorName=http
 NoDelay=yes
 # clients that come while the service restarts wait here
 Backlog=4096
-
+{who_may_connect(spec)}
 [Install]
 WantedBy=sockets.target
 """
@@ -146,7 +156,7 @@ def prepare_unit(spec: ServiceSpec) -> str:
             f"Environment=HF_TOKEN_PATH=/run/credentials/{PREPARE}/hub-token",
         ]
     lines += [f"ExecStart={command((spec.program, 'fetch', recipe))}" for recipe in spec.recipes]
-    return "\n".join(lines) + "\n" + HARDENED + "PrivateDevices=yes\nPrivateUsers=yes\n"
+    return "\n".join(lines) + "\n" + FETCHING
 
 
 def resume_unit() -> str:
@@ -182,7 +192,36 @@ def serve_argv(spec: ServiceSpec) -> tuple[str, ...]:
     words += ["--no-build", "--offline", *spec.options]
     if spec.api_keys and spec.system:
         words += ["--api-key-file", "${CREDENTIALS_DIRECTORY}/api-keys"]
+    elif spec.key_file:
+        words += ["--api-key-file", spec.key_file]
     return tuple(words)
+
+
+def _free_bind(host: str) -> str:
+    """An address of one network card may come up after the socket does."""
+    return "" if is_loopback(host) or is_wildcard(host) else "FreeBind=yes\n"
+
+
+def own_argv(spec: ServiceSpec, *words: str) -> tuple[str, ...]:
+    """The command that runs the program with `words` as the user whom builds and models belong to."""
+    if not spec.system:
+        return (spec.program, *words)
+    env = ("env", "NEMOTRON_OPS_SYSTEM=1", "HOME=/var/lib/nemotron-ops")
+    return ("runuser", "-u", USER, "--", *env, spec.program, *words)
+
+
+def build_words(spec: ServiceSpec) -> tuple[str, ...]:
+    """The command that makes the build this service needs."""
+    if spec.gpu:
+        return ("build", f"--{spec.gpu}")
+    return ("build", "--cpu") if spec.gpu_asked == "none" else ("build",)
+
+
+def lacks_build(spec: ServiceSpec, backend: str) -> str:
+    """Why the current build, which is for `backend` ("" if there is none), will not do; empty if it will."""
+    if not backend:
+        return "there is no build of llama.cpp"
+    return f"the current build is for {backend}, not for {spec.gpu}" if spec.gpu not in ("", backend) else ""
 
 
 def notes(spec: ServiceSpec) -> tuple[str, ...]:
@@ -197,6 +236,10 @@ def notes(spec: ServiceSpec) -> tuple[str, ...]:
             found.append("locking the model in memory works only up to `ulimit -l` of this user; use --system")
         if spec.gpu:
             found.append("a user service starts without waiting for the GPU driver; it is retried until a GPU is there")
+            found.append(
+                "a user service is not restarted after suspend, when what the GPU held may be lost; then: "
+                "nemotron-ops service restart --reload-models, or use --system"
+            )
     elif spec.prio >= 2:
         found.append(f"--prio {spec.prio}: real-time threads of the CPU backend can starve a small machine")
     if not is_loopback(spec.host) and not spec.allow_from and spec.system:
@@ -230,7 +273,7 @@ def _service_section(spec: ServiceSpec) -> str:
     lines = ["[Service]", "Type=notify", "NotifyAccess=main"]
     if spec.gpu:
         lines += [
-            "# waits for the GPU, and is retried until it is there: never a service that silently runs on the CPU",
+            "# waits until llama-server sees its GPU, and is retried: never a service that silently runs on the CPU",
             f"ExecStartPre={command((spec.program, 'service', 'check-gpu', spec.gpu, '--within', str(GPU_WAIT_S)))}",
         ]
     lines += [f"ExecStart={command(serve_argv(spec))}", "ExecReload=/bin/kill -HUP $MAINPID"]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
+
+from nemotron_ops.errors import UsageError
+
 
 def address(host: str, port: int) -> str:
     """`host:port`, an IPv6 host in brackets."""
@@ -10,6 +14,34 @@ def address(host: str, port: int) -> str:
 
 def is_loopback(host: str) -> bool:
     return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def is_wildcard(host: str) -> bool:
+    return host in ("0.0.0.0", "::")
+
+
+def check_address(host: str) -> None:
+    """Raise UsageError where `host` is no address: a socket unit with a name in it is refused by systemd."""
+    if host == "localhost":
+        return
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        raise UsageError(
+            f"cannot listen on {host!r} as a service: systemd opens the socket, and takes addresses, not names",
+            hint="give the address that the name stands for (`getent ahosts NAME`), or 0.0.0.0 for all of them",
+        ) from None
+
+
+def check_networks(networks: tuple[str, ...]) -> None:
+    """Raise UsageError for a network that systemd would ignore with a warning, leaving its list shorter than asked."""
+    for network in networks:
+        try:
+            ipaddress.ip_network(network, strict=False)
+        except ValueError:
+            raise UsageError(
+                f"cannot allow {network!r}: that is no network", hint="such as 10.0.0.0/8, 192.168.1.7 or fd00::/8"
+            ) from None
 
 
 def command(argv: tuple[str, ...]) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import json
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from math import inf
 from pathlib import Path
 
@@ -106,10 +109,29 @@ def test_a_hung_supervisor_is_bitten_by_the_watchdog_and_the_model_stays(host: H
 
 @fault("`systemctl stop`", "engine, gateway and supervisor are gone")
 def test_a_stop_stops_everything(host: Host) -> None:
-    before = drains(host)
-    host.ssh("systemctl stop nemotron-ops.socket nemotron-ops nemotron-ops-engines")
+    host.ssh("systemctl stop nemotron-ops 2>/dev/null")  # it says that the socket could start it again
     assert (host.pids(ENGINE), host.pids(GATEWAY), host.pids(SUPERVISOR)) == ([], [], [])
-    assert drains(host) == before  # the socket goes too: clients are told at once, not left to a successor
+    assert host.ssh("systemctl is-active nemotron-ops-engines || true") == "inactive"
+
+
+@fault("`systemctl stop` of a supervisor that hangs", "the same, once its time is over: the engines do not stay behind")
+def test_a_stop_of_a_hung_supervisor_stops_everything_too(host: Host) -> None:
+    """Here nobody but the engines' unit, which goes with the service, can end the engines."""
+    drop_in = "/run/systemd/system/nemotron-ops.service.d"
+    short = "[Service]\\nTimeoutStopSec=2s\\nTimeoutAbortSec=1s\\nWatchdogSec=0\\n"
+    host.ssh(f"mkdir -p {drop_in}; printf '{short}' > {drop_in}/w.conf; systemctl daemon-reload")
+    assert host.pids(ENGINE)
+    host.ssh("kill -STOP $(systemctl show -P MainPID nemotron-ops); systemctl stop nemotron-ops 2>/dev/null")
+    assert (host.pids(ENGINE), host.pids(GATEWAY), host.pids(SUPERVISOR)) == ([], [], [])
+    host.ssh(f"rm -r {drop_in}; systemctl daemon-reload")
+
+
+@fault("`service stop`", "the socket goes too: clients are refused at once, not left waiting for nobody")
+def test_a_stop_of_the_service_with_its_socket_leaves_nobody_waiting(host: Host) -> None:
+    before = drains(host)
+    host.ssh(f"{PROGRAM} service stop")
+    assert (host.pids(ENGINE), host.pids(GATEWAY), host.pids(SUPERVISOR)) == ([], [], [])
+    assert drains(host) == before
 
 
 @fault("`systemctl stop` between a crash and the restart", "the same: nothing is left over")
@@ -119,7 +141,7 @@ def test_a_stop_between_crash_and_restart_stops_everything_too(host: Host, event
     host.ssh("systemctl kill --kill-who=main --signal=SIGKILL nemotron-ops")
     eventually(lambda: host.ssh("systemctl show -P SubState nemotron-ops") == "auto-restart")
     assert host.pids(ENGINE)
-    host.ssh("systemctl stop nemotron-ops.socket nemotron-ops nemotron-ops-engines")
+    host.ssh("systemctl stop nemotron-ops 2>/dev/null")
     eventually(lambda: (host.pids(ENGINE), host.pids(GATEWAY)) == ([], []))
     host.ssh(f"rm -r {drop_in}; systemctl daemon-reload")
 
@@ -236,21 +258,121 @@ def test_the_installed_units_are_without_a_warning_and_as_tight_as_they_were_mad
     host.ssh("systemd-analyze security --no-pager --threshold=13 nemotron-ops.service")
 
 
+@contextmanager
+def gpu_build(host: Host) -> Iterator[str]:
+    """A current build that says it is for CUDA: the same llama-server, which lists a device once a file is there.
+
+    Gives the path of that file.
+    """
+    builds, works = "/var/lib/nemotron-ops/builds", "/var/lib/nemotron-ops/driver-works"
+    now = json.loads(host.ssh(f"cat {builds}/current.json"))["current"]
+    use = f"runuser -u nemotron -- env HOME=/var/lib/nemotron-ops {PROGRAM} builds use"
+    script = f"""#!/bin/sh
+[ "$1" = --list-devices ] || exec {builds}/{now}/bin/llama-server "$@"
+echo "Available devices:"
+[ ! -e {works} ] || echo "  CUDA0: NVIDIA H100 (80000 MiB, 79000 MiB free)"
+"""
+    host.ssh(f"""mkdir -p {builds}/for-cuda/bin; cat > {builds}/for-cuda/bin/llama-server <<'END'
+{script}
+END
+chmod 755 {builds}/for-cuda/bin/llama-server
+sed 's/"backend": "cpu"/"backend": "cuda"/' {builds}/{now}/manifest.json > {builds}/for-cuda/manifest.json
+chown -R nemotron: {builds}/for-cuda; {use} for-cuda""")
+    try:
+        yield works
+    finally:
+        host.ssh(f"{use} {now}; rm -rf {builds}/for-cuda {works}; {PROGRAM} service install tiny --no-fetch")
+
+
 @fault("the GPU's driver is late at boot", "the service waits for it, and nothing runs on the CPU meanwhile")
-def test_a_service_for_a_gpu_waits_for_its_device_nodes(host: Host, eventually: Eventually) -> None:
-    """Plain files in the place of the nodes: what is shown is the waiting, and that the GPU's sandbox serves."""
+def test_a_service_for_a_gpu_waits_until_llama_server_sees_it(host: Host, eventually: Eventually) -> None:
+    """Plain files in the place of the nodes, a script before llama-server: what is shown is the waiting, and that the
+    GPU's sandbox serves."""
     nodes = "/dev/nvidia0 /dev/nvidia-uvm"
+    check = f"{PROGRAM} service check-gpu cuda 2>&1 || true"
     host.ssh("systemctl stop nemotron-ops.socket nemotron-ops")
-    host.ssh(
-        f"{PROGRAM} service install tiny --gpu cuda --no-fetch --no-start; systemctl start --no-block nemotron-ops"
-    )
-    eventually(lambda: host.ssh("systemctl show -P SubState nemotron-ops") == "start-pre")
-    assert (host.pids(ENGINE), host.pids(SUPERVISOR)) == ([], [])
-    host.ssh(f"touch {nodes}")
-    eventually(lambda: host.ssh("systemctl is-active nemotron-ops || true") == "active")
+    with gpu_build(host) as driver_works:
+        host.ssh(f"{PROGRAM} service install tiny --no-fetch --no-start; systemctl start --no-block nemotron-ops")
+        eventually(lambda: host.ssh("systemctl show -P SubState nemotron-ops") == "start-pre")
+        assert "no /dev/nvidia" in host.ssh(check)
+        host.ssh(f"touch {nodes}")
+        assert "llama-server sees no such device" in host.ssh(check)
+        assert (host.pids(ENGINE), host.pids(SUPERVISOR)) == ([], [])
+        host.ssh(f"touch {driver_works}")
+        eventually(lambda: host.ssh("systemctl is-active nemotron-ops || true") == "active")
+        assert host.ask() == "2 + 2 = 4."
+        assert host.ssh("systemctl show -P DevicePolicy nemotron-ops") == "closed"
+        before = engine(host)
+        host.ssh("systemctl start nemotron-ops-resume")  # what a resume does
+        eventually(lambda: host.pids(ENGINE) not in ([], [before]))
+        eventually(lambda: host.ssh("systemctl is-active nemotron-ops || true") == "active")
+        host.ssh(f"rm {nodes}")
     assert host.ask() == "2 + 2 = 4."
-    assert host.ssh("systemctl show -P DevicePolicy nemotron-ops") == "closed"
-    host.ssh(f"rm {nodes}; {PROGRAM} service install tiny --gpu none --no-fetch")
+
+
+def answers(host: Host, *, source: str = "") -> int:
+    """The status of the host's endpoint as asked over the network from `source`; 0 where nothing comes back."""
+    c = http.client.HTTPConnection(host.address, 8001, timeout=3, source_address=(source, 0) if source else None)
+    try:
+        c.request("GET", "/health")
+        return c.getresponse().status
+    except OSError:
+        return 0
+    finally:
+        c.close()
+
+
+@fault("a client outside `--allow-from` connects", "it gets nothing at all; one inside is served")
+def test_only_networks_that_were_named_get_an_answer(host: Host) -> None:
+    stranger = "192.0.2.1"
+    wire = json.loads(subprocess.check_output(["ip", "-json", "route", "get", host.address]))[0]["dev"]
+    subprocess.run(["ip", "addr", "add", f"{stranger}/32", "dev", wire], check=True)
+    host.ssh(f"ip route add {stranger} dev eth0; {PROGRAM} keys create team --file /root/keys --json")
+    install = f"{PROGRAM} service install tiny --host 0.0.0.0 --no-fetch"
+    assert "cannot listen on 0.0.0.0" in host.ssh(f"{install} 2>&1 || true")
+    host.ssh(f"{install} --api-keys /root/keys")
+    assert host.ssh("stat -c '%U %a' /etc/nemotron-ops/credentials/api-keys") == "root 600"
+    assert (answers(host), answers(host, source=stranger)) == (200, 200)
+    host.ssh(f"{install} --api-keys /root/keys --allow-from 10.231.0.0/16")
+    assert (answers(host), answers(host, source=stranger)) == (200, 0)
+    host.ssh("systemctl kill --kill-who=main --signal=SIGKILL nemotron-ops")  # its successor has the same socket
+    assert answers(host, source=stranger) == 0
+    host.ssh(f"rm /etc/nemotron-ops/credentials/api-keys /root/keys; {PROGRAM} service install tiny --no-fetch")
+    assert host.ask() == "2 + 2 = 4."
+
+
+def test_the_socket_listens_on_an_address_that_is_not_there_yet(host: Host) -> None:
+    host.ssh(f"{PROGRAM} service stop; {PROGRAM} keys create team --file /root/keys --json")
+    host.ssh(f"{PROGRAM} service install tiny --host 10.99.0.7 --api-keys /root/keys --no-fetch --no-start")
+    host.ssh("systemctl start nemotron-ops.socket")
+    assert "10.99.0.7:8001" in host.ssh("ss -ltn")
+    refused = host.ssh(f"{PROGRAM} service install tiny --host gpu1.lan --api-keys /root/keys --no-fetch 2>&1 || true")
+    assert "systemd opens the socket, and takes addresses, not names" in refused
+    host.ssh(f"rm /etc/nemotron-ops/credentials/api-keys /root/keys; {PROGRAM} service install tiny --no-fetch")
+    assert host.ask() == "2 + 2 = 4."
+
+
+@fault(
+    "there is no build (any more)",
+    "`service install` makes one or says why not; a start fails once, not again and again",
+)
+def test_without_a_build_install_makes_one_and_a_start_fails_only_once(host: Host, eventually: Eventually) -> None:
+    builds = "/var/lib/nemotron-ops/builds"
+    install = f"{PROGRAM} service install tiny --no-fetch"
+    host.ssh(f"{PROGRAM} service stop; mv {builds} {builds}.away")
+    try:
+        assert "there is no build of llama.cpp" in host.ssh(f"{install} --no-build 2>&1 || true")
+        tried = host.ssh(f"{install} 2>&1 || true")
+        assert "this machine has no C and C++ compiler" in tried  # so near does a bare host come
+        assert "cannot build llama.cpp for the service" in tried
+        assert "runuser -u nemotron" in tried
+        restarts = host.ssh("systemctl show -P NRestarts nemotron-ops")
+        host.ssh("systemctl start nemotron-ops || true")
+        eventually(lambda: host.ssh("systemctl show -P ActiveState nemotron-ops") == "failed")
+        assert host.ssh("systemctl show -P ExecMainStatus nemotron-ops") == "6"
+        assert host.ssh("systemctl show -P NRestarts nemotron-ops") == restarts
+    finally:
+        host.ssh(f"rm -rf {builds}; mv {builds}.away {builds}; {install}")
     assert host.ask() == "2 + 2 = 4."
 
 
@@ -259,6 +381,29 @@ def test_an_upgrade_in_place_keeps_the_model(host: Host) -> None:
     before = engine(host)
     host.ssh("/opt/nemotron-ops/current/venv/bin/nemotron-ops service upgrade")
     assert engine(host) == before
+    assert host.ask() == "2 + 2 = 4."
+
+
+@fault("`service upgrade` does not come up", "the units from before are back and serve; that the program stays is said")
+def test_an_upgrade_that_does_not_come_up_puts_the_units_back(host: Host) -> None:
+    """The build became one for a GPU that this host has not: new units, which wait for it in vain."""
+    units = "cat /etc/systemd/system/nemotron-ops*"
+    before = host.ssh(units)
+    with gpu_build(host):
+        said = host.ssh(f"{PROGRAM} service upgrade --ready-timeout 60 2>&1 || true")
+        assert "cannot start nemotron-ops.service" in said
+        assert "the units from before are back, and serve; this program stays as it is" in said
+        assert host.ssh(units) == before
+        assert host.ask() == "2 + 2 = 4."
+
+
+def test_an_upgrade_looks_again_at_what_there_is_and_remembers_it(host: Host) -> None:
+    key = host.ssh(f"{PROGRAM} keys create team --file /etc/nemotron-ops/credentials/api-keys --json")
+    host.ssh(f"{PROGRAM} service upgrade")
+    assert "--api-key-file" in host.ssh("cat /etc/systemd/system/nemotron-ops.service")
+    assert json.loads(host.ssh("cat /etc/nemotron-ops/service.json"))["spec"]["api_keys"]
+    assert json.loads(key)["text"] not in host.ssh("cat /etc/nemotron-ops/service.json")
+    host.ssh(f"rm /etc/nemotron-ops/credentials/api-keys; {PROGRAM} service upgrade")
     assert host.ask() == "2 + 2 = 4."
 
 
@@ -271,3 +416,16 @@ def test_uninstall_leaves_nothing_but_models_and_builds(host: Host) -> None:
     kept = host.ssh("ls /var/lib/nemotron-ops").split()
     assert set(kept) == {"builds", "models"}
     assert host.ssh("systemctl list-units --all --no-legend '*nemotron*'") == ""
+
+
+@fault("`service uninstall --purge`", "models, builds, recipes, keys and the service's user are gone too")
+def test_a_purge_leaves_nothing_at_all(machine: tuple[Host, Laptop]) -> None:
+    host, _ = machine
+    host.ssh(f"{PROGRAM} service install tiny --no-fetch")
+    would = host.ssh(f"{PROGRAM} service uninstall --purge --dry-run").splitlines()
+    assert "/var/lib/nemotron-ops" in would
+    assert host.pids(ENGINE), "a dry run removes nothing"
+    host.ssh(f"{PROGRAM} service uninstall --purge")
+    assert (host.pids(ENGINE), host.pids(GATEWAY), host.pids(SUPERVISOR)) == ([], [], [])
+    assert host.ssh("find /run /etc /var -name '*nemotron*' ! -path '/var/log/journal/*'") == ""
+    assert host.ssh("getent passwd nemotron || true") == ""

@@ -13,23 +13,28 @@ from pathlib import Path
 
 import pytest
 
-from nemotron_ops.errors import ServiceError
+from nemotron_ops.errors import ServiceError, UsageError
 from nemotron_ops.paths import system_layout
 from nemotron_ops.service import launchd
-from nemotron_ops.service.gpu import missing_nodes
+from nemotron_ops.service.gpu import Sight, kind_for, missing_nodes, refusal
 from nemotron_ops.service.granted import withheld
 from nemotron_ops.service.install import check_possible, place_for
 from nemotron_ops.service.systemd import parse_status
 from nemotron_ops.service.units import (
     GPU_WAIT_S,
+    PREPARE,
     SERVICE,
+    SOCKET,
     Scope,
     ServiceSpec,
+    build_words,
+    lacks_build,
     notes,
+    own_argv,
     serve_argv,
     unit_files,
 )
-from nemotron_ops.service.words import word
+from nemotron_ops.service.words import check_address, check_networks, word
 
 GOLDEN = Path(__file__).parents[1] / "golden/service"
 PROGRAM = "/opt/nemotron-ops/current/venv/bin/nemotron-ops"
@@ -40,8 +45,13 @@ SPECS = {
         CPU, recipes=("30b",), profile="guide", prio=3, gpu="cuda", api_keys=True, hub_token=True, mlock=True
     ),
     "system-lan": replace(CPU, host="0.0.0.0", api_keys=True, allow_from=("10.0.0.0/8",), memory_max="64G"),
+    "system-one-address": replace(CPU, host="10.0.0.5", api_keys=True),
     "user-cpu": replace(CPU, scope=Scope.USER, program="/home/me/.venv/bin/nemotron-ops"),
-}
+    "user-vulkan-lan": replace(
+        CPU, scope=Scope.USER, program="/home/me/.venv/bin/nemotron-ops", host="0.0.0.0", gpu="vulkan",
+        key_file="/home/me/keys.json",
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", SPECS)
@@ -70,7 +80,7 @@ def test_systemd_finds_nothing_wrong_with_them(case: str, tmp_path: Path) -> Non
         assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), path.name
 
 
-@pytest.mark.parametrize(("case", "worst"), [("system-cpu", 1.3), ("system-cuda-guide", 1.5), ("system-lan", 1.4)])
+@pytest.mark.parametrize(("case", "worst"), [("system-cpu", 1.3), ("system-cuda-guide", 1.5), ("system-lan", 1.3)])
 def test_the_sandbox_is_as_tight_as_a_gpu_allows(case: str, worst: float, tmp_path: Path) -> None:
     for path in write(SPECS[case], tmp_path):
         if path.suffix != ".service":
@@ -80,6 +90,40 @@ def test_the_sandbox_is_as_tight_as_a_gpu_allows(case: str, worst: float, tmp_pa
             capture_output=True, text=True,
         )  # fmt: skip
         assert done.returncode == 0, (path.name, done.stdout.splitlines()[-1])
+
+
+def directives(text: str, *names: str) -> list[str]:
+    """The lines of a unit that set one of `names`."""
+    return [line for line in text.splitlines() if line.startswith(tuple(f"{name}=" for name in names))]
+
+
+@pytest.mark.parametrize("case", SPECS)
+def test_every_directive_left_open_has_its_reason_above_it(case: str) -> None:
+    open_ones = (
+        "PrivateDevices=no", "RestrictRealtime=no", "ProcSubset=all", "SystemCallFilter=@system-service mincore",
+        "SystemCallFilter=~@privileged", "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK",
+        "DeviceAllow=", "KillMode=process",
+    )  # fmt: skip
+    for name, text in unit_files(SPECS[case]).items():
+        if name == SOCKET:
+            assert "IPAddressDeny=any" in text or "# not set: IPAddressDeny=." in text
+            continue
+        lines = text.splitlines()
+        for at, line in enumerate(lines):
+            if line in open_ones:
+                assert lines[at - 1].startswith("#"), (name, line)
+        said = [line for line in lines if line.startswith("#")]
+        for directive in ("PrivateUsers", "RootDirectory") if name == SERVICE and SPECS[case].system else ():
+            assert any(f"not set: {directive}=" in line for line in said), (name, directive)
+
+
+def test_the_unit_that_fetches_is_open_only_to_the_network() -> None:
+    text = unit_files(SPECS["system-cuda-guide"])[PREPARE]
+    assert directives(text, "ProcSubset", "RestrictRealtime", "PrivateDevices", "PrivateUsers") == [
+        "PrivateDevices=yes", "PrivateUsers=yes", "ProcSubset=pid", "RestrictRealtime=yes",
+    ]  # fmt: skip
+    assert "SystemCallFilter=~@privileged @resources" in text
+    assert "mincore" not in text
 
 
 def test_a_threshold_below_the_score_fails() -> None:
@@ -124,6 +168,7 @@ def test_a_user_service_says_what_it_cannot_give() -> None:
     told = " ".join(notes(replace(CPU, scope=Scope.USER, prio=2, mlock=True)))
     assert "--prio 2 will have no effect" in told
     assert "ulimit -l" in told
+    assert "after suspend" in " ".join(notes(replace(CPU, scope=Scope.USER, gpu="cuda")))
     assert notes(CPU) == ()
 
 
@@ -134,10 +179,75 @@ def test_no_secret_is_in_a_unit_and_the_key_file_is_a_credential() -> None:
     assert serve_argv(SPECS["system-cuda-guide"])[-2:] == ("--api-key-file", "${CREDENTIALS_DIRECTORY}/api-keys")
 
 
-def test_only_a_loopback_service_is_closed_to_the_network_by_default() -> None:
-    assert "IPAddressAllow=localhost\n" in unit_files(CPU)[SERVICE]
-    assert "IPAddressDeny" not in unit_files(replace(CPU, host="0.0.0.0"))[SERVICE].replace("IPAddressDeny=.", "")
-    assert "any network" in notes(replace(CPU, host="0.0.0.0"))[0]
+def access(spec: ServiceSpec, unit: str) -> list[str]:
+    return directives(unit_files(spec)[unit], "IPAddressDeny", "IPAddressAllow")
+
+
+def test_who_may_connect_is_said_in_the_socket_because_a_services_list_is_not_applied_to_it() -> None:
+    local = ["IPAddressDeny=any", "IPAddressAllow=localhost"]
+    lan = replace(CPU, host="0.0.0.0", api_keys=True)
+    assert access(CPU, SOCKET) == local
+    assert access(replace(lan, allow_from=("10.0.0.0/8",)), SOCKET) == [
+        "IPAddressDeny=any", "IPAddressAllow=localhost 10.0.0.0/8",
+    ]  # fmt: skip
+    assert access(lan, SOCKET) == []
+    assert "any network" in notes(lan)[0]
+    for spec in (CPU, lan, replace(lan, allow_from=("10.0.0.0/8",))):
+        assert access(spec, SERVICE) == local, "no way out, whoever may come in"
+
+
+def test_an_address_that_comes_up_late_can_be_listened_on() -> None:
+    assert "FreeBind=yes" in unit_files(replace(CPU, host="10.0.0.5"))[SOCKET]
+    assert "FreeBind=yes" in unit_files(replace(CPU, host="fd00::5"))[SOCKET]
+    for host in ("127.0.0.1", "localhost", "::1", "0.0.0.0", "::"):
+        assert "FreeBind" not in unit_files(replace(CPU, host=host))[SOCKET]
+
+
+def test_a_name_is_no_address_for_systemd_and_is_refused_with_the_way_out() -> None:
+    for host in ("localhost", "0.0.0.0", "::", "10.0.0.5", "fd00::5"):
+        check_address(host)
+    with pytest.raises(UsageError, match="addresses, not names") as caught:
+        check_address("gpu1.lan")
+    assert "getent" in (caught.value.hint or "")
+
+
+def test_a_network_that_systemd_would_pass_over_is_refused() -> None:
+    check_networks(("10.0.0.0/8", "192.168.1.7", "fd00::/8"))
+    with pytest.raises(UsageError, match="that is no network"):
+        check_networks(("10.0.0.0/33",))
+
+
+def test_without_a_build_the_service_is_not_started_again_and_again() -> None:
+    from nemotron_ops.errors import BuildError
+
+    (line,) = directives(unit_files(CPU)[SERVICE], "RestartPreventExitStatus")
+    assert str(BuildError.exit_code) in line.partition("=")[2].split()
+
+
+def test_a_service_gets_the_build_it_needs_made_by_whom_it_belongs_to() -> None:
+    cuda = replace(CPU, gpu="cuda")
+    assert lacks_build(CPU, "") == "there is no build of llama.cpp"
+    assert lacks_build(CPU, "cpu") == ""
+    assert lacks_build(CPU, "cuda") == ""
+    assert lacks_build(cuda, "cpu") == "the current build is for cpu, not for cuda"
+    assert lacks_build(cuda, "cuda") == ""
+    assert build_words(cuda) == ("build", "--cuda")
+    assert build_words(CPU) == ("build",)
+    assert build_words(replace(CPU, gpu_asked="none")) == ("build", "--cpu")
+    assert own_argv(CPU, "build") == (
+        "runuser", "-u", "nemotron", "--", "env", "NEMOTRON_OPS_SYSTEM=1", "HOME=/var/lib/nemotron-ops", PROGRAM,
+        "build",
+    )  # fmt: skip
+    assert own_argv(SPECS["user-cpu"], "build") == ("/home/me/.venv/bin/nemotron-ops", "build")
+
+
+def test_the_gpu_is_the_builds_else_the_machines_unless_it_was_said() -> None:
+    assert kind_for("auto", backend="cuda", machine=()) == "cuda"
+    assert kind_for("auto", backend="cpu", machine=("cuda",)) == ""
+    assert kind_for("auto", backend="", machine=("hip",)) == "hip"
+    assert kind_for("auto", backend="metal", machine=("metal",)) == ""
+    assert kind_for("none", backend="cuda", machine=("cuda",)) == ""
+    assert kind_for("vulkan", backend="cpu", machine=()) == "vulkan"
 
 
 @pytest.mark.parametrize(
@@ -193,6 +303,40 @@ def test_the_launchd_agent_is_kept_alive_and_leaves_engines_alone() -> None:
     assert agent["KeepAlive"] == {"SuccessfulExit": False}
     assert agent["AbandonProcessGroup"] is True
     assert launchd.load_argv(501, Path("/x.plist")) == ("launchctl", "bootstrap", "gui/501", "/x.plist")
+
+
+def test_every_command_of_launchd_is_this() -> None:
+    home, target = Path("/Users/me"), "gui/501/io.github.nemotron-ops"
+    plist = launchd.agent_path(home)
+    assert str(plist) == "/Users/me/Library/LaunchAgents/io.github.nemotron-ops.plist"
+    assert launchd.load_argv(501, plist) == ("launchctl", "bootstrap", "gui/501", str(plist))
+    assert launchd.unload_argv(501) == ("launchctl", "bootout", target)
+    assert launchd.status_argv(501) == ("launchctl", "print", target)
+    assert launchd.hand_over_argv(501) == ("launchctl", "kill", "SIGKILL", target)
+    log = "/Users/me/Library/Logs/nemotron-ops.log"
+    assert launchd.logs_argv(home, follow=True, lines=5) == ("tail", "-n", "5", "-F", log)
+    assert launchd.logs_argv(home, follow=False, lines=100) == ("tail", "-n", "100", log)
+
+
+def test_the_process_of_an_agent_is_read_from_what_launchctl_prints() -> None:
+    printed = "gui/501/io.github.nemotron-ops = {\n\tactive count = 1\n\tstate = running\n\tpid = 4711\n}\n"
+    assert launchd.running_pid(printed) == 4711
+    assert launchd.running_pid("gui/501/io.github.nemotron-ops = {\n\tstate = not running\n}\n") == 0
+
+
+def test_a_gpu_service_starts_only_where_the_current_build_sees_its_gpu() -> None:
+    assert refusal("cuda", Sight(backend="cuda", devices=("CUDA0",))) == ("", "")
+    why, hint = refusal("cuda", Sight(backend="cuda"))
+    assert "sees no such device" in why
+    assert "DevicePolicy= forbids" in hint
+    assert "current build is for cpu" in refusal("cuda", Sight(backend="cpu"))[0]
+    assert "no build" in refusal("cuda", Sight())[0]
+    assert refusal("cuda", Sight(backend="cuda", lacking=("/dev/nvidia-uvm",)))[0] == "no /dev/nvidia-uvm"
+
+
+def test_what_counts_as_a_node_may_be_opened_too() -> None:
+    allowed = directives(unit_files(replace(CPU, gpu="cuda"))[SERVICE], "DeviceAllow")
+    assert allowed == ["DeviceAllow=char-drm rw", "DeviceAllow=char-nvidia* rw", "DeviceAllow=/dev/dxg rw"]
 
 
 def test_a_gpu_counts_as_there_when_every_need_has_a_node() -> None:
