@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,27 +11,29 @@ from nemotron_ops.cli.app import App
 from nemotron_ops.errors import UsageError
 
 if TYPE_CHECKING:
-    from nemotron_ops.deploy.rollout import Hooks, LocalBuild, LocalModel, Ready
+    from nemotron_ops.deploy.job import Hooks, LocalBuild, LocalModel, Ready
+    from nemotron_ops.deploy.targets import Group
 
 
-def local_build(app: App, backend: str | None) -> LocalBuild | None:
-    """This machine's current llama.cpp build, if it is for `backend`."""
+def local_build(app: App) -> LocalBuild | None:
+    """This machine's current llama.cpp build."""
     from nemotron_ops.build import store
-    from nemotron_ops.deploy.rollout import LocalBuild
+    from nemotron_ops.deploy.job import LocalBuild
 
     build = store.current(app.layout)
-    if build is None or (backend and build.backend != backend):
-        return None
-    facts = app.facts
-    return LocalBuild(
-        id=build.id, path=build.path, backend=build.backend, machine=facts.machine, glibc=facts.glibc or (0, 0),
-        cpu_features=facts.cpu_flags,
-    )  # fmt: skip
+    return LocalBuild(id=build.id, path=build.path, manifest=build.manifest) if build else None
+
+
+def compile_bytes() -> dict[str, int]:
+    """Disk that building llama.cpp takes, for each backend."""
+    from nemotron_ops.build.backends import COSTS
+
+    return {backend.value: cost.disk_bytes for backend, cost in COSTS.items()}
 
 
 def local_model(app: App, recipe: str) -> LocalModel:
     """The stored model of a recipe, as files to send; with them goes what `models import` wants to know."""
-    from nemotron_ops.deploy.rollout import LocalModel
+    from nemotron_ops.deploy.job import LocalModel
     from nemotron_ops.deploy.ssh import sha256_of
     from nemotron_ops.files import write_json
     from nemotron_ops.models import store
@@ -58,18 +61,33 @@ def own_recipes(app: App, names: tuple[str, ...]) -> dict[str, str]:
     return {name: path.read_text(encoding="utf-8") for name, path in own.items()}
 
 
-def hooks_for(app: App, door: Path | None) -> Hooks:
-    """Around the switch of a target: out of the balancer before, back into it after."""
+def hooks_for(door: Path | None) -> Hooks:
+    """Around the switch of a target: out of the balancer before, back into it after; one target at a time."""
     from nemotron_ops.deploy import haproxy
     from nemotron_ops.deploy.balancer import server_name
-    from nemotron_ops.deploy.rollout import Hooks
+    from nemotron_ops.deploy.job import Hooks
 
     if door is None:
         return Hooks()
     return Hooks(
-        before_switch=lambda target: haproxy.take_out(door, server_name(target), report=app.ui.report),
+        before_switch=lambda target, report: haproxy.take_out(door, server_name(target), report=report),
         after_switch=lambda target: haproxy.put_back(door, server_name(target)),
+        turn=threading.Lock(),
     )
+
+
+def render_door(app: App, group: Group | None, ssh_config: Path | None) -> None:
+    """Write the HAProxy configuration of a group that listens where a balancer can reach it."""
+    from nemotron_ops.cli.balancer import Shape, shape
+    from nemotron_ops.deploy.balancer import render, server_name
+    from nemotron_ops.files import write_atomic
+    from nemotron_ops.service.words import is_loopback
+
+    if group is None or len(group.targets) < 2 or is_loopback(group.host or "127.0.0.1"):
+        return
+    name = f"{server_name(group.name)}.cfg"
+    write_atomic(app.layout.config / name, render(shape(app, Shape(group=group.name, ssh_config=ssh_config))))
+    app.ui.say(f"{name}, beside targets.toml, makes HAProxy one door for them: nemotron-ops balancer")
 
 
 def show(app: App, readies: list[Ready], *, scripts: bool, as_json: bool) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nemotron_ops.cli.app import App, dry_run_option, json_option
+from nemotron_ops.cli.remote import ssh_option
 from nemotron_ops.errors import ControlError, UsageError
 
 if TYPE_CHECKING:
@@ -26,12 +27,13 @@ if TYPE_CHECKING:
 @click.option("--url", default="", help="Base URL of an endpoint, ending in /v1 [default: the running supervisor's].")
 @click.option("--target", "remote", default="", metavar="TARGET", help="Talk to another machine, through ssh.")
 @click.option("--remote-port", type=click.IntRange(1, 65535), default=8001, show_default=True, help="Its port there.")
+@ssh_option
 @click.option("--api-key-file", type=click.Path(path_type=Path, dir_okay=False), help="File with the key to show.")
 @dry_run_option
 @json_option
 def chat(
     target: str, profile: str, show_special: bool, prompt: str | None, url: str, remote: str, remote_port: int,
-    api_key_file: Path | None, dry_run: bool, as_json: bool,
+    ssh_config: Path | None, api_key_file: Path | None, dry_run: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Talk to a model.
 
@@ -46,7 +48,7 @@ def chat(
         if remote and not dry_run:
             from nemotron_ops.cli.tunnel import through
 
-            base_url = stack.enter_context(through(app, remote, remote_port=remote_port))
+            base_url = stack.enter_context(through(app, remote, config=ssh_config, remote_port=remote_port))
         base_url = base_url or ("" if remote else _running(app, target))
         if not base_url and not remote:
             _llama_cli(app, target, profile, prompt, show_special=show_special, dry_run=dry_run, as_json=as_json)

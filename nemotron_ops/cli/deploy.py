@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import os
+import subprocess
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from nemotron_ops.cli.app import App, dry_run_option, json_option
-from nemotron_ops.cli.cargo import hooks_for, local_build, local_model, own_recipes, show
+from nemotron_ops.cli.cargo import compile_bytes, hooks_for, local_build, local_model, own_recipes, render_door, show
 from nemotron_ops.cli.remote import (
+    Option,
     in_session,
     must,
     now,
@@ -21,7 +24,17 @@ from nemotron_ops.cli.remote import (
     targets_argument,
     who,
 )
-from nemotron_ops.errors import UsageError
+from nemotron_ops.errors import NemotronOpsError, UsageError
+
+if TYPE_CHECKING:
+    from nemotron_ops.deploy.fleet import Outcome
+
+
+door_option: Option = click.option(
+    "--balancer", "door", type=click.Path(path_type=Path), metavar="SOCKET",
+    help="HAProxy's runtime socket: each target is drained there while it switches, one at a time.",
+)  # fmt: skip
+force_option: Option = click.option("--force", is_flag=True, help="Although a person holds the lock.")
 
 
 class DeployGroup(click.Group):
@@ -58,7 +71,7 @@ def deploy() -> None:
     type=click.Choice(["auto", "there", "send"]),
     default="auto",
     show_default=True,
-    help="llama.cpp: built there, or this machine's current build sent; auto sends it where it fits.",
+    help="llama.cpp: built there, or this machine's current build sent; auto sends it where it is the right one.",
 )
 @click.option("--send-models", is_flag=True, help="Send the models of this machine, instead of fetching them there.")
 @click.option("--in-place", is_flag=True, help="Do not try the new release beside the old one first.")
@@ -71,13 +84,7 @@ def deploy() -> None:
 @click.option(
     "--serve-option", "serve_options", multiple=True, metavar="WORD", help="Further word for `serve`. Repeatable."
 )
-@click.option(
-    "--balancer",
-    "door",
-    type=click.Path(path_type=Path),
-    metavar="SOCKET",
-    help="HAProxy's runtime socket: each target is drained there while it switches.",
-)
+@door_option
 @click.option("--parallel", default=4, show_default=True, help="Targets at once, after the first has gone well.")
 @click.option("--why", default="", help="Reason, for the lock and the audit log.")
 @click.option("--force", is_flag=True, help="Deploy although it is there already, or although a person holds the lock.")
@@ -98,15 +105,15 @@ def run(
     Up to the moment when the new release has answered a question beside the old one, nothing that serves is touched;
     if it fails after that, the old release is put back. Running it again continues what was interrupted.
     """
+    from nemotron_ops.deploy.job import Job, make_ready
     from nemotron_ops.deploy.release import Request
-    from nemotron_ops.deploy.rollout import Job, make_ready, roll_out
+    from nemotron_ops.deploy.rollout import roll_out
 
     with App() as app, reach(app, targets, system=system, config=ssh_config) as there:
         group = there.group
         served = recipes or (group.recipes if group else ())
         if not served:
             raise UsageError("cannot deploy: no recipe named", hint="--recipe 30b")
-        words = [f"--serve-option={option}" for option in serve_options]
         request = Request(
             scope=there.scope,
             recipes=served,
@@ -114,15 +121,16 @@ def run(
             host=host or (group.host if group and group.host else "127.0.0.1"),
             port=port or (group.port if group else 8001),
             own_recipes=own_recipes(app, served),
-            service_words=tuple(words),
-            build_words=(f"--{backend}",) if backend else (),
+            serve_options=serve_options,
+            backend=backend or "",
             candidate=not in_place,
             ready_s=ready_s,
         )
+        models = tuple(local_model(app, r) for r in served) if send_models else ()
         job = Job(
             request=request, cache=app.layout.cache / "bundles", who=who(app), now=now(), why=why, force=force,
-            build=None if build == "there" else local_build(app, backend), hooks=hooks_for(app, door),
-            keys=keys, models=tuple(local_model(app, r) for r in served) if send_models else (),
+            build=None if build == "there" else local_build(app), must_send=build == "send", hooks=hooks_for(door),
+            compile_bytes=compile_bytes(), keys=keys, models=models,
         )  # fmt: skip
         if build == "send" and job.build is None:
             raise UsageError("cannot send a build: this machine has none that is current", hint="nemotron-ops build")
@@ -133,28 +141,40 @@ def run(
         if not yes:
             click.confirm("Go on?", abort=True, err=True)
         outcomes, errors = roll_out(readies, job, parallel=parallel, report=app.ui.report)
-        rows = [[o.target, o.release, o.result] for o in outcomes]
-        app.ui.json([asdict(o) for o in outcomes]) if as_json else app.ui.table(["TARGET", "RELEASE", "RESULT"], rows)
-        if errors:
-            raise ExceptionGroup("deploy", list(errors)) if len(errors) > 1 else errors[0]
+        tell(app, outcomes, errors, as_json=as_json)
+        render_door(app, group, ssh_config)
+
+
+def tell(app: App, outcomes: Sequence[Outcome], errors: Sequence[NemotronOpsError], *, as_json: bool) -> None:
+    """How it went on each target. Raises what went wrong."""
+    rows = [[o.target, o.release or "-", o.result] for o in outcomes]
+    app.ui.json([asdict(o) for o in outcomes]) if as_json else app.ui.table(["TARGET", "RELEASE", "RESULT"], rows)
+    if errors:
+        raise ExceptionGroup("deploy", list(errors)) if len(errors) > 1 else errors[0]
 
 
 @deploy.command()
 @targets_argument
 @click.option("--to", default="", help="Release to go back to. [default: the previous good one]")
+@click.option("--why", default="", help="Reason, for the lock and the audit log.")
+@door_option
+@force_option
 @scope_option
 @ssh_option
 @json_option
-def rollback(targets: tuple[str, ...], to: str, system: bool | None, ssh_config: Path | None, as_json: bool) -> None:
-    """Make the previous good release serve again."""
-    from nemotron_ops.deploy.rollout import roll_back
+def rollback(
+    targets: tuple[str, ...], to: str, why: str, door: Path | None, force: bool, system: bool | None,
+    ssh_config: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Make the previous good release serve again, one target after another.
+
+    It must be at rest and answer a question; if it does not, the release of now serves again.
+    """
+    from nemotron_ops.deploy.rollout import Wish, roll_back_all
 
     with App() as app, reach(app, targets, system=system, config=ssh_config) as there:
-        went = {
-            c.target: roll_back(c, there.scope, to=to, who=who(app), now=now(), report=app.ui.report)
-            for c in there.connections
-        }
-        app.ui.json(went) if as_json else app.ui.table(["TARGET", "RELEASE"], went.items())
+        wish = Wish(scope=there.scope, who=who(app), now=now(), to=to, why=why, force=force, hooks=hooks_for(door))
+        tell(app, *roll_back_all(there.connections, wish, report=app.ui.report), as_json=as_json)
 
 
 @deploy.command()
@@ -202,8 +222,8 @@ def logs(
             else:
                 argv = Manager(scope=there.scope).follow_argv(follow=follow, lines=lines)
             if follow:
-                words = connection.argv(*connection.as_root(*argv))
-                os.execvp(words[0], words)
+                # a child, not in our place: the shared connection's folder is removed when it ends
+                raise SystemExit(subprocess.call(connection.argv(*connection.as_root(*argv))))
             found[c.target] = connection.sh(" ".join(argv)).stdout.splitlines()
         if as_json:
             app.ui.json(found)
@@ -216,17 +236,21 @@ def logs(
 @deploy.command()
 @targets_argument
 @click.option("--reload-models", is_flag=True, help="Stop the models too, and load them again.")
+@force_option
 @scope_option
 @ssh_option
 @json_option
 def restart(
-    targets: tuple[str, ...], reload_models: bool, system: bool | None, ssh_config: Path | None, as_json: bool
-) -> None:
+    targets: tuple[str, ...], reload_models: bool, force: bool, system: bool | None, ssh_config: Path | None,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Start the service's program afresh, one target after another. Loaded models stay loaded."""
     words = ("service", "restart", *(("--reload-models",) if reload_models else ()))
     with App() as app, reach(app, targets, system=system, config=ssh_config) as there:
         said = {
-            c.target: in_session(app, there, c, (*words, f"--{there.scope.value}"), why="restart", quiet=as_json)
+            c.target: in_session(
+                app, there, c, (*words, f"--{there.scope.value}"), why="restart", force=force, quiet=as_json
+            )
             for c in there.connections
         }
         if as_json:
@@ -234,18 +258,24 @@ def restart(
 
 
 @deploy.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@force_option
 @scope_option
 @ssh_option
 @json_option
 @click.argument("target")
 @click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="COMMAND...")
-def exec_(target: str, words: tuple[str, ...], system: bool | None, ssh_config: Path | None, as_json: bool) -> None:
+def exec_(
+    target: str, words: tuple[str, ...], force: bool, system: bool | None, ssh_config: Path | None, as_json: bool
+) -> None:
     """Run a nemotron-ops command with the release that serves on TARGET: `deploy exec gpu1 builds list`.
 
     Options of `deploy exec` itself come before TARGET. For a group, on each of its targets.
     """
     with App() as app, reach(app, (target,), system=system, config=ssh_config) as there:
-        said = {c.target: in_session(app, there, c, words, why="exec", quiet=as_json) for c in there.connections}
+        said = {
+            c.target: in_session(app, there, c, words, why="exec", force=force, quiet=as_json)
+            for c in there.connections
+        }
         if as_json:
             app.ui.json(said)
 
@@ -257,14 +287,14 @@ def exec_(target: str, words: tuple[str, ...], system: bool | None, ssh_config: 
 @ssh_option
 @json_option
 def lock(targets: tuple[str, ...], why: str, system: bool | None, ssh_config: Path | None, as_json: bool) -> None:
-    """Keep others from deploying until `unlock`."""
+    """Keep others from deploying, and from rollback, restart and exec, until `unlock`."""
     from nemotron_ops.deploy.scripts import hold_script
 
     with App() as app, reach(app, targets, system=system, config=ssh_config) as there:
         hold = {"who": who(app), "since": now(), "why": why}
         for c in there.connections:
             _, site, connection = there.look(c)
-            must(connection, hold_script(site, hold=hold))
+            must(connection, hold_script(site, hold=hold, who=hold["who"], now=hold["since"]))
             app.ui.say(f"{c.target}: locked")
         if as_json:
             app.ui.json({c.target: hold for c in there.connections})
@@ -285,7 +315,7 @@ def unlock(targets: tuple[str, ...], force: bool, system: bool | None, ssh_confi
     with App() as app, reach(app, targets, system=system, config=ssh_config) as there:
         for c in there.connections:
             facts, site, connection = there.look(c)
-            must(connection, hold_script(site, hold=None))
+            must(connection, hold_script(site, hold=None, who=who(app), now=now()))
             app.ui.say(f"{c.target}: unlocked" + (f" (was: {facts.hold})" if facts.hold else ""))
             if force:
                 app.ui.say(f"{c.target}: {must(connection, break_script(site)).strip()}")

@@ -6,6 +6,7 @@ Shared by every command that works on other machines.
 from __future__ import annotations
 
 import getpass
+import shlex
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -45,7 +46,7 @@ class There:
 
     def look(self, connection: Connection) -> tuple[TargetFacts, Site, Connection]:
         """Facts, site, and the connection with sudo where that is needed."""
-        from nemotron_ops.deploy.rollout import as_needed, look
+        from nemotron_ops.deploy.job import as_needed, look
 
         facts, site = look(connection, self.scope)
         return facts, site, as_needed(connection, self.scope, facts)
@@ -85,7 +86,7 @@ def read_groups(app: App) -> dict[str, Group]:
 
 def target_status(connection: Connection, scope: Scope) -> dict[str, Any]:
     """One target for `deploy status`; a target that cannot be reached is a row too."""
-    from nemotron_ops.deploy.rollout import held, look
+    from nemotron_ops.deploy.job import look
     from nemotron_ops.deploy.scripts import prelude
     from nemotron_ops.service.systemd import PROPERTIES, parse_status
     from nemotron_ops.service.units import SERVICE, Scope
@@ -97,23 +98,36 @@ def target_status(connection: Connection, scope: Scope) -> dict[str, Any]:
         return {**row, "service": "unreachable", "says": exc.message}
     ctl = "systemctl" if scope is Scope.SYSTEM else "systemctl --user"
     now_ = parse_status(connection.sh(f"{prelude(scope)}{ctl} show --property {PROPERTIES} {SERVICE}\n").stdout)
-    lock = held(facts.hold) if facts.hold else held(facts.lock) if facts.lock else ""
     return {**row, "release": facts.current, "service": now_.active, "says": now_.text, "restarts": now_.restarts,
-            "previous": facts.previous, "lock": lock, "good": list(facts.good), "bad": list(facts.bad)}  # fmt: skip
+            "previous": facts.previous, "lock": lock_of(facts), "lock_stale": bool(facts.lock and not facts.lock_alive),
+            "good": list(facts.good), "bad": list(facts.bad)}  # fmt: skip
+
+
+def lock_of(facts: TargetFacts) -> str:
+    """Who holds a target's lock, in words; a deploy that was cut off holds none, and is explained."""
+    from nemotron_ops.deploy.session import held
+
+    if facts.hold:
+        return held(facts.hold)
+    if facts.lock and not facts.lock_alive:
+        return f"free; cut off: {held(facts.lock)} (doing it again continues it)"
+    return held(facts.lock) if facts.lock else ""
 
 
 def in_session(
-    app: App, there: There, connection: Connection, words: tuple[str, ...], *, why: str, quiet: bool = False
-) -> list[str]:
+    app: App, there: There, connection: Connection, words: tuple[str, ...], *, why: str, force: bool = False,
+    quiet: bool = False,
+) -> list[str]:  # fmt: skip
     """Run a command of the current release on a target, holding its lock; its lines, which are also shown."""
-    from nemotron_ops.deploy.rollout import locked_session
-    from nemotron_ops.deploy.scripts import claim_script, exec_script
+    from nemotron_ops.deploy.scripts import claim_script, exec_script, log
+    from nemotron_ops.deploy.session import locked_session
     from nemotron_ops.errors import DeployError
 
     _, site, connection = there.look(connection)
     many = len(there.connections) > 1
-    with locked_session(connection, site) as session:
+    with locked_session(connection, site, force=force, verb=f"{why} on") as session:
         session.run(claim_script(site, who=who(app), now=now(), why=why))
+        session.run(log(site, who=who(app), now=now(), event=why, command=shlex.join(words)))
         code, lines = session.run(
             exec_script(site, words),
             on_line=None if quiet else lambda x: app.ui.data(f"{connection.target}: {x}" if many else x),

@@ -47,14 +47,14 @@ def tunnel(target: str, port: int, remote_port: int, ssh_config: Path | None, dr
 
 
 @contextmanager
-def through(app: App, target: str, *, remote_port: int) -> Iterator[str]:
+def through(app: App, target: str, *, config: Path | None, remote_port: int) -> Iterator[str]:
     """The base URL at which `target`'s endpoint is reached while the block runs.
 
     Raises DeployError if the target cannot be reached, or nothing answers there.
     """
     from nemotron_ops.deploy.ssh import tunnel_argv
 
-    with reach(app, (target,), system=None, config=None) as there:
+    with reach(app, (target,), system=None, config=config) as there:
         if len(there.connections) != 1:
             raise UsageError("cannot talk to several targets at once")
         connection = there.connections[0]

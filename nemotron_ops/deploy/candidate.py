@@ -70,7 +70,9 @@ cp {self.config}/settings.toml {q(home / "config")} 2>/dev/null || true
         user = f" --property=User={USER}" if system else ""
         if not system:
             ctl, run, journal = (f"{ctl} --user", f"{run} --user", "journalctl --user --no-pager")
-        serve = ["serve", *request.recipes, "--host", "127.0.0.1", "--port", "PORT", "--no-build", "--offline"]
+        # what is asked for comes first: the words after it say where the trial listens
+        serve = ["serve", *request.recipes, *request.serve_options]
+        serve += ["--host", "127.0.0.1", "--port", "PORT", "--no-build", "--offline"]
         serve += ["--profile", request.profile] if request.profile else []
         words = shlex.join(serve).replace("PORT", '"$port"')
         return f"""\

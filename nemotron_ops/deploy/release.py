@@ -25,11 +25,17 @@ class Request:
     port: int = 8001
     own_recipes: Mapping[str, str] = field(default_factory=dict)  # name -> TOML, of recipes that are not shipped
     service_words: tuple[str, ...] = ()  # further words for `service install`
-    build_words: tuple[str, ...] = ()  # "--cuda" …, for a build made there
+    serve_options: tuple[str, ...] = ()  # further words for `serve`, at the service and at its trial
+    backend: str = ""  # "cuda", "cpu": what is asked for; without it, what the target has
     candidate: bool = True  # try the new release beside the old one
     keep: int = KEEP_RELEASES
     stable_s: int = 3
     ready_s: int = 3600
+
+    @property
+    def build_words(self) -> tuple[str, ...]:
+        """For a build made there."""
+        return (f"--{self.backend}",) if self.backend else ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +61,7 @@ class Release:
         """The release's name: same content and same wishes, same name."""
         what: list[Any] = [self.bundle.sha256, self.build_id, request.recipes, request.profile, request.host]
         what += [request.port, sorted(request.own_recipes.items()), request.service_words, request.build_words]
+        what += [request.serve_options]
         what += [self.keys.sha256 if self.keys else ""]
         return f"{self.version}-{hashlib.sha256(json.dumps(what).encode()).hexdigest()[:10]}"
 

@@ -1,4 +1,4 @@
-"""Small scripts for a target: locks, links, the audit log, going back, running a command. Pure."""
+"""Small scripts for a target: locks, links, the audit log, running a command. Pure."""
 
 from __future__ import annotations
 
@@ -14,31 +14,23 @@ from nemotron_ops.service.units import Scope
 def prelude(scope: Scope) -> str:
     """Said before every step: where a user's service manager is found."""
     if scope is Scope.SYSTEM:
-        return "export NEMOTRON_OPS_SYSTEM=1\n"
+        # the service's own user runs what root unpacks, also where root's umask is 077
+        return "umask 022\nexport NEMOTRON_OPS_SYSTEM=1\n"
     return 'export XDG_RUNTIME_DIR="/run/user/$(id -u)" NO_COLOR=1\n'
 
 
-def rollback_script(site: Site, *, to: str, who: str, now: str) -> str:
-    """Make release `to` the serving one again; remember the present one as bad and as previous."""
-    root = q(site.root)
-    return f"""\
-cd {root}
-old=$(basename "$(readlink current)")
-[ -x releases/{q(to)}/activate.sh ]
-{log(site, who=who, now=now, event="rollback", release=to)}
-: > "releases/$old/BAD"; rm -f "releases/$old/GOOD"
-{link("previous", '"releases/$old"')}
-rm -f LOCK.json
-exec releases/{q(to)}/activate.sh
-"""
-
-
-def hold_script(site: Site, *, hold: Mapping[str, str] | None) -> str:
+def hold_script(site: Site, *, hold: Mapping[str, str] | None, who: str, now: str) -> str:
     """Put down (or, with None, take away) the lock that a person holds."""
     path = q(site.root / "HOLD.json")
     if hold is None:
-        return f"rm -f {path}\n"
-    return f"mkdir -p {q(site.root)}\nprintf '%s\\n' {q(json.dumps(dict(hold)))} > {path}\n"
+        return f"[ -e {path} ] || exit 0\nrm -f {path}\n{log(site, who=who, now=now, event='unlock')}\n"
+    noted = log(site, who=who, now=now, event="lock", why=hold["why"])
+    return f"mkdir -p {q(site.root)}\nprintf '%s\\n' {q(json.dumps(dict(hold)))} > {path}\n{noted}\n"
+
+
+def hold_there(site: Site) -> str:
+    """Prints the lock that a person holds, if there is one."""
+    return f"cat {q(site.root / 'HOLD.json')} 2>/dev/null || true\n"
 
 
 def exec_script(site: Site, words: tuple[str, ...]) -> str:
@@ -80,5 +72,16 @@ def link(name: str, to: str) -> str:
 
 
 def log(site: Site, *, who: str, now: str, **fields: str) -> str:
-    line = json.dumps({"time": now, "who": who, **fields})
+    """A line for the audit log; fields without a value are left out."""
+    line = json.dumps({"time": now, "who": who, **{k: v for k, v in fields.items() if v}})
     return f"printf '%s\\n' {q(line)} >> {q(site.root / 'deploy.log')}"
+
+
+def log_if_possible(site: Site, *, who: str, now: str, **fields: str) -> str:
+    """The same where something has failed already, maybe because the disk is full: that must not stop the repair."""
+    return f"{{ {log(site, who=who, now=now, **fields)}; }} 2>/dev/null || echo 'cannot write the audit log'"
+
+
+def journal(scope: Scope, unit: str, *, lines: int = 30) -> str:
+    """The command that prints the end of a unit's journal."""
+    return f"journalctl --no-pager --output=cat --lines={lines} --{'user-' if scope is Scope.USER else ''}unit={unit}"

@@ -1,4 +1,4 @@
-"""OpenSSH's client: one command, one long session of steps, one file. Subprocess, disk.
+"""OpenSSH's client: one command, one file (one long session: `session`). Subprocess, disk.
 
 The user's own ssh configuration decides how a target is reached (jump hosts, agent, user); what is fixed here is that
 nobody is asked anything (BatchMode) and that host keys are checked. All connections to a target share one
@@ -7,21 +7,18 @@ nobody is asked anything (BatchMode) and that host keys are checked. All connect
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import shlex
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from nemotron_ops.errors import DeployError
-from nemotron_ops.proc import Finished, run
+from nemotron_ops.proc import Finished, kill_group, run
 from nemotron_ops.progress import Report, Step
 
-LOCKED = 75  # exit code of flock when somebody else has the lock (EX_TEMPFAIL)
-MARK = "\x1e"  # record separator: begins the line that ends a step
 CHUNK = 1 << 20
 
 
@@ -33,6 +30,7 @@ class Connection:
     config: Path | None = None
     control: Path | None = None  # folder for the shared connection's socket
     sudo: bool = False
+    live: list[subprocess.Popen[str]] = field(default_factory=list, compare=False, repr=False)  # sessions, to be cut
 
     def argv(self, *remote: str) -> tuple[str, ...]:
         """The ssh command that runs `remote` (words, quoted here) on the target."""
@@ -60,6 +58,11 @@ class Connection:
         if done.returncode == 255:
             raise unreachable(self.target, done.stderr)
         return done
+
+    def cut(self) -> None:
+        """Take the connection away from whoever uses it in another thread; what runs over there ends its step."""
+        for child in list(self.live):
+            kill_group(child.pid)  # a jump host's connection is a child of ssh
 
     def close(self) -> None:
         """End the shared connection."""
@@ -123,97 +126,6 @@ class Connection:
             raise unreachable(self.target, stderr)
         if child.returncode:
             raise DeployError(f"cannot write {part} on {self.target}: {stderr.strip()}")
-
-
-class Session:
-    """One ssh channel that holds the target's deploy lock and runs steps one after another.
-
-    Steps go through the channel that holds the lock, so whoever has lost the lock cannot do anything any more: when
-    the connection dies, the shell over there ends its current step, reads end-of-file and leaves; so does the lock.
-    """
-
-    def __init__(self, connection: Connection, lock: PurePosixPath, *, prelude: str = "") -> None:
-        self.target = connection.target
-        flock = f"exec flock -n -o -E {LOCKED} {shlex.quote(str(lock))} bash --noprofile --norc"
-        script = f"mkdir -p {shlex.quote(str(lock.parent))} && {flock}"
-        self._child = subprocess.Popen(
-            connection.argv(*connection.as_root("sh", "-c", script)),
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
-            start_new_session=True,  # Ctrl-C is ours to handle: the step over there ends first
-        )  # fmt: skip
-        self._count = 0
-        self._prelude = prelude
-
-    def __enter__(self) -> Session:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    def run(self, script: str, *, on_line: Callable[[str], None] | None = None) -> tuple[int, tuple[str, ...]]:
-        """Run `script` with bash -euo pipefail; its exit code and output (stderr too), each line to `on_line`.
-
-        Raises DeployError if the lock is taken or the connection is lost.
-        """
-        assert self._child.stdin is not None
-        assert self._child.stdout is not None
-        self._count += 1
-        end = f"{MARK}{self._count} "
-        body = shlex.quote(self._prelude + script)
-        try:
-            self._child.stdin.write(
-                f"bash -euo pipefail -c {body} </dev/null 2>&1; printf '\\n\\036%s %s\\n' {self._count} $?\n"
-            )
-            self._child.stdin.flush()
-        except BrokenPipeError:
-            self._lost()
-        lines: list[str] = []
-        for raw in self._child.stdout:
-            line = raw.rstrip("\n")
-            if line.startswith(end):
-                return int(line.removeprefix(end)), tuple(_without_last_blank(lines))
-            lines.append(line)
-            if on_line and line:
-                on_line(line)
-        self._lost()
-        raise AssertionError  # _lost raises
-
-    def close(self) -> None:
-        """Let go of the lock. A step that still runs over there runs to its end first."""
-        assert self._child.stdin is not None
-        assert self._child.stdout is not None
-        assert self._child.stderr is not None
-        with contextlib.suppress(BrokenPipeError):
-            self._child.stdin.close()
-        try:
-            self._child.wait(10)
-        except subprocess.TimeoutExpired:
-            self._child.kill()
-            self._child.wait()
-        self._child.stdout.close()
-        self._child.stderr.close()
-
-    def _lost(self) -> None:
-        assert self._child.stderr is not None
-        code, stderr = self._child.wait(), self._child.stderr.read()
-        if code == LOCKED:
-            raise Locked(self.target)
-        if code == 255:
-            raise unreachable(self.target, stderr)
-        raise DeployError(
-            f"cannot go on with {self.target}: the connection's shell ended with exit code {code}",
-            log_tail=tuple(stderr.splitlines()[-5:]),
-        )
-
-
-class Locked(DeployError):
-    """Somebody else deploys to this target right now."""
-
-    def __init__(self, target: str, holder: str = "") -> None:
-        super().__init__(
-            f"cannot deploy to {target}: another deploy is under way there" + (f" ({holder})" if holder else ""),
-            hint=f"wait for it, or see what it does: nemotron-ops deploy status {target}",
-        )
 
 
 class ControlFolder:
@@ -285,7 +197,3 @@ def address_of(target: str, *, config: Path | None) -> str:
 def sha256_of(path: Path) -> str:
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
-
-
-def _without_last_blank(lines: list[str]) -> Iterable[str]:
-    return lines[:-1] if lines and not lines[-1] else lines

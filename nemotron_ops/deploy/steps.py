@@ -1,4 +1,4 @@
-"""The steps of a deploy, one by one, as shell scripts for the target. Pure.
+"""The steps of a deploy up to the switch (the rest: `ending`), as shell scripts for the target. Pure.
 
 Each one looks first and acts only where something is missing.
 """
@@ -10,9 +10,10 @@ import shlex
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from nemotron_ops.deploy.before import Before
 from nemotron_ops.deploy.candidate import Candidate
 from nemotron_ops.deploy.release import Parcel, Release, RemoteStep, Request
-from nemotron_ops.deploy.scripts import claim_script, link, log, prelude, q
+from nemotron_ops.deploy.scripts import claim_script, journal, link, log, log_if_possible, prelude, q
 from nemotron_ops.deploy.target import Site, TargetFacts
 from nemotron_ops.service.units import CREDENTIALS, SERVICE, USER, Scope, sysusers_conf
 
@@ -22,6 +23,7 @@ LINGER = """\
   || sudo -n loginctl enable-linger "$(id -un)" 2>/dev/null \\
   || echo "the service will end at logout; an administrator can change that: loginctl enable-linger $(id -un)"
 """
+HUB_TOKEN = f"{CREDENTIALS}/hub-token"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,17 +37,23 @@ class Steps:
     site: Site
     who: str
     now: str
+    why: str = ""
 
     @property
-    def _dir(self) -> PurePosixPath:
+    def dir(self) -> PurePosixPath:
         return self.site.release(self.name)
 
     @property
-    def _program(self) -> PurePosixPath:
+    def program(self) -> PurePosixPath:
         return self.site.release_program(self.name)
 
     @property
-    def _systemctl(self) -> str:
+    def python_env(self) -> PurePosixPath:
+        """The virtual environment of this release, shared by releases that differ only in what they serve."""
+        return self.site.root / "programs" / self.release.bundle.sha256[:16]
+
+    @property
+    def systemctl(self) -> str:
         return "systemctl" if self.site.scope is Scope.SYSTEM else "systemctl --user"
 
     @property
@@ -56,29 +64,40 @@ class Steps:
         return f"runuser -u {USER} -- env NEMOTRON_OPS_SYSTEM=1 HOME=/var/lib/nemotron-ops "
 
     @property
-    def _candidate(self) -> Candidate:
-        recipes, build = self._dir / "recipes", self.release.build_id
-        return Candidate(site=self.site, recipes=recipes, config=self._config, build_id=build)
+    def candidate(self) -> Candidate:
+        recipes, build = self.dir / "recipes", self.release.build_id
+        return Candidate(site=self.site, recipes=recipes, config=self.config, build_id=build)
 
-    def _note(self, event: str) -> str:
-        return log(self.site, who=self.who, now=self.now, event=event, release=self.name)
+    @property
+    def before(self) -> Before:
+        return Before(site=self.site, config=self.config, keys_at=self._keys_at if self.release.keys else "")
+
+    def note(self, event: str, *, why: str = "") -> str:
+        return log(self.site, who=self.who, now=self.now, event=event, release=self.name, why=why)
+
+    @property
+    def failed(self) -> str:
+        return log_if_possible(self.site, who=self.who, now=self.now, event="failed", release=self.name)
 
     def begin(self) -> RemoteStep:
         """Folders, the service's user, and a clean floor: releases that were never finished go."""
-        system = ""
+        system, root = "", self.site.root
         if self.site.scope is Scope.SYSTEM:
+            # modes by name: root's umask may have made these folders before
             system = f"""\
+install -d -m 0755 {q(root)} {q(self.site.releases)} {q(root / "programs")}
 printf '%s' {q(sysusers_conf())} | systemd-sysusers -
 install -d -o {USER} -g {USER} {q(self.site.data)} {q(self.site.data / "builds")} {q(self.site.data / "models")}
 install -d -m 0755 /etc/nemotron-ops
 """
         else:
             system = f"{LINGER}mkdir -p {q(self.site.data / 'builds')} {q(self.site.data / 'models')}\n"
+        why = f"deploy of {self.name}" + (f": {self.why}" if self.why else "")
         script = f"""\
 mkdir -p {q(self.site.releases)} {q(self.site.incoming)}
-{system}{claim_script(self.site, who=self.who, now=self.now, why=f"deploy of {self.name}")}{self._note("begin")}
+{system}{claim_script(self.site, who=self.who, now=self.now, why=why)}{self.note("begin", why=self.why)}
 for r in {q(self.site.releases)}/*; do
-  [ -d "$r" ] && [ ! -f "$r/RELEASE.json" ] && [ "$r" != {q(self._dir)} ] && rm -rf "$r"
+  [ -d "$r" ] && [ ! -f "$r/RELEASE.json" ] && [ "$r" != {q(self.dir)} ] && rm -rf "$r"
 done
 true
 """
@@ -87,7 +106,7 @@ true
     def unpack(self) -> RemoteStep:
         bundle = self.site.incoming / self.release.bundle.name
         about = {"release": self.name, "version": self.release.version, "by": self.who, "at": self.now}
-        program = self.site.root / "programs" / self.release.bundle.sha256[:16]
+        program = self.python_env
         script = f"""\
 if [ ! -f {q(program / "COMPLETE")} ]; then
   rm -rf {q(program)}; mkdir -p {q(program / "wheels")}
@@ -101,17 +120,19 @@ if [ ! -f {q(program / "COMPLETE")} ]; then
   {q(program / "bin/nemotron-ops")} --version
   sync {q(program)}; : > {q(program / "COMPLETE")}
 fi
-if [ ! -f {q(self._dir / "RELEASE.json")} ]; then
-  rm -rf {q(self._dir)}; mkdir -p {q(self._dir)}
-  ln -s {q(program)} {q(self._dir / "venv")}
+if [ ! -f {q(self.dir / "RELEASE.json")} ]; then
+  rm -rf {q(self.dir)}; mkdir -p {q(self.dir)}
+  ln -s {q(program)} {q(self.dir / "venv")}
 {self._recipes()}
-{self._keys()}  cat > {q(self._dir / "activate.sh")} <<'ACTIVATE'
+{self._keys()}  cat > {q(self.dir / "activate.sh")} <<'ACTIVATE'
 {self._activate_sh()}ACTIVATE
-  chmod 755 {q(self._dir / "activate.sh")}
-  printf '%s\\n' {q(json.dumps(about))} > {q(self._dir / ".RELEASE.json")}
-  sync {q(self._dir / ".RELEASE.json")}; mv {q(self._dir / ".RELEASE.json")} {q(self._dir / "RELEASE.json")}
+  cat > {q(self.dir / "verify.sh")} <<'VERIFY'
+{self._verify_sh()}VERIFY
+  chmod 755 {q(self.dir / "activate.sh")} {q(self.dir / "verify.sh")}
+  printf '%s\\n' {q(json.dumps(about))} > {q(self.dir / ".RELEASE.json")}
+  sync {q(self.dir / ".RELEASE.json")}; mv {q(self.dir / ".RELEASE.json")} {q(self.dir / "RELEASE.json")}
 fi
-{q(self._program)} --version
+{q(self.program)} --version
 """
         about_ = f"install nemotron-ops {self.release.version} as release {self.name}"
         return RemoteStep(name="unpack", about=about_, script=script, send=self._parcels())
@@ -123,7 +144,7 @@ fi
         if not self.release.keys:
             return ""
         sent = self.site.incoming / self.release.keys.name
-        return f"  install -m 600 {q(sent)} {q(self._dir / 'api-keys')}\n"
+        return f"  install -m 600 {q(sent)} {q(self.dir / 'api-keys')}\n"
 
     @property
     def _keys_at(self) -> str:
@@ -133,13 +154,13 @@ fi
         return f"{self.facts.home}/.config/nemotron-ops/api-keys"
 
     def _recipes(self) -> str:
-        lines = [f"  mkdir -p {q(self._dir / 'recipes')}"]
+        lines = [f"  mkdir -p {q(self.dir / 'recipes')}"]
         for name, text in sorted(self.request.own_recipes.items()):
-            lines.append(f"  printf '%s' {q(text)} > {q(self._dir / 'recipes' / f'{name}.toml')}")
+            lines.append(f"  printf '%s' {q(text)} > {q(self.dir / 'recipes' / f'{name}.toml')}")
         return "\n".join(lines)
 
     @property
-    def _config(self) -> str:
+    def config(self) -> str:
         """The target's configuration folder, as a shell word."""
         return "/etc/nemotron-ops" if self.site.scope is Scope.SYSTEM else '"$HOME/.config/nemotron-ops"'
 
@@ -152,9 +173,10 @@ fi
             keys = f"install -D -m 600 releases/{self.name}/api-keys {q(self._keys_at)}\n"
             if self.site.scope is Scope.USER:
                 words += ["--serve-option=--api-key-file", f"--serve-option={self._keys_at}"]
+        words += [f"--serve-option={option}" for option in request.serve_options]
         words += [*request.service_words, "--no-fetch", "--take-over", "--ready-timeout", str(request.ready_s)]
         use = (
-            f"{self._as_service}{q(self._program)} builds use {q(self.release.build_id)}\n"
+            f"{self._as_service}{q(self.program)} builds use {q(self.release.build_id)}\n"
             if self.release.build_id
             else ""
         )
@@ -163,10 +185,10 @@ fi
 # makes this release the one that serves; safe to run again
 set -eu
 {prelude(self.site.scope)}cd {q(self.site.root)}
-mkdir -p {self._config}/recipes
-cp -f releases/{self.name}/recipes/*.toml {self._config}/recipes/ 2>/dev/null || true
+mkdir -p {self.config}/recipes
+cp -f releases/{self.name}/recipes/*.toml {self.config}/recipes/ 2>/dev/null || true
 # recipes that only came with another release must not hide the shipped ones of that name
-for r in {self._config}/recipes/*.toml; do
+for r in {self.config}/recipes/*.toml; do
   [ -f "releases/{self.name}/recipes/${{r##*/}}" ] && continue
   for d in releases/*/recipes; do
     if cmp -s "$r" "$d/${{r##*/}}"; then rm -f "$r"; break; fi
@@ -195,15 +217,23 @@ fi
 
     def build_there(self) -> RemoteStep:
         words = shlex.join(("build", *self.request.build_words))
-        # what is missing there is said before the compiler stumbles over it
-        script = f"{q(self._program)} doctor || true\n{self._as_service}{q(self._program)} {words}\n"
+        script = f"{self._as_service}{q(self.program)} {words}\n"
         return RemoteStep(name="build", about="build llama.cpp there (nothing to do if it is built)", script=script)
+
+    def doctor(self) -> RemoteStep:
+        """What is missing there is said before a compiler stumbles over it; needed only where one will run."""
+        words = f"{self._as_service}{q(self.program)} doctor"
+        if self.release.build or self.facts.builds:
+            script = f"{words} --offline || echo 'going on: llama.cpp need not be compiled there'\n"
+        else:
+            script = f"{words}\n"
+        return RemoteStep(name="doctor", about="check what the machine has", script=script)
 
     def send_model(self, recipe: str, files: tuple[Parcel, ...]) -> RemoteStep:
         folder = self.site.incoming / files[0].name
         own = f"chown -R {USER}:{USER} {q(folder.parent)}\n" if self.site.scope is Scope.SYSTEM else ""
-        home, aside = self._candidate.home, self._candidate.folder()
-        run = f"{self._candidate.words}{q(self._program)} models"
+        home, aside = self.candidate.home, self.candidate.folder()
+        run = f"{self.candidate.words}{q(self.program)} models"
         return RemoteStep(
             name="model",
             about=f"bring the model of {recipe}; its bytes are proven there",
@@ -213,97 +243,43 @@ fi
         )
 
     def models(self) -> RemoteStep:
-        token = "/etc/nemotron-ops/credentials/hub-token"
-        lines = []
-        if self.site.scope is Scope.SYSTEM:
-            lines.append(f"if [ -f {token} ]; then HF_TOKEN=$(cat {token}); export HF_TOKEN; fi")
         fetched = [r for r in self.request.recipes if r not in self.release.models]
-        lines.append(self._candidate.folder().rstrip())
-        lines += [f"{self._candidate.words}{q(self._program)} fetch {q(r)}" for r in fetched]
-        lines.append(f"rm -rf {q(self._candidate.home)}")
+        lines = [self.candidate.folder().rstrip()]
+        words = self.candidate.words
+        if self.site.scope is Scope.SYSTEM:
+            # a file that only the service's user reads, gone with the step: the token is in no environment
+            lines.insert(0, f"token={q(self.site.root / '.hub-token')}; trap 'rm -f \"$token\"' EXIT")
+            lines.append(f'[ ! -f {HUB_TOKEN} ] || install -o {USER} -m 400 {HUB_TOKEN} "$token"')
+            words += 'HF_TOKEN_PATH="$token" '
+        lines += [f"{words}{q(self.program)} fetch {q(r)}" for r in fetched]
+        lines.append(f"rm -rf {q(self.candidate.home)}")
         return RemoteStep(name="models", about="fetch what is missing of the models", script="\n".join(lines) + "\n")
 
     def try_beside(self) -> RemoteStep:
         """Serve with the new release on a port of its own, beside the old one, and ask it one question."""
-        script = self._candidate.try_script(self.request, venv=self._dir / "venv/bin", python=self.facts.python)
+        script = self.candidate.try_script(self.request, venv=self.dir / "venv/bin", python=self.facts.python)
         return RemoteStep(name="try", about="serve with it beside the old one, and ask it one question", script=script)
 
-    def activate(self) -> RemoteStep:
-        script = f"""\
-cd {q(self.site.root)}
-{self._note("activate")}
-old=$(readlink current || true)
-if [ -n "$old" ] && [ "$old" != {q(f"releases/{self.name}")} ]; then {link("previous", '"$old"')}; fi
-rm -f {q(self._dir / "BAD")}
-exec {q(self._dir / "activate.sh")}
-"""
-        return RemoteStep(name="activate", about="switch `current`, hand over to the new release", script=script)
-
-    def verify(self) -> RemoteStep:
+    def _verify_sh(self) -> str:
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.request.host, self.request.host)
-        python = q(self._dir / "venv/bin/python")
+        python = q(self.dir / "venv/bin/python")
         build = f" {q(self.release.build_id)}" if self.release.build_id else ""
-        script = f"""\
-before=$({self._systemctl} show -P NRestarts {SERVICE})
+        return f"""\
+#!/bin/sh
+# whether this release serves as it should; changes nothing
+set -eu
+{prelude(self.site.scope)}trap 'code=$?; [ $code = 0 ] || {journal(self.site.scope, SERVICE)}' EXIT
+before=$({self.systemctl} show -P NRestarts {SERVICE})
 sleep {self.request.stable_s}
 end=$(( $(date +%s) + {self.request.ready_s} ))
 while :; do
-  code=0; {q(self._program)} status --json | {python} -m nemotron_ops.deploy.settled{build} || code=$?
+  code=0; {q(self.program)} status --json | {python} -m nemotron_ops.deploy.settled{build} || code=$?
   [ "$code" != 0 ] || break
   # on the way: what changed is loading beside the old
-  [ "$code" = 2 ] && [ "$(date +%s)" -lt "$end" ] || {{ {q(self._program)} status; exit 1; }}
+  [ "$code" = 2 ] && [ "$(date +%s)" -lt "$end" ] || {{ {q(self.program)} status; exit 1; }}
   sleep 1
 done
 {python} -m nemotron_ops.deploy.canary {self.request.port} {q(host)}
-[ "$({self._systemctl} show -P ActiveState {SERVICE})" = active ]
-[ "$({self._systemctl} show -P NRestarts {SERVICE})" = "$before" ]
+[ "$({self.systemctl} show -P ActiveState {SERVICE})" = active ]
+[ "$({self.systemctl} show -P NRestarts {SERVICE})" = "$before" ]
 """
-        return RemoteStep(
-            name="verify", about="all at rest and as asked for, a question at the door, no restart", script=script
-        )
-
-    def finish(self) -> RemoteStep:
-        root = q(self.site.root)
-        script = f"""\
-cd {root}
-: > releases/{self.name}/GOOD; rm -f releases/{self.name}/BAD
-{self._note("good")}
-rm -rf incoming LOCK.json
-keep=" $(basename "$(readlink current)") $(basename "$(readlink previous || echo -)") "
-for r in $(ls -t releases | tail -n +{self.request.keep + 1}); do
-  case "$keep" in *" $r "*) ;; *) rm -rf "releases/$r" ;; esac
-done
-used=" $(for r in releases/*; do basename "$(readlink "$r/venv" || echo -)"; done | tr '\\n' ' ') "
-for p in programs/*; do
-  case "$used" in *" $(basename "$p") "*) ;; *) rm -rf "$p" ;; esac
-done
-"""
-        return RemoteStep(name="finish", about=f"mark it good, keep {self.request.keep} releases", script=script)
-
-    def withdraw(self) -> RemoteStep:
-        """After a failure before the switch: the old release was never touched."""
-        script = f"""\
-cd {q(self.site.root)}
-{self._note("failed")}
-rm -f LOCK.json
-if [ -d releases/{self.name} ] && [ "$(readlink current || true)" != releases/{self.name} ]; then
-  : > releases/{self.name}/BAD
-fi
-"""
-        return RemoteStep(name="withdraw", about="mark it bad; the old release serves on", script=script)
-
-    def back(self) -> RemoteStep:
-        """After a failure from the switch on: the previous release serves again; without one, nothing does."""
-        script = f"""\
-cd {q(self.site.root)}
-{self._note("failed")}
-rm -f LOCK.json
-: > releases/{self.name}/BAD; rm -f releases/{self.name}/GOOD
-old=$(readlink previous || true)
-if [ -n "$old" ] && [ "$old" != releases/{self.name} ] && [ -x "$old/activate.sh" ]; then
-  exec "$old/activate.sh"
-fi
-{q(self._program)} service uninstall --{self.site.scope.value} || true
-rm -f current
-"""
-        return RemoteStep(name="back", about="the previous release serves again", script=script)

@@ -15,11 +15,7 @@ from nemotron_ops.service.units import Scope
 OLDEST_PYTHON = (3, 11)
 PYTHONS = ("python3.14", "python3.13", "python3.12", "python3.11", "python3")
 
-# CPU features that llama.cpp compiles in when it builds for the machine at hand (ggml/src/ggml-cpu/CMakeLists.txt,
-# GGML_NATIVE); a binary with one of them dies with SIGILL on a machine without it
-CPU_FEATURES = ("sse4_2", "avx", "f16c", "fma", "bmi2", "avx2", "avx_vnni", "avx512f", "avx512cd", "avx512vl",
-                "avx512dq", "avx512bw", "avx512_vnni", "avx512_vbmi", "avx512_bf16", "amx_tile", "amx_int8",
-                "amx_bf16", "asimddp", "asimdhp", "i8mm", "sve", "sve2")  # fmt: skip
+ASK_GPU_S = 20  # nvidia-smi hangs where a driver is sick
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +69,12 @@ class TargetFacts:
     cpu_features: frozenset[str] = frozenset()
     systemd: int = 0  # version, 0 where systemd does not run the machine
     sudo: bool = False  # sudo without a password
-    free_bytes: int = 0
+    free_bytes: int = 0  # where releases are kept
+    data_free_bytes: int = 0  # where builds and models are kept
+    one_disk: bool = True  # whether that is the same file system
+    incoming_bytes: int = 0  # of an earlier deploy that was cut off: not sent again
+    builds: tuple[str, ...] = ()  # ids of llama.cpp builds that are there
+    models: frozenset[tuple[str, int]] = frozenset()  # name and bytes of each GGUF file that is there
     ram_available_bytes: int = 0
     current: str = ""  # release that `current` points to
     previous: str = ""
@@ -81,8 +82,17 @@ class TargetFacts:
     good: tuple[str, ...] = ()  # releases marked good, oldest first
     bad: tuple[str, ...] = ()
     lock: str = ""  # JSON: who deploys there now, or was cut off doing so
+    lock_alive: bool = False  # whether that session is still there
     hold: str = ""  # JSON of a lock that a person put down
     gpus: int = 0  # NVIDIA device nodes
+    compute: tuple[int, ...] = ()  # compute capabilities of its NVIDIA GPUs: 90 for 9.0
+    driver_cuda: tuple[int, int] = (0, 0)  # newest CUDA that its driver runs
+    hip: bool = False  # an AMD GPU, and the compiler for it
+
+    @property
+    def backend(self) -> str:
+        """What `build` would build for there (build/backends.py: default_backend)."""
+        return "cuda" if self.gpus or self.compute else "hip" if self.hip else "cpu"
 
 
 def site_for(scope: Scope, *, home: str) -> Site:
@@ -94,9 +104,11 @@ def site_for(scope: Scope, *, home: str) -> Site:
 
 def facts_script(scope: Scope) -> str:
     """Prints what `parse_facts` reads."""
-    root = "/opt/nemotron-ops" if scope is Scope.SYSTEM else '"$HOME/.local/lib/nemotron-ops"'
+    system = scope is Scope.SYSTEM
+    root = "/opt/nemotron-ops" if system else '"$HOME/.local/lib/nemotron-ops"'
+    data = "/var/lib/nemotron-ops" if system else '"$HOME/.local/share/nemotron-ops"'
     return f"""\
-root={root}
+root={root}; data={data}
 say() {{ printf '%s=%s\\n' "$1" "$2"; }}
 say user "$(id -un)"; say uid "$(id -u)"; say home "$HOME"; say hostname "$(uname -n)"; say machine "$(uname -m)"
 for p in {" ".join(PYTHONS)}; do
@@ -108,8 +120,13 @@ say glibc "$(getconf GNU_LIBC_VERSION 2>/dev/null | cut -d' ' -f2)"
 say cpu "$(grep -m1 -E '^(flags|Features)' /proc/cpuinfo 2>/dev/null | cut -d: -f2)"
 [ -d /run/systemd/system ] && say systemd "$(systemctl --version | head -n1 | cut -d' ' -f2)"
 sudo -n true 2>/dev/null && say sudo yes
-d="$root"; while [ ! -d "$d" ]; do d=$(dirname "$d"); done
-say free_kib "$(df -Pk "$d" | tail -n1 | awk '{{print $4}}')"
+there() {{ d="$1"; while [ ! -d "$d" ]; do d=$(dirname "$d"); done; printf '%s' "$d"; }}
+disk() {{ df -Pk "$(there "$1")" | tail -n1 | awk "{{print \\$$2}}"; }}
+say free_kib "$(disk "$root" 4)"; say data_free_kib "$(disk "$data" 4)"
+[ "$(disk "$root" 6)" = "$(disk "$data" 6)" ] && say one_disk yes
+say incoming_kib "$(du -sk "$root/incoming" 2>/dev/null | cut -f1)"
+for b in "$data"/builds/*/manifest.json; do [ -f "$b" ] && say build "$(basename "$(dirname "$b")")"; done
+find "$data/models" -name '*.gguf' -printf 'model=%s %f\\n' 2>/dev/null
 say ram_kib "$(awk '/^MemAvailable/ {{print $2}}' /proc/meminfo 2>/dev/null)"
 say current "$(readlink "$root/current" 2>/dev/null)"
 say previous "$(readlink "$root/previous" 2>/dev/null)"
@@ -118,16 +135,28 @@ for r in $(ls -tr "$root/releases" 2>/dev/null); do
   [ -f "$root/releases/$r/GOOD" ] && say good "$r"
   [ -f "$root/releases/$r/BAD" ] && say bad "$r"
 done
-[ -f "$root/LOCK.json" ] && say lock "$(tr -d '\\n' < "$root/LOCK.json")"
+if [ -f "$root/LOCK.json" ]; then
+  say lock "$(tr -d '\\n' < "$root/LOCK.json")"
+  number() {{ sed -n "s/.*\\"$1\\": \\([0-9]*\\).*/\\1/p" "$root/LOCK.json"; }}
+  now=$(sed 's/.*) //' "/proc/$(number sid)/stat" 2>/dev/null | cut -d' ' -f20)
+  [ -n "$now" ] && [ "$now" = "$(number start)" ] && say lock_alive yes
+fi
 [ -f "$root/HOLD.json" ] && say hold "$(tr -d '\\n' < "$root/HOLD.json")"
 say gpus "$(ls /dev 2>/dev/null | grep -c '^nvidia[0-9]')"
+if command -v nvidia-smi >/dev/null 2>&1; then
+  for c in $(timeout {ASK_GPU_S} nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null); do
+    say compute "$c"
+  done
+  say driver_cuda "$(timeout {ASK_GPU_S} nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: *\\([0-9.]*\\).*/\\1/p')"
+fi
+if [ -e /dev/kfd ] && {{ command -v hipcc >/dev/null 2>&1 || [ -x /opt/rocm/bin/hipcc ]; }}; then say hip yes; fi
 """
 
 
 def parse_facts(text: str) -> TargetFacts:
     """The facts in the script's output. Of several Pythons, the first that is new enough counts."""
     value: dict[str, str] = {}
-    lists: dict[str, list[str]] = {"release": [], "good": [], "bad": []}
+    lists: dict[str, list[str]] = {key: [] for key in ("release", "good", "bad", "build", "model", "compute")}
     pythons: list[tuple[str, tuple[int, int]]] = []
     for line in text.splitlines():
         key, _, rest = line.partition("=")
@@ -152,10 +181,15 @@ def parse_facts(text: str) -> TargetFacts:
         python=python,
         python_version=python_version,
         glibc=version(value.get("glibc", "")),
-        cpu_features=frozenset(value.get("cpu", "").split()) & frozenset(CPU_FEATURES),
+        cpu_features=frozenset(value.get("cpu", "").split()),
         systemd=number(value.get("systemd", "")),
         sudo=value.get("sudo") == "yes",
         free_bytes=number(value.get("free_kib", "")) * 1024,
+        data_free_bytes=number(value.get("data_free_kib", "")) * 1024,
+        one_disk=value.get("one_disk") == "yes",
+        incoming_bytes=number(value.get("incoming_kib", "")) * 1024,
+        builds=tuple(lists["build"]),
+        models=frozenset((name, number(size)) for size, _, name in (m.partition(" ") for m in lists["model"])),
         ram_available_bytes=number(value.get("ram_kib", "")) * 1024,
         current=PurePosixPath(value.get("current", "")).name,
         previous=PurePosixPath(value.get("previous", "")).name,
@@ -163,12 +197,16 @@ def parse_facts(text: str) -> TargetFacts:
         good=tuple(lists["good"]),
         bad=tuple(lists["bad"]),
         lock=value.get("lock", ""),
+        lock_alive=value.get("lock_alive") == "yes",
         hold=value.get("hold", ""),
         gpus=number(value.get("gpus", "")),
+        compute=tuple(sorted({major * 10 + minor for major, minor in map(version, lists["compute"]) if major})),
+        driver_cuda=version(value.get("driver_cuda", "")),
+        hip=value.get("hip") == "yes",
     )
 
 
-def check_target(name: str, facts: TargetFacts, scope: Scope, *, need_bytes: int) -> None:
+def check_target(name: str, facts: TargetFacts, scope: Scope) -> None:
     """Raise DeployError where a release cannot live on this target, with what would help."""
     if facts.python_version < OLDEST_PYTHON:
         found = f"{facts.python} is {dotted(facts.python_version)}" if facts.python else "there is none"
@@ -183,21 +221,6 @@ def check_target(name: str, facts: TargetFacts, scope: Scope, *, need_bytes: int
             f"cannot deploy to {name}: a system service takes root, and {facts.user} has no sudo without a password",
             hint=f"deploy a user service (leave out --system), or deploy to root@{name}",
         )
-    if facts.free_bytes < need_bytes:
-        raise DeployError(
-            f"cannot deploy to {name}: {need_bytes >> 20} MiB are needed there, {facts.free_bytes >> 20} MiB are free",
-            hint=f"remove old releases or models: nemotron-ops deploy exec {name} builds prune",
-        )
-
-
-def build_fits(*, machine: str, glibc: tuple[int, int], cpu_features: frozenset[str], facts: TargetFacts) -> str:
-    """Why a build from a machine like the first three cannot run on the target; "" if it can."""
-    if machine != facts.machine:
-        return f"it is for {machine}, the target is {facts.machine}"
-    if glibc > facts.glibc:
-        return f"it needs glibc {dotted(glibc)}, the target has {dotted(facts.glibc)}"
-    lacking = sorted((cpu_features & frozenset(CPU_FEATURES)) - facts.cpu_features)
-    return f"the target's CPU lacks {', '.join(lacking)}" if lacking else ""
 
 
 def version(text: str) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -73,7 +74,7 @@ def recipes(host: Host) -> str:
 
 def audit(host: Host) -> list[tuple[str, str]]:
     lines = host.ssh(f"cat {ROOT}/deploy.log", user="deploy").splitlines()
-    return [(json.loads(line)["event"], json.loads(line)["release"]) for line in lines]
+    return [(json.loads(line)["event"], json.loads(line).get("release", "")) for line in lines]
 
 
 def test_a_fresh_deploy_serves_as_that_user_and_after_logout(host: Host, laptop: Laptop) -> None:
@@ -98,7 +99,7 @@ def test_a_dry_run_changes_nothing(host: Host, laptop: Laptop) -> None:
     before = host.ssh(f"find {ROOT} -maxdepth 2 | sort", user="deploy")
     plan = json.loads(laptop.run("deploy", target(host), "-r", "tiny", "--dry-run", "--json").stdout)
     assert [s["name"] for s in plan[0]["steps"]] == [
-        "begin", "unpack", "build", "models", "try", "activate", "verify", "finish",
+        "begin", "unpack", "doctor", "build", "models", "try", "activate", "verify", "finish",
     ]  # fmt: skip
     assert host.ssh(f"find {ROOT} -maxdepth 2 | sort", user="deploy") == before
 
@@ -190,41 +191,66 @@ def test_a_broken_build_is_withdrawn_before_it_could_serve(host: Host, laptop: L
     assert host.ask() == "2 + 2 = 4."
 
 
+# what a deploy says when it begins: a step, or sending a file
+CUTS = {
+    "begin": ": begin: ", "bundle": "send bundle-", "unpack": ": unpack: ", "doctor": ": doctor: ",
+    "llama.cpp": "send build-", "build": ": build: ", "model": "send nemotron-ops-model.json", "models": ": models: ",
+    "try": ": try: ", "activate": ": activate: ", "verify": ": verify: ", "finish": ": finish: ",
+}  # fmt: skip
+
+
 @fault(
-    "the connection is cut at `unpack`, `build`, `models`, `try`, `activate`, `verify` or `finish`",
+    "the connection is cut, or Ctrl-C is pressed, at `begin`, `unpack`, `doctor`, `build`, `models`, `try`, "
+    "`activate`, `verify` or `finish`, or as the program, the build or a model is sent",
     "it goes on serving; deploying again continues",
 )
-@pytest.mark.parametrize("step", ["unpack", "build", "models", "try", "activate", "verify", "finish"])
+@pytest.mark.parametrize("how", ["cut", "ctrl-c"])
+@pytest.mark.parametrize("step", CUTS)
 def test_a_connection_cut_at_any_step_leaves_it_serving_and_is_continued(
-    step: str, host: Host, laptop: Laptop, eventually: Eventually
+    step: str, how: str, host: Host, laptop: Laptop, eventually: Eventually
 ) -> None:
-    laptop.recipe(TINY.format(slots=2) + f"# cut at {step}\n")
     words = ("deploy", target(host), "-r", "tiny", "--yes")
+    laptop.recipe(TINY.format(slots=2) + f"# {how} at {step}\n")
+    if step == "model":
+        carry(laptop, name=f"carried-{how}")
+        words = ("deploy", target(host), "-r", f"carried-{how}", "--send-models", "--yes")
     child = laptop.start(*words)
     assert child.stdout
     for line in child.stdout:
-        if f": {step}: " in line:
+        if CUTS[step] in line:
             break
     else:
-        raise AssertionError(f"no step {step}")
-    # the whole process group at once, ssh too, as when a laptop's lid is closed
-    os.killpg(child.pid, signal.SIGKILL)
-    for ssh in laptop_ssh(laptop):
-        os.kill(ssh, signal.SIGKILL)
+        raise AssertionError(f"no {CUTS[step]}")
+    if how == "cut":
+        # the whole process group at once, ssh too, as when a laptop's lid is closed
+        os.killpg(child.pid, signal.SIGKILL)
+        for ssh in laptop_ssh(laptop):
+            os.kill(ssh, signal.SIGKILL)
+    else:
+        os.killpg(child.pid, signal.SIGINT)  # as a terminal does
     child.communicate()
+    assert child.returncode == (-signal.SIGKILL if how == "cut" else 130)
     assert host.ask() == "2 + 2 = 4."
 
-    def again() -> bool:
-        done = laptop.run(*words, check=False)
-        # the step that was under way over there ends first, holding the lock
-        assert done.returncode == 0 or "another deploy is under way" in done.stderr, done.stderr
-        return done.returncode == 0
+    # the step that was under way over there ends first, holding the lock
+    def free() -> bool:
+        return host.ssh(f"flock -n {ROOT}/.lock echo free || true", user="deploy") == "free"
 
-    eventually(again, within_s=120)
-    eventually(lambda: host.ssh(f"flock -n {ROOT}/.lock echo free || true", user="deploy") == "free")
+    eventually(free, within_s=120)
+    (row,) = json.loads(laptop.run("deploy", "status", target(host), "--json").stdout)
+    assert row["lock"] == "" or row["lock"].startswith("free; cut off: tester since")
+    laptop.run(*words)
     assert audit(host)[-1] == ("good", current(host))
     assert host.ask() == "2 + 2 = 4."
     assert len(host.pids(ENGINE)) == 1
+
+
+def carry(laptop: Laptop, *, name: str) -> None:
+    """A recipe whose model is one that the laptop has, under a name that no hub knows."""
+    made = json.loads(laptop.run("fetch", "tiny", "--json").stdout)["path"]
+    laptop.run("models", "import", made, "--as", f"test/{name}:Q8_0")
+    text = TINY.format(slots=2).replace('synthetic = "moe"', f'repo = "test/{name}"')
+    laptop.recipe(text.replace("nemotron-ops/tiny", name), name=name)
 
 
 def laptop_ssh(laptop: Laptop) -> list[int]:
@@ -263,7 +289,12 @@ def test_a_lock_put_down_by_a_person_keeps_others_out_until_it_is_taken_away(hos
     done = laptop.run("deploy", target(host), "-r", "tiny", "--yes", check=False)
     assert "it is locked: tester since" in done.stderr
     assert "benchmarks are running" in done.stderr
+    for words in (("rollback",), ("restart",), ("exec", "{}", "builds", "list")):
+        refused = laptop.run("deploy", words[0], target(host), *words[2:], check=False)
+        assert "it is locked: tester since" in refused.stderr
+    assert "cpu" in laptop.run("deploy", "exec", "--force", target(host), "builds", "list").stdout
     laptop.run("deploy", "unlock", target(host))
+    assert [event for event, _ in audit(host)[-3:]] == ["lock", "exec", "unlock"]
     assert laptop.run("deploy", target(host), "-r", "tiny", "--dry-run").returncode == 0
 
 
@@ -301,14 +332,7 @@ def test_exec_runs_commands_of_the_release_that_serves(host: Host, laptop: Lapto
 @fault("the target has no network", "`--send-models`: the model is sent from here, and proven there")
 def test_a_model_is_sent_and_proven_where_the_target_has_no_network(host: Host, laptop: Laptop) -> None:
     laptop.recipe(TINY.format(slots=2))
-    made = json.loads(laptop.run("fetch", "tiny", "--json").stdout)["path"]
-    laptop.run("models", "import", made, "--as", "test/carried:Q8_0")
-    text = (
-        TINY.format(slots=2)
-        .replace('synthetic = "moe"', 'repo = "test/carried"')
-        .replace("nemotron-ops/tiny", "carried")
-    )
-    laptop.recipe(text, name="carried")
+    carry(laptop, name="carried")
     laptop.run("deploy", target(host), "-r", "carried", "--send-models", "--yes")
     assert host.ask() == "2 + 2 = 4."
     assert "carried" in laptop.run("deploy", "exec", target(host), "models", "list").stdout
@@ -331,7 +355,170 @@ def test_a_full_disk_is_found_before_anything_is_sent(host: Host, laptop: Laptop
     done = laptop.run("deploy", target(host, "alice"), "-r", "tiny", "--yes", check=False)
     host.ssh("umount /home/alice/.local/lib")
     assert done.returncode == 13
-    assert "400 MiB are needed there" in done.stderr
+    assert "MiB are needed there for /home/alice/.local/lib/nemotron-ops, 50 MiB are free" in done.stderr
+
+
+@fault(
+    "the disk there fills up while a release is sent, and while one is switched to",
+    "withdrawn, or gone back from; the lock is free; deploying again continues",
+)
+def test_a_disk_that_fills_up_meanwhile_leaves_no_lock_and_what_served_before(host: Host, laptop: Laptop) -> None:
+    root = "/home/alice/.local/lib/nemotron-ops"
+    host.ssh(f"""
+        install -d -o alice -g alice /home/alice/.local /home/alice/.local/lib {root}
+        mount -t tmpfs -o size=700m,uid=1001,gid=1001 none {root}
+    """)
+    full = f"head -c 2G /dev/zero > {root}/filler 2>/dev/null || true"
+    words = ("deploy", target(host, "alice"), "-r", "tiny", "--port", "8002", "--yes")
+
+    def fills_at(line: str, *more: str) -> str:
+        child = laptop.start(*words, *more)
+        assert child.stdout
+        said = ""
+        for text in child.stdout:
+            said += text
+            if line in text:
+                host.ssh(full)
+        child.communicate()
+        assert child.returncode == 13, said
+        assert host.ssh(f"ls {root}/LOCK.json 2>/dev/null || true") == ""
+        host.ssh(f"rm {root}/filler")
+        return said
+
+    try:
+        laptop.recipe(TINY.format(slots=2))
+        assert "No space left on device" in fills_at(": begin: ")
+        laptop.run(*words)
+        before = host.ssh(f"readlink {root}/current")
+        laptop.recipe(BROKEN.format(slots=2))
+        assert "the previous release serves again" in fills_at(": activate: ", "--in-place")
+        assert host.ssh(f"readlink {root}/current") == before
+        assert host.ask(port=8002) == "2 + 2 = 4."
+    finally:
+        host.ssh("systemctl --user --machine=alice@ stop nemotron-ops.socket nemotron-ops.service || true")
+        host.ssh(f"loginctl disable-linger alice; loginctl terminate-user alice; umount -l {root}")
+
+
+@fault("the first deploy to a machine fails", "it is as it was: also a service that was installed by hand serves on")
+def test_a_first_deploy_that_fails_gives_back_a_service_that_was_there(host: Host, laptop: Laptop) -> None:
+    laptop.recipe(TINY.format(slots=2))
+    laptop.run("deploy", target(host), "-r", "tiny", "--yes")
+    config, units = ".config/nemotron-ops", ".config/systemd/user"
+    # what a person would have: the program in a place of its own, units that name it, settings, a key; no releases
+    host.ssh(
+        f"""
+        ln -sfn ~/{ROOT}/programs/$(ls {ROOT}/programs | head -1) ~/hand
+        ~/hand/bin/nemotron-ops service uninstall
+        ~/hand/bin/nemotron-ops service install tiny --user --port 8001
+        mkdir ~/aside; mv {ROOT}/releases {ROOT}/current {ROOT}/previous ~/aside/ 2>/dev/null || true
+        mkdir -p {config}/recipes
+        echo mine > {config}/recipes/mine.toml.txt; echo secret > {config}/token
+        """,
+        user="deploy",
+    )
+    seen = f"cat {units}/nemotron-ops* {config}/service.json; find {config} -type f | sort | xargs sha256sum"
+    before = host.ssh(seen, user="deploy")
+    laptop.recipe(BROKEN.format(slots=2))
+    done = laptop.run("deploy", target(host), "-r", "tiny", "--in-place", "--yes", check=False)
+    assert done.returncode == 13
+    assert "it is as it was before" in done.stderr, done.stderr
+    assert host.ssh(seen, user="deploy") == before
+    assert host.ask() == "2 + 2 = 4."
+    assert host.ssh(f"ls -d {ROOT}/current {ROOT}/before 2>/dev/null || true", user="deploy") == ""
+    host.ssh("~/hand/bin/nemotron-ops service uninstall", user="deploy")
+
+
+@fault("the first deploy of a system service fails", "no unit is left; credentials, settings and the hub token are")
+def test_a_first_deploy_of_a_system_service_that_fails_leaves_credentials_alone(
+    new_host: Callable[[], Host], laptop: Laptop
+) -> None:
+    host = new_host()
+    config = laptop.ssh_config.read_text()
+    laptop.ssh_config.write_text(config + host.ssh_config.read_text())
+    host.ssh("""
+        install -d -m 700 /etc/nemotron-ops/credentials
+        echo hf_secret > /etc/nemotron-ops/credentials/hub-token; chmod 600 /etc/nemotron-ops/credentials/hub-token
+        printf '' > /etc/nemotron-ops/settings.toml
+        echo 'umask 077' > /root/.bashrc
+    """)
+    words = ("deploy", target(host, "root"), "--system", "-r", "tiny", "--yes")
+    laptop.recipe(BROKEN.format(slots=2))
+    try:
+        done = laptop.run(*words, "--in-place", check=False)
+        assert done.returncode == 13
+        assert "it is as it was before" in done.stderr, done.stderr
+        assert host.ssh("ls /etc/systemd/system | grep nemotron || true") == ""
+        assert host.ssh("find /etc/nemotron-ops -type f | sort").split() == [
+            "/etc/nemotron-ops/credentials/hub-token", "/etc/nemotron-ops/settings.toml",
+        ]  # fmt: skip
+        laptop.recipe(TINY.format(slots=2))
+        laptop.run(*words)
+        assert host.ask() == "2 + 2 = 4."
+        (pid,) = host.pids(ENGINE)
+        assert host.ssh(f"ps -o user= -p {pid}") == "nemotron"
+        assert host.ssh("ls -A /opt/nemotron-ops | grep token || true") == ""
+    finally:
+        laptop.ssh_config.write_text(config)
+
+
+@fault("the release that is rolled back to is no good any more", "the one of now serves again")
+def test_a_rollback_to_a_release_that_is_no_good_goes_forward_again(host: Host, laptop: Laptop) -> None:
+    for slots in (2, 3):
+        laptop.recipe(TINY.format(slots=slots))
+        laptop.run("deploy", target(host), "-r", "tiny", "--force", "--yes")
+    now, pids = current(host), host.pids(ENGINE)
+    before = host.ssh(f"basename $(readlink {ROOT}/previous)", user="deploy")
+    host.ssh(f"cat > {ROOT}/releases/{before}/recipes/tiny.toml <<'END'\n{BROKEN.format(slots=2)}END", user="deploy")
+    done = laptop.run("deploy", "rollback", target(host), "--json", check=False)
+    assert done.returncode == 13
+    assert f"{now} serves again" in done.stderr, done.stderr
+    assert [o["result"] for o in json.loads(done.stdout)] == ["failed"]
+    assert (current(host), host.pids(ENGINE)) == (now, pids)
+    assert audit(host)[-1] == ("failed", before)
+    assert host.ask() == "2 + 2 = 4."
+    host.ssh(f"rm -rf {ROOT}/releases/{before} {ROOT}/previous", user="deploy")  # no release that anybody made
+
+
+def test_the_balancer_is_installed_into_haproxys_own_service_and_gives_up_root(
+    host: Host, laptop: Laptop, eventually: Eventually
+) -> None:
+    laptop.recipe(TINY.format(slots=2))
+    laptop.run("deploy", target(host), "-r", "tiny", "--yes")
+    bring_haproxy(host)
+    program = f"NEMOTRON_OPS_HOME=/root/ops /home/deploy/{ROOT}/current/venv/bin/nemotron-ops balancer"
+    host.ssh("""
+        mkdir -p /root/ops/config
+        printf '[groups.prod]\\ntargets = ["here", "away.invalid"]\\n' > /root/ops/config/targets.toml
+    """)
+    install = f"{program} install prod --address here=127.0.0.1:8001 2>&1"
+    refused = host.ssh(f"{install} || true")
+    assert "/etc/haproxy/haproxy.cfg is not ours" in refused, refused
+    host.ssh(f"{install} --force")
+    for _ in range(2):  # the second time it is reloaded
+        host.ssh(install)
+        eventually(lambda: "UP" in host.ssh(f"{program} status | grep here"))
+        assert host.ask(port=8000) == "2 + 2 = 4."
+    assert host.ssh("systemctl is-active haproxy.service") == "active"
+    assert sorted(host.ssh("ps -o user= -C haproxy").split())[0] == "haproxy"
+    assert "MAINT" in host.ssh(f"{program} status | grep away")
+    host.ssh(f"{program} drain here && {program} status | grep here | grep DRAIN && {program} ready here")
+    assert "/etc/haproxy/haproxy.cfg.before" in host.ssh("ls /etc/haproxy/haproxy.cfg.before")
+
+
+def bring_haproxy(host: Host) -> None:
+    """HAProxy as this machine has it from its package: hosts have no network to install it from."""
+    ours = subprocess.run(["dpkg", "-L", "haproxy"], capture_output=True, text=True, check=True).stdout.split()
+    libraries = subprocess.run(["ldd", "/usr/sbin/haproxy"], capture_output=True, text=True, check=True).stdout.split()
+    files = [f for f in (*ours, *(w for w in libraries if w.startswith("/lib/x86_64"))) if Path(f).is_file()]
+    pack = ["tar", "-ch", "-C", "/", *(f.lstrip("/") for f in files if not f.startswith("/usr/share"))]
+    unpack = ["ssh", "-F", str(host.ssh_config), "-l", "root", host.name, "tar -x --skip-old-files -C /"]
+    packed = subprocess.run(pack, capture_output=True, check=True).stdout
+    subprocess.run(unpack, input=packed, check=True, timeout=120)
+    host.ssh("""
+        mkdir -p /var/lib/haproxy/dev
+        id haproxy 2>/dev/null || useradd --system --no-create-home --home-dir /var/lib/haproxy haproxy
+        systemd-tmpfiles --create /usr/lib/tmpfiles.d/haproxy.conf; systemctl daemon-reload
+    """)
 
 
 @fault("no sudo for `--system`", "refused, with the way out")

@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from nemotron_ops.deploy.rollout import locked_session
-from nemotron_ops.deploy.ssh import Connection, Locked, Session, address_of, sha256_of
+from nemotron_ops.deploy.session import Locked, Session, locked_session
+from nemotron_ops.deploy.ssh import Connection, address_of, sha256_of
 from nemotron_ops.deploy.target import site_for
 from nemotron_ops.errors import DeployError
 from nemotron_ops.progress import Step, silent
@@ -86,7 +86,8 @@ def test_a_client_that_is_killed_loses_the_lock_when_its_step_ends(
     gate, began = there / "gate", there / "began"
     os.mkfifo(gate)
     code = (
-        "import sys; from pathlib import PurePosixPath; from nemotron_ops.deploy.ssh import Connection, Session\n"
+        "import sys; from pathlib import PurePosixPath; from nemotron_ops.deploy.ssh import Connection\n"
+        "from nemotron_ops.deploy.session import Session\n"
         f"with Session(Connection(target='gpu1'), PurePosixPath({str(lock_of(there))!r})) as session:\n"
         f"    session.run('touch {began}; cat {gate}')\n"
     )

@@ -5,6 +5,8 @@ The golden scripts in tests/golden/deploy are rewritten by `python tests/pure/te
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import subprocess
 from dataclasses import replace
@@ -12,18 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from nemotron_ops.deploy.plan import deploy_plan, rollback_target
+from nemotron_ops.deploy.fit import PROGRAM_BYTES, Cargo, check_room, why_not_send
+from nemotron_ops.deploy.plan import deploy_plan
 from nemotron_ops.deploy.release import DeployPlan, Parcel, Release, Request
-from nemotron_ops.deploy.scripts import break_script, exec_script, hold_script, rollback_script
+from nemotron_ops.deploy.rollback import rollback_plan, rollback_target
+from nemotron_ops.deploy.scripts import break_script, claim_script, exec_script, hold_script, hold_there
 from nemotron_ops.deploy.ssh import Connection, accept_script, offset_script, tunnel_argv, unreachable
-from nemotron_ops.deploy.target import (
-    TargetFacts,
-    build_fits,
-    check_target,
-    facts_script,
-    parse_facts,
-    site_for,
-)
+from nemotron_ops.deploy.target import TargetFacts, check_target, facts_script, parse_facts, site_for
 from nemotron_ops.deploy.targets import expand, parse_groups
 from nemotron_ops.errors import DeployError, RecipeError, UsageError
 from nemotron_ops.service.units import Scope
@@ -31,7 +28,8 @@ from nemotron_ops.service.units import Scope
 GOLDEN = Path(__file__).parents[1] / "golden/deploy"
 FACTS = TargetFacts(
     user="me", uid=1000, home="/home/me", hostname="gpu1", machine="x86_64", python="/usr/bin/python3.11",
-    python_version=(3, 11), glibc=(2, 36), systemd=252, free_bytes=10**12, cpu_features=frozenset({"avx2", "fma"}),
+    python_version=(3, 11), glibc=(2, 36), systemd=252, free_bytes=10**12, data_free_bytes=10**12,
+    cpu_features=frozenset({"avx2", "fma"}),
 )  # fmt: skip
 RELEASE = Release(
     version="1.2.3",
@@ -39,17 +37,19 @@ RELEASE = Release(
     build_id="cpu-1234",
     build=Parcel(name="build-cpu-1234.tar", sha256="b" * 64),
 )
+NOW = "2026-01-01T00:00:00+00:00"
 KEYS = Parcel(name="keys-cccc.json", sha256="c" * 64)
 USER = Request(scope=Scope.USER, recipes=("30b",))
 SYSTEM = Request(
     scope=Scope.SYSTEM, recipes=("30b", "mine"), profile="guide", host="0.0.0.0",
-    own_recipes={"mine": "title = 'it'\n"}, build_words=("--cuda",), service_words=("--allow-from", "10.0.0.0/8"),
+    own_recipes={"mine": "title = 'it'\n"}, backend="cuda", service_words=("--allow-from", "10.0.0.0/8"),
+    serve_options=("--ctx-size", "8192"),
 )  # fmt: skip
 
 
 def plan_for(request: Request, release: Release = RELEASE, facts: TargetFacts = FACTS) -> DeployPlan:
     site = site_for(request.scope, home=facts.home)
-    return deploy_plan(request, release, facts, site, who="ann@desk", now="2026-01-01T00:00:00+00:00")
+    return deploy_plan(request, release, facts, site, who="ann@desk", now=NOW, why="a new driver")
 
 
 def scripts(plan: DeployPlan) -> dict[str, str]:
@@ -72,14 +72,41 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+def small(scope: Scope) -> dict[str, str]:
+    """What is run besides deploys."""
+    site = site_for(scope, home="/home/me")
+    rollback = rollback_plan(site, current="1.2.3-new", to="1.2.2-old", who="ann@desk", now=NOW, why="it is slow")
+    hold = {"who": "ann@desk", "since": NOW, "why": "benchmarks"}
+    found = {
+        "facts": facts_script(scope),
+        "claim": claim_script(site, who="ann@desk", now=NOW, why="deploy of 1.2.3"),
+        "hold": hold_script(site, hold=hold, who="ann@desk", now=NOW),
+        "unhold": hold_script(site, hold=None, who="ann@desk", now=NOW),
+        "hold-there": hold_there(site),
+        "break": break_script(site),
+        "exec": exec_script(site, ("builds", "list")),
+        "offset": offset_script("/x/a.part", "/x/a", "0" * 64),
+        "accept": accept_script("/x/a.part", "/x/a", "0" * 64),
+        **{f"rollback-{s.name}": s.script for s in (rollback.switch, rollback.verify, rollback.settle)},
+        "rollback-forward": rollback.forward.script,
+    }
+    return {f"{name}.sh": script for name, script in found.items()}
+
+
+ALL = {
+    **{case: scripts(plan) for case, plan in CASES.items()},
+    **{f"{scope.value}-small": small(scope) for scope in Scope},
+}
+
+
+@pytest.mark.parametrize("case", ALL)
 def test_every_remote_step_is_this_to_the_letter(case: str) -> None:
-    assert scripts(CASES[case]) == {p.name: p.read_text() for p in (GOLDEN / case).iterdir()}
+    assert ALL[case] == {p.name: p.read_text() for p in (GOLDEN / case).iterdir()}
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", ALL)
 def test_every_remote_step_is_shell_that_bash_understands(case: str) -> None:
-    for name, script in scripts(CASES[case]).items():
+    for name, script in ALL[case].items():
         done = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True)
         assert done.returncode == 0, (name, done.stderr)
 
@@ -138,18 +165,37 @@ def test_rolling_back_takes_the_previous_release_or_the_newest_good_one() -> Non
     assert rollback_target(replace(facts, good=("c",))) == ""
 
 
-def test_small_scripts_are_understood_by_the_shell_that_runs_them() -> None:
+def test_words_from_outside_cannot_break_out_of_a_small_script() -> None:
     site = site_for(Scope.USER, home="/home/me")
+    evil = {"who": "a'b", "since": "t", "why": "'; touch /tmp/evil; '"}
+    rollback = rollback_plan(site, current="a; b", to="$(id)", who="'", now="y", why=evil["why"])
     for script in (
-        rollback_script(site, to="a", who="x", now="y"),
-        hold_script(site, hold={"who": "a'b", "since": "t", "why": "$(id)"}),
-        hold_script(site, hold=None),
-        break_script(site),
-        exec_script(site, ("logs", "a b")),
-        offset_script("/x/a.part", "/x/a", "0" * 64),
-        accept_script("/x/a.part", "/x/a", "0" * 64),
+        hold_script(site, hold=evil, who="x'y", now="t"),
+        exec_script(site, ("logs", "a b; c")),
+        *(s.script for s in (rollback.switch, rollback.verify, rollback.settle, rollback.forward)),
     ):
         assert subprocess.run(["sh", "-n"], input=script, capture_output=True, text=True).returncode == 0, script
+
+
+def test_the_reason_is_in_the_lock_and_in_the_audit_log() -> None:
+    begin = scripts(plan_for(USER))["0-begin.sh"]
+    assert '"why": "deploy of ' in begin
+    assert begin.count("a new driver") == 2
+
+
+def test_a_lock_whose_session_is_gone_is_told_from_one_that_is_held(tmp_path: Path) -> None:
+    def alive(start: str) -> bool:
+        root = tmp_path / ".local/lib/nemotron-ops"
+        root.mkdir(parents=True, exist_ok=True)
+        lock = {"who": "ann", "since": "noon", "why": "x", "sid": os.getpid(), "start": "START"}
+        (root / "LOCK.json").write_text(json.dumps(lock).replace('"START"', start))
+        done = subprocess.run(["sh", "-s"], input=facts_script(Scope.USER), capture_output=True, text=True,
+                              env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)})  # fmt: skip
+        return parse_facts(done.stdout).lock_alive
+
+    own = Path("/proc/self/stat").read_text().rpartition(") ")[2].split()[19]
+    assert alive(own)
+    assert not alive("1")
 
 
 def test_host_keys_are_checked_and_nobody_is_asked(tmp_path: Path) -> None:
@@ -185,28 +231,95 @@ def test_what_ssh_says_is_explained(stderr: str, why: str) -> None:
 def test_a_target_that_will_not_do_is_refused_before_anything_is_sent() -> None:
     def refusal(facts: TargetFacts, scope: Scope = Scope.USER) -> str:
         with pytest.raises(DeployError) as caught:
-            check_target("gpu1", facts, scope, need_bytes=10**9)
+            check_target("gpu1", facts, scope)
         return caught.value.message
 
     assert "/usr/bin/python3 is 3.9" in refusal(replace(FACTS, python="/usr/bin/python3", python_version=(3, 9)))
     assert "there is none" in refusal(replace(FACTS, python="", python_version=(0, 0)))
     assert "systemd does not run" in refusal(replace(FACTS, systemd=0))
-    assert "MiB are needed there" in refusal(replace(FACTS, free_bytes=10**6))
     assert "takes root" in refusal(FACTS, Scope.SYSTEM)
-    check_target("gpu1", replace(FACTS, sudo=True), Scope.SYSTEM, need_bytes=10**9)
+    check_target("gpu1", replace(FACTS, sudo=True), Scope.SYSTEM)
+
+
+CPU_BUILD = {
+    "plan": {"backend": "cpu"},
+    "platform": {"system": "Linux", "machine": "x86_64", "glibc": [2, 31], "isa": ["avx2", "fma"]},
+}
+CUDA_BUILD = {
+    **CPU_BUILD,
+    "plan": {"backend": "cuda", "cuda": "13.0.2", "cuda_from_wheels": True, "archs": ["90-real", "120a-real"]},
+}
+H100 = replace(FACTS, gpus=2, compute=(90,), driver_cuda=(13, 1))
 
 
 def test_a_build_is_sent_only_where_it_can_run() -> None:
-    def why_not(
-        machine: str = "x86_64", glibc: tuple[int, int] = (2, 31), features: frozenset[str] = frozenset()
-    ) -> str:
-        return build_fits(machine=machine, glibc=glibc, cpu_features=features, facts=FACTS)
+    def why_not(**platform: object) -> str:
+        return why_not_send({**CPU_BUILD, "platform": {**CPU_BUILD["platform"], **platform}}, FACTS)
 
     assert why_not() == ""
-    assert "it is for aarch64" in why_not(machine="aarch64")
-    assert "needs glibc 2.39" in why_not(glibc=(2, 39))
-    assert "lacks amx_int8, avx512f" in why_not(features=frozenset({"avx2", "avx512f", "amx_int8"}))
-    assert why_not(features=frozenset({"avx2", "lahf_lm"})) == ""
+    assert "the target is x86_64" in why_not(machine="aarch64")
+    assert "needs glibc 2.39" in why_not(glibc=[2, 39])
+    assert "lacks amx_int8, avx512f" in why_not(isa=["avx2", "avx512f", "amx_int8"])
+    assert why_not(isa=[], glibc=[]) == ""
+    assert "does not say what it needs" in why_not_send({"plan": {"backend": "cpu"}}, FACTS)
+
+
+def test_a_build_is_sent_only_where_its_backend_is_the_one_to_serve_with() -> None:
+    assert why_not_send(CPU_BUILD, H100) == "it is for the CPU, and the target has NVIDIA GPUs"
+    assert why_not_send(CPU_BUILD, replace(FACTS, hip=True)) == "it is for the CPU, and the target has AMD GPUs"
+    assert why_not_send(CPU_BUILD, H100, asked="cpu") == ""
+    assert why_not_send(CPU_BUILD, H100, asked="cuda") == "it is for the CPU, and --cuda is asked for"
+    assert why_not_send(CUDA_BUILD, FACTS) == "it is for NVIDIA GPUs, and the target has no GPU"
+    assert "libraries of this machine" in why_not_send(
+        {**CPU_BUILD, "plan": {"backend": "hip"}}, replace(FACTS, hip=True)
+    )
+
+
+def test_a_cuda_build_is_sent_only_to_the_gpus_and_the_driver_that_it_was_made_for() -> None:
+    def why_not(facts: TargetFacts = H100, **plan: object) -> str:
+        return why_not_send({**CUDA_BUILD, "plan": {**CUDA_BUILD["plan"], **plan}}, facts)
+
+    assert why_not() == ""
+    assert why_not(replace(H100, compute=(90, 120))) == ""
+    assert why_not(replace(H100, compute=(89, 90))) == "it is for compute capability 9.0, 12.0, the target has 8.9"
+    assert "does not tell" in why_not(replace(H100, compute=()))
+    assert "needs a driver for CUDA 13, the target's is for 12.4" in why_not(replace(H100, driver_cuda=(12, 4)))
+    assert why_not(replace(H100, driver_cuda=(12, 0)), cuda="12.4.1") == ""
+    assert "toolkit that is installed on this machine" in why_not(cuda_from_wheels=False)
+
+
+def test_the_gpus_of_a_target_are_in_its_facts() -> None:
+    said = "user=me\nhome=/home/me\ngpus=2\ncompute=9.0\ncompute=9.0\ncompute=12.0\ndriver_cuda=13.1\n"
+    facts = parse_facts(said)
+    assert (facts.gpus, facts.compute, facts.driver_cuda, facts.backend) == (2, (90, 120), (13, 1), "cuda")
+    assert parse_facts("user=me\nhome=/\ngpus=0\nhip=yes\n").backend == "hip"
+    assert parse_facts("user=me\nhome=/\ngpus=0\n").backend == "cpu"
+
+
+def test_room_is_asked_for_what_is_brought_and_made_on_the_disk_where_it_goes() -> None:
+    gib = 1 << 30
+    site = site_for(Scope.SYSTEM, home="/root")
+
+    def refusal(cargo: Cargo, **facts: object) -> str:
+        try:
+            check_room("gpu1", replace(FACTS, **facts), site, cargo)
+        except DeployError as exc:
+            return exc.message
+        return ""
+
+    assert refusal(Cargo(), free_bytes=PROGRAM_BYTES) == ""
+    assert "for /opt/nemotron-ops, 399 MiB are free" in refusal(Cargo(), free_bytes=PROGRAM_BYTES - 1)
+    model = Cargo(models=(("m.gguf", 20 * gib),))
+    assert "20880 MiB are needed there" in refusal(model, free_bytes=20 * gib)
+    assert refusal(model, free_bytes=gib, models=frozenset({("m.gguf", 20 * gib)})) == ""
+    assert refusal(model, free_bytes=gib, incoming_bytes=20 * gib) == ""
+    build = Cargo(compile_bytes=2 * gib)
+    apart = {"one_disk": False, "data_free_bytes": gib}
+    assert "2048 MiB are needed there for /var/lib/nemotron-ops" in refusal(build, **apart)
+    assert refusal(build, **apart, builds=("cpu-1-2",)) == ""
+    sent = Cargo(build_bytes=gib, build_id="cpu-1234")
+    assert "2448 MiB" in refusal(sent, free_bytes=gib)
+    assert refusal(sent, free_bytes=gib, builds=("cpu-1234",)) == ""
 
 
 def test_groups_are_read_and_expanded() -> None:
@@ -244,8 +357,8 @@ def test_a_target_cannot_be_an_option_of_ssh() -> None:
 
 
 if __name__ == "__main__":
-    for case, plan in CASES.items():
+    for case, found in ALL.items():
         shutil.rmtree(GOLDEN / case, ignore_errors=True)
         (GOLDEN / case).mkdir(parents=True)
-        for name, script in scripts(plan).items():
+        for name, script in found.items():
             (GOLDEN / case / name).write_text(script)

@@ -10,31 +10,51 @@ if [ ! -f /home/me/.local/lib/nemotron-ops/programs/aaaaaaaaaaaaaaaa/COMPLETE ];
   /home/me/.local/lib/nemotron-ops/programs/aaaaaaaaaaaaaaaa/bin/nemotron-ops --version
   sync /home/me/.local/lib/nemotron-ops/programs/aaaaaaaaaaaaaaaa; : > /home/me/.local/lib/nemotron-ops/programs/aaaaaaaaaaaaaaaa/COMPLETE
 fi
-if [ ! -f /home/me/.local/lib/nemotron-ops/releases/1.2.3-5370cec70f/RELEASE.json ]; then
-  rm -rf /home/me/.local/lib/nemotron-ops/releases/1.2.3-5370cec70f; mkdir -p /home/me/.local/lib/nemotron-ops/releases/1.2.3-5370cec70f
-  ln -s /home/me/.local/lib/nemotron-ops/programs/aaaaaaaaaaaaaaaa /home/me/.local/lib/nemotron-ops/releases/1.2.3-5370cec70f/venv
-  mkdir -p /home/me/.local/lib/nemotron-ops/releases/1.2.3-5370cec70f/recipes
-  cat > /home/me/.local/lib/nemotron-ops/releases/1.2.3-5370cec70f/activate.sh <<'ACTIVATE'
+if [ ! -f /home/me/.local/lib/nemotron-ops/releases/1.2.3-7b1a537594/RELEASE.json ]; then
+  rm -rf /home/me/.local/lib/nemotron-ops/releases/1.2.3-7b1a537594; mkdir -p /home/me/.local/lib/nemotron-ops/releases/1.2.3-7b1a537594
+  ln -s /home/me/.local/lib/nemotron-ops/programs/aaaaaaaaaaaaaaaa /home/me/.local/lib/nemotron-ops/releases/1.2.3-7b1a537594/venv
+  mkdir -p /home/me/.local/lib/nemotron-ops/releases/1.2.3-7b1a537594/recipes
+  cat > /home/me/.local/lib/nemotron-ops/releases/1.2.3-7b1a537594/activate.sh <<'ACTIVATE'
 #!/bin/sh
 # makes this release the one that serves; safe to run again
 set -eu
 export XDG_RUNTIME_DIR="/run/user/$(id -u)" NO_COLOR=1
 cd /home/me/.local/lib/nemotron-ops
 mkdir -p "$HOME/.config/nemotron-ops"/recipes
-cp -f releases/1.2.3-5370cec70f/recipes/*.toml "$HOME/.config/nemotron-ops"/recipes/ 2>/dev/null || true
+cp -f releases/1.2.3-7b1a537594/recipes/*.toml "$HOME/.config/nemotron-ops"/recipes/ 2>/dev/null || true
 # recipes that only came with another release must not hide the shipped ones of that name
 for r in "$HOME/.config/nemotron-ops"/recipes/*.toml; do
-  [ -f "releases/1.2.3-5370cec70f/recipes/${r##*/}" ] && continue
+  [ -f "releases/1.2.3-7b1a537594/recipes/${r##*/}" ] && continue
   for d in releases/*/recipes; do
     if cmp -s "$r" "$d/${r##*/}"; then rm -f "$r"; break; fi
   done
 done
-/home/me/.local/lib/nemotron-ops/releases/1.2.3-5370cec70f/venv/bin/nemotron-ops builds use cpu-1234
-rm -f .current.new; ln -s releases/1.2.3-5370cec70f .current.new; mv -T .current.new current
+/home/me/.local/lib/nemotron-ops/releases/1.2.3-7b1a537594/venv/bin/nemotron-ops builds use cpu-1234
+rm -f .current.new; ln -s releases/1.2.3-7b1a537594 .current.new; mv -T .current.new current
 exec /home/me/.local/lib/nemotron-ops/current/venv/bin/nemotron-ops service install 30b --user --host 127.0.0.1 --port 8001 --no-fetch --take-over --ready-timeout 3600
 ACTIVATE
-  chmod 755 /home/me/.local/lib/nemotron-ops/releases/1.2.3-5370cec70f/activate.sh
-  printf '%s\n' '{"release": "1.2.3-5370cec70f", "version": "1.2.3", "by": "ann@desk", "at": "2026-01-01T00:00:00+00:00"}' > /home/me/.local/lib/nemotron-ops/releases/1.2.3-5370cec70f/.RELEASE.json
-  sync /home/me/.local/lib/nemotron-ops/releases/1.2.3-5370cec70f/.RELEASE.json; mv /home/me/.local/lib/nemotron-ops/releases/1.2.3-5370cec70f/.RELEASE.json /home/me/.local/lib/nemotron-ops/releases/1.2.3-5370cec70f/RELEASE.json
+  cat > /home/me/.local/lib/nemotron-ops/releases/1.2.3-7b1a537594/verify.sh <<'VERIFY'
+#!/bin/sh
+# whether this release serves as it should; changes nothing
+set -eu
+export XDG_RUNTIME_DIR="/run/user/$(id -u)" NO_COLOR=1
+trap 'code=$?; [ $code = 0 ] || journalctl --no-pager --output=cat --lines=30 --user-unit=nemotron-ops.service' EXIT
+before=$(systemctl --user show -P NRestarts nemotron-ops.service)
+sleep 3
+end=$(( $(date +%s) + 3600 ))
+while :; do
+  code=0; /home/me/.local/lib/nemotron-ops/releases/1.2.3-7b1a537594/venv/bin/nemotron-ops status --json | /home/me/.local/lib/nemotron-ops/releases/1.2.3-7b1a537594/venv/bin/python -m nemotron_ops.deploy.settled cpu-1234 || code=$?
+  [ "$code" != 0 ] || break
+  # on the way: what changed is loading beside the old
+  [ "$code" = 2 ] && [ "$(date +%s)" -lt "$end" ] || { /home/me/.local/lib/nemotron-ops/releases/1.2.3-7b1a537594/venv/bin/nemotron-ops status; exit 1; }
+  sleep 1
+done
+/home/me/.local/lib/nemotron-ops/releases/1.2.3-7b1a537594/venv/bin/python -m nemotron_ops.deploy.canary 8001 127.0.0.1
+[ "$(systemctl --user show -P ActiveState nemotron-ops.service)" = active ]
+[ "$(systemctl --user show -P NRestarts nemotron-ops.service)" = "$before" ]
+VERIFY
+  chmod 755 /home/me/.local/lib/nemotron-ops/releases/1.2.3-7b1a537594/activate.sh /home/me/.local/lib/nemotron-ops/releases/1.2.3-7b1a537594/verify.sh
+  printf '%s\n' '{"release": "1.2.3-7b1a537594", "version": "1.2.3", "by": "ann@desk", "at": "2026-01-01T00:00:00+00:00"}' > /home/me/.local/lib/nemotron-ops/releases/1.2.3-7b1a537594/.RELEASE.json
+  sync /home/me/.local/lib/nemotron-ops/releases/1.2.3-7b1a537594/.RELEASE.json; mv /home/me/.local/lib/nemotron-ops/releases/1.2.3-7b1a537594/.RELEASE.json /home/me/.local/lib/nemotron-ops/releases/1.2.3-7b1a537594/RELEASE.json
 fi
-/home/me/.local/lib/nemotron-ops/releases/1.2.3-5370cec70f/venv/bin/nemotron-ops --version
+/home/me/.local/lib/nemotron-ops/releases/1.2.3-7b1a537594/venv/bin/nemotron-ops --version

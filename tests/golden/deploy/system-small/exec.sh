@@ -1,0 +1,1 @@
+exec /opt/nemotron-ops/current/venv/bin/nemotron-ops builds list

@@ -1,0 +1,1 @@
+cat /opt/nemotron-ops/HOLD.json 2>/dev/null || true

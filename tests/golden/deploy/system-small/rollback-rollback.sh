@@ -1,0 +1,4 @@
+cd /opt/nemotron-ops
+[ -x releases/1.2.2-old/activate.sh ]
+printf '%s\n' '{"time": "2026-01-01T00:00:00+00:00", "who": "ann@desk", "event": "rollback", "release": "1.2.2-old", "why": "it is slow"}' >> /opt/nemotron-ops/deploy.log
+exec releases/1.2.2-old/activate.sh

@@ -1,0 +1,1 @@
+exec /opt/nemotron-ops/releases/1.2.2-old/verify.sh

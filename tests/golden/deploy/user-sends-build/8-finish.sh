@@ -1,0 +1,12 @@
+cd /home/me/.local/lib/nemotron-ops
+rm -rf incoming before LOCK.json
+: > releases/1.2.3-7b1a537594/GOOD; rm -f releases/1.2.3-7b1a537594/BAD
+printf '%s\n' '{"time": "2026-01-01T00:00:00+00:00", "who": "ann@desk", "event": "good", "release": "1.2.3-7b1a537594"}' >> /home/me/.local/lib/nemotron-ops/deploy.log
+keep=" $(basename "$(readlink current)") $(basename "$(readlink previous || echo -)") "
+for r in $(ls -t releases | tail -n +6); do
+  case "$keep" in *" $r "*) ;; *) rm -rf "releases/$r" ;; esac
+done
+used=" $(for r in releases/*; do basename "$(readlink "$r/venv" || echo -)"; done | tr '\n' ' ') "
+for p in programs/*; do
+  case "$used" in *" $(basename "$p") "*) ;; *) rm -rf "$p" ;; esac
+done

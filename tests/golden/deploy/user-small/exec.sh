@@ -1,0 +1,1 @@
+exec /home/me/.local/lib/nemotron-ops/current/venv/bin/nemotron-ops builds list
