@@ -37,7 +37,7 @@ from nemotron_ops.gateway.rewrite import Continuation
 from nemotron_ops.gateway.routes import Kind, Route
 from nemotron_ops.gateway.silence import PATIENCE_HEADER, commented, first_token_in_time
 from nemotron_ops.gateway.steer import steer
-from nemotron_ops.gateway.upload import form_field
+from nemotron_ops.gateway.upload import prepare_form
 from nemotron_ops.gateway.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -175,8 +175,7 @@ class Exchange:
         if self.key.models:
             resolve = partial(self.pool.directory.resolve, only=self.key.models)
         if self.route.kind is Kind.UPLOAD:
-            name = form_field(self.request.headers.get(b"content-type", b""), self.request.body, "model")
-            return Prepared(named=resolve(name), body=self.request.body, stream=False, fields={})
+            return prepare_form(self.request.headers.get(b"content-type", b""), self.request.body, resolve)
         return prepare(self.route, self.request.body, resolve)
 
     def _check_model(self, named: Named) -> None:

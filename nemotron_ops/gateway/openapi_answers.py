@@ -88,9 +88,12 @@ ANSWERS: dict[str, Schema] = {
     "/rerank": RERANKED,
     "/reranking": RERANKED,
     "/v1/audio/transcriptions": _object(text=TEXT),
+    "/audio/transcriptions": _object(text=TEXT),
     "/v1/messages/count_tokens": COUNTED,
     "/v1/chat/completions/input_tokens": COUNTED,
     "/v1/responses/input_tokens": COUNTED,
+    "/chat/completions/input_tokens": COUNTED,
+    "/responses/input_tokens": COUNTED,
     "/tokenize": _object(tokens=_list()),
     "/detokenize": _object(content=TEXT),
     "/apply-template": _object(prompt=TEXT),
@@ -168,7 +171,7 @@ def _success(route: Route) -> dict[str, Any]:
         return {"description": "Numbers for Prometheus.", "content": {"text/plain": {"schema": TEXT}}}
     schema = GENERATED[route.api] if route.kind is Kind.GENERATE else ANSWERS[route.path]
     answer: dict[str, Any] = {"description": "The answer.", "content": {"application/json": {"schema": schema}}}
-    if route.kind is Kind.GENERATE:
+    if route.kind in (Kind.GENERATE, Kind.UPLOAD):
         answer["content"]["text/event-stream"] = {"schema": EVENT}
     if route.kind is not Kind.LOCAL:
         answer["headers"] = OF_AN_ANSWER

@@ -95,28 +95,31 @@ SPECIAL: dict[str, Schema] = {
     "messages": {"type": "array", "items": MESSAGE, "minItems": 1},
     "tools": {"type": "array", "items": TOOL},
     "tool_choice": {"anyOf": [{"enum": ["auto", "none", "required"]}, {"type": "object"}]},
-    "prompt": {"anyOf": [TEXT, TOKENS, TEXTS_LIST]},
-    "input": {"anyOf": [TEXT, TEXTS_LIST]},
+    "prompt": {"anyOf": [TEXT, TOKENS, {**TEXTS_LIST, "maxItems": fields.PROMPTS // fields.COUNTS["n"]}]},
+    "input": {"anyOf": [TEXT, {**TEXTS_LIST, "maxItems": fields.INPUTS}]},
     "system": CONTENT,
-    "stop": {"anyOf": [TEXT, TEXTS_LIST]},
-    "stop_sequences": TEXTS_LIST,
+    "stop": {"anyOf": [TEXT, {**TEXTS_LIST, "maxItems": fields.COUNTS["stop"]}]},
+    "stop_sequences": {**TEXTS_LIST, "maxItems": fields.COUNTS["stop_sequences"]},
     "stream_options": {"type": "object", "properties": {"include_usage": {"type": "boolean"}}},
-    "n": {"type": "integer", "minimum": 1, "maximum": 64},
+    "n": {"type": "integer", "minimum": 1, "maximum": fields.COUNTS["n"]},
     "best_of": {"type": "integer", "minimum": 1, "maximum": 64},
-    "logprobs": {"type": ["boolean", "integer"]},
-    "logit_bias": {"type": ["object", "array"]},
-    "samplers": {"anyOf": [TEXT, TEXTS_LIST]},
-    "dry_sequence_breakers": TEXTS_LIST,
+    "logprobs": {"type": ["boolean", "integer"], "maximum": fields.COUNTS["logprobs"]},
+    "logit_bias": {
+        "type": ["object", "array"], "maxItems": fields.COUNTS["logit_bias"],
+        "maxProperties": fields.COUNTS["logit_bias"],
+    },
+    "samplers": {"anyOf": [TEXT, {**TEXTS_LIST, "maxItems": fields.COUNTS["samplers"]}]},
+    "dry_sequence_breakers": {**TEXTS_LIST, "maxItems": fields.COUNTS["dry_sequence_breakers"]},
     "response_format": {"type": "object"},
     "response_fields": TEXTS_LIST,
     "include": TEXTS_LIST,
     "continue_final_message": {"type": ["boolean", "string"]},
     "input_extra": {"type": "array", "items": {"type": "object"}},
     "content": {"anyOf": [TEXT, {"type": "array"}]},
-    "documents": TEXTS_LIST,
-    "texts": TEXTS_LIST,
+    "documents": {**TEXTS_LIST, "maxItems": fields.INPUTS},
+    "texts": {**TEXTS_LIST, "maxItems": fields.INPUTS},
     "tokens": TOKENS,
-}
+}  # fmt: skip
 OF_API: dict[Api, dict[str, Schema]] = {
     Api.MESSAGES: {"tools": {"type": "array", "items": ANTHROPIC_TOOL}, "tool_choice": {"type": "object"}},
     Api.RESPONSES: {
@@ -133,6 +136,8 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "/v1/responses": ("input",),
     "/responses": ("input",),
     "/v1/responses/input_tokens": ("input",),
+    "/chat/completions/input_tokens": ("messages",),
+    "/responses/input_tokens": ("input",),
     "/v1/messages": ("messages", "max_tokens"),
     "/v1/messages/count_tokens": ("messages",),
     "/completion": ("prompt",),
@@ -163,6 +168,8 @@ def of(api: Api, name: str) -> Schema | None:
     special = OF_API.get(api, {}).get(name) or SPECIAL.get(name)
     if special is not None:
         return special
+    if name in fields.COUNTS and name in INTEGERS:
+        return {"type": ["integer", "null"], "maximum": fields.COUNTS[name]}
     groups = ((NUMBERS, "number"), (INTEGERS, "integer"), (FLAGS, "boolean"), (TEXTS, "string"), (OBJECTS, "object"))
     for names, kind in groups:
         if name in names:
@@ -192,8 +199,9 @@ def _name(api: Api) -> str:
 def form(route: Route) -> Schema:
     """The schema of an uploaded form."""
     assert route.kind is Kind.UPLOAD
+    known = dict.fromkeys(sorted(fields.FORM), TEXT)
     return {
         "type": "object",
-        "properties": {"file": {"type": "string", "format": "binary"}, "model": TEXT},
+        "properties": {"file": {"type": "string", "format": "binary"}, **known},
         "required": ["file"],
     }

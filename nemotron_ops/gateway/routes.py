@@ -7,7 +7,7 @@ an error is written (`api`). Paths that llama-server knows and that are not here
     GENERATE    JSON      yes            a stream of events, or one JSON object
     POOL        JSON      yes            one JSON object (embeddings, rerank)
     LIGHT       JSON      no             one JSON object (tokenize, count_tokens ...)
-    UPLOAD      form      yes            one JSON object (audio)
+    UPLOAD      form      yes            events, or one JSON object (audio)
     STEER       JSON      no             one JSON object: a word to a stream that is running
     INSPECT     any       no             an instance's own page, for the admin scope
     LOCAL       none      no             the gateway itself answers
@@ -96,6 +96,14 @@ ROUTES: tuple[Route, ...] = (
     _post("/v1/messages/count_tokens", "Tokens of an Anthropic request.", kind=Kind.LIGHT, api=Api.MESSAGES),
     _post("/v1/chat/completions/input_tokens", "Tokens of a chat request.", kind=Kind.LIGHT, api=Api.CHAT),
     _post("/v1/responses/input_tokens", "Tokens of a responses request.", kind=Kind.LIGHT, api=Api.RESPONSES),
+    _post(
+        "/chat/completions/input_tokens", "Tokens of a chat request.", kind=Kind.LIGHT, api=Api.CHAT,
+        upstream="/v1/chat/completions/input_tokens",
+    ),
+    _post(
+        "/responses/input_tokens", "Tokens of a responses request.", kind=Kind.LIGHT, api=Api.RESPONSES,
+        upstream="/v1/responses/input_tokens",
+    ),
     _post("/v1/embeddings", "OpenAI embeddings.", kind=Kind.POOL),
     _post("/embeddings", "llama-server's embeddings.", kind=Kind.POOL, native=True),
     _post("/embedding", "llama-server's embeddings.", kind=Kind.POOL, native=True),
@@ -104,6 +112,7 @@ ROUTES: tuple[Route, ...] = (
     _post("/rerank", "Jina rerank.", kind=Kind.POOL, upstream="/v1/rerank"),
     _post("/reranking", "Jina rerank.", kind=Kind.POOL, upstream="/v1/rerank"),
     _post("/v1/audio/transcriptions", "OpenAI transcription.", kind=Kind.UPLOAD),
+    _post("/audio/transcriptions", "OpenAI transcription.", kind=Kind.UPLOAD, upstream="/v1/audio/transcriptions"),
     _post("/completion", "llama-server's own completion.", api=Api.NATIVE, native=True),
     _post("/completions", "llama-server's own completion.", api=Api.NATIVE, native=True),
     _post("/infill", "Fill in the middle.", api=Api.NATIVE, native=True),

@@ -60,7 +60,7 @@ def is_complete(api: Api, blob: bytes) -> bool:
         case Api.NATIVE:
             return b'"stop":true' in blob
         case Api.OTHER:
-            return b"transcript.text.done" in blob or blob.endswith(DONE)
+            return b'"type":"transcript.text.done"' in blob or blob.endswith(DONE)
 
 
 def is_last(api: Api, blob: bytes) -> bool:

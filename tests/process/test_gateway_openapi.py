@@ -169,19 +169,19 @@ def test_what_is_not_described_and_what_the_engine_refuses_is_answered_as_descri
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("body", "status"),
     [
-        '{"model": "m", "messages": [{"type": ["image_url"], "content": [{"type": {}}]}]}',
-        f'{{"model": "m", "messages": [], "max_tokens": {"9" * 5000}}}',
-        f'{{"model": "m", "messages": [], "n": {"9" * 5000}, "max_tokens": {"9" * 400}}}',
+        ('{"model": "m", "messages": [{"type": ["image_url"], "content": [{"type": {}}]}]}', 200),
+        (f'{{"model": "m", "messages": [], "max_tokens": {"9" * 5000}}}', 200),
+        (f'{{"model": "m", "messages": [], "n": {"9" * 5000}, "max_tokens": {"9" * 400}}}', 400),
     ],
     ids=["a-type-that-is-none", "a-limit-of-5000-digits", "as-many-choices"],
 )
 def test_values_that_no_client_means_do_no_harm(
-    stage: Stage, session: requests.Session, engine: ScriptedEngine, body: str
+    stage: Stage, session: requests.Session, engine: ScriptedEngine, body: str, status: int
 ) -> None:
     answer = session.post(f"{stage.url}/v1/chat/completions", data=body, timeout=30)
-    assert answer.status_code == 200
+    assert answer.status_code == status
 
 
 @pytest.mark.parametrize("method", ["DELETE", "PUT", "PATCH", "GET", "POST"])

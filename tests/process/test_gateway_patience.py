@@ -168,6 +168,34 @@ def test_patience_is_for_the_first_token_only(stage: Stage, engines: list[Script
             answer.until(b":\n\n")
 
 
+# forms
+
+
+def test_a_transcript_is_streamed_as_it_comes(stage: Stage, engines: list[ScriptedEngine]) -> None:
+    go_on = threading.Event()
+    delta, done = b'{"type":"transcript.text.delta","delta":"Hi"}', b'{"type":"transcript.text.done","text":"Hi"}'
+
+    def transcribes(s: socket.socket, request: Heard) -> None:
+        assert b"id_slot" not in request.body
+        s.sendall(STREAM_HEAD + chunk(b"data: " + delta + b"\n\n"))
+        go_on.wait(60)
+        s.sendall(chunk(b"data: " + done + b"\n\ndata: [DONE]\n\n") + b"0\r\n\r\n")
+
+    show(stage, engines[0])
+    engines[0].play = transcribes
+    parts = [b'--x\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b\r\n' % pair for pair in (
+        (b"model", b"m"), (b"stream", b"true"), (b"id_slot", b"1"), (b'file"; filename="a.wav', b"RIFF")
+    )]  # fmt: skip
+    head = {"Content-Type": "multipart/form-data; boundary=x"}
+    with open_request(stage, "/audio/transcriptions", b"".join(parts) + b"--x--\r\n", headers=head) as answer:
+        answer.until(delta)
+        go_on.set()
+        raw = answer.rest()
+    assert not answer.broken
+    assert done in raw
+    assert engines[0].heard[0].path == "/v1/audio/transcriptions"
+
+
 # engines that are lost on a request
 
 
