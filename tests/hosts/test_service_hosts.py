@@ -324,9 +324,10 @@ def answers(host: Host, *, source: str = "") -> int:
 
 @fault("a client outside `--allow-from` connects", "it gets nothing at all; one inside is served")
 def test_only_networks_that_were_named_get_an_answer(host: Host) -> None:
-    stranger = "192.0.2.1"
+    stranger = "10.232.255.77"  # beside the hosts' own networks, and nobody's
     wire = json.loads(subprocess.check_output(["ip", "-json", "route", "get", host.address]))[0]["dev"]
-    subprocess.run(["ip", "addr", "add", f"{stranger}/32", "dev", wire], check=True)
+    assert stranger not in subprocess.check_output(["ip", "addr"], text=True)
+    subprocess.run(["ip", "addr", "add", f"{stranger}/32", "dev", wire], check=True)  # gone with the wire
     host.ssh(f"ip route add {stranger} dev eth0; {PROGRAM} keys create team --file /root/keys --json")
     install = f"{PROGRAM} service install tiny --host 0.0.0.0 --no-fetch"
     assert "cannot listen on 0.0.0.0" in host.ssh(f"{install} 2>&1 || true")
