@@ -174,7 +174,14 @@ fi
             if self.site.scope is Scope.USER:
                 words += ["--serve-option=--api-key-file", f"--serve-option={self._keys_at}"]
         words += [f"--serve-option={option}" for option in request.serve_options]
-        words += [*request.service_words, "--no-fetch", "--take-over", "--ready-timeout", str(request.ready_s)]
+        words += [
+            *request.service_words,
+            "--no-build",
+            "--no-fetch",
+            "--take-over",
+            "--ready-timeout",
+            str(request.ready_s),
+        ]
         use = (
             f"{self._as_service}{q(self.program)} builds use {q(self.release.build_id)}\n"
             if self.release.build_id

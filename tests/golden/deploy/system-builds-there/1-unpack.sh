@@ -35,7 +35,7 @@ for r in /etc/nemotron-ops/recipes/*.toml; do
 done
 install -D -m 600 releases/1.2.3-e37b9f2a63/api-keys /etc/nemotron-ops/credentials/api-keys
 rm -f .current.new; ln -s releases/1.2.3-e37b9f2a63 .current.new; mv -T .current.new current
-exec /opt/nemotron-ops/current/venv/bin/nemotron-ops service install 30b mine --system --host 0.0.0.0 --port 8001 --profile guide --serve-option=--ctx-size --serve-option=8192 --allow-from 10.0.0.0/8 --no-fetch --take-over --ready-timeout 3600
+exec /opt/nemotron-ops/current/venv/bin/nemotron-ops service install 30b mine --system --host 0.0.0.0 --port 8001 --profile guide --serve-option=--ctx-size --serve-option=8192 --allow-from 10.0.0.0/8 --no-build --no-fetch --take-over --ready-timeout 3600
 ACTIVATE
   cat > /opt/nemotron-ops/releases/1.2.3-e37b9f2a63/verify.sh <<'VERIFY'
 #!/bin/sh

@@ -31,7 +31,7 @@ for r in "$HOME/.config/nemotron-ops"/recipes/*.toml; do
 done
 /home/me/.local/lib/nemotron-ops/releases/1.2.3-7b1a537594/venv/bin/nemotron-ops builds use cpu-1234
 rm -f .current.new; ln -s releases/1.2.3-7b1a537594 .current.new; mv -T .current.new current
-exec /home/me/.local/lib/nemotron-ops/current/venv/bin/nemotron-ops service install 30b --user --host 127.0.0.1 --port 8001 --no-fetch --take-over --ready-timeout 3600
+exec /home/me/.local/lib/nemotron-ops/current/venv/bin/nemotron-ops service install 30b --user --host 127.0.0.1 --port 8001 --no-build --no-fetch --take-over --ready-timeout 3600
 ACTIVATE
   cat > /home/me/.local/lib/nemotron-ops/releases/1.2.3-7b1a537594/verify.sh <<'VERIFY'
 #!/bin/sh

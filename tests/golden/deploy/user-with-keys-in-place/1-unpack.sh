@@ -33,7 +33,7 @@ done
 install -D -m 600 releases/1.2.3-f05afeb3a3/api-keys /home/me/.config/nemotron-ops/api-keys
 /home/me/.local/lib/nemotron-ops/releases/1.2.3-f05afeb3a3/venv/bin/nemotron-ops builds use cpu-1234
 rm -f .current.new; ln -s releases/1.2.3-f05afeb3a3 .current.new; mv -T .current.new current
-exec /home/me/.local/lib/nemotron-ops/current/venv/bin/nemotron-ops service install 30b --user --host 127.0.0.1 --port 8001 --serve-option=--api-key-file --serve-option=/home/me/.config/nemotron-ops/api-keys --no-fetch --take-over --ready-timeout 3600
+exec /home/me/.local/lib/nemotron-ops/current/venv/bin/nemotron-ops service install 30b --user --host 127.0.0.1 --port 8001 --serve-option=--api-key-file --serve-option=/home/me/.config/nemotron-ops/api-keys --no-build --no-fetch --take-over --ready-timeout 3600
 ACTIVATE
   cat > /home/me/.local/lib/nemotron-ops/releases/1.2.3-f05afeb3a3/verify.sh <<'VERIFY'
 #!/bin/sh
