@@ -21,6 +21,7 @@ from nemotron_ops.gateway.prepare import Prepared
 from nemotron_ops.gateway.replies import Refusal
 from nemotron_ops.gateway.reservation import MEDIA_TOKENS, Measure, choices, needed, own_limit, prompt_bytes
 from nemotron_ops.gateway.routes import Api, Kind
+from nemotron_ops.gateway.turns import Turns
 from nemotron_ops.gateway.upstream import Upstream
 from nemotron_ops.supervisor.snapshot import InstanceView, ModelView, Snapshot
 
@@ -41,6 +42,7 @@ class Pool:
         self.follower = Follower(options.control, self.apply)
         self.directory: Directory = index(Snapshot())
         self.upstreams: dict[str, Upstream] = {}
+        self.turns = Turns()
         self.slots = Admission()
         self.light = Admission()
         self.affinity = Affinity()
@@ -73,7 +75,8 @@ class Pool:
             if upstream is None or new_process or (not upstream.key and view.api_key_file):
                 if upstream is not None:
                     upstream.retire()
-                self.upstreams[view.name] = Upstream(view.name, view.socket, _read_key(view.api_key_file))
+                key = _read_key(view.api_key_file)
+                self.upstreams[view.name] = Upstream(view.name, view.socket, key, self.turns)
             if view.cut and upstream is not None:
                 upstream.cut()
         for name in before.keys() - self.directory.by_name.keys():

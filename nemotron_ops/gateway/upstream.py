@@ -12,6 +12,8 @@ from typing import Protocol, cast
 
 import httptools
 
+from nemotron_ops.gateway.turns import CHUNK_BYTES, Turns
+
 KEEP_S = 4.0
 HIGH_WATER_BYTES = 1 << 20
 
@@ -25,7 +27,7 @@ class Sink(Protocol):
     def on_lost(self, reason: str) -> None: ...
 
 
-class UpstreamConnection(asyncio.Protocol):
+class UpstreamConnection(asyncio.BufferedProtocol):
     """One connection to one llama-server."""
 
     def __init__(self, upstream: Upstream) -> None:
@@ -35,7 +37,8 @@ class UpstreamConnection(asyncio.Protocol):
         self.used = 0
         self.received = 0
         self.idle_since = 0.0
-        self.paused = False
+        self.paused = False  # a client reads too slowly
+        self._waits = False  # for its turn
         self._parser: httptools.HttpResponseParser | None = None
         self._headers: dict[bytes, bytes] = {}
         self._parts: list[bytes] = []
@@ -59,9 +62,22 @@ class UpstreamConnection(asyncio.Protocol):
 
     def pause(self, paused: bool) -> None:
         """Read nothing more, or go on."""
-        if self.transport is not None and not self.transport.is_closing():
+        if not self.closed:
             self.paused = paused
-            self.transport.pause_reading() if paused else self.transport.resume_reading()
+            self._read_or_not()
+
+    def take_turn(self) -> None:
+        """Read on; there may be more than was taken at once."""
+        self._waits = False
+        self._read_or_not()
+
+    def _read_or_not(self) -> None:
+        if self.transport is None or self.closed:
+            return
+        if self.paused or self._waits:
+            self.transport.pause_reading()
+        else:
+            self.transport.resume_reading()
 
     def close(self) -> None:
         """Close at once, telling nobody; llama-server then cancels what it does for us."""
@@ -80,7 +96,17 @@ class UpstreamConnection(asyncio.Protocol):
         self.transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
         self.upstream.open.add(self)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self.upstream.turns.chunk
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._take(bytes(self.upstream.turns.chunk[:nbytes]))
+        if nbytes == CHUNK_BYTES and self.sink is not None and not self.closed:
+            self._waits = True
+            self._read_or_not()
+            self.upstream.turns.wait(self)
+
+    def _take(self, data: bytes) -> None:
         if self.sink is None or self._parser is None:
             self.close()  # nothing was asked
             return
@@ -147,10 +173,11 @@ class UpstreamConnection(asyncio.Protocol):
 class Upstream:
     """One llama-server: where it listens, its key, and our open connections to it."""
 
-    def __init__(self, name: str, socket: str, key: str) -> None:
+    def __init__(self, name: str, socket: str, key: str, turns: Turns | None = None) -> None:
         self.name = name
         self.socket = socket
         self.key = key
+        self.turns = turns or Turns()
         self.open: set[UpstreamConnection] = set()
         self._idle: list[UpstreamConnection] = []
 

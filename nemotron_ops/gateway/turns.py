@@ -1,0 +1,42 @@
+"""Turns in reading from engines that have much to say. asyncio.
+
+An engine, or many, can send faster than the gateway passes on. If each were read until it has no more, a new stream's
+first token would wait behind all of that: 0.2 s at 128 streams at full speed. So a connection is read one chunk at a
+time; who has filled it waits for a turn, and few get theirs in each round of the loop. Streams at the pace of real
+models never fill a chunk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Protocol
+
+CHUNK_BYTES = 16384
+AT_ONCE = 4
+
+
+class Reader(Protocol):
+    """A connection that has filled its chunk."""
+
+    def take_turn(self) -> None: ...
+
+
+class Turns:
+    """All readers of one loop, and the chunk that they share: what is in it is taken before anybody else reads."""
+
+    def __init__(self) -> None:
+        self.chunk = memoryview(bytearray(CHUNK_BYTES))
+        self._waiting: deque[Reader] = deque()
+
+    def wait(self, reader: Reader) -> None:
+        """`reader` has filled the chunk; its `take_turn` is called when it is next."""
+        self._waiting.append(reader)
+        if len(self._waiting) == 1:
+            asyncio.get_running_loop().call_soon(self._round)
+
+    def _round(self) -> None:
+        for _ in range(min(AT_ONCE, len(self._waiting))):
+            self._waiting.popleft().take_turn()
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._round)
