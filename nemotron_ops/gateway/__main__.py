@@ -110,7 +110,9 @@ async def serve(options: Options) -> None:
         sock.setblocking(False)
         notice_the_dead(sock, options.write_stall_s)
         servers.append(
-            await loop.create_server(lambda: ClientConnection(gateway, loop), sock=sock, ssl=gateway.watch.tls, backlog=BACKLOG)
+            await loop.create_server(
+                lambda: ClientConnection(gateway, loop), sock=sock, ssl=gateway.watch.tls, backlog=BACKLOG
+            )
         )
         if options.listen:
             name = sock.getsockname()

@@ -47,9 +47,9 @@ class Books:
         metrics, model = self.metrics, exchange.model
         metrics.requests[(model, exchange.route.path, str(exchange.status or 499))] += 1
         if exchange.cause:
-            metrics.errors[(model, exchange.cause)] += 1
+            metrics.errors[(model, exchange.instance, exchange.cause)] += 1
         elif not exchange.status:
-            metrics.errors[(model, "client_gone")] += 1
+            metrics.errors[(model, exchange.instance, "client_gone")] += 1
         relay = exchange.relay
         usage = exchange.usage or (relay.spent() if relay is not None else NO_USAGE)
         if exchange.entered:
@@ -67,11 +67,11 @@ class Books:
 
     def _count_model(self, exchange: Exchange, usage: Usage, now: float) -> None:
         metrics, model = self.metrics, exchange.model
-        metrics.duration_s[(model,)].observe(now - exchange.started)
+        metrics.duration_s[(model, exchange.instance)].observe(now - exchange.started)
         metrics.queue_s[(model,)].observe(exchange.queued_s)
         relay = exchange.relay
         if relay is not None and relay.began:
-            metrics.first_token_s[(model,)].observe(relay.first_at - exchange.started)
+            metrics.first_token_s[(model, exchange.instance)].observe(relay.first_at - exchange.started)
         kinds = (
             ("prompt", usage.prompt_tokens),
             ("completion", usage.completion_tokens),

@@ -248,7 +248,9 @@ class Exchange:
         )  # fmt: skip
         connected = Connected()
         self.client.watch(connected.pause)
-        self._events_before = self.relay.events if self.relay is not None else 0
+        if (relay := self.relay) is not None:
+            self._events_before = relay.events
+            relay.on_gap = self.gateway.books.metrics.between_tokens_s[(self.model, self.instance)].observe
         asked: Coroutine[Any, Any, Outcome] = attempt(upstream, head, prepared.body, self.relay, on_connected=connected)
         if self.streams:
             asked = commented(self, asked)
@@ -367,7 +369,6 @@ class Exchange:
         if bytes(prepared.fields.get("reasoning_control", b"")) == b"true":
             self.gateway.steerable.add(self)
         self.recovery.begin(relay, prepared.fields)
-        relay.on_gap = self.gateway.books.metrics.between_tokens_s[(prepared.named.model.name,)].observe
         return relay
 
     def _begin(self) -> None:

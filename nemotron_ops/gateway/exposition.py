@@ -17,7 +17,7 @@ PREFIX = "nemotron_ops_"
 
 COUNTERS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "requests": ("requests", "Answered requests.", ("model", "route", "status")),
-    "errors": ("errors", "Requests that did not end well, by cause.", ("model", "cause")),
+    "errors": ("errors", "Requests that did not end well, by cause.", ("model", "instance", "cause")),
     "retries": ("retries", "Attempts that an instance lost.", ("model", "instance")),
     "resumed": ("resumed_streams", "Streams continued after their instance was lost.", ("model",)),
     "tokens": ("tokens", "Tokens by kind: prompt, cached (part of prompt), completion.", ("model", "instance", "kind")),
@@ -25,21 +25,23 @@ COUNTERS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "key_tokens": ("key_tokens", "Tokens by key id.", ("key", "kind")),
     "affinity": ("affinity", "Choices of an instance: hit, miss (none known), overloaded.", ("model", "result")),
 }
-HISTOGRAMS: dict[str, tuple[str, str]] = {
-    "queue_s": ("queue_seconds", "Time a request waited for a slot."),
-    "first_token_s": ("time_to_first_token_seconds", "From the request's last byte to the first event."),
-    "between_tokens_s": ("inter_token_seconds", "Between events of one stream."),
-    "duration_s": ("request_seconds", "From the request's last byte to the end of its answer."),
+RESTARTS = ("instance_restarts", "Restarts: asked for, wedged, or by what it died of.", ("model", "instance", "reason"))
+AT = ("model", "instance")
+HISTOGRAMS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "queue_s": ("queue_seconds", "Time a request waited for a slot.", ("model",)),
+    "first_token_s": ("time_to_first_token_seconds", "From the request's last byte to the first event.", AT),
+    "between_tokens_s": ("inter_token_seconds", "Between events of one stream.", AT),
+    "duration_s": ("request_seconds", "From the request's last byte to the end of its answer.", AT),
 }
 GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "queue_length": ("Requests that wait for a slot.", ("model",)),
     "inflight_requests": ("Requests at an instance.", ("instance",)),
     "client_connections": ("Open connections of clients.", ()),
+    "tasks": ("Tasks of the gateway: a few, and one per request.", ()),
     "snapshot_serial": ("The supervisor's snapshot that requests are routed by.", ()),
     "supervisor_connected": ("1 while the supervisor can be reached.", ()),
     "instance_state": ("1 for the state that an instance is in.", ("model", "instance", "state")),
     "instance_slots": ("Requests that an instance can work on at once.", ("model", "instance")),
-    "instance_restarts": ("Restarts of an instance.", ("model", "instance")),
     "instance_context_tokens": ("Context of an instance: shared by its slots, or of each.", ("model", "instance")),
     "instance_reserved_tokens": ("Tokens of a shared context that requests hold.", ("model", "instance")),
     "instance_memory_planned_bytes": ("Memory that was planned for, by device.", ("model", "instance", "device")),
@@ -59,6 +61,7 @@ class Picture:
     inflight: Mapping[str, int]
     reserved_tokens: Mapping[str, int]
     connections: int
+    tasks: int
     connected: bool
     version: str
 
@@ -71,8 +74,9 @@ class _Collector(Collector):
         metrics = self.picture.metrics
         for name, (shown, about, labels) in COUNTERS.items():
             yield counter(shown, about, labels, getattr(metrics, name))
-        for name, (shown, about) in HISTOGRAMS.items():
-            yield histogram(shown, about, getattr(metrics, name))
+        for name, (shown, about, labels) in HISTOGRAMS.items():
+            yield histogram(shown, about, labels, getattr(metrics, name))
+        yield counter(*RESTARTS, restarts(self.picture.snapshot))
         yield from gauges(self.picture)
 
 
@@ -85,8 +89,8 @@ def render(picture: Picture) -> bytes:
 
 def names() -> tuple[str, ...]:
     """The names of all metrics, as Prometheus shows them."""
-    counters = [PREFIX + shown + "_total" for shown, _, _ in COUNTERS.values()]
-    return (*counters, *(PREFIX + shown for shown, _ in HISTOGRAMS.values()), *(PREFIX + g for g in GAUGES))
+    counters = [PREFIX + shown + "_total" for shown, _, _ in (*COUNTERS.values(), RESTARTS)]
+    return (*counters, *(PREFIX + shown for shown, _, _ in HISTOGRAMS.values()), *(PREFIX + g for g in GAUGES))
 
 
 def counter(name: str, about: str, labels: tuple[str, ...], values: Mapping[Labels, int]) -> Metric:
@@ -97,9 +101,18 @@ def counter(name: str, about: str, labels: tuple[str, ...], values: Mapping[Labe
     return family
 
 
-def histogram(name: str, about: str, values: Mapping[Labels, Histogram]) -> Metric:
-    """A histogram per model."""
-    family = HistogramMetricFamily(PREFIX + name, about, labels=("model",))
+def restarts(snapshot: Snapshot) -> dict[Labels, int]:
+    """How often each instance was restarted, by reason; the supervisor counts them from its own start."""
+    return {
+        (view.model, view.name, reason): count
+        for view in snapshot.instances
+        for reason, count in view.restart_reasons.items()
+    }
+
+
+def histogram(name: str, about: str, labels: tuple[str, ...], values: Mapping[Labels, Histogram]) -> Metric:
+    """A histogram per label tuple."""
+    family = HistogramMetricFamily(PREFIX + name, about, labels=labels)
     for key, found in values.items():
         total = 0
         buckets: list[tuple[str, float]] = []
@@ -116,12 +129,12 @@ def gauges(picture: Picture) -> Iterator[Metric]:
     values["queue_length"] = {(m,): n for m, n in picture.queue_length.items()}
     values["inflight_requests"] = {(i,): n for i, n in picture.inflight.items()}
     values["client_connections"] = {(): picture.connections}
+    values["tasks"] = {(): picture.tasks}
     values["snapshot_serial"] = {(): picture.snapshot.serial}
     values["supervisor_connected"] = {(): float(picture.connected)}
     for view in picture.snapshot.instances:
         who = (view.model, view.name)
         values["instance_slots"][who] = view.slots
-        values["instance_restarts"][who] = view.restarts
         values["instance_context_tokens"][who] = view.ctx_tokens
         if view.name in picture.reserved_tokens:
             values["instance_reserved_tokens"][who] = picture.reserved_tokens[view.name]

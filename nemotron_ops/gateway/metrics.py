@@ -46,7 +46,7 @@ class Metrics:
     """All numbers since the start. Keys are label values, in the order that `exposition` names them."""
 
     requests: defaultdict[Labels, int] = field(default_factory=lambda: defaultdict(int))  # model, route, status
-    errors: defaultdict[Labels, int] = field(default_factory=lambda: defaultdict(int))  # model, cause
+    errors: defaultdict[Labels, int] = field(default_factory=lambda: defaultdict(int))  # model, instance, cause
     retries: defaultdict[Labels, int] = field(default_factory=lambda: defaultdict(int))  # model, instance
     resumed: defaultdict[Labels, int] = field(default_factory=lambda: defaultdict(int))  # model
     tokens: defaultdict[Labels, int] = field(default_factory=lambda: defaultdict(int))  # model, instance, kind
@@ -54,6 +54,6 @@ class Metrics:
     key_tokens: defaultdict[Labels, int] = field(default_factory=lambda: defaultdict(int))  # key, kind
     affinity: defaultdict[Labels, int] = field(default_factory=lambda: defaultdict(int))  # model, result
     queue_s: defaultdict[Labels, Histogram] = field(default_factory=lambda: defaultdict(_latency))  # model
-    first_token_s: defaultdict[Labels, Histogram] = field(default_factory=lambda: defaultdict(_latency))  # model
-    between_tokens_s: defaultdict[Labels, Histogram] = field(default_factory=lambda: defaultdict(_gap))  # model
-    duration_s: defaultdict[Labels, Histogram] = field(default_factory=lambda: defaultdict(_latency))  # model
+    first_token_s: defaultdict[Labels, Histogram] = field(default_factory=lambda: defaultdict(_latency))  # and instance
+    between_tokens_s: defaultdict[Labels, Histogram] = field(default_factory=lambda: defaultdict(_gap))  # and instance
+    duration_s: defaultdict[Labels, Histogram] = field(default_factory=lambda: defaultdict(_latency))  # and instance

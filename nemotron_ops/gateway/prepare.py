@@ -45,6 +45,8 @@ class Prepared:
 def read_fields(body: bytes) -> Fields:
     """The top level of a JSON object. Raises Refusal if `body` is none."""
     try:
+        if not body.isascii():
+            body.decode()  # values are taken as they stand: llama-server would answer 500 to what is no UTF-8
         return _decode_fields(body)
     except NOT_JSON as exc:
         why = "it is nested too deeply" if isinstance(exc, RecursionError) else str(exc)

@@ -186,7 +186,8 @@ class Gateway:
         picture = Picture(
             metrics=self.books.metrics, snapshot=self.pool.snapshot, queue_length=self.pool.queue_lengths(),
             inflight=self.pool.inflight(), reserved_tokens=self.pool.reserved_tokens(),
-            connections=len(self.clients), connected=self.pool.follower.connected, version=__version__,
+            connections=len(self.clients), tasks=len(asyncio.all_tasks()),
+            connected=self.pool.follower.connected, version=__version__,
         )  # fmt: skip
         return render(picture)
 

@@ -11,6 +11,7 @@ import asyncio
 import secrets
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -65,6 +66,7 @@ class Keeper:
         self.last_used = ground.clock()
         self.busy = 0
         self.used_bytes: Mapping[str, int] = {}  # memory that the process was last seen to hold
+        self.restart_reasons: Counter[str] = Counter()
         self.shrunk = 0  # how often its context was halved for lack of memory
         self.held_back = False  # drained by hand: loaded, but without traffic
         self.turned = ground.clock()  # when its owner's loop last came round
@@ -126,6 +128,7 @@ class Keeper:
             ctx_tokens=self.spec.ctx_tokens >> self.shrunk, kv_unified=self.spec.kv_unified,
             draining=stopping or self.held_back, cut=cut,
             pid=self.record.pid if self.record else None, restarts=self.life.restarts,
+            restart_reasons=dict(self.restart_reasons),
             load_progress=self.load_progress if self.life.state is State.STARTING else None,
             reason=self.life.reason, build=self.spec.build, planned_bytes=self.spec.memory_bytes,
             used_bytes=self.used_bytes if self.record else {},
@@ -157,6 +160,8 @@ class Keeper:
         before = self.life
         rules = Rules(restart=self.spec.restart, health=self.spec.health)
         self.life, actions = step(before, what, now=self.ground.clock(), rules=rules, jitter=self.ground.random())
+        if self.life.restarts > before.restarts:
+            self.restart_reasons[self._why_restarted(before)] += 1
         for action in actions:
             self._do(action)
         if self.life.state is not before.state:
@@ -164,6 +169,12 @@ class Keeper:
         self._attend()
         if self.life != before:
             self.ground.changed()
+
+    def _why_restarted(self, before: Life) -> str:
+        """In a word, as metrics have it."""
+        if before.fault:
+            return "wedged"
+        return "asked" if before.asked else self.death.cause.value if self.death else "unknown"
 
     def _do(self, action: Action) -> None:
         match action:

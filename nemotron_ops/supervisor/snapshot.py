@@ -68,6 +68,7 @@ class InstanceView:
     cut: bool = False
     pid: int | None = None
     restarts: int = 0
+    restart_reasons: Mapping[str, int] = field(default_factory=dict)  # asked, wedged, or what a death is called -> them
     load_progress: float | None = None
     reason: str = ""
     build: str = ""

@@ -97,6 +97,13 @@ def test_every_documented_metric_is_shown_and_no_other(stage: Stage, engine: Scr
     assert shown == set(names())
 
 
+def test_restarts_are_counted_by_reason(stage: Stage, engine: ScriptedEngine) -> None:
+    stage.control.change("m-0", restarts=3, restart_reasons={"asked": 1, "oom_killer": 2})
+    stage.settle()
+    line = 'nemotron_ops_instance_restarts_total{instance="m-0",model="m",reason="oom_killer"}'
+    assert metric(stage, line) == 2
+
+
 def test_tokens_and_requests_are_counted(stage: Stage, engine: ScriptedEngine) -> None:
     line = 'nemotron_ops_tokens_total{instance="m-0",kind="completion",model="m"}'
     before = metric(stage, line)
@@ -302,7 +309,7 @@ def test_a_kept_connection_that_died_is_replaced_unseen(stage: Stage, engine: Sc
     engine.play = well  # closes after each answer without saying so
     for _ in range(5):
         assert call(stage, "POST", "/tokenize", {"content": "x"})[0] == 200
-    assert metric(stage, 'nemotron_ops_errors_total{cause="engine_lost",model="m"}') == 0
+    assert metric(stage, 'nemotron_ops_errors_total{cause="engine_lost",instance="m-0",model="m"}') == 0
 
 
 # following the supervisor
