@@ -37,6 +37,24 @@ FAULTS = (
     Fault(name="closes after the last word", play=dies_saying(5), seen=True),
     Fault(name="ends the stream regularly, too early", play=dies_saying(2, clean=True), seen=True),
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaving:
+    """A point at which a client leaves. `events` are what it has got by then; None: nothing was asked of an engine."""
+
+    name: str
+    events: int | None
+    then: str
+
+
+LEAVINGS = (
+    Leaving(name="while it sends its request", events=None, then="no engine hears of it"),
+    Leaving(name="while its request waits for a slot", events=None, then="it leaves the line, no engine hears of it"),
+    Leaving(name="before the first event", events=0, then="cancelled, the slot is free"),
+    Leaving(name="after the first event", events=1, then="cancelled, the slot is free"),
+    Leaving(name="in the middle of the answer", events=3, then="cancelled, the slot is free"),
+)
 APIS = {
     "chat": "/v1/chat/completions",
     "completion": "/v1/completions",
@@ -59,13 +77,16 @@ def sees(fault: Fault, *, stream: bool, other: bool) -> str:
 def table() -> str:
     """The faults as a table in Markdown."""
     rows = [
-        "| the engine | client of a whole answer | client of a stream, all APIs | the same, a tool call in progress |",
-        "|---|---|---|---|",
+        "| the engine | client of a whole answer | client of a stream, all APIs | the same, a tool call in progress "
+        "| no other instance comes in time |",
+        "|---|---|---|---|---|",
     ]
     for fault in FAULTS:
         whole, streamed = sees(fault, stream=False, other=True), sees(fault, stream=True, other=True)
         call = streamed.replace("continued answer", "continued call")
-        rows.append(f"| {fault.name} | {whole} | {streamed} | {call} |")
+        rows.append(f"| {fault.name} | {whole} | {streamed} | {call} | {sees(fault, stream=True, other=False)} |")
+    rows += ["", "| the client leaves | its request, for a whole answer or a stream |", "|---|---|"]
+    rows += [f"| {leaving.name} | {leaving.then} |" for leaving in LEAVINGS]
     return "\n".join(rows)
 
 

@@ -207,6 +207,14 @@ class Stage:
     def raw(self, request: bytes, *, timeout_s: float = 10.0) -> tuple[int, bytes]:
         return ask(self.address, request, timeout_s=timeout_s)
 
+    def number(self, line: str) -> float:
+        """The value of one line of /metrics, 0 if it is not there."""
+        request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        for found in self.raw(request)[1].decode().splitlines():
+            if found.startswith(line + " "):
+                return float(found.rsplit(" ", 1)[1])
+        return 0.0
+
     def settle(self, key: str = "") -> None:
         """Wait until the gateway routes by the latest snapshot (it shows the serial in /metrics)."""
         wanted = f"nemotron_ops_snapshot_serial {float(self.control.snapshot.serial)}".encode()

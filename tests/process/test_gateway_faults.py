@@ -28,13 +28,15 @@ from tests.gateway_engine import (
     says,
     well,
 )
-from tests.gateway_faults import APIS, CALLING, FAULTS, Fault, sees
+from tests.gateway_faults import APIS, CALLING, FAULTS, LEAVINGS, Fault, Leaving, sees
 from tests.gateway_stage import Stage, gateway, open_request
 from tests.gateway_streams import put_together
 
 pytestmark = pytest.mark.process
 MODEL = ModelView(name="m", names=("m", "org/m"), queue_wait_s=5.0)
 TEXT = "".join(WORDS)
+QUEUE = 'nemotron_ops_queue_length{model="m"}'
+CLIENTS = "nemotron_ops_client_connections"
 
 
 @pytest.fixture(scope="module")
@@ -175,12 +177,14 @@ def test_a_tool_call_that_comes_out_differently_is_made_once_more(
     assert not any(end in raw for end in (b"[DONE]", b"message_stop", b"response.completed"))
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f.name.replace(" ", "-"))
 def test_a_fault_without_another_instance_is_an_error(
-    stage: Stage, engines: Callable[..., list[ScriptedEngine]], fault: Fault
+    stage: Stage, engines: Callable[..., list[ScriptedEngine]], fault: Fault, stream: bool
 ) -> None:
     engines(first_then(fault.play, says(b"")) if fault.play else None)
-    with open_request(stage, APIS["chat"], body_of("chat", stream=True), timeout_s=60) as answer:
+    assert sees(fault, stream=stream, other=False) == "error"
+    with open_request(stage, APIS["chat"], body_of("chat", stream=stream), timeout_s=60) as answer:
         raw = answer.rest()
     assert b'"error"' in raw
     assert b"[DONE]" not in raw
@@ -292,19 +296,35 @@ def test_an_engines_own_error_event_is_passed_on(stage: Stage, engines: Callable
     assert b"[DONE]" not in raw
 
 
-@pytest.mark.parametrize("events", [0, 1, 3], ids=["before-the-first-event", "after-the-first", "in-the-middle"])
+@pytest.mark.parametrize("leaving", LEAVINGS, ids=lambda found: found.name.replace(" ", "-"))
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 def test_a_client_that_leaves_takes_its_request_along(
     stage: Stage,
     engines: Callable[..., list[ScriptedEngine]],
     eventually: Callable[..., None],
-    events: int,
+    leaving: Leaving,
     stream: bool,
 ) -> None:
-    (engine,) = engines(hangs_after(events))
-    with open_request(stage, APIS["chat"], body_of("chat", stream=stream)):
-        eventually(lambda: engine.heard)
-    eventually(lambda: engine.left == 1)
+    (engine,) = engines(hangs_after(leaving.events or 0))
+    if leaving.events is None:
+        if "waits" in leaving.name:
+            stage.control.change(engine.name, state=State.STARTING)
+            stage.settle()
+            with open_request(stage, APIS["chat"], body_of("chat", stream=stream)):
+                eventually(lambda: stage.number(QUEUE) == 1)
+            eventually(lambda: stage.number(QUEUE) == 0)
+            stage.control.change(engine.name, state=State.READY, pid=4)
+            stage.settle()
+        else:
+            with socket.create_connection(stage.address) as s:
+                s.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900\r\n\r\n{")
+                eventually(lambda: stage.number(CLIENTS) == 2)
+        eventually(lambda: stage.number(CLIENTS) == 1)
+        assert engine.heard == []
+    else:
+        with open_request(stage, APIS["chat"], body_of("chat", stream=stream)):
+            eventually(lambda: engine.heard)
+        eventually(lambda: engine.left == 1)
     eventually(lambda: not stage.control.inflight)
 
 

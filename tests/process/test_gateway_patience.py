@@ -28,7 +28,6 @@ from tests.gateway_engine import (
 from tests.gateway_faults import APIS
 from tests.gateway_stage import Stage, gateway, open_request
 from tests.process.test_gateway_faults import body_of, text_in
-from tests.process.test_gateway_queue import number
 
 pytestmark = pytest.mark.process
 CHAT = APIS["chat"]
@@ -230,10 +229,10 @@ def test_a_stream_that_ends_too_early_says_nothing_about_its_engine(
     show(stage, engines[0])
     engines[0].play = first_then(says(STREAM_HEAD + b"0\r\n\r\n"), well)
     affinity = 'nemotron_ops_retries_total{instance="m-0",model="m"}'
-    before = number(stage, affinity)
+    before = stage.number(affinity)
     with open_request(stage, CHAT, body_of("chat", stream=True)) as answer:
         assert b":\n\n" not in answer.rest(), "it had to wait for the engine to be trusted again"
-    assert number(stage, affinity) == before + 1
+    assert stage.number(affinity) == before + 1
 
 
 def test_a_stream_of_chosen_fields_ends_well(stage: Stage, engines: list[ScriptedEngine]) -> None:

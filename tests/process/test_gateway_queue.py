@@ -58,21 +58,12 @@ def show(stage: Stage, *views: InstanceView, model: ModelView = MODEL) -> None:
     stage.settle()
 
 
-def number(stage: Stage, line: str) -> float:
-    """The value of one line of /metrics, 0 if it is not there."""
-    request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-    for found in stage.raw(request)[1].decode().splitlines():
-        if found.startswith(line + " "):
-            return float(found.rsplit(" ", 1)[1])
-    return 0.0
-
-
 def waiting(stage: Stage) -> float:
-    return number(stage, 'nemotron_ops_queue_length{model="m"}')
+    return stage.number('nemotron_ops_queue_length{model="m"}')
 
 
 def reserved(stage: Stage, model: str = "m") -> float:
-    return number(stage, f'nemotron_ops_instance_reserved_tokens{{instance="m-0",model="{model}"}}')
+    return stage.number(f'nemotron_ops_instance_reserved_tokens{{instance="m-0",model="{model}"}}')
 
 
 def error_in(answer: Answer) -> dict[str, object]:
@@ -252,11 +243,11 @@ def test_the_tokens_of_all_prompts_are_counted(stage: Stage, engine: ScriptedEng
             s.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
 
     line = 'nemotron_ops_tokens_total{instance="m-0",kind="%s",model="m"}'
-    before = [number(stage, line % kind) for kind in ("prompt", "completion")]
+    before = [stage.number(line % kind) for kind in ("prompt", "completion")]
     engine.play = says_three
     with open_request(stage, "/completion", {"model": "m", "prompt": ["a", "b", "c"], "stream": stream}) as answer:
         answer.rest()
-    assert [number(stage, line % kind) for kind in ("prompt", "completion")] == [before[0] + 30, before[1] + 15]
+    assert [stage.number(line % kind) for kind in ("prompt", "completion")] == [before[0] + 30, before[1] + 15]
 
 
 def compact(value: object) -> bytes:
@@ -368,6 +359,6 @@ def test_a_client_that_leaves_in_the_middle_of_its_upload_costs_nothing(
     head = b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000\r\n"
     with socket.create_connection(stage.address) as s:
         s.sendall(head + b"Content-Type: multipart/form-data; boundary=x\r\n\r\n" + FORM[:2000])
-        eventually(lambda: number(stage, connections) == 2)
-    eventually(lambda: number(stage, connections) == 1)
+        eventually(lambda: stage.number(connections) == 2)
+    eventually(lambda: stage.number(connections) == 1)
     assert engine.heard == []
