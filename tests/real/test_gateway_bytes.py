@@ -54,6 +54,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("/v1/messages", {"messages": SUM, "max_tokens": 50, "stream": True}),
     ("/v1/messages/count_tokens", {"messages": SUM}),
     ("/v1/chat/completions/input_tokens", {"messages": SUM}),
+    ("/chat/completions/input_tokens", {"messages": SUM}),
     ("/tokenize", {"content": "What is 2 + 2?", "with_pieces": True}),
     ("/detokenize", {"tokens": [100, 101]}),
     ("/apply-template", {"messages": SUM}),
@@ -62,6 +63,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("/completions", {"prompt": "What is 2 + 2?", "n_predict": 5}),
     ("/responses", {"input": "What is 2 + 2?"}),
     ("/v1/responses/input_tokens", {"input": "What is 2 + 2?"}),
+    ("/responses/input_tokens", {"input": "What is 2 + 2?"}),
     ("/v1/chat/completions/control", {"id": "chatcmpl-nobody", "action": "reasoning_end"}),
     ("/v1/embeddings", {"input": "x"}),  # refused by an engine without them, as all of these
     ("/v1/rerank", RERANK),
@@ -86,7 +88,7 @@ RERANKING: list[tuple[str, dict[str, Any]]] = [
     ("/rerank", RERANK),
     ("/reranking", {"query": "Hello", "texts": ["What is", "Oslo"]}),
 ]
-UPLOAD = "/v1/audio/transcriptions"
+UPLOADS = ("/v1/audio/transcriptions", "/audio/transcriptions")
 
 
 @pytest.fixture(scope="module")
@@ -173,15 +175,16 @@ def test_openais_client_gets_embeddings(embedding: Stage) -> None:
     assert answer.model == "org/tiny"
 
 
-def test_an_upload_is_refused_in_the_same_bytes(stage: Stage) -> None:
+@pytest.mark.parametrize("path", UPLOADS, ids=name_of)
+def test_an_upload_is_refused_in_the_same_bytes(stage: Stage, path: str) -> None:
     (engine,) = stage.engines
     form: dict[str, Any] = {"data": {"model": "tiny"}, "files": {"file": ("a.wav", b"RIFF" * 1000, "audio/wav")}}
     with directly(engine) as direct:
-        expected = readable(direct.post(UPLOAD, **form))
+        expected = readable(direct.post(path, **form))
     with httpx.Client(base_url=stage.url, timeout=60) as through:
-        assert readable(through.post(UPLOAD, **form)) == expected
+        assert readable(through.post(path, **form)) == expected
 
 
 def test_every_route_to_an_engine_is_compared() -> None:
-    compared = {path for path, _ in (*CASES, *EMBEDDINGS, *RERANKING)} | {UPLOAD}
+    compared = {path for path, _ in (*CASES, *EMBEDDINGS, *RERANKING)} | {*UPLOADS}
     assert {route.path for route in ROUTES if route.method == "POST"} == compared
