@@ -89,7 +89,7 @@ class _Lines:
     claimed: str = ""
     widest: int = 0  # the largest shared context; no request is counted as more than this
     passing: set[Ticket] = field(default_factory=set)  # given that instance since
-    round: int = 0  # begins anew whenever nobody waits
+    round: int = 1  # begins anew whenever nobody waits
     wide: int = 0  # of those that wait, how many need several slots
 
 
@@ -232,7 +232,8 @@ class Admission:
             key = min(lines.lines, key=lambda k: lines.served[k])
             ticket = lines.lines[key].popleft()
             lines.clock = max(lines.clock, lines.served[key])
-            _charge(lines, ticket)
+            if lines.length > 1:  # else nobody is left to whom that could matter
+                _charge(lines, ticket)
             if not lines.lines[key]:
                 del lines.lines[key]
         _count(lines, ticket, -1)

@@ -81,7 +81,7 @@ def prepare(route: Route, body: bytes, resolve: Callable[[str], Named]) -> Prepa
         ask_for_stream(route.api, fields)
     changed = fields.keys() != before.keys() or any(fields[k] is not before[k] for k in fields)
     sent = msgspec.json.encode(fields) if changed else body
-    count = answers(route.kind, route.api, fields)
+    count = 1 if route.api is Api.CHAT and "n" not in fields else answers(route.kind, route.api, fields)
     return Prepared(named=named, body=sent, stream=stream, fields=fields, fold=fold, answers=count)
 
 
