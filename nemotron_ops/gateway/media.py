@@ -11,7 +11,7 @@ anything is decoded, values that say nothing stay undecoded, and what there woul
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -60,6 +60,7 @@ class Link(msgspec.Struct):
 
 _parts = msgspec.json.Decoder(list[Part | str | int | float | bool | list[str | int | float] | None]).decode
 _part = msgspec.json.Decoder(Part).decode
+_raws = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _link = msgspec.json.Decoder(Link).decode
 LINKS = ("image_url", "video_url", "input_video", "input_audio", "source", "url", "file_url", "data")
 
@@ -88,7 +89,7 @@ def walk(text: bytes, depth: int) -> None:
     if depth > MAX_DEPTH or text.count(b"{") > MAX_PARTS or text.count(b",") > MAX_VALUES:
         message = "cannot read the request: its content has too many parts, or is nested too deeply"
         raise Refusal(status=400, code="invalid_json", message=message)
-    for part in _parts(text) if text[:1] == b"[" else (_part(text),):
+    for part in parts_in(text, depth):
         if not isinstance(part, Part):
             continue
         if (kind := bytes(part.type)) in QUOTED or (b"\\" in kind and str(msgspec.json.decode(kind)) in KINDS):
@@ -98,6 +99,19 @@ def walk(text: bytes, depth: int) -> None:
         for inner in (part.content, part.output):
             if inner is not NOTHING and (found := bytes(inner))[:1] in (b"[", b"{"):
                 walk(found, depth + 1)
+
+
+def parts_in(text: bytes, depth: int) -> Iterable[object]:
+    """What a list holds, or the one part that `text` is."""
+    if text[:1] != b"[":
+        return (_part(text),)
+    try:
+        return _parts(text)
+    except msgspec.ValidationError:  # lists in it, as no content has them: looked into all the same
+        inner = [found for raw in _raws(text) if (found := bytes(raw))[:1] in (b"[", b"{")]
+        for found in inner:
+            walk(found, depth + 1)
+        return ()
 
 
 def check_link(name: str, link: bytes) -> None:

@@ -7,9 +7,11 @@ import json
 import time
 from typing import Any
 
+import msgspec
 import pytest
 
 from nemotron_ops.gateway.directory import index
+from nemotron_ops.gateway.media import check_media
 from nemotron_ops.gateway.prepare import Prepared, prepare
 from nemotron_ops.gateway.replies import Refusal
 from nemotron_ops.gateway.routes import find
@@ -142,3 +144,9 @@ def test_content_in_content_without_end_is_refused() -> None:
         inner = {"content": [inner]}
     with pytest.raises(Refusal, match="nested"):
         ready(CHAT, {"model": "tiny", "messages": [inner]})
+
+
+def test_lists_in_lists_are_looked_into_and_no_reason_to_refuse() -> None:
+    check_media({"content": msgspec.Raw(b'[1,2,"\\u0041",[1,[2]],[["a","image_url"]],{"type":"x"}]')})
+    with pytest.raises(Refusal, match="only inline data"):
+        check_media({"content": msgspec.Raw(b'[1,[{"type":"image_url","image_url":{"url":"http://x"}}],[["a"]]]')})
