@@ -25,7 +25,7 @@ def call(
 ) -> tuple[int, dict[str, str], bytes]:
     """One request by the standard library's client."""
     connection = http.client.HTTPConnection("127.0.0.1", stage.port, timeout=30)
-    data = None if body is None else json.dumps(body).encode()
+    data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
     try:
         connection.request(method, path, body=data, headers={k.replace("_", "-"): v for k, v in headers.items()})
         answer = connection.getresponse()

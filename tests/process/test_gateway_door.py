@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import signal
@@ -21,6 +20,7 @@ from nemotron_ops.gateway.exposition import names
 from nemotron_ops.gateway.keys import Key
 from nemotron_ops.gateway.routes import ROUTES, Scope
 from nemotron_ops.supervisor.snapshot import ModelView, State
+from tests.gateway_calls import call
 from tests.gateway_engine import ScriptedEngine, first_then, hangs_after, keeps, only_thinks, pauses_after, says, well
 from tests.gateway_stage import Stage, gateway, open_request
 
@@ -28,20 +28,6 @@ pytestmark = pytest.mark.process
 CHAT = "/v1/chat/completions"
 BODY = {"model": "m", "messages": [{"role": "user", "content": "Say it"}]}
 MODEL = ModelView(name="m", names=("m",), queue_wait_s=20.0)
-
-
-def call(
-    stage: Stage, method: str, path: str, body: object = None, **headers: str
-) -> tuple[int, dict[str, str], bytes]:
-    """One request by the standard library's client."""
-    connection = http.client.HTTPConnection("127.0.0.1", stage.port, timeout=30)
-    data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-    try:
-        connection.request(method, path, body=data, headers={k.replace("_", "-"): v for k, v in headers.items()})
-        answer = connection.getresponse()
-        return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
-    finally:
-        connection.close()
 
 
 def metric(stage: Stage, line: str) -> float:
