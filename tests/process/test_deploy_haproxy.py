@@ -267,7 +267,7 @@ def test_a_client_that_leaves_before_its_answer_frees_its_slot(door: Door, event
         upstream.gate.clear()
     with socket.create_connection(("127.0.0.1", door.port)) as client:
         client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: d\r\nContent-Length: 2\r\n\r\n{}")
-        eventually(lambda: sum(s.running for s in haproxy.states(door.runtime)) == 1)
+        eventually(lambda: sum(u.running for u in door.upstreams.values()) == 1)
     eventually(lambda: sum(s.running for s in haproxy.states(door.runtime)) == 0)
     assert sum(u.running for u in door.upstreams.values()) == 1  # it still works on it: nobody waits for that
 
