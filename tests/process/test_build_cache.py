@@ -157,7 +157,7 @@ def test_a_step_that_took_a_little_less_is_recorded() -> None:
 
 SCCACHE = """#!/bin/sh
 if [ "$1" = --start-server ]; then
-  [ -e {pid} ] || {{ sleep 60 > /dev/null 2>&1 & echo $! > {pid}; }}
+  [ -e {pid} ] || {{ sleep 600 > /dev/null 2>&1 & echo $! > {pid}; }}
   exit 0
 fi
 "$0" --start-server

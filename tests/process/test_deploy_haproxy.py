@@ -12,8 +12,8 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,8 +23,9 @@ from typing import Any
 import pytest
 
 from nemotron_ops.deploy import haproxy
-from nemotron_ops.deploy.balancer import Balancer, Server, render, waiting
+from nemotron_ops.deploy.balancer import Balancer, Server, parse_stat, render, waiting
 from nemotron_ops.progress import silent
+from tests.ports import free_port
 
 pytestmark = pytest.mark.process
 Eventually = Callable[..., None]
@@ -110,12 +111,21 @@ class Door:
     pid: int
 
     def ask_quietly(self, text: str, **more: Any) -> str:
-        """Like `ask`, once HAProxy has finished with every earlier request: load decides nothing then."""
+        """Like `ask`, once all is quiet."""
+        self.quiet()
+        return self.ask(text, **more)
+
+    def quiet(self) -> None:
+        """Wait until HAProxy has finished with every earlier request: load decides nothing then."""
         deadline = time.monotonic() + 30
-        while any(s.running for s in haproxy.states(self.runtime)):
+        while self.held():
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        return self.ask(text, **more)
+
+    def held(self) -> int:
+        """Requests that HAProxy has, at hosts or waiting."""
+        answer = haproxy.ask(self.runtime, "show stat")
+        return sum(s.running for s in parse_stat(answer)) + waiting(answer)
 
     def ask(self, text: str, *, headers: dict[str, str] | None = None, fields: dict[str, Any] | None = None) -> str:
         """Who answers a conversation that begins with `text`."""
@@ -131,14 +141,14 @@ class Door:
             response = c.getresponse()
             return response.status, response.read().decode()
 
+    def is_open(self) -> bool:
+        """Whether HAProxy answers: its sockets are there a moment before, and one after another."""
+        with suppress(haproxy.DeployError):
+            return haproxy.states(self.runtime) != ()
+        return False
+
     def state(self, name: str) -> str:
         return {s.name: s.status for s in haproxy.states(self.runtime)}[name]
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 @pytest.fixture
@@ -163,7 +173,7 @@ def started(tmp_path: Path, eventually: Eventually) -> Iterator[Callable[..., Do
         children.append(subprocess.Popen(["haproxy", "-db", "-f", config], stdout=log, stderr=log))
         log.close()
         door = Door(port=port, runtime=runtime, upstreams=upstreams, pid=children[-1].pid)
-        eventually(runtime.exists)
+        eventually(door.is_open)
         return door
 
     yield start
@@ -189,9 +199,10 @@ def test_a_conversation_stays_on_one_host_and_conversations_spread(door: Door) -
 def test_a_longer_turn_of_the_same_conversation_goes_where_it_is_warm(door: Door) -> None:
     first = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hello"}]
     longer = [*first, {"role": "assistant", "content": "hi"}, {"role": "user", "content": "and now?"}]
-    homes = {
-        json.loads(door.post({"messages": m, "max_tokens": i}, {})[1])["host"] for i, m in enumerate([first, longer])
-    }
+    homes = set()
+    for i, messages in enumerate([first, longer]):
+        door.quiet()
+        homes.add(json.loads(door.post({"messages": messages, "max_tokens": i}, {})[1])["host"])
     assert len(homes) == 1
 
 
@@ -231,6 +242,15 @@ def test_a_host_that_is_gone_costs_no_request_before_its_check_notices_even_if_o
         assert set(pool.map(door.ask, (f"q{i}" for i in range(80)))) == {"c"}
 
 
+def one_by_one(door: Door, pool: ThreadPoolExecutor, eventually: Eventually, texts: Iterable[str]) -> list[Future[str]]:
+    """Ask once HAProxy has the one before: two of its threads, at once, may find the same host free."""
+    answers: list[Future[str]] = []
+    for text in texts:
+        answers.append(pool.submit(door.ask, text))
+        eventually(lambda: door.held() == len(answers))
+    return answers
+
+
 def test_a_host_takes_as_many_requests_as_it_has_slots_and_the_rest_waits(
     started: Callable[..., Door], eventually: Eventually
 ) -> None:
@@ -238,7 +258,7 @@ def test_a_host_takes_as_many_requests_as_it_has_slots_and_the_rest_waits(
     for upstream in door.upstreams.values():
         upstream.gate.clear()
     with ThreadPoolExecutor(12) as pool:
-        answers = [pool.submit(door.ask, f"q{i}") for i in range(12)]
+        answers = one_by_one(door, pool, eventually, (f"q{i}" for i in range(12)))
         eventually(lambda: sum(u.running for u in door.upstreams.values()) == 6)
         eventually(lambda: waiting(haproxy.ask(door.runtime, "show stat")) == 6)
         for upstream in door.upstreams.values():
@@ -253,7 +273,7 @@ def test_one_busy_conversation_does_not_bury_its_host(started: Callable[..., Doo
     for upstream in door.upstreams.values():
         upstream.gate.clear()
     with ThreadPoolExecutor(12) as pool:
-        answers = [pool.submit(door.ask, "the same question") for _ in range(12)]
+        answers = one_by_one(door, pool, eventually, ["the same question"] * 12)
         eventually(lambda: sum(u.running for u in door.upstreams.values()) == 12)
         for upstream in door.upstreams.values():
             upstream.gate.set()
@@ -276,7 +296,7 @@ def test_draining_lets_requests_end_and_sends_no_new_ones(door: Door, eventually
     home = door.ask_quietly("q")
     door.upstreams[home].gate.clear()
     with ThreadPoolExecutor(2) as pool:
-        running = pool.submit(door.ask, "q")
+        running = pool.submit(door.ask_quietly, "q")
         eventually(lambda: door.upstreams[home].running == 1)
         drained = pool.submit(haproxy.take_out, door.runtime, home, report=silent)
         eventually(lambda: "DRAIN" in door.state(home))

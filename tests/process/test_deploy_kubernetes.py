@@ -6,7 +6,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from nemotron_ops.build import moving, store
 from nemotron_ops.deploy.kubernetes import Workload, manifests
 from nemotron_ops.paths import user_layout
 from nemotron_ops.progress import silent
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.process, pytest.mark.real]
 Eventually = Callable[..., None]
@@ -68,9 +68,7 @@ def test_a_pod_with_an_empty_volume_comes_to_serve_and_ends_in_its_time(
     build = store.get(layout, llama_bin.parent.name)
     assert build
     archive = moving.export_build(build, volume, silent)
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = int(s.getsockname()[1])
+    port = free_port()
     spec = pod(archive, port)
     for _ in range(2):  # a pod that is started again finds everything
         for container in spec["initContainers"]:

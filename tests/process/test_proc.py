@@ -14,6 +14,7 @@ import pytest
 from nemotron_ops import proc
 
 pytestmark = pytest.mark.process
+START_S = 3.0  # in which a command says its first line also on a machine that is busy
 
 
 def sh(script: str) -> list[str]:
@@ -60,7 +61,7 @@ def test_a_program_that_is_not_there_ends_with_127() -> None:
 
 
 def test_a_silent_command_is_killed_with_its_children(tmp_path: Path, eventually: Callable[..., None]) -> None:
-    done, seen = lines_of(f"sleep 600 & echo $! > {tmp_path}/pid; echo up; wait", stall_s=0.5)
+    done, seen = lines_of(f"sleep 600 & echo $! > {tmp_path}/pid; echo up; wait", stall_s=START_S)
     assert done.stalled
     assert seen == ["up"]
     pid = int((tmp_path / "pid").read_text())
@@ -78,7 +79,7 @@ def test_an_interrupted_command_is_killed_with_its_children(tmp_path: Path, even
 
 
 def test_a_timeout_ends_with_124_and_keeps_what_was_said() -> None:
-    done = proc.run(sh("echo a; exec sleep 600"), timeout_s=0.5)
+    done = proc.run(sh("echo a; exec sleep 600"), timeout_s=START_S)
     assert (done.returncode, done.stdout) == (124, "a\n")
 
 
