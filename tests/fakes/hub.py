@@ -286,8 +286,8 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                     return
                 if fault.flip_at is not None and at <= fault.flip_at < at + len(data):
                     data[fault.flip_at - at] ^= 0xFF
+                hub.count(len(data))  # before it is sent: whoever has it finds it counted
                 self.wfile.write(data)
-                hub.count(len(data))
                 at += len(data)
                 if fault.bytes_s:
                     due = began + (at - start) / fault.bytes_s - time.monotonic()
