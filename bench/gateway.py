@@ -142,8 +142,8 @@ def put_load(plane: Plane, load: Load, room: Path, loadgen: Path) -> Numbers:
             sys.exit(f"error: {text}")
         say(text)
     return {
-        "cpu_s_per_10k_requests": 1e4 * value["cpu_s"] / max(1, value["requests"]),
-        "cpu_us_per_token": 1e6 * value["cpu_s"] / max(1, value["events"]),
+        "cpu_s_per_10k_requests": 1e4 * value["cpu_sched_s"] / max(1, value["requests"]),
+        "cpu_us_per_token": 1e6 * value["cpu_sched_s"] / max(1, value["events"]),
         "p50_ms": value["e2e_us"]["p50"] / 1e3,
         "first_token_p50_ms": value["ttft_us"]["p50"] / 1e3,
         "tokens_per_s": value["events_per_s"],

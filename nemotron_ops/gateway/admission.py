@@ -117,6 +117,19 @@ class Admission:
         _count(lines, ticket, 1)
         return lines.length
 
+    def go(self, ticket: Ticket, places: Iterable[Place], choose: Choose) -> bool:
+        """Grant a new request for which there need be no line: nobody waits, and it wants one free slot and no more."""
+        lines = self._models.setdefault(ticket.model, _Lines())
+        if lines.length or ticket.answers > 1 or ticket.tokens:
+            return False
+        free = [p for p in places if self.inflight.get(p.name, 0) < p.slots]
+        if not free:
+            return False
+        if lines.served:
+            self._forget_idle(lines)
+        self._take(ticket, choose(ticket, free))
+        return True
+
     def full(self, model: str, slots: int) -> Refusal:
         """What a request is told that finds no place in the line. With a line of length 0 none may wait at all."""
         waiting, retry = self.length(model), self.wait_s(model, slots)
@@ -169,9 +182,7 @@ class Admission:
             if shared:
                 free = [p for p in free if self._fits(lines, ticket, p)]
             elsewhere = [p for p in free if p.name != ticket.avoid]
-            place = choose(ticket, elsewhere or free)
-            ticket.instance, ticket.slots = place.name, min(ticket.answers, place.slots)
-            self.inflight[place.name] = self.inflight.get(place.name, 0) + ticket.slots
+            self._take(ticket, choose(ticket, elsewhere or free))
             if shared:
                 self._hold(lines, ticket)
             granted.append(ticket)
@@ -282,6 +293,10 @@ class Admission:
         slots += sum(passed.slots for passed in lines.passing) + min(first.answers, place.slots)
         promised = min(first.tokens, lines.widest) + sum(map(_hold_of, lines.passing))
         return slots <= place.slots and (not need or promised + need <= place.tokens)
+
+    def _take(self, ticket: Ticket, place: Place) -> None:
+        ticket.instance, ticket.slots = place.name, min(ticket.answers, place.slots)
+        self.inflight[place.name] = self.inflight.get(place.name, 0) + ticket.slots
 
     def _taken(self, place: Place) -> int:
         return self.inflight.get(place.name, 0)

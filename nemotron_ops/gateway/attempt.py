@@ -7,15 +7,15 @@ in the middle of it leaves nothing at the client, and the request can be tried a
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+
+import msgspec
 
 from nemotron_ops.gateway.relay import ContextFullError, Relay
 from nemotron_ops.gateway.unseen import Diverged
 from nemotron_ops.gateway.upstream import Upstream, UpstreamConnection
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Lost:
+class Lost(msgspec.Struct, frozen=True, kw_only=True):
     """The connection ended before the answer did."""
 
     reason: str
@@ -24,8 +24,7 @@ class Lost:
     diverged: bool = False  # it answered, but not so that a stream could be continued
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Whole:
+class Whole(msgspec.Struct, frozen=True, kw_only=True):
     """An answer that is no stream."""
 
     status: int
@@ -33,8 +32,7 @@ class Whole:
     body: bytes
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Streamed:
+class Streamed(msgspec.Struct, frozen=True, kw_only=True):
     """A stream that llama-server ended regularly."""
 
 

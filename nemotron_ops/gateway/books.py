@@ -28,6 +28,31 @@ if TYPE_CHECKING:
 WRITE_PERIOD_S = 1.0
 SAVE_TICKS = 2  # that many of them between two writes of the use per key: a SIGKILL loses what came since
 NO_USAGE = Usage()
+_encode = msgspec.json.Encoder().encode
+
+
+class Line(msgspec.Struct):
+    """One line of the access log."""
+
+    time: float  # seconds since 1970, when the answer was over
+    id: str
+    client: str  # its address
+    key: str  # its id
+    method: str
+    path: str
+    model: str
+    instance: str
+    status: int  # 499: the client left before there was one
+    cause: str  # of an error
+    tries: int
+    queue_s: float
+    first_token_s: float | None
+    duration_s: float
+    bytes_in: int
+    bytes_out: int
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
 
 
 class Books:
@@ -117,16 +142,13 @@ class Books:
 
 def log_line(exchange: Exchange, usage: Usage, now: float) -> bytes:
     """One request as a JSON line."""
-    relay = exchange.relay
-    first = relay.first_at - exchange.started if relay is not None and relay.began else None
-    value = {
-        "time": round(time.time(), 3), "id": exchange.id, "client": exchange.client.peer, "key": exchange.key.id,
-        "method": exchange.request.method, "path": exchange.route.path or exchange.request.path[:200],
-        "model": exchange.model, "instance": exchange.instance, "status": exchange.status or 499,
-        "cause": exchange.cause, "tries": exchange.tries, "queue_s": round(exchange.queued_s, 4),
-        "first_token_s": None if first is None else round(first, 4),
-        "duration_s": round(now - exchange.started, 4), "bytes_in": len(exchange.request.body),
-        "bytes_out": exchange.client.bytes_out, "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens, "cached_tokens": usage.cached_tokens,
-    }  # fmt: skip
-    return msgspec.json.encode(value) + b"\n"
+    relay, request = exchange.relay, exchange.request
+    first = round(relay.first_at - exchange.started, 4) if relay is not None and relay.began else None
+    line = Line(
+        round(time.time(), 3), exchange.id, exchange.client.peer, exchange.key.id, request.method,
+        exchange.route.path or request.path[:200], exchange.model, exchange.instance, exchange.status or 499,
+        exchange.cause, exchange.tries, round(exchange.queued_s, 4), first, round(now - exchange.started, 4),
+        len(request.body), exchange.client.bytes_out,
+        usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens,
+    )  # fmt: skip
+    return _encode(line) + b"\n"

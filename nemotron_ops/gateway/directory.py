@@ -27,10 +27,10 @@ class Directory:
     """A snapshot with its names and instances indexed."""
 
     snapshot: Snapshot
+    names: Mapping[str, Named]  # all that can be asked for
     models: Mapping[str, ModelView]
     instances: Mapping[str, tuple[InstanceView, ...]]
     by_name: Mapping[str, InstanceView]
-    contexts: Mapping[str, int]  # model -> the largest of its instances' contexts
 
     def resolve(self, name: str, only: tuple[str, ...] = ()) -> Named:
         """What `name` means: recipe name, alias, or either with `:profile`.
@@ -38,13 +38,10 @@ class Directory:
         Raises Refusal if nothing, which names the models that there are, or `only` those.
         """
         asked = name or self.snapshot.default_model or self._only()
-        if model := self.models.get(asked):
-            return Named(model=model, profile={}, asked=asked, ctx_tokens=self.contexts.get(model.name, 0))
-        base, _, profile = asked.rpartition(":")
-        if (model := self.models.get(base)) and profile in model.profiles:
-            ctx_tokens = self.contexts.get(model.name, 0)
-            return Named(model=model, profile=model.profiles[profile], asked=asked, ctx_tokens=ctx_tokens)
-        raise self._unknown(asked, only)
+        named = self.names.get(asked)
+        if named is None:
+            raise self._unknown(asked, only)
+        return named
 
     def _only(self) -> str:
         return self.snapshot.models[0].name if len(self.snapshot.models) == 1 else ""
@@ -67,8 +64,18 @@ def index(snapshot: Snapshot) -> Directory:
     for instance in snapshot.instances:
         instances[instance.model] = (*instances.get(instance.model, ()), instance)
     by_name = {i.name: i for i in snapshot.instances}
-    contexts = {model: max(i.ctx_tokens for i in views) for model, views in instances.items()}
-    return Directory(snapshot=snapshot, models=models, instances=instances, by_name=by_name, contexts=contexts)
+    names = {name: _named(name, m, {}, instances) for name, m in models.items()}
+    for name, model in models.items():
+        for profile, values in model.profiles.items():
+            names.setdefault(asked := f"{name}:{profile}", _named(asked, model, values, instances))
+    return Directory(snapshot=snapshot, names=names, models=models, instances=instances, by_name=by_name)
+
+
+def _named(
+    asked: str, model: ModelView, profile: Mapping[str, Any], instances: Mapping[str, tuple[InstanceView, ...]]
+) -> Named:  # fmt: skip
+    ctx_tokens = max((i.ctx_tokens for i in instances.get(model.name, ())), default=0)
+    return Named(model=model, profile=profile, asked=asked, ctx_tokens=ctx_tokens)
 
 
 def may_serve(instance: InstanceView) -> bool:

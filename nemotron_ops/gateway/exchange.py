@@ -12,27 +12,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import msgspec
+from msgspec.structs import replace
 
-from nemotron_ops.gateway import replies, sse
-from nemotron_ops.gateway.admission import ALONE, Ticket
+from nemotron_ops.gateway import sse
+from nemotron_ops.gateway.admission import Ticket
 from nemotron_ops.gateway.affinity import prefixes
-from nemotron_ops.gateway.attempt import Connected, Lost, Outcome, Streamed, Whole, attempt
+from nemotron_ops.gateway.answer import close_said, end_stream, reply_folded, reply_whole
+from nemotron_ops.gateway.attempt import Connected, Outcome, Whole, attempt
 from nemotron_ops.gateway.directory import Named
 from nemotron_ops.gateway.fold import Fold, fold_for
 from nemotron_ops.gateway.halfcall import HalfCall
 from nemotron_ops.gateway.headers import Request, client_patience_s, upstream_head
 from nemotron_ops.gateway.http import ClientConnection
 from nemotron_ops.gateway.keys import ANYONE, Key, may_use
+from nemotron_ops.gateway.loss import after_loss, not_ready, overflowed
 from nemotron_ops.gateway.pages import show_page
 from nemotron_ops.gateway.prepare import Prepared, prepare
 from nemotron_ops.gateway.recovery import AllSaid, Recovery
 from nemotron_ops.gateway.relay import Relay
-from nemotron_ops.gateway.replies import Refusal, engine_error, error_body, error_event, upstream_error
+from nemotron_ops.gateway.replies import Refusal, error_body, error_event
 from nemotron_ops.gateway.rewrite import Continuation
 from nemotron_ops.gateway.routes import Kind, Route
 from nemotron_ops.gateway.silence import PATIENCE_HEADER, commented, first_token_in_time
@@ -44,8 +45,6 @@ if TYPE_CHECKING:
     from nemotron_ops.gateway.server import Gateway
 
 EVENT_STREAM = b"text/event-stream"
-JSON_TYPE = b"application/json; charset=utf-8"
-NOT_READY = b"Loading model"
 
 
 class Exchange:
@@ -77,10 +76,10 @@ class Exchange:
         self.usage: sse.Usage | None = None
         self.recovery = Recovery(route.api, gateway.options.retries)
         self.losses: tuple[tuple[float, str, str], ...] = ()  # when, which instance, why
-        self._fold: Fold | None = None
+        self.fold: Fold | None = None
         self.patient_until = 0.0
         self._granted_at = 0.0
-        self._events_before = 0  # this attempt
+        self.events_before = 0  # this attempt
 
     @property
     def resumed(self) -> bool:
@@ -95,7 +94,8 @@ class Exchange:
     async def run(self) -> None:
         """Answer the request, whatever happens. Cancelled when the client leaves."""
         try:
-            await self.pool.know()
+            if not self.pool.known:
+                await self.pool.know()
             if self.route.kind is Kind.LOCAL:
                 self.gateway.answer(self)
             elif self.route.kind is Kind.INSPECT:
@@ -117,7 +117,7 @@ class Exchange:
             self.refuse(Refusal(status=500, code="internal", message="the gateway failed; its log says why"))
         finally:
             self.gateway.steerable.discard(self)
-            self._release(finished=False)
+            self.release(finished=False)
             self._estimate_usage()
 
     def refuse(self, refusal: Refusal) -> None:
@@ -151,23 +151,23 @@ class Exchange:
             outcome = await self._attempt(prepared)
             if self.recovery.wordless:
                 if (plan := self._ask_for_words(prepared)) is not None:
-                    prepared = self._go_on(plan, prepared)
+                    prepared = self.go_on(plan, prepared)
                     continue
                 self._end_without_words()
                 return
-            if isinstance(outcome, Whole) and not _not_ready(outcome) and self._end_without_words():
+            if isinstance(outcome, Whole) and not not_ready(outcome) and self._end_without_words():
                 return
             if self.relay is not None and (self.relay.complete or self.relay.failed):
-                self._end_stream(prepared)
+                end_stream(self, prepared)
                 return
-            kept = isinstance(outcome, Whole) and not _not_ready(outcome) and not self._overflowed(outcome)
+            kept = isinstance(outcome, Whole) and not not_ready(outcome) and not overflowed(self, outcome)
             if isinstance(outcome, Whole) and kept and not self.recovery.refused(outcome.status):
-                self._reply_whole(outcome, prepared.named.asked)
+                reply_whole(self, outcome, prepared.named.asked)
                 return
             try:
-                prepared = self._after_loss(outcome, prepared)
+                prepared = after_loss(self, outcome, prepared)
             except AllSaid:
-                self._close_said(prepared)
+                close_said(self, prepared)
                 return
 
     def _prepare(self) -> Prepared:
@@ -192,7 +192,7 @@ class Exchange:
         wanted = prepared.named.model.lost_in_thought == "retry"
         plan = self.recovery.words(self.relay, prepared.fields, wanted=wanted, whole=prepared.fold is not None)
         if plan is not None:
-            self._release(finished=True)
+            self.release(finished=True)
         return plan
 
     def _end_without_words(self) -> bool:
@@ -202,11 +202,11 @@ class Exchange:
             return False
         self.relay.restart()
         self.relay.feed(end)
-        self._release(finished=True)
-        if self._fold is None:
+        self.release(finished=True)
+        if self.fold is None:
             self.client.end()
         else:
-            self._reply_folded(self._fold)
+            reply_folded(self, self.fold)
         return True
 
     def _new_ticket(self, prepared: Prepared) -> Ticket:
@@ -249,7 +249,7 @@ class Exchange:
         connected = Connected()
         self.client.watch(connected.pause)
         if (relay := self.relay) is not None:
-            self._events_before = relay.events
+            self.events_before = relay.events
             relay.on_gap = self.gateway.books.metrics.between_tokens_s[(self.model, self.instance)].observe
         asked: Coroutine[Any, Any, Outcome] = attempt(upstream, head, prepared.body, self.relay, on_connected=connected)
         if self.streams:
@@ -268,66 +268,14 @@ class Exchange:
         plan = self.recovery.go_on_with_call(self.relay, prepared.fields, half, answer.body)
         return prepared if plan is None else replace(prepared, body=plan.body)
 
-    def _after_loss(self, outcome: Lost | Whole | Streamed, prepared: Prepared) -> Prepared:
-        """An instance did not answer: what to send to the next one. Raises Refusal if that makes no sense."""
-        assert self.ticket is not None
-        reason = _reason(outcome)
-        self.losses += ((self.loop.time(), self.instance, reason),)
-        differs = isinstance(outcome, Lost) and outcome.diverged
-        if self._overflowed(outcome):
-            self.pool.overflowed(self.ticket)
-        elif differs or (isinstance(outcome, Whole) and not _not_ready(outcome)):
-            self.recovery.differed()
-        elif isinstance(outcome, Streamed):  # it is alive
-            self.pool.lost(self.instance, self.model)
-            self.ticket.avoid = self.instance
-        else:
-            self.pool.failed(self.instance, self.model)
-            self.ticket.avoid = self.instance
-            if isinstance(outcome, Lost) and outcome.connected and not self._has_moved() and not self._is_cut():
-                self.recovery.died()
-        self._release(finished=False)
-        again = self.recovery.may_try(self.tries)
-        if self.relay is None or not self.relay.began:
-            if again:
-                return self._anew(prepared)
-            message = f"no instance could answer: {reason}"
-            if self.recovery.deadly:
-                message = f"instances were lost on this request, it is not given to another: {reason}"
-            raise Refusal(status=502, code="engine_lost", message=message, retry_after_s=1)
-        plan = self.recovery.rest(self.relay, prepared.fields, self.tries)
-        if plan is None and again and prepared.fold is not None:
-            return self._anew(prepared)  # the client has seen nothing of a folded answer
-        if plan is None:
-            raise Refusal(status=502, code="engine_lost", message=f"the answer was cut off: {reason}")
-        self.gateway.books.metrics.resumed[(self.model,)] += not differs
-        return self._go_on(plan, prepared)
-
-    def _has_moved(self) -> bool:
-        """Whether this attempt has brought anything."""
-        return self.relay is not None and self.relay.events > self._events_before
-
-    def _is_cut(self) -> bool:
-        """Whether the supervisor wanted the instance's connections closed."""
-        view = self.pool.directory.by_name.get(self.instance)
-        return view is None or view.cut
-
-    def _overflowed(self, outcome: Lost | Whole | Streamed) -> bool:
-        """Whether others filled the context that slots share. Who was alone in it has filled it himself."""
-        if self.ticket is None or not 0 < self.ticket.tokens < ALONE:
-            return False
-        if isinstance(outcome, Whole):
-            return outcome.status == 500 and sse.CONTEXT_FULL in outcome.body
-        return isinstance(outcome, Lost) and outcome.full
-
-    def _go_on(self, plan: Continuation, prepared: Prepared) -> Prepared:
+    def go_on(self, plan: Continuation, prepared: Prepared) -> Prepared:
         """What to send for the rest of a stream."""
         assert self.relay is not None
         self.recovery.go_on(self.relay, plan)
         self.patient_until = self.loop.time() + prepared.named.model.queue_wait_s
         return replace(prepared, body=plan.body)
 
-    def _anew(self, prepared: Prepared) -> Prepared:
+    def anew(self, prepared: Prepared) -> Prepared:
         """The same request once more, from its beginning."""
         if self.relay is not None:
             self.relay.forget()
@@ -335,7 +283,8 @@ class Exchange:
             self.relay = self._new_relay(prepared)
         return prepared
 
-    def _release(self, *, finished: bool) -> None:
+    def release(self, *, finished: bool) -> None:
+        """Give the slot back, if there is one; `finished` if the instance has answered to the end."""
         ticket = self.ticket
         if ticket is not None and ticket.instance:
             if finished and self.tries == 1 and self.relay is not None and self.relay.usage is not None:
@@ -365,7 +314,7 @@ class Exchange:
             self.ticket.answer = relay
         if prepared.answers > 1:
             relay.tally = sse.Tally()
-        self._fold = prepared.fold
+        self.fold = prepared.fold
         if bytes(prepared.fields.get("reasoning_control", b"")) == b"true":
             self.gateway.steerable.add(self)
         self.recovery.begin(relay, prepared.fields)
@@ -376,59 +325,6 @@ class Exchange:
         if not self.client.began:
             self.client.begin(200, EVENT_STREAM, [*self.headers(), (b"Cache-Control", b"no-store")])
 
-    def _close_said(self, prepared: Prepared) -> None:
-        """Only the mark of the end was missing: everything has been said."""
-        relay = self.relay
-        assert relay is not None
-        relay.outlet.send(sse.LAST_EVENT[self.route.api])
-        relay.complete = True
-        self._end_stream(prepared)
-
-    def _end_stream(self, prepared: Prepared) -> None:
-        relay = self.relay
-        assert relay is not None
-        if relay.failed:
-            status = relay.error.get("code")
-            raise Refusal(
-                status=status if status in replies.REASONS else 500, code="engine_error",
-                message=str(relay.error.get("message", "the engine gave no answer")),
-            )  # fmt: skip
-        self.cause = ""  # words came when they were asked for
-        self._release(finished=relay.complete)
-        if prepared.fold is None:
-            self.client.end()
-        else:
-            self._reply_folded(prepared.fold)
-
-    def _reply_folded(self, fold: Fold) -> None:
-        result = fold.result()
-        if result is None:
-            raise Refusal(status=500, code="engine_error", message="the engine gave no answer")
-        self.status = 200
-        extra = self.headers()
-        if self.cause == "lost_in_thought":
-            extra.append((b"X-Lost-In-Thought", b"true"))
-        self.client.reply(200, msgspec.json.encode(result), extra=extra)
-
-    def _reply_whole(self, outcome: Whole, asked: str) -> None:
-        self.status = outcome.status
-        self._release(finished=outcome.status == 200)
-        body = outcome.body
-        if outcome.status >= 400:
-            self.cause = "engine_refused" if outcome.status < 500 else "engine_error"
-            body = upstream_error(self.route.api, outcome.status, body)
-        else:
-            self.usage = sse.usage_of_body(body)
-        if outcome.status < 400 and (own := sse.model_name(body)):
-            name = msgspec.json.encode(asked)[1:-1]
-            body = body.replace(b'"model":"' + own + b'"', b'"model":"' + name + b'"')
-        if self.client.began:  # comments went out while it waited: only an event can follow
-            error = error_event(self.route.api, engine_error(outcome.status, outcome.body))
-            self.client.send(error if outcome.status >= 400 else b"data: " + body + b"\n\n")
-            self.client.abort()
-            return
-        self.client.reply(outcome.status, body, content_type=outcome.content_type or JSON_TYPE, extra=self.headers())
-
     def headers(self) -> list[tuple[bytes, bytes]]:
         """What the gateway adds to an answer."""
         headers = [(b"X-Request-Id", self.id.encode())]
@@ -438,19 +334,5 @@ class Exchange:
         return headers + self.gateway.cors(self.request)
 
 
-def _reason(outcome: Lost | Whole | Streamed) -> str:
-    match outcome:
-        case Lost():
-            return outcome.reason
-        case Streamed():
-            return "the engine ended it early"
-        case Whole():
-            return "the engine is still loading" if _not_ready(outcome) else "the engine would not go on with it"
-
-
 def _nothing() -> None:
     """A folded answer begins when it is whole."""
-
-
-def _not_ready(outcome: Whole) -> bool:
-    return outcome.status == 503 and NOT_READY in outcome.body

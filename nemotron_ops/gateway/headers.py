@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import parse_qs
 
 from nemotron_ops.gateway.replies import REASONS, Refusal
@@ -20,6 +21,7 @@ HEADER_NAME = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01
 ASKED_HEADERS_BYTES = 2048
 ALLOW_HEADERS = b"Authorization, Content-Type, X-Api-Key, Anthropic-Version"
 EXPOSE_HEADERS = b"X-Request-Id, X-Instance, X-Queue-Ms, X-Lost-In-Thought, Retry-After"
+JSON = b"application/json"
 SAFE_TYPE = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/+-.;=\" _'()?:,")
 
 
@@ -65,7 +67,9 @@ def client_patience_s(request: Request) -> float:
 
 def upstream_head(path: str, *, key: str, length: int, content_type: bytes, method: str = "POST") -> bytes:
     """The head of a request to llama-server."""
-    kind = content_type if content_type and SAFE_TYPE.issuperset(content_type) else b"application/json"
+    kind = content_type
+    if kind != JSON and not (kind and SAFE_TYPE.issuperset(kind)):
+        kind = JSON
     auth = b"Authorization: Bearer %b\r\n" % key.encode() if key else b""
     if method != "POST":
         return b"%b %b HTTP/1.1\r\nHost: engine\r\n%b\r\n" % (method.encode(), path.encode(), auth)
@@ -74,12 +78,18 @@ def upstream_head(path: str, *, key: str, length: int, content_type: bytes, meth
     )  # fmt: skip
 
 
+@lru_cache(maxsize=64)
+def status_line(status: int) -> bytes:
+    """The first line of an answer."""
+    return b"HTTP/1.1 %d %b" % (status, REASONS.get(status, "Error").encode())
+
+
 def response_head(
     status: int, *, content_type: bytes, length: int | None, keep_alive: bool, chunked: bool = False,
     extra: Iterable[tuple[bytes, bytes]] = (),
 ) -> bytes:  # fmt: skip
     """The head of an answer to a client. `length` None and not `chunked` means: until the connection closes."""
-    lines = [b"HTTP/1.1 %d %b" % (status, REASONS.get(status, "Error").encode())]
+    lines = [status_line(status)]
     if content_type:
         lines.append(b"Content-Type: " + content_type)
     if chunked:
@@ -92,6 +102,7 @@ def response_head(
     return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
+@lru_cache(maxsize=64)
 def host_name(value: str) -> str:
     """A Host header or origin's authority without its port, in lower case."""
     text = value.strip().lower()

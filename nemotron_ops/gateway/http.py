@@ -57,7 +57,7 @@ class ClientConnection(asyncio.Protocol):
         self.deadline = loop.time() + owner.limits.head_s
         self.busy = False  # a request is being answered
         self.closing = False  # no further request is promised
-        self.on_gone: Callable[[], None] | None = None
+        self.on_gone: Callable[[], object] | None = None
         self.began = False  # the answer's head is out
         self.chunked = False
         self._promised = False  # the head of the answer in progress lets the client send another request

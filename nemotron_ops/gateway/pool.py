@@ -98,8 +98,6 @@ class Pool:
 
     async def know(self) -> None:
         """Wait for the first snapshot. Raises Refusal if it does not come."""
-        if self.known:
-            return
         try:
             async with asyncio.timeout(EXPECT_SNAPSHOT_S):
                 await self._seen.wait()
@@ -171,11 +169,12 @@ class Pool:
         """
         if self.snapshot.stopping:
             raise Refusal(status=503, code="stopping", message="shutting down", retry_after_s=5)
-        future: asyncio.Future[None] = self.loop.create_future()
-        ticket.granted = lambda: None if future.done() else future.set_result(None)
         line = self._line(ticket)
         if again:
             line.retry(ticket)
+        elif not ticket.light and line.go(ticket, self._places(model.name), self._choose):
+            self.follower.report(self.inflight)
+            return
         else:
             line.offer(
                 ticket, now=self.loop.time(), length=model.queue_length,
@@ -184,6 +183,8 @@ class Pool:
         self.pump(model.name)
         if ticket.instance:
             return
+        future: asyncio.Future[None] = self.loop.create_future()
+        ticket.granted = lambda: None if future.done() else future.set_result(None)
         if not model.queue_length and not again:
             line.leave(ticket)
             raise line.full(model.name, self._slot_count(model.name))
@@ -236,10 +237,11 @@ class Pool:
 
     def pump(self, model: str) -> None:
         """Let go who can go."""
-        places = self._places(model)
-        granted = self.slots.grants(model, places, self._choose)
+        granted: list[Ticket] = []
+        if self.slots.length(model):
+            granted += self.slots.grants(model, self._places(model), self._choose)
         if self.light.length(model):
-            wide = [Place(name=p.name, slots=LIGHT_AT_ONCE) for p in places]
+            wide = [Place(name=p.name, slots=LIGHT_AT_ONCE) for p in self._places(model)]
             granted += self.light.grants(model, wide, lambda _, free: least_loaded(self.light.inflight, free))
         for ticket in granted:
             if ticket.granted is not None:

@@ -7,7 +7,6 @@ change goes upstream as it came; otherwise the changed fields are replaced and a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -30,8 +29,7 @@ SMALL_BYTES = 16384
 SMALL_TOKENS = 4
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Prepared:
+class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     """A request that is ready to go upstream. `fields` are those of the body that is sent."""
 
     named: Named
@@ -61,8 +59,9 @@ def prepare(route: Route, body: bytes, resolve: Callable[[str], Named]) -> Prepa
     named = resolve(text_field(fields, "model"))
     check_media(fields)
     before = dict(fields)
-    for name in fields.keys() - field_rules.allowed(route.api):
-        if name not in CLIENT_REASONING:
+    allowed = field_rules.allowed(route.api)
+    for name in before:
+        if name not in allowed and name not in CLIENT_REASONING:
             del fields[name]
     if not field_rules.BOUNDED.isdisjoint(fields):
         bound(fields, named.ctx_tokens or field_rules.LAST_TOKENS_MAX)
@@ -79,8 +78,7 @@ def prepare(route: Route, body: bytes, resolve: Callable[[str], Named]) -> Prepa
         fold = fold_for(route.api, fields)
     if fold is not None:
         ask_for_stream(route.api, fields)
-    changed = fields.keys() != before.keys() or any(fields[k] is not before[k] for k in fields)
-    sent = msgspec.json.encode(fields) if changed else body
+    sent = msgspec.json.encode(fields) if fields != before else body
     count = 1 if route.api is Api.CHAT and "n" not in fields else answers(route.kind, route.api, fields)
     return Prepared(named=named, body=sent, stream=stream, fields=fields, fold=fold, answers=count)
 

@@ -96,14 +96,18 @@ class Quotas:
         self.usage = together(now, since)
 
     def _today(self, key_id: str, wall: float) -> Usage:
-        used = self.usage.setdefault(key_id, Usage())
+        used = self.usage.get(key_id)
+        if used is None:
+            used = self.usage[key_id] = Usage()
         day = int(wall // DAY_S)
         if used.day != day:
             used.day, used.day_requests, used.day_tokens = day, 0, 0
         return used
 
     def _bucket(self, buckets: dict[str, _Bucket], key_id: str, per_minute: int, now: float) -> _Bucket:
-        bucket = buckets.setdefault(key_id, _Bucket(float(per_minute), now))
+        bucket = buckets.get(key_id)
+        if bucket is None:
+            bucket = buckets[key_id] = _Bucket(float(per_minute), now)
         bucket.fill(per_minute, now)
         return bucket
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from functools import lru_cache
 
 import httptools
 
@@ -192,12 +193,10 @@ class RequestReader:
         self._fresh()
 
     def _request(self, body: bytes) -> Request | None:
-        try:
-            url = httptools.parse_url(b"".join(self._target))
-            path = (url.path or b"/").decode("ascii")
-            query = (url.query or b"").decode("ascii")
-        except (httptools.HttpParserInvalidURLError, UnicodeDecodeError):
+        target = split_target(self._target[0] if len(self._target) == 1 else b"".join(self._target))
+        if target is None:
             return None
+        path, query = target
         old = self._parser.get_http_version() == "1.0"
         return Request(
             method=self._parser.get_method().decode(), path=path, query=query, headers=self._headers, body=body,
@@ -214,3 +213,13 @@ class RequestReader:
 
     def _too_large(self) -> Refusal:
         return Refusal(status=413, code="body_too_large", message=f"the body is larger than {self._bound} bytes")
+
+
+@lru_cache(maxsize=64)
+def split_target(target: bytes) -> tuple[str, str] | None:
+    """Path and query of a request's target; None if they cannot be read."""
+    try:
+        url = httptools.parse_url(target)
+        return (url.path or b"/").decode("ascii"), (url.query or b"").decode("ascii")
+    except (httptools.HttpParserInvalidURLError, UnicodeDecodeError):
+        return None

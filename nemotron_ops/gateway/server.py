@@ -10,6 +10,7 @@ import os
 import ssl
 import time
 import traceback
+from itertools import count
 
 from nemotron_ops import __version__
 from nemotron_ops.gateway import headers as heads
@@ -36,6 +37,8 @@ LARGE_BYTES = 1 << 20
 SMALL_BODY_BYTES = 65536  # of requests that have no use for one
 TURNED_AWAY = 64  # connections beyond the bound that still get to hear why
 ID_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
+RUN = os.urandom(8).hex()  # tells this gateway's requests from all others'
+_counted = count(1)
 UNKNOWN = Route(method="", path="", kind=Kind.LOCAL, scope=Scope.PUBLIC, api=Api.OTHER, upstream="", about="")
 
 
@@ -143,12 +146,12 @@ class Gateway:
     def _start(self, exchange: Exchange) -> None:
         task = self.loop.create_task(exchange.run())
         self.running[task] = exchange
-        task.add_done_callback(lambda done: self._ran(done, exchange))
-        exchange.client.on_gone = lambda: void(task.cancel())
+        task.add_done_callback(self._ran)
+        exchange.client.on_gone = task.cancel
 
-    def _ran(self, task: asyncio.Task[None], exchange: Exchange) -> None:
+    def _ran(self, task: asyncio.Task[None]) -> None:
         """A request is over; also one whose client left before its task had begun to run."""
-        self.running.pop(task, None)
+        exchange = self.running.pop(task)
         if exchange.cut is not None and not exchange.status and exchange.client.transport is not None:
             exchange.refuse(exchange.cut)  # its task had not begun to run
         self.books.finished(exchange, now=self.loop.time())
@@ -269,7 +272,7 @@ def request_id(request: Request) -> str:
     given = request.headers.get(b"x-request-id", b"").decode("latin-1")
     if given and len(given) <= 128 and ID_LETTERS.issuperset(given):
         return given
-    return "req-" + os.urandom(12).hex()
+    return f"req-{RUN}-{next(_counted):06x}"
 
 
 def give_memory_back() -> None:
@@ -284,7 +287,3 @@ def give_memory_back() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
-
-
-def void(_: object) -> None:
-    """For callbacks whose result nobody wants."""

@@ -8,8 +8,9 @@ once.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from nemotron_ops.gateway.directory import Named
 from nemotron_ops.gateway.fields import FORM, RENAMED

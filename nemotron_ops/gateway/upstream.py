@@ -39,7 +39,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self.idle_since = 0.0
         self.paused = False  # a client reads too slowly
         self._waits = False  # for its turn
-        self._parser: httptools.HttpResponseParser | None = None
+        self._parser = httptools.HttpResponseParser(self)
         self._headers: dict[bytes, bytes] = {}
         self._parts: list[bytes] = []
         self._whole = False
@@ -53,7 +53,6 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self.received = 0
         self._whole = False
         self._headers = {}
-        self._parser = httptools.HttpResponseParser(self)
         if len(body) < 65536:
             self.transport.write(head + body)
         else:
@@ -107,7 +106,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self.upstream.turns.wait(self)
 
     def _take(self, data: bytes) -> None:
-        if self.sink is None or self._parser is None:
+        if self.sink is None:
             self.close()  # nothing was asked
             return
         self.received += len(data)
@@ -136,7 +135,6 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
-        assert self._parser is not None
         if self.sink is not None:
             self.sink.on_head(self._parser.get_status_code(), self._headers)
 
@@ -144,7 +142,6 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._parts.append(data)
 
     def on_message_complete(self) -> None:
-        assert self._parser is not None
         self._whole = True
         self._keep_alive = self._parser.should_keep_alive()  # known only within this call
 

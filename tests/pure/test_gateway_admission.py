@@ -188,3 +188,41 @@ def test_keys_that_are_gone_take_no_memory() -> None:
         grant(admission)
         admission.release(ticket)
     assert len(admission._models["m"].served) < 100
+
+
+def go(admission: Admission, key: str = "k", places: list[Place] = ONE, **more: int) -> bool:
+    ticket = Ticket(model="m", key=key, **more)
+    return admission.go(ticket, places, lambda _, free: least_loaded(admission.inflight, free))
+
+
+def test_a_request_goes_without_a_line_only_where_a_slot_is_free_and_nobody_waits() -> None:
+    admission = Admission()
+    assert go(admission)
+    assert admission.inflight == {"a": 1}
+    assert not go(admission)
+    waiting = offer(admission, "early")
+    two = [Place(name="a", slots=2)]
+    assert not go(admission, "late", two)
+    assert grant(admission, two) == [waiting]
+
+
+def test_a_request_that_needs_more_than_a_slot_goes_through_the_line() -> None:
+    admission = Admission()
+    wide = [Place(name="a", slots=8, tokens=4096)]
+    assert not go(admission, places=wide, answers=2)
+    assert not go(admission, places=wide, tokens=100)
+    assert admission.inflight == {}
+
+
+def test_who_left_the_line_is_owed_nothing_once_nobody_waits() -> None:
+    admission = Admission()
+    assert go(admission)
+    gone = [offer(admission, "k") for _ in range(3)]
+    for ticket in gone:
+        admission.leave(ticket)
+    admission.release(Ticket(model="m", key="k", instance="a", slots=1))
+    assert go(admission)
+    offer(admission, "k")
+    offer(admission, "other")
+    admission.release(Ticket(model="m", key="k", instance="a", slots=1))
+    assert serve_all(admission) == ["k", "other"]

@@ -81,6 +81,12 @@ def test_the_only_model_needs_no_name_and_of_two_none_is_guessed() -> None:
         index(Snapshot(models=(MODEL, PLAIN))).resolve("")
 
 
+def test_a_model_goes_before_a_profile_of_the_same_name() -> None:
+    other = ModelView(name="30b:tools", names=("30b:tools",))
+    for models in [(MODEL, other), (other, MODEL)]:
+        assert index(Snapshot(models=models)).resolve("30b:tools").model is other
+
+
 # bodies
 
 
