@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +66,8 @@ def scarce(host: Host) -> Iterator[Scarce]:
     try:
         yield Scarce(folder=folder, home=home)
     finally:
-        for pid in (folder / "cgroup.procs").read_text().split():
-            (home / "cgroup.procs").write_text(pid)
+        while pids := (folder / "cgroup.procs").read_text().split():  # those that have come meanwhile, too
+            for pid in pids:
+                with suppress(ProcessLookupError):  # it ended just now
+                    (home / "cgroup.procs").write_text(pid)
         folder.rmdir()

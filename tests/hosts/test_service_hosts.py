@@ -108,21 +108,22 @@ def test_a_hung_supervisor_is_bitten_by_the_watchdog_and_the_model_stays(host: H
 
 
 @fault("`systemctl stop`", "engine, gateway and supervisor are gone")
-def test_a_stop_stops_everything(host: Host) -> None:
+def test_a_stop_stops_everything(host: Host, eventually: Eventually) -> None:
     host.ssh("systemctl stop nemotron-ops 2>/dev/null")  # it says that the socket could start it again
     assert (host.pids(ENGINE), host.pids(GATEWAY), host.pids(SUPERVISOR)) == ([], [], [])
-    assert host.ssh("systemctl is-active nemotron-ops-engines || true") == "inactive"
+    eventually(lambda: host.ssh("systemctl is-active nemotron-ops-engines || true") == "inactive")
 
 
 @fault("`systemctl stop` of a supervisor that hangs", "the same, once its time is over: the engines do not stay behind")
-def test_a_stop_of_a_hung_supervisor_stops_everything_too(host: Host) -> None:
+def test_a_stop_of_a_hung_supervisor_stops_everything_too(host: Host, eventually: Eventually) -> None:
     """Here nobody but the engines' unit, which goes with the service, can end the engines."""
     drop_in = "/run/systemd/system/nemotron-ops.service.d"
     short = "[Service]\\nTimeoutStopSec=2s\\nTimeoutAbortSec=1s\\nWatchdogSec=0\\n"
     host.ssh(f"mkdir -p {drop_in}; printf '{short}' > {drop_in}/w.conf; systemctl daemon-reload")
     assert host.pids(ENGINE)
     host.ssh("kill -STOP $(systemctl show -P MainPID nemotron-ops); systemctl stop nemotron-ops 2>/dev/null")
-    assert (host.pids(ENGINE), host.pids(GATEWAY), host.pids(SUPERVISOR)) == ([], [], [])
+    # the engines' unit comes after the one that was waited for
+    eventually(lambda: (host.pids(ENGINE), host.pids(GATEWAY), host.pids(SUPERVISOR)) == ([], [], []))
     host.ssh(f"rm -r {drop_in}; systemctl daemon-reload")
 
 
@@ -204,7 +205,7 @@ def test_keys_reach_the_service_as_a_credential_and_models_come_by_the_prepare_u
     host.ssh(f"python3 -c {code!r} {url} 'Authorization:Bearer {key}'")
     assert key not in host.ssh("cat /etc/systemd/system/nemotron-ops*; ps axe -o args")
     host.ssh(f"rm /etc/nemotron-ops/credentials/api-keys; {program} service install tiny --no-fetch")
-    eventually(lambda: host.ask() == "2 + 2 = 4.")
+    eventually(lambda: host.ask(check=False) == "2 + 2 = 4.")
 
 
 @fault(
@@ -215,6 +216,7 @@ def test_when_memory_runs_out_the_kernel_takes_the_engine_and_nothing_else(host:
     def score(pid: str) -> int:
         return int(host.ssh(f"cat /proc/{pid}/oom_score_adj"))
 
+    eventually(lambda: len(host.pids(GATEWAY)) == 1)  # one that was relieved is gone
     supervisor, (gateway,) = host.ssh("systemctl show -P MainPID nemotron-ops"), host.pids(GATEWAY)
     assert score(engine(host)) >= score(supervisor) + 500
     assert host.ssh("systemctl show -P OOMPolicy nemotron-ops") == "continue"
@@ -223,11 +225,11 @@ def test_when_memory_runs_out_the_kernel_takes_the_engine_and_nothing_else(host:
             memory.take(host.outer(pid))
         host.ssh(f"{PROGRAM} restart")  # the new engine's memory is the cgroup's
         victim = engine(host)
-        eventually(lambda: host.ask() == "2 + 2 = 4.")
+        eventually(lambda: host.ask(check=False) == "2 + 2 = 4.")
         killed = memory.run_out(left_bytes=32 << 20)
         eventually(lambda: host.pids(ENGINE) not in ([], [victim]))
     assert killed >= 1
-    eventually(lambda: host.ask() == "2 + 2 = 4.")
+    eventually(lambda: host.ask(check=False) == "2 + 2 = 4.")
     assert (host.ssh("systemctl show -P MainPID nemotron-ops"), host.pids(GATEWAY)) == (supervisor, [gateway])
 
 
@@ -310,9 +312,10 @@ def test_a_service_for_a_gpu_waits_until_llama_server_sees_it(host: Host, eventu
     assert host.ask() == "2 + 2 = 4."
 
 
-def answers(host: Host, *, source: str = "") -> int:
+def answers(host: Host, *, source: str = "", within_s: float = 30.0) -> int:
     """The status of the host's endpoint as asked over the network from `source`; 0 where nothing comes back."""
-    c = http.client.HTTPConnection(host.address, 8001, timeout=3, source_address=(source, 0) if source else None)
+    bound = (source, 0) if source else None
+    c = http.client.HTTPConnection(host.address, 8001, timeout=within_s, source_address=bound)
     try:
         c.request("GET", "/health")
         return c.getresponse().status
@@ -335,9 +338,9 @@ def test_only_networks_that_were_named_get_an_answer(host: Host) -> None:
     assert host.ssh("stat -c '%U %a' /etc/nemotron-ops/credentials/api-keys") == "root 600"
     assert (answers(host), answers(host, source=stranger)) == (200, 200)
     host.ssh(f"{install} --api-keys /root/keys --allow-from 10.231.0.0/16")
-    assert (answers(host), answers(host, source=stranger)) == (200, 0)
+    assert (answers(host), answers(host, source=stranger, within_s=3)) == (200, 0)
     host.ssh("systemctl kill --kill-who=main --signal=SIGKILL nemotron-ops")  # its successor has the same socket
-    assert answers(host, source=stranger) == 0
+    assert answers(host, source=stranger, within_s=3) == 0
     host.ssh(f"rm /etc/nemotron-ops/credentials/api-keys /root/keys; {PROGRAM} service install tiny --no-fetch")
     assert host.ask() == "2 + 2 = 4."
 

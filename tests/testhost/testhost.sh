@@ -15,6 +15,7 @@ die() { echo "testhost: $*" >&2; exit 1; }
 now() { date +%s%3N; }
 starttime() { cut -d' ' -f22 "/proc/$1/stat" 2>/dev/null || true; }
 alive() { [ -n "${1:-}" ] && [ -n "${2:-}" ] && [ "$(starttime "$1")" = "$2" ]; }       # pid + start time: never a recycled pid
+runs() { grep -q '^State:[[:space:]]*[^[:space:]ZX]' "/proc/$1/status" 2>/dev/null; }
 save() { printf '%s %s\n' "$2" "$(starttime "$2")" > "$d/$1"; }
 load() { pid= st=; [ -f "$d/$1" ] && read -r pid st < "$d/$1" || true; }
 
@@ -52,7 +53,7 @@ leader() { # host pid of the guest PID 1
   load sup; alive "$pid" "$st" || return 1
   local np; np=$(pgrep -P "$pid" -x systemd-nspawn) || return 1; lead=$(pgrep -P "$np" | head -1); [ -n "$lead" ]
 }
-wait_up() { local end=$(( $(now) + ${1:-30000} ))
+wait_up() { local end=$(( $(now) + ${1:-30000} )); : > "$d/isrunning"  # not what an earlier boot said
   until (exec 3<>"/dev/tcp/$(cat "$d/ip")/22") 2>/dev/null && leader && nsenter -t "$lead" -a systemctl is-system-running --wait >"$d/isrunning" 2>/dev/null; do
     load sup; alive "$pid" "$st" || { tail -20 "$d/console.log" >&2; die "$name died"; }
     grep -q degraded "$d/isrunning" 2>/dev/null && break
@@ -103,7 +104,8 @@ case $cmd in
   exec) leader || die "$name is off"; exec nsenter -t "$lead" -a -- "$@" </dev/null;;
   reboot) leader; old=$lead; kill -SIGRTMIN+5 "$lead"; for i in $(seq 300); do kill -0 "$old" 2>/dev/null || break; sleep 0.05; done; sleep 0.1; for i in $(seq 100); do leader && break; sleep 0.05; done; wait_up; json;;
   poweroff) leader && kill -SIGRTMIN+4 "$lead"; wait_gone 30000 || die "still up";;
-  crash) leader || die off; load sup; kill -9 "$pid" "$lead"; wait_gone 5000; sleep 0.2;;
+  crash) leader || die off; load sup; np=$(pgrep -P "$pid" -x systemd-nspawn); kill -9 "$pid" "$lead"; wait_gone 5000
+    for i in $(seq 300); do runs "$np" || runs "$lead" || break; sleep 0.05; done;;  # nspawn lets go of the root file system last
   start) boot; wait_up; json;;
   *) die "unknown $cmd";;
 esac
