@@ -55,7 +55,7 @@ class Host:
         """Run a shell script there over ssh; its stdout."""
         done = subprocess.run(
             ["ssh", "-F", self.ssh_config, "-l", user, self.name, "sh -s"],
-            input=f'export XDG_RUNTIME_DIR="/run/user/$(id -u)"\n{script}', capture_output=True, text=True, timeout=120,
+            input=f'export XDG_RUNTIME_DIR="/run/user/$(id -u)"\n{script}', capture_output=True, text=True, timeout=300,
         )  # fmt: skip
         if check and done.returncode:
             raise AssertionError(f"{user}@{self.name}: {script!r} -> {done.returncode}\n{done.stdout}{done.stderr}")
@@ -167,7 +167,7 @@ class Laptop:
     def argv(self, *words: str) -> list[str]:
         return [sys.executable, "-m", "nemotron_ops", *words]
 
-    def run(self, *words: str, check: bool = True, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: str, check: bool = True, timeout_s: float = 480) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             self.argv(*words), env=self.env, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=timeout_s
         )

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from nemotron_ops.deploy import haproxy
+from tests.ports import free_port
 
 from .conftest import Host, Laptop, Load, make_laptop
 from .faults import PAGES, fault
@@ -70,7 +70,7 @@ class Fleet:
 
     def cut_power(self) -> None:
         """Cut gpu1's power once gpu2 gets no more requests, because it is about to switch."""
-        self.eventually(lambda: self.states()["gpu2"] != "UP", within_s=400)
+        self.eventually(lambda: self.states()["gpu2"] == "DRAIN", within_s=400)
         self.hosts[0].cut_power()
 
     def ask(self) -> str:
@@ -129,10 +129,7 @@ def fleet(
     program = folder / "nemotron-ops"
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m nemotron_ops "$@"\n')
     program.chmod(0o755)
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = int(s.getsockname()[1])
-    fleet = Fleet(hosts=hosts, laptop=laptop, folder=folder, port=port, eventually=eventually)
+    fleet = Fleet(hosts=hosts, laptop=laptop, folder=folder, port=free_port(), eventually=eventually)
     pid = folder / "door.pid"
     try:
         tell(PAGE, "deploy", fleet.sh)

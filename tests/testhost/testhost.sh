@@ -89,7 +89,7 @@ C
 down() { [ -d "$d" ] || return 0
   if leader; then kill -SIGRTMIN+4 "$lead" 2>/dev/null || true; wait_gone "${1:-15000}" || { leader && kill -9 "$lead"; wait_gone 5000 || true; }; fi
   load sup; ! alive "$pid" "$st" || kill -9 "$pid"
-  local i; for i in $(seq 50); do umount "$d/root" 2>/dev/null && break; mountpoint -q "$d/root" || break; sleep 0.1; done
+  local i; for i in $(seq 200); do umount "$d/root" 2>/dev/null && break; mountpoint -q "$d/root" || break; sleep 0.1; done
   [ -f "$d/veth" ] && ip link del "$(cat "$d/veth")" 2>/dev/null || true; ip netns del "nmt-$name" 2>/dev/null || true
   local c; for c in "$(cat "$d/cgroup" 2>/dev/null)" "/sys/fs/cgroup/systemd/nmt-$name"; do [ -d "$c" ] && find "$c" -depth -type d -exec rmdir {} + 2>/dev/null || true; done
   mountpoint -q "$d/root" && die "$d/root still mounted"; rm -rf "$d"
@@ -104,7 +104,7 @@ case $cmd in
   exec) leader || die "$name is off"; exec nsenter -t "$lead" -a -- "$@" </dev/null;;
   reboot) leader; old=$lead; kill -SIGRTMIN+5 "$lead"; for i in $(seq 300); do kill -0 "$old" 2>/dev/null || break; sleep 0.05; done; sleep 0.1; for i in $(seq 100); do leader && break; sleep 0.05; done; wait_up; json;;
   poweroff) leader && kill -SIGRTMIN+4 "$lead"; wait_gone 30000 || die "still up";;
-  crash) leader || die off; load sup; np=$(pgrep -P "$pid" -x systemd-nspawn); kill -9 "$pid" "$lead"; wait_gone 5000
+  crash) leader || die off; load sup; np=$(pgrep -P "$pid" -x systemd-nspawn); kill -9 "$pid" "$lead"; wait_gone 20000
     for i in $(seq 300); do runs "$np" || runs "$lead" || break; sleep 0.05; done;;  # nspawn lets go of the root file system last
   start) boot; wait_up; json;;
   *) die "unknown $cmd";;
