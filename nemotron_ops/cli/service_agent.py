@@ -16,7 +16,7 @@ from nemotron_ops.supervisor import control
 
 if TYPE_CHECKING:
     from nemotron_ops.cli.app import App
-    from nemotron_ops.service.install import Place
+    from nemotron_ops.service.place import Place
     from nemotron_ops.service.units import ServiceSpec
 
 POLL_S = 0.5

@@ -15,7 +15,7 @@ from nemotron_ops.errors import BuildError, GatewayError, ServiceError, UsageErr
 
 if TYPE_CHECKING:
     from nemotron_ops.cli.app import App
-    from nemotron_ops.service.install import Place
+    from nemotron_ops.service.place import Place
     from nemotron_ops.service.units import Scope, ServiceSpec
 
 # fields of `serve` that the service itself decides: the socket, the way it is started

@@ -10,7 +10,7 @@ import pytest
 from nemotron_ops.cli.app import App
 from nemotron_ops.cli.service_agent import Agent
 from nemotron_ops.errors import ServiceError
-from nemotron_ops.service.install import place_for, recorded
+from nemotron_ops.service.place import place_for, recorded
 from nemotron_ops.service.units import Scope, ServiceSpec
 
 pytestmark = pytest.mark.process

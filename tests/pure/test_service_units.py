@@ -18,7 +18,7 @@ from nemotron_ops.paths import system_layout
 from nemotron_ops.service import launchd
 from nemotron_ops.service.gpu import Sight, kind_for, missing_nodes, refusal
 from nemotron_ops.service.granted import withheld
-from nemotron_ops.service.install import check_possible, place_for
+from nemotron_ops.service.place import check_possible, place_for
 from nemotron_ops.service.systemd import parse_status
 from nemotron_ops.service.units import (
     GPU_WAIT_S,
