@@ -7,10 +7,11 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from nemotron_ops.cli.app import App
-from nemotron_ops.errors import BuildError
+from nemotron_ops.errors import EngineError
 
 if TYPE_CHECKING:
     from nemotron_ops.build.store import Build
+    from nemotron_ops.engine.flags import Flags
     from nemotron_ops.recipes.schema import Recipe
 
 FLAG = re.compile(r"--?[A-Za-z]")  # not a value such as -1
@@ -19,21 +20,29 @@ FLAG = re.compile(r"--?[A-Za-z]")  # not a value such as -1
 def server_flags(build: Build) -> frozenset[str]:
     """Every spelling of every flag that the build's llama-server knows: noted at its self-test, else asked now.
 
-    Raises BuildError if it has to be asked and cannot run here.
+    Raises EngineError if it has to be asked and cannot run here.
+    """
+    if noted := build.manifest.get("selftest", {}).get("flags"):
+        return frozenset(noted)
+    return frozenset(asked_flags(build).spellings)
+
+
+def asked_flags(build: Build) -> Flags:
+    """What the build's llama-server says of its flags. Raises EngineError if it cannot run here.
+
+    No BuildError: that would end a service for good, and a machine that is too busy to answer may do so later.
     """
     from nemotron_ops import proc
     from nemotron_ops.engine.flags import parse_help
 
-    if noted := build.manifest.get("selftest", {}).get("flags"):
-        return frozenset(noted)
     done = proc.run([build.binary("llama-server"), "--help"], timeout_s=60)
     if not done.ok:
-        raise BuildError(
+        raise EngineError(
             f"cannot tell the flags of build {build.id}: llama-server --help ended with {done.returncode}",
             hint="does this machine have the driver that it needs? `nemotron-ops doctor` looks",
             log_tail=tuple((done.stderr or done.stdout).splitlines()[-10:]),
         )
-    return frozenset(parse_help(done.stdout).spellings)
+    return parse_help(done.stdout)
 
 
 def recipe_flags(app: App, known: frozenset[str]) -> dict[str, frozenset[str]]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nemotron_ops.cli.builds_flags import asked_flags
 from nemotron_ops.cli.model_files import ModelFiles, model_files
 from nemotron_ops.cli.room import Room, settings_by_hand
 from nemotron_ops.errors import BuildError, GatewayError, UsageError
@@ -78,13 +79,14 @@ class Composed:
 def compose(wish: Wish, app: App, *, dry_run: bool = False) -> Composed:
     """Make sure of build and models and plan memory; with `dry_run` nothing is built, fetched or made.
 
-    Raises the error of whatever is missing: RecipeError, BuildError, ModelError, FitError, GatewayError, UsageError.
+    Raises the error of whatever is missing: UsageError, RecipeError, BuildError, EngineError, ModelError, FitError,
+    GatewayError.
     """
     settings = load_settings(app.layout)
     plans = plans_for(wish, app, settings)
     endpoint = endpoint_of(plans[0], settings, app.layout)
     build = build_for(wish, app, dry_run=dry_run)
-    flags = _flags(build)
+    flags = asked_flags(build) if build else None
     room = Room(app=app, backend=build.backend if build else "")
     instances: list[InstanceSpec] = []
     placed: list[Plan] = []
@@ -172,16 +174,6 @@ def current_or_new(app: App) -> Build:
     made = ensure_build(request, layout=app.layout, facts=app.facts, env=app.env, report=app.ui.report)
     app.ui.end_bars()
     return made
-
-
-def _flags(build: Build | None) -> Flags | None:
-    from nemotron_ops import proc
-    from nemotron_ops.engine.flags import parse_help
-
-    if build is None:
-        return None
-    answer = proc.run([build.binary("llama-server"), "--help"], timeout_s=30)
-    return parse_help(answer.stdout)
 
 
 def _instances(

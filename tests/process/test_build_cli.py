@@ -14,8 +14,9 @@ from nemotron_ops.build.asked import asked_json
 from nemotron_ops.build.spec import Backend, BuildOptions
 from nemotron_ops.cli import cli
 from nemotron_ops.cli.build import split
-from nemotron_ops.errors import BuildError
+from nemotron_ops.errors import BuildError, EngineError
 from nemotron_ops.paths import Layout
+from nemotron_ops.service.units import HOPELESS
 from tests.fakes.llama_cpp_tree import write_tree
 from tests.pure.test_build_store import put, put_unproven
 
@@ -100,8 +101,22 @@ def test_the_flags_of_a_build_that_cannot_run_here_are_not_taken_for_none(run, l
     put(layout, "cuda-aaaaaaaa-1")
     put(layout, "cuda-bbbbbbbb-2")
     result = run("builds", "diff", "aaaa", "bbbb")
-    assert isinstance(result.exception, BuildError)
+    assert isinstance(result.exception, EngineError)
     assert "cannot tell the flags of build cuda-" in str(result.exception)
+
+
+@pytest.mark.parametrize("words", [(), ("--dry-run",)])
+def test_a_build_that_cannot_run_here_serves_nothing(run, layout: Layout, words: tuple[str, ...]) -> None:  # type: ignore[no-untyped-def]
+    server = put(layout, "cuda-aaaaaaaa-1").binary("llama-server")
+    server.write_text("#!/bin/sh\necho 'libcuda.so.1: cannot open shared object file' >&2\nexit 127\n")
+    server.chmod(0o755)
+    run("builds", "use", "aaaa")
+    result = run("serve", "tiny", *words)
+    assert isinstance(result.exception, EngineError)
+    assert "cannot tell the flags of build cuda-aaaaaaaa-1: llama-server --help ended with 127" in str(result.exception)
+    assert result.exception.log_tail == ("libcuda.so.1: cannot open shared object file",)
+    assert "nemotron-ops doctor" in (result.exception.hint or "")
+    assert result.exception.exit_code not in HOPELESS  # a service tries again
 
 
 @pytest.mark.parametrize(
