@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 
 from nemotron_ops.gateway import keystore
 from nemotron_ops.gateway.keys import Key
+from nemotron_ops.gateway.pool import SUSPECT_S
+from nemotron_ops.gateway.routes import Scope
 from nemotron_ops.supervisor.snapshot import ModelView
 from tests.gateway_engine import (
     STREAM_HEAD,
@@ -39,6 +42,13 @@ Eventually = Callable[..., None]
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     with gateway(tmp_path_factory.mktemp("patience"), "--keep-alive-s", "0.1") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """A gateway that sends no comment within a test: an answer's status is its own, however slow the machine."""
+    with gateway(tmp_path_factory.mktemp("quiet"), "--keep-alive-s", "300") as found:
         yield found
 
 
@@ -145,7 +155,7 @@ def test_a_client_that_names_its_patience_waits_no_longer_for_a_first_token(
     show(stage, engines[0])
     engines[0].play = hangs_after(0)
     body = body_of("chat", stream=stream) if path == CHAT else {"model": "m", "input": "x"}
-    with open_request(stage, path, body, headers={"X-Request-Timeout": "0.3"}) as answer:
+    with open_request(stage, path, body, headers={"X-Request-Timeout": "1"}) as answer:
         raw = answer.rest()
     assert b"first_token_timeout" in raw
     assert answer.broken if stream and path == CHAT else answer.status == 504
@@ -159,10 +169,12 @@ def test_a_client_that_names_its_patience_waits_no_longer_for_a_first_token(
 def test_patience_is_for_the_first_token_only(stage: Stage, engines: list[ScriptedEngine]) -> None:
     show(stage, engines[0])
     engines[0].play = hangs_after(3)
-    with open_request(stage, CHAT, body_of("chat", stream=True), headers={"X-Request-Timeout": "0.3"}) as answer:
+    patience_s = 2.0  # the first token comes at once, but a machine may be slow
+    head = {"X-Request-Timeout": str(patience_s)}
+    began = time.monotonic()
+    with open_request(stage, CHAT, body_of("chat", stream=True), headers=head) as answer:
         answer.until(b" answer")
-        answer.until(b":\n\n")
-        for _ in range(5):
+        while time.monotonic() < began + patience_s + 0.5:
             answer.data = b""
             answer.until(b":\n\n")
 
@@ -200,18 +212,19 @@ def test_a_transcript_is_streamed_as_it_comes(stage: Stage, engines: list[Script
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 def test_a_request_that_kills_engines_gets_two_of_them(
-    stage: Stage, engines: list[ScriptedEngine], stream: bool
+    quiet: Stage, engines: list[ScriptedEngine], stream: bool
 ) -> None:
     died: list[str] = []
+    show(quiet, *engines)
     for engine in engines:
         engine.play = lambda s, r, name=engine.name: died.append(name) if b"poison" in r.body else well(s, r)  # type: ignore[misc]
     body = {"model": "m", "stream": stream, "messages": [{"role": "user", "content": "poison"}]}
-    with open_request(stage, CHAT, body) as answer:
+    with open_request(quiet, CHAT, body) as answer:
         raw = answer.rest()
     assert len(died) == 2
     assert answer.status == 502
     assert b"engine_lost" in raw
-    with open_request(stage, CHAT, body_of("chat", stream=True)) as other:
+    with open_request(quiet, CHAT, body_of("chat", stream=True)) as other:
         assert text_in(other.rest()) == TEXT
 
 
@@ -224,15 +237,17 @@ def test_engines_that_cannot_be_reached_are_no_reason_to_give_up(stage: Stage, e
 
 
 def test_a_stream_that_ends_too_early_says_nothing_about_its_engine(
-    stage: Stage, engines: list[ScriptedEngine]
+    quiet: Stage, engines: list[ScriptedEngine]
 ) -> None:
-    show(stage, engines[0])
+    show(quiet, engines[0])
     engines[0].play = first_then(says(STREAM_HEAD + b"0\r\n\r\n"), well)
-    affinity = 'nemotron_ops_retries_total{instance="m-0",model="m"}'
-    before = stage.number(affinity)
-    with open_request(stage, CHAT, body_of("chat", stream=True)) as answer:
-        assert b":\n\n" not in answer.rest(), "it had to wait for the engine to be trusted again"
-    assert stage.number(affinity) == before + 1
+    retries = 'nemotron_ops_retries_total{instance="m-0",model="m"}'
+    before = quiet.number(retries)
+    with open_request(quiet, CHAT, body_of("chat", stream=True)) as answer:
+        assert text_in(answer.rest()) == TEXT
+    waited_s = int(answer.head.partition("X-Queue-Ms: ")[2].split()[0]) / 1000
+    assert waited_s < SUSPECT_S, "it had to wait for the engine to be trusted again"
+    assert quiet.number(retries) == before + 1
 
 
 def test_a_stream_of_chosen_fields_ends_well(stage: Stage, engines: list[ScriptedEngine]) -> None:
@@ -265,13 +280,13 @@ INNER = b'{"code":500,"message":"Compute error.","type":"server_error"}'
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 @pytest.mark.parametrize("api", APIS)
 def test_an_engines_own_error_has_the_shape_of_the_api_and_never_a_clean_end(
-    stage: Stage, engines: list[ScriptedEngine], api: str, stream: bool, first: bool
+    quiet: Stage, engines: list[ScriptedEngine], api: str, stream: bool, first: bool
 ) -> None:
     error = b"event: error\ndata: " + INNER if api == "messages" else b'data: {"error":' + INNER + b"}"
     before = [] if first else events(api)[:3]
-    show(stage, engines[0])
+    show(quiet, engines[0])
     engines[0].play = says(STREAM_HEAD + b"".join(map(chunk, [*before, error + b"\n\n"])) + b"0\r\n\r\n")
-    with open_request(stage, APIS[api], body_of(api, stream=stream)) as answer:
+    with open_request(quiet, APIS[api], body_of(api, stream=stream)) as answer:
         raw = answer.rest()
     assert raw.count(b"Compute error.") == 1
     if stream and not first:
@@ -301,12 +316,14 @@ def test_an_engines_own_error_has_the_shape_of_the_api_and_never_a_clean_end(
 @pytest.mark.parametrize("seen", [3, 0], ids=["after-some-events", "while-it-was-read"])
 def test_a_prompt_is_paid_for_also_when_its_client_leaves(tmp_path: Path, eventually: Eventually, seen: int) -> None:
     keys = tmp_path / "keys.json"
-    text = keystore.create(keys, Key(id="", sha256="", name="day", tokens_per_day=20000))[1]
+    scopes = (Scope.INFERENCE, Scope.METRICS)
+    text = keystore.create(keys, Key(id="", sha256="", name="day", scopes=scopes, tokens_per_day=20000))[1]
     engine = ScriptedEngine(name="m-0", path=tmp_path / "e.sock", play=hangs_after(seen), slots=4).start()
     header = {"Authorization": f"Bearer {text}"}
     body = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "x" * 100_000}]}
     with gateway(tmp_path, "--api-keys-file", str(keys)) as stage:
         stage.control.show(models=(MODEL,), instances=(engine.view(),))
+        stage.settle(text)
         with open_request(stage, CHAT, body, headers=header) as answer:
             if seen:
                 answer.until(b"data: ")

@@ -83,6 +83,7 @@ def test_requests_that_wait_for_a_slot_when_it_ends_get_their_turn(tmp_path: Pat
     engine = ScriptedEngine(name="m-0", path=tmp_path / "e.sock", play=play, slots=1).start()
     with gateway(tmp_path) as stage:
         stage.control.show(models=(MODEL,), instances=(engine.view(),))
+        stage.settle()
         with open_request(stage, CHAT, {**BODY, "stream": True}) as first:
             first.until(b" answer")
             with open_request(stage, CHAT, BODY) as second:
@@ -103,6 +104,7 @@ def test_what_outlasts_the_drain_ends_as_an_error_and_what_has_not_begun_as_503(
     engine = ScriptedEngine(name="m-0", path=tmp_path / "e.sock", play=hangs_after(3), slots=1).start()
     with gateway(tmp_path, "--drain-s", "0.2") as stage:
         stage.control.show(models=(MODEL,), instances=(engine.view(),))
+        stage.settle()
         with open_request(stage, CHAT, {**BODY, "stream": True}) as first:
             first.until(b" answer")
             with open_request(stage, CHAT, BODY) as second:
