@@ -17,7 +17,7 @@ from nemotron_ops.errors import EngineError
 from nemotron_ops.proc import run
 from nemotron_ops.supervisor import logfiles, process, warm
 from nemotron_ops.supervisor.liveness import Pulse, Verdict, answered, judge
-from nemotron_ops.supervisor.loading import HOST, Look, lost_gpu, moved, share
+from nemotron_ops.supervisor.loading import HOST, Look, lost_gpu, mark, moved, share
 from nemotron_ops.supervisor.state import Event
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ async def loading(k: Keeper) -> None:
         if moved(before, now):
             k.tell(Event.PROGRESS)
             k.ground.moved()
-            before = now
+        before = mark(before, now)
         _show(k, share(now, files_bytes))
         await asyncio.sleep(poll_s)
         poll_s = min(POLL_MOST_S, poll_s * 1.5)

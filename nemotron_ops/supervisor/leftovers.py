@@ -15,6 +15,7 @@ from nemotron_ops.supervisor.gateway_process import record_path
 from nemotron_ops.supervisor.record import Record
 
 WAITS_S = (5.0, 2.0)  # after SIGTERM, after the second one; then SIGKILL
+KILLED_S = 5.0  # for the kernel to take back what they held
 POLL_S = 0.05
 
 
@@ -49,8 +50,13 @@ def _stop(found: Sequence[Record]) -> None:
     for wait_s in WAITS_S:
         for old in found:
             process.send(old.pid, old.started, signal.SIGTERM)
-        deadline = time.monotonic() + wait_s
-        while time.monotonic() < deadline and any(process.same(o.pid, o.started) for o in found):
-            time.sleep(POLL_S)
+        _wait(found, wait_s)
     for old in found:
         process.send(old.pid, old.started, signal.SIGKILL, group=True)
+    _wait(found, KILLED_S)
+
+
+def _wait(found: Sequence[Record], within_s: float) -> None:
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline and any(process.same(o.pid, o.started) for o in found):
+        time.sleep(POLL_S)

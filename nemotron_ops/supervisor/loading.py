@@ -8,7 +8,7 @@ the load goes on: the deadline of a start is about silence, never about duration
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 HOST = "host"  # the device name of a plan for what is not on a GPU
 # printed at once, at any verbosity, where --n-gpu-layers is given (llama.cpp v0.5.0, common/arg.cpp)
@@ -35,6 +35,14 @@ def moved(before: Look, after: Look) -> bool:
         or after.log_bytes > before.log_bytes
         or after.cpu_s - before.cpu_s >= CPU_STEP_S
     )
+
+
+def mark(before: Look, after: Look) -> Look:
+    """What the next look is compared with: the last one that moved, but computing counts from look to look.
+
+    Each answer to /health costs a little of it, so a load that hangs would else move for ever.
+    """
+    return after if moved(before, after) else replace(before, cpu_s=after.cpu_s)
 
 
 def lost_gpu(planned_bytes: Mapping[str, int], log: str) -> str:

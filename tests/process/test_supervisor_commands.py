@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,16 @@ pytestmark = pytest.mark.process
 class Told(Stage):
     """A stage with a command line."""
 
+    @property
+    def env(self) -> dict[str, str]:
+        return {**os.environ, "NEMOTRON_OPS_HOME": str(self.folder / "home"), "TZ": "UTC"}
+
+    def argv(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "nemotron_ops", *words]
+
     def run(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        env = {**os.environ, "NEMOTRON_OPS_HOME": str(self.folder / "home"), "TZ": "UTC"}
-        argv = [sys.executable, "-m", "nemotron_ops", *words]
-        done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=120, check=False)
+        argv = self.argv(*words)
+        done = subprocess.run(argv, env=self.env, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 
@@ -143,13 +148,12 @@ def test_events_are_lines_of_json_and_attach_follows_them_to_the_end(stage: Told
     kinds = [json.loads(line)["kind"] for line in stage.run("events", "--json").stdout.splitlines()]
     assert kinds[0] == "supervisor-started"
     assert kinds[-1] == "ready"
-    shown: list[str] = []
-    watching = threading.Thread(target=lambda: shown.append(stage.run("attach").stdout))
-    watching.start()
-    stage.until(lambda: stage.ask("status")["ready"])
-    stage.run("stop")
-    watching.join(60)
-    assert "a-0 ready: pid" in shown[0]
+    with subprocess.Popen(stage.argv("attach"), env=stage.env, stdout=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout
+        assert any("a-0 ready: pid" in line for line in watching.stdout)  # from here on it follows
+        stage.run("stop")
+        assert "supervisor-stopped" in watching.stdout.read()
+    assert watching.returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -77,10 +77,12 @@ def test_a_request_starts_a_sleeping_model_once(stage: Stage) -> None:
 
 def test_an_idle_model_is_unloaded_after_its_time_and_comes_back_by_request(stage: Stage) -> None:
     stage.configure(stage.fake("a-0", lifecycle=Lifecycle(ttl_s=1.0)))
-    stage.up()
-    stage.ready("a-0")
+    (stage.knobs("a-0") / "loading").touch()
     stage.inflight(a_0=1)
-    stage.until(lambda: stage.one("a-0")["inflight"] == 1)
+    stage.up()
+    stage.until(lambda: stage.one("a-0")["inflight"] == 1)  # so it is not idle from the moment when it is ready
+    (stage.knobs("a-0") / "loading").unlink()
+    stage.ready("a-0")
     ready_at = stage.events("ready")[0]["time_s"]
     stage.until(lambda: time.time() - ready_at > 2.5)
     assert stage.one("a-0")["state"] == "ready"
@@ -88,17 +90,16 @@ def test_an_idle_model_is_unloaded_after_its_time_and_comes_back_by_request(stag
     stage.until(lambda: stage.one("a-0")["state"] == "stopped")
     assert stage.one("a-0")["reason"] == "unloaded: idle for 1 s"
     stage.ask("want", model="a")
-    stage.ready("a-0")
+    stage.until(lambda: order(stage, "ready") == ["a-0", "a-0"])  # for a second, then it is unloaded again
 
 
 def test_a_pinned_model_is_not_unloaded(stage: Stage) -> None:
     stage.configure(
         stage.fake("pinned-0", lifecycle=Lifecycle(ttl_s=0.5, pinned=True)),
-        stage.fake("b-0", lifecycle=Lifecycle(ttl_s=2.0)),
+        stage.fake("b-0", lifecycle=Lifecycle(ttl_s=1.0, start_order=1)),
     )
     stage.up()
-    stage.ready("pinned-0", "b-0")
-    stage.until(lambda: stage.one("b-0")["state"] == "stopped")
+    stage.until(lambda: stage.one("b-0")["reason"] == "unloaded: idle for 1 s")
     assert stage.one("pinned-0")["state"] == "ready"
 
 

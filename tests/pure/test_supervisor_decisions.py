@@ -14,7 +14,7 @@ from nemotron_ops.supervisor.admission import GIB, Seat, admit
 from nemotron_ops.supervisor.canary import Observed, failures
 from nemotron_ops.supervisor.changes import check, diff
 from nemotron_ops.supervisor.liveness import Pulse, Verdict, answered, judge
-from nemotron_ops.supervisor.loading import Look, moved, share
+from nemotron_ops.supervisor.loading import Look, mark, moved, share
 from nemotron_ops.supervisor.oom import kills
 from nemotron_ops.supervisor.record import Record
 from nemotron_ops.supervisor.shrink import can_shrink, shrunk
@@ -161,6 +161,15 @@ def test_any_growth_is_a_sign_that_a_load_goes_on(field: str) -> None:
 def test_computing_counts_and_idling_does_not() -> None:
     assert moved(Look(cpu_s=1.0), Look(cpu_s=2.0))
     assert not moved(Look(cpu_s=1.0), Look(cpu_s=1.01))
+
+
+def test_a_load_that_hangs_does_not_move_by_answering_that_it_loads() -> None:
+    before = Look(rss_bytes=9)
+    for n in range(1000):
+        now = Look(cpu_s=n * 0.01, rss_bytes=9 - n % 2)
+        assert not moved(before, now)
+        before = mark(before, now)
+    assert moved(before, replace(before, rss_bytes=10))
 
 
 def test_load_progress_is_never_all_before_ready_and_unknown_without_a_size() -> None:
