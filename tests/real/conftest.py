@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests import ports
 from tests.installation import Installation, Served, installation_in, is_alive
 
 
@@ -19,15 +19,8 @@ def installation(tmp_path: Path, llama_bin: Path) -> Installation:
 
 @pytest.fixture(scope="session")
 def free_port() -> Callable[[], int]:
-    """A port that nobody listens on right now."""
-
-    def find() -> int:
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            port: int = s.getsockname()[1]
-            return port
-
-    return find
+    """A port that nobody listens on, and that the kernel gives to no client before a server has it."""
+    return ports.free_port
 
 
 @pytest.fixture(scope="module")

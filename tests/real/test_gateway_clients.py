@@ -27,7 +27,8 @@ TOOLS = [{"type": "function", "function": TOOL}]
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory, llama_bin: Path) -> Iterator[Stage]:
     profiles = {"tools": {"temperature": 0.6, "top_p": 0.95}}
-    with real_gateway(tmp_path_factory.mktemp("real"), llama_bin, profiles=profiles) as found:
+    long = ("-c", "65536")  # "forever" is longer than a test takes
+    with real_gateway(tmp_path_factory.mktemp("real"), llama_bin, extra=long, profiles=profiles) as found:
         yield found
 
 
@@ -134,7 +135,8 @@ def test_anthropics_errors_are_its_own_classes(claude: anthropic.Anthropic) -> N
 def busy(engine: Engine) -> int:
     """How many slots of a real llama-server work."""
     transport = httpx.HTTPTransport(uds=str(engine.socket))
-    with httpx.Client(transport=transport, headers={"Authorization": f"Bearer {engine.key}"}) as direct:
+    head = {"Authorization": f"Bearer {engine.key}"}
+    with httpx.Client(transport=transport, headers=head, timeout=60) as direct:
         return sum(slot["is_processing"] for slot in direct.get("http://engine/slots").json())
 
 

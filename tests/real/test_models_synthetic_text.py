@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from nemotron_ops.models.synthetic.residual import Array
 from nemotron_ops.models.synthetic.scripts import script_vocabulary
 from nemotron_ops.models.synthetic.shape import MOE
 from nemotron_ops.models.synthetic.write import chat_template, write_arrays, write_tiny
+from tests.ports import free_port
 
 pytestmark = pytest.mark.real
 
@@ -36,9 +36,7 @@ TOOL = {
 
 @contextmanager
 def server(llama_bin: Path, model: Path, eventually: Callable[..., None], *flags: str) -> Iterator[httpx.Client]:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
+    port = free_port()
     argv = [llama_bin / "llama-server", "-m", model, "--port", str(port), "-c", "4096", "-np", "2", "-t", "1", *flags]
     with (
         subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -63,9 +64,10 @@ def test_a_service_is_ready_when_its_models_are_and_says_when_it_reloads_and_sto
 def test_a_slow_load_says_how_far_it_is_and_buys_time_as_long_as_it_moves(
     installation: Installation, manager: socket.socket, free_port: Callable[[], int]
 ) -> None:
+    hold_engines(installation)
     env = {"NOTIFY_SOCKET": manager.getsockname()}
     with installation.with_env(env).started("serve", "tiny", "--port", str(free_port())) as served:
-        engine = held_while_loading(served)
+        engine = held_engine(served)
         loading = told_until(manager, "STATUS=0 of 1 ready; loading tiny-0 ")
         assert any(EXTEND in m and "STATUS=" not in m for m in loading), loading  # no new state, but work goes on
         os.kill(engine, signal.SIGCONT)
@@ -81,9 +83,10 @@ def test_a_reload_during_the_first_load_makes_nothing_ready(
     def reloads() -> int:
         return sum(e["kind"] == "reloaded" for e in control.stream(layout, "events", count=100))
 
+    hold_engines(installation)
     env = {"NOTIFY_SOCKET": manager.getsockname()}
     with installation.with_env(env).started("serve", "tiny", "--port", str(free_port())) as served:
-        engine = held_while_loading(served)
+        engine = held_engine(served)
         eventually(lambda: reloads() == 1)
         served.send_signal(signal.SIGHUP)
         eventually(lambda: reloads() == 2)
@@ -116,16 +119,33 @@ def test_proving_the_models_after_a_power_cut_takes_the_time_it_takes(
         assert interrupt(served) == 0
 
 
-def held_while_loading(served: subprocess.Popen[str]) -> int:
-    """Stops the engine as soon as there is one, so that its load takes as long as a test wants; its pid."""
+def hold_engines(installation: Installation) -> None:
+    """From here on an engine stops itself before it loads, so that its load takes as long as a test wants."""
+    builds = installation.home / "data" / "builds"
+    (real,) = (p for p in builds.iterdir() if p.is_symlink())
+    held = builds / "cpu-held"
+    (held / "bin").mkdir(parents=True)
+    for path in (real / "bin").iterdir():
+        (held / "bin" / path.name).symlink_to(path.resolve())
+    server = held / "bin" / "llama-server"
+    server.unlink()
+    stop = 'case "$*" in *--model*) kill -STOP $$ ;; esac'
+    server.write_text(f'#!/bin/sh\n{stop}\nexec {real.resolve()}/bin/llama-server "$@"\n')
+    server.chmod(0o755)
+    manifest = json.loads((real / "manifest.json").read_text())
+    (held / "manifest.json").write_text(json.dumps({**manifest, "id": held.name}))
+    installation.run("builds", "use", held.name)
+
+
+def held_engine(served: subprocess.Popen[str]) -> int:
+    """The pid of the engine that has stopped itself."""
     supervisor, deadline = psutil.Process(served.pid), time.monotonic() + 60
     while time.monotonic() < deadline:
         for child in supervisor.children():
             with contextlib.suppress(psutil.Error):
-                if child.cmdline()[0].endswith("llama-server") and "--model" in child.cmdline():
-                    child.suspend()
+                if child.status() == psutil.STATUS_STOPPED:
                     return child.pid
-        time.sleep(0.002)
+        time.sleep(0.02)
     raise AssertionError("no engine was started")
 
 
