@@ -16,8 +16,8 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,24 @@ class Host:
             f"print(json.load(u.urlopen(r,timeout={timeout_s}))['choices'][0]['message']['content'])"
         )
         return self.ssh(f'python3 -c "{code.replace(chr(34), chr(92) + chr(34))}"', check=check)
+
+    def journal(self) -> str:
+        """What its systemd and our services said last."""
+        return self.ssh(
+            "journalctl --no-pager -o short-precise -n 80 -u 'nemotron-ops*' _TRANSPORT=kernel 2>&1", check=False
+        )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that failed shows what its hosts have to say about it."""
+    report = yield
+    if report.failed:
+        for name, value in getattr(item, "funcargs", {}).items():
+            if isinstance(value, Host):
+                with suppress(OSError, subprocess.SubprocessError):
+                    report.sections.append((f"journal of {name}", value.journal()))
+    return report
 
 
 def host_tool(*words: str) -> str:
