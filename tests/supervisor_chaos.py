@@ -10,6 +10,7 @@ end that looks like one too early. Wrong answers, and anything left behind at th
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -231,9 +232,20 @@ def run(serving: Serving, *, seconds: float, seed: int, clients: int = 3) -> Rep
 
 
 def settle(serving: Serving) -> None:
-    """What is wanted becomes what is."""
+    """What is wanted becomes what is, once the last that was frozen has been found."""
+    serving.until(lambda: not frozen(serving), within_s=SETTLE_S)
     serving.until(lambda: serving.ask("status")["ready"], within_s=SETTLE_S)
     serving.until(lambda: answered(serving, "a") and answered(serving, "b"))
+
+
+def frozen(serving: Serving) -> list[int]:
+    """Pids of processes that are stopped: the supervisor is still to kill them."""
+    found = []
+    for process in serving.running():
+        with contextlib.suppress(psutil.Error):
+            if process.status() == psutil.STATUS_STOPPED:
+                found.append(process.pid)
+    return found
 
 
 def answered(serving: Serving, model: str) -> bool:

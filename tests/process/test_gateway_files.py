@@ -81,6 +81,7 @@ def test_from_the_first_key_on_keys_are_asked_for(tmp_path: Path, eventually: Ev
         stage.settle()
         with open_request(stage, CHAT, {**BODY, "stream": True}) as running:
             running.until(b" answer")
+            eventually(lambda: stage.control.inflight == {"m-0": 1})
             text = make(keys, "first")
             eventually(lambda: call(stage, "GET", "/v1/models")[0] == 401)
             assert call(stage, "GET", "/v1/models", **bearer(text))[0] == 200

@@ -42,7 +42,7 @@ def test_tls_is_spoken_where_a_certificate_is_set_and_the_supervisor_lets_it_liv
         assert said == "2 + 2 = 4."
         with pytest.raises(httpx.HTTPError):
             httpx.get(f"http://127.0.0.1:{port}/health", timeout=10)
-        eventually(lambda: installation.json("status")["uptime_s"] > 17)  # three probes of the supervisor
+        eventually(lambda: installation.json("status")["uptime_s"] > 17, within_s=60)  # three probes of the supervisor
         assert installation.json("status")["gateway"]["pid"] == status["gateway"]["pid"]
     finally:
         installation.run("stop")
