@@ -17,15 +17,17 @@ from .conftest import Host
 
 STEP = 1 << 20
 MOST_STEPS = 1024
-# fills memory that nobody can take back, in a file without a disk, until the kernel has killed somebody for it
+# fills memory that nobody can take back, in a file without a disk, until the kernel has killed somebody for it; then
+# there is enough again, or who is started in place of the killed one might cost another its life
 FILL = """
 import os, sys
-control, path, steps = sys.argv[1:]
+control, limit, path, steps = sys.argv[1:]
 with open(path, "wb", buffering=0) as file:
     os.unlink(path)
     for _ in range(int(steps)):
         file.write(bytes(1 << 20))
         if "oom_kill 0" not in open(control).read():
+            open(limit, "w").write("-1")
             break
 """
 
@@ -44,9 +46,9 @@ class Scarce:
     def run_out(self, *, left_bytes: int) -> int:
         """Leave so much, and use it up; how many processes the kernel has killed."""
         used = int((self.folder / "memory.usage_in_bytes").read_text())
-        (self.folder / "memory.limit_in_bytes").write_text(str(used + left_bytes))
-        control = self.folder / "memory.oom_control"
-        words = [sys.executable, "-c", FILL, str(control), f"/dev/shm/{self.folder.name}", str(MOST_STEPS)]
+        limit, control = self.folder / "memory.limit_in_bytes", self.folder / "memory.oom_control"
+        limit.write_text(str(used + left_bytes))
+        words = [sys.executable, "-c", FILL, str(control), str(limit), f"/dev/shm/{self.folder.name}", str(MOST_STEPS)]
         child = subprocess.Popen(["sh", "-c", f'echo $$ > {self.folder}/cgroup.procs; exec "$@"', "sh", *words])
         child.wait(120)
         found = re.search(r"oom_kill (\d+)", control.read_text())
