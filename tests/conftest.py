@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,10 @@ from nemotron_ops.build.run import ensure_build
 from nemotron_ops.build.spec import Backend, BuildOptions, BuildRequest
 from nemotron_ops.paths import Layout, user_layout
 from nemotron_ops.progress import silent
+
+for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(_number) is signal.SIG_IGN:  # a script that runs the tests beside itself (`&`) has it so,
+        signal.signal(_number, signal.SIG_DFL)  # and who is started by a test would not hear a Ctrl-C either
 
 
 @pytest.fixture
