@@ -122,7 +122,7 @@ class Admission:
         lines = self._models.setdefault(ticket.model, _Lines())
         if lines.length or ticket.answers > 1 or ticket.tokens:
             return False
-        free = [p for p in places if self.inflight.get(p.name, 0) < p.slots]
+        free = self._free(places)
         if not free:
             return False
         if lines.served:
@@ -173,7 +173,7 @@ class Admission:
         lines.widest = max((p.tokens for p in found), default=0)
         shared = lines.widest > 0 or lines.wide > 0 or lines.first is not None
         while lines.length:
-            free = [p for p in found if self.inflight.get(p.name, 0) < p.slots]
+            free = self._free(found)
             if not free:
                 break
             ticket = self._next_fitting(lines, found, free) if shared else self._pop(lines)
@@ -296,7 +296,10 @@ class Admission:
 
     def _take(self, ticket: Ticket, place: Place) -> None:
         ticket.instance, ticket.slots = place.name, min(ticket.answers, place.slots)
-        self.inflight[place.name] = self.inflight.get(place.name, 0) + ticket.slots
+        self.inflight[place.name] = self._taken(place) + ticket.slots
+
+    def _free(self, places: Iterable[Place]) -> list[Place]:
+        return [p for p in places if self._taken(p) < p.slots]
 
     def _taken(self, place: Place) -> int:
         return self.inflight.get(place.name, 0)
