@@ -108,9 +108,7 @@ class Host:
 
     def journal(self) -> str:
         """What its systemd and our services said last."""
-        return self.ssh(
-            "journalctl --no-pager -o short-precise -n 80 -u 'nemotron-ops*' _TRANSPORT=kernel 2>&1", check=False
-        )
+        return self.ssh("journalctl --no-pager -o short-precise -n 80 -u 'nemotron-ops*' 2>&1", check=False)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -17,8 +17,10 @@ from .conftest import Host
 
 STEP = 1 << 20
 MOST_STEPS = 1024
+NEXT = 400  # below an engine's score, above everybody else's
 # fills memory that nobody can take back, in a file without a disk, until the kernel has killed somebody for it; then
-# there is enough again, or who is started in place of the killed one might cost another its life
+# there is enough again, or who is started in place of the killed one might cost another its life. A kernel that has
+# killed one and finds its memory not yet free kills a second: that is this process itself, by its score
 FILL = """
 import os, sys
 control, limit, path, steps = sys.argv[1:]
@@ -44,13 +46,17 @@ class Scarce:
         (self.folder / "cgroup.procs").write_text(str(pid))
 
     def run_out(self, *, left_bytes: int) -> int:
-        """Leave so much, and use it up; how many processes the kernel has killed."""
+        """Leave so much, and use it up; how many processes the kernel has killed.
+
+        A score is a share of what there is: to count more than what the processes have, `left_bytes` is larger.
+        """
         used = int((self.folder / "memory.usage_in_bytes").read_text())
         limit, control = self.folder / "memory.limit_in_bytes", self.folder / "memory.oom_control"
         limit.write_text(str(used + left_bytes))
         words = [sys.executable, "-c", FILL, str(control), str(limit), f"/dev/shm/{self.folder.name}", str(MOST_STEPS)]
-        child = subprocess.Popen(["sh", "-c", f'echo $$ > {self.folder}/cgroup.procs; exec "$@"', "sh", *words])
-        child.wait(120)
+        own = f"echo $$ > {self.folder}/cgroup.procs; echo {NEXT} > /proc/$$/oom_score_adj"
+        subprocess.run(["sh", "-c", f'{own}; exec "$@"', "sh", *words], check=False, timeout=120)
+        limit.write_text("-1")
         found = re.search(r"oom_kill (\d+)", control.read_text())
         assert found
         return int(found.group(1))

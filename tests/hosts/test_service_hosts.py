@@ -226,7 +226,7 @@ def test_when_memory_runs_out_the_kernel_takes_the_engine_and_nothing_else(host:
         host.ssh(f"{PROGRAM} restart")  # the new engine's memory is the cgroup's
         victim = engine(host)
         eventually(lambda: host.ask(check=False) == "2 + 2 = 4.")
-        killed = memory.run_out(left_bytes=32 << 20)
+        killed = memory.run_out(left_bytes=128 << 20)
         eventually(lambda: host.pids(ENGINE) not in ([], [victim]))
     assert killed >= 1
     eventually(lambda: host.ask(check=False) == "2 + 2 = 4.")
