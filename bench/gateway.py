@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import statistics
 import subprocess
 import sys
@@ -101,6 +102,7 @@ def main() -> None:
         planes = start_planes(stack, room, tools, given.llama_server or built_llama_server())
         found = measure(planes, loads, room, tools["loadgen"], rounds=1 if given.quick else given.rounds)
     names = [p.name for p in planes]
+    put(f"\n{machine()}")
     print_numbers(found, names, loads)
     print_ratios(found, names, loads)
     print_bad(found)
@@ -117,6 +119,11 @@ def built_llama_server() -> Path | None:
 
     build = store.current(user_layout(os.environ, uid=os.getuid()))
     return build.path / "bin" / "llama-server" if build else None
+
+
+def machine() -> str:
+    """What it ran on."""
+    return f"{os.cpu_count()} cores, Linux {platform.release()}, Python {sys.version}"
 
 
 def measure(planes: list[Plane], loads: tuple[Load, ...], room: Path, loadgen: Path, *, rounds: int) -> Rounds:
