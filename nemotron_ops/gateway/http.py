@@ -119,9 +119,16 @@ class ClientConnection(asyncio.Protocol):
         if not data:
             return  # as a chunk it would be the end
         if self.chunked:
-            data = (b"%x\r\n%b\r\n0\r\n\r\n" if last else b"%x\r\n%b\r\n") % (len(data), data)
-            self._ended = last
-        self._write_head(data)
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+            if last:
+                data += b"0\r\n\r\n"
+                self._ended = True
+        if self._head:
+            data, self._head = self._head + data, b""
+        transport = self.transport
+        if transport is not None and not transport.is_closing():
+            self.written += len(data)
+            transport.write(data)
 
     def end(self) -> None:
         """The regular end of an answer that has begun."""

@@ -74,7 +74,7 @@ class Relay:
         self.whole_kept = True  # everything that was passed on is kept
         self.memory = memory
         self.on_gap: Callable[[float, int], None] | None = None
-        self._asked = msgspec.json.encode(asked)[1:-1]
+        self._asked = b'"model":' + msgspec.json.encode(asked)  # in the place of
         self._own: bytes | None = None
         self._rest = b""
         self._rewrite: Callable[[bytes], bytes] | None = None
@@ -90,13 +90,10 @@ class Relay:
     def feed(self, data: bytes) -> None:
         """Bytes of an answer's body. Raises Diverged and ContextFullError."""
         if self._rest:
-            data = self._rest + data
-        whole = sse.whole_events(data)
-        if whole == len(data):
-            self._rest = b""
-        else:
-            self._rest = data[whole:]
-            data = data[:whole]
+            data, self._rest = self._rest + data, b""
+        if not data.endswith(b"\n\n"):
+            whole = sse.whole_events(data)
+            data, self._rest = data[:whole], data[whole:]
         if data:
             self._pass(data)
 
@@ -121,23 +118,30 @@ class Relay:
             if self.on_first is not None:
                 self.on_first()
             self.begin()
-        blob = self._renamed(blob)
+        if self._own is None:
+            self._learn_name(blob)
+        if self._own is not None:
+            blob = blob.replace(self._own, self._asked)
         if self._rewrite is not None:
             blob = self._rewrite(blob)
             count = blob.count(b"data: ")
         plain = count == 1 and blob.startswith(sse.PLAIN)
-        if count:  # the latest event decides: each of several prompts has an end of its own
-            self.complete = not plain and sse.is_complete(self.api, blob)
-        if not plain and not self.complete and sse.is_error(blob):
-            if sse.CONTEXT_FULL in blob:
-                raise ContextFullError
-            self.failed = True
-            blob, self.error = sse.split_error(blob)
-            count = blob.count(b"data: ")
-        if blob:
-            self.outlet.send(blob, last=not plain and sse.is_last(self.api, blob))
-        if not count:
-            return
+        if plain:
+            self.complete = False
+            self.outlet.send(blob)
+        else:
+            if count:  # the latest event decides: each of several prompts has an end of its own
+                self.complete = sse.is_complete(self.api, blob)
+            if not self.complete and sse.is_error(blob):
+                if sse.CONTEXT_FULL in blob:
+                    raise ContextFullError
+                self.failed = True
+                blob, self.error = sse.split_error(blob)
+                count = blob.count(b"data: ")
+            if blob:
+                self.outlet.send(blob, last=sse.is_last(self.api, blob))
+            if not count:
+                return
         now = self.clock()
         if self.events and self.on_gap is not None:
             self.on_gap(now - self.last_at, count)
@@ -154,16 +158,12 @@ class Relay:
         """What the answer cost: as llama-server said, or for one that was cut off, a token per event."""
         return self.usage or sse.Usage(completion_tokens=self.events)
 
-    def _renamed(self, blob: bytes) -> bytes:
-        if self._own is None:
-            own = sse.model_name(blob)
-            if own is None:
-                return blob
-            self._own = own
+    def _learn_name(self, blob: bytes) -> None:
+        """By what name llama-server calls itself, if `blob` says so."""
+        name = sse.model_name(blob)
+        if name is not None:
+            self._own = b'"model":"' + name + b'"'
             self.ids.append(sse.answer_id(blob))
-        if self._own == self._asked:
-            return blob
-        return blob.replace(b'"model":"' + self._own + b'"', b'"model":"' + self._asked + b'"')
 
     def _keep(self, blob: bytes) -> None:
         size = len(blob)

@@ -15,6 +15,7 @@ import httptools
 from nemotron_ops.gateway.turns import CHUNK_BYTES, Turns
 
 KEEP_S = 4.0
+CHUNK_END = b"\n\n\r\n"  # of a chunk that is whole events; within events there is no carriage return (JSON escapes it)
 HIGH_WATER_BYTES = 1 << 20
 
 
@@ -39,11 +40,14 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self.idle_since = 0.0
         self.paused = False  # a client reads too slowly
         self._waits = False  # for its turn
+        self._buffer = upstream.turns.chunk
         self._parser = httptools.HttpResponseParser(self)
         self._headers: dict[bytes, bytes] = {}
         self._parts: list[bytes] = []
         self._whole = False
         self._keep_alive = False
+        self._streams = False  # the answer is events in chunks
+        self._between = False  # what came last ended a chunk of events
 
     def send(self, head: bytes, body: bytes, sink: Sink) -> None:
         """Write a request; the answer goes to `sink`."""
@@ -51,7 +55,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self.sink = sink
         self.used += 1
         self.received = 0
-        self._whole = False
+        self._whole = self._streams = self._between = False
         self._headers = {}
         if len(body) < 65536:
             self.transport.write(head + body)
@@ -96,10 +100,10 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self.upstream.open.add(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self.upstream.turns.chunk
+        return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._take(bytes(self.upstream.turns.chunk[:nbytes]))
+        self._take(bytes(self._buffer[:nbytes]))
         if nbytes == CHUNK_BYTES and self.sink is not None and not self.closed:
             self._waits = True
             self._read_or_not()
@@ -110,6 +114,11 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self.close()  # nothing was asked
             return
         self.received += len(data)
+        if self._between and data.endswith(CHUNK_END):
+            size, _, events = data.partition(b"\r\n")
+            if size == b"%x" % (len(events) - 2):  # one chunk, as nearly always: the parser need not see it
+                self.sink.on_data(events[:-2])
+                return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as exc:
@@ -118,6 +127,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         if self._parts and self.sink is not None:
             parts, self._parts = self._parts, []
             self.sink.on_data(parts[0] if len(parts) == 1 else b"".join(parts))
+        self._between = self._streams and data.endswith(CHUNK_END)
         if self._whole:
             self._end()
 
@@ -135,6 +145,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
+        chunked = self._headers.get(b"transfer-encoding") == b"chunked"
+        self._streams = chunked and self._of_events
         if self.sink is not None:
             self.sink.on_head(self._parser.get_status_code(), self._headers)
 
@@ -145,10 +157,13 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._whole = True
         self._keep_alive = self._parser.should_keep_alive()  # known only within this call
 
+    @property
+    def _of_events(self) -> bool:
+        return self._headers.get(b"content-type", b"").startswith(b"text/event-stream")
+
     def _end(self) -> None:
         sink, self.sink = self.sink, None
-        streamed = self._headers.get(b"content-type", b"").startswith(b"text/event-stream")
-        if self._keep_alive and not streamed and not self.closed:
+        if self._keep_alive and not self._of_events and not self.closed:
             self.upstream.keep(self)
         elif self.transport is not None:
             self.transport.abort()

@@ -1,16 +1,27 @@
-"""Connections to llama-server: whom a slow client may hold up."""
+"""Connections to llama-server: whom a slow client may hold up, and streams however they are cut into reads."""
 
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nemotron_ops.gateway.attempt import Attempt, Connected
 from nemotron_ops.gateway.turns import AT_ONCE, CHUNK_BYTES, Turns
 from nemotron_ops.gateway.upstream import Upstream, UpstreamConnection
 
+STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+EVENTS = (
+    b"data: 1\n\n",
+    b"data: " + b"2" * 300 + b"\n\n",
+    b": a comment\n\ndata: 3\n\n",
+    b"data: half an ",
+    b"event\n\n",
+)
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 
 
@@ -24,6 +35,8 @@ class Transport:
 
     def write(self, data: bytes) -> None: ...
 
+    def abort(self) -> None: ...
+
     def is_closing(self) -> bool:
         return False
 
@@ -32,6 +45,24 @@ class Transport:
 
     def resume_reading(self) -> None:
         self.paused = False
+
+
+class Heard:
+    """A sink that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.data, self.ended, self.lost = b"", 0, ""
+
+    def on_head(self, status: int, headers: dict[bytes, bytes]) -> None: ...
+
+    def on_data(self, data: bytes) -> None:
+        self.data += data
+
+    def on_end(self) -> None:
+        self.ended += 1
+
+    def on_lost(self, reason: str) -> None:
+        self.lost = reason
 
 
 class Stand:
@@ -139,5 +170,42 @@ def test_few_get_their_turn_at_once_and_everybody_gets_it() -> None:
         for done in (AT_ONCE, 2 * AT_ONCE, 3 * AT_ONCE):
             await asyncio.sleep(0)
             assert [r.turns for r in readers] == [1] * done + [0] * (len(readers) - done)
+
+    run(body)
+
+
+@given(
+    events=st.lists(st.sampled_from(EVENTS), max_size=8),
+    cuts=st.lists(st.integers(0, 2000)),
+    size=st.sampled_from([b"%x", b"0%X"]),
+)
+def test_a_stream_is_the_same_however_it_is_cut_into_reads(events: list[bytes], cuts: list[int], size: bytes) -> None:
+    chunks = [size % len(event) + b"\r\n" + event + b"\r\n" for event in events]
+    whole = b"".join([STREAM, *chunks, b"0\r\n\r\n"])
+    seams = [len(STREAM)]
+    for chunk in chunks:
+        seams.append(seams[-1] + len(chunk))  # a read per chunk, as it comes from an engine, and cuts anywhere
+    edges = sorted({0, len(whole), *seams, *(cut for cut in cuts if cut < len(whole))})
+
+    async def body() -> None:
+        stand, heard = Stand(), Heard()
+        stand.connection.send(b"", b"", heard)
+        for begin, end in pairwise(edges):
+            stand.come(whole[begin:end])
+        assert (heard.data, heard.ended, heard.lost) == (b"".join(events), 1, "")
+
+    run(body)
+
+
+@pytest.mark.parametrize("bad", [b"9\r\ndata: 22\n\n\r\n", b"x\r\ndata: 2\n\n\r\n", b"data: 2\n\n\r\n"])
+def test_a_chunk_that_lies_about_its_size_is_the_end_of_the_stream(bad: bytes) -> None:
+    async def body() -> None:
+        stand, heard = Stand(), Heard()
+        stand.connection.send(b"", b"", heard)
+        for part in (STREAM, b"9\r\ndata: 1\n\n\r\n", bad):
+            stand.come(part)
+        assert heard.lost.startswith("the engine answered nonsense")
+        assert heard.data.startswith(b"data: 1\n\n")
+        assert heard.ended == 0
 
     run(body)
