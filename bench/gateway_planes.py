@@ -13,12 +13,13 @@ from __future__ import annotations
 import http.client
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,18 +150,20 @@ def router_plane(stack: ExitStack, room: Path, binary: Path, tools: dict[str, Pa
 def running(
     argv: list[Any], *, fds: tuple[int, ...] = (), env: dict[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A child process, killed at the end."""
+    """A child process, killed at the end with what it has started."""
     quiet = subprocess.DEVNULL
-    process = subprocess.Popen([str(a) for a in argv], stdout=quiet, stderr=quiet, pass_fds=fds, env=env, cwd=ROOT)
+    process = subprocess.Popen(
+        [str(a) for a in argv], stdout=quiet, stderr=quiet, pass_fds=fds, env=env, cwd=ROOT, start_new_session=True
+    )
     try:
         yield process
     finally:
         process.terminate()
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def free_port() -> int:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 WRITE_PERIOD_S = 1.0
 SAVE_TICKS = 2  # that many of them between two writes of the use per key: a SIGKILL loses what came since
+BATCH = 32  # requests that are counted and logged together: the same again and again is quicker
+CLIENT_GONE = 499  # in the place of a status: the client left before there was one
 NO_USAGE = Usage()
 _encode = msgspec.json.Encoder().encode
 
@@ -42,7 +44,7 @@ class Line(msgspec.Struct):
     path: str
     model: str
     instance: str
-    status: int  # 499: the client left before there was one
+    status: int
     cause: str  # of an error
     tries: int
     queue_s: float
@@ -55,6 +57,9 @@ class Line(msgspec.Struct):
     cached_tokens: int
 
 
+Ended = tuple[Line, str, bool]  # and its route as the metrics name it, and whether it got past the door
+
+
 class Books:
     """All that is counted and logged."""
 
@@ -65,60 +70,73 @@ class Books:
         self._usage_file = options.usage_file
         self._trouble = Trouble("write the use per key")
         self._ticks = 0
+        self._ended: list[Ended] = []  # requests that are over and not counted yet
         self.tracing = tracing.start(os.environ)
 
     def finished(self, exchange: Exchange, *, now: float) -> None:
-        """A request is over."""
-        metrics, model = self.metrics, exchange.model
-        metrics.requests[(model, exchange.route.path, str(exchange.status or 499))] += 1
-        if exchange.cause:
-            metrics.errors[(model, exchange.instance, exchange.cause)] += 1
-        elif not exchange.status:
-            metrics.errors[(model, exchange.instance, "client_gone")] += 1
+        """A request is over. Its numbers are counted a little later, so that no other request waits for that."""
         relay = exchange.relay
         usage = exchange.usage or (relay.spent() if relay is not None else NO_USAGE)
+        wall = time.time()
         if exchange.entered:
             self.quotas.leave(
                 exchange.key, prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens,
-                now=now, wall=time.time(),
+                now=now, wall=wall,
             )  # fmt: skip
-            metrics.key_requests[(exchange.key.id,)] += 1
-        if model:
-            self._count_model(exchange, usage, now)
-        if self.log.wanted:
-            self.log.add(log_line(exchange, usage, now))
+        self._ended.append((line_of(exchange, usage, now, wall), exchange.route.path, exchange.entered))
+        if len(self._ended) >= BATCH:
+            self.settle()
         if self.tracing is not None:
             self.tracing.finished(exchange, usage, now)
 
-    def _count_model(self, exchange: Exchange, usage: Usage, now: float) -> None:
-        metrics, model = self.metrics, exchange.model
-        metrics.duration_s[(model, exchange.instance)].observe(now - exchange.started)
-        metrics.queue_s[(model,)].observe(exchange.queued_s)
-        relay = exchange.relay
-        if relay is not None and relay.began:
-            metrics.first_token_s[(model, exchange.instance)].observe(relay.first_at - exchange.started)
+    def settle(self) -> None:
+        """Count and log all requests that are over."""
+        ended, self._ended = self._ended, []
+        for line, route, entered in ended:
+            self._count(line, route)
+            if entered:
+                self.metrics.key_requests[(line.key,)] += 1
+            if line.model:
+                self._count_model(line)
+            if self.log.wanted:
+                self.log.add(_encode(rounded(line)) + b"\n")
+
+    def _count(self, line: Line, route: str) -> None:
+        self.metrics.requests[(line.model, route, str(line.status))] += 1
+        if cause := line.cause or ("client_gone" if line.status == CLIENT_GONE else ""):
+            self.metrics.errors[(line.model, line.instance, cause)] += 1
+
+    def _count_model(self, line: Line) -> None:
+        metrics, model, place = self.metrics, line.model, (line.model, line.instance)
+        metrics.duration_s[place].observe(line.duration_s)
+        metrics.queue_s[(model,)].observe(line.queue_s)
+        if line.first_token_s is not None:
+            metrics.first_token_s[place].observe(line.first_token_s)
         kinds = (
-            ("prompt", usage.prompt_tokens),
-            ("completion", usage.completion_tokens),
-            ("cached", usage.cached_tokens),
+            ("prompt", line.prompt_tokens),
+            ("completion", line.completion_tokens),
+            ("cached", line.cached_tokens),
         )
         for kind, count in kinds:
             if count:
-                metrics.tokens[(model, exchange.instance, kind)] += count
+                metrics.tokens[(model, line.instance, kind)] += count
                 if kind != "cached":
-                    metrics.key_tokens[(exchange.key.id, kind)] += count
+                    metrics.key_tokens[(line.key, kind)] += count
 
     async def keep(self, stop: asyncio.Event) -> None:
         """Write what has been collected once a second, and what is left at the end.
 
         In a thread, so that no stream waits for a disk.
         """
-        while not stop.is_set():
+        last = False
+        while not last:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(WRITE_PERIOD_S):
                     await stop.wait()
+            last = stop.is_set()
             self._ticks += 1
-            due = self._ticks % SAVE_TICKS == 0 or stop.is_set()
+            self.settle()
+            due = last or self._ticks % SAVE_TICKS == 0
             part = self.quotas.unsaved() if self._usage_file and due else {}
             if not part and not self.log.busy:
                 continue
@@ -140,15 +158,23 @@ class Books:
         return now
 
 
-def log_line(exchange: Exchange, usage: Usage, now: float) -> bytes:
-    """One request as a JSON line."""
+def line_of(exchange: Exchange, usage: Usage, now: float, wall: float) -> Line:
+    """A request that is over. `now` is of the event loop's clock, `wall` in seconds since 1970."""
     relay, request = exchange.relay, exchange.request
-    first = round(relay.first_at - exchange.started, 4) if relay is not None and relay.began else None
-    line = Line(
-        round(time.time(), 3), exchange.id, exchange.client.peer, exchange.key.id, request.method,
-        exchange.route.path or request.path[:200], exchange.model, exchange.instance, exchange.status or 499,
-        exchange.cause, exchange.tries, round(exchange.queued_s, 4), first, round(now - exchange.started, 4),
+    return Line(
+        wall, exchange.id, exchange.client.peer, exchange.key.id, request.method,
+        exchange.route.path or request.path[:200], exchange.model, exchange.instance, exchange.status or CLIENT_GONE,
+        exchange.cause, exchange.tries, exchange.queued_s,
+        relay.first_at - exchange.started if relay is not None and relay.began else None, now - exchange.started,
         len(request.body), exchange.client.bytes_out,
         usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens,
     )  # fmt: skip
-    return _encode(line) + b"\n"
+
+
+def rounded(line: Line) -> Line:
+    """`line` as it is logged."""
+    line.time = round(line.time, 3)
+    line.queue_s, line.duration_s = round(line.queue_s, 4), round(line.duration_s, 4)
+    if line.first_token_s is not None:
+        line.first_token_s = round(line.first_token_s, 4)
+    return line

@@ -186,6 +186,7 @@ class Gateway:
     def _metrics(self) -> bytes:
         from nemotron_ops.gateway.exposition import Picture, render
 
+        self.books.settle()
         picture = Picture(
             metrics=self.books.metrics, snapshot=self.pool.snapshot, queue_length=self.pool.queue_lengths(),
             inflight=self.pool.inflight(), reserved_tokens=self.pool.reserved_tokens(),

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from nemotron_ops.errors import ControlError
+from nemotron_ops.files import write_json
 from nemotron_ops.policy import Lifecycle
 from tests.supervisor_stage import QUICK_RESTART, Stage, staged
 
@@ -167,7 +168,7 @@ def test_a_request_for_a_failed_model_is_told_the_reason(stage: Stage) -> None:
 
 def test_after_an_unload_the_next_load_waits_until_the_device_has_the_memory_back(stage: Stage) -> None:
     free = stage.folder / "free.json"
-    free.write_text('{"GPU": 2}')
+    write_json(free, {"GPU": 2})
     stage.settings["free_file"] = str(free)
     stage.configure(
         stage.fake("a-0", memory_bytes={"GPU": 8}),
@@ -179,5 +180,5 @@ def test_after_an_unload_the_next_load_waits_until_the_device_has_the_memory_bac
     stage.ask("want", model="b")
     stage.until(lambda: "memory of an unloaded model" in stage.one("b-0")["reason"])
     assert stage.one("b-0")["state"] == "stopped"
-    free.write_text('{"GPU": 10}')
+    write_json(free, {"GPU": 10})  # whole at once: it is being read
     stage.ready("b-0")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from nemotron_ops.errors import GatewayError
-from nemotron_ops.gateway import accesslog
+from nemotron_ops.gateway import accesslog, books
 from nemotron_ops.gateway.accesslog import AccessLog
+from nemotron_ops.gateway.options import Options
 
 
 @pytest.fixture
@@ -126,3 +129,32 @@ def test_a_log_is_bounded_and_two_gateways_do_not_move_each_others(path: Path) -
 def test_a_log_that_cannot_be_opened_at_the_start_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(GatewayError, match="access log"):
         AccessLog(str(tmp_path / "nowhere" / "access.log"))
+
+
+def test_what_comes_while_the_last_but_one_write_is_slow_is_written_too(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(books, "WRITE_PERIOD_S", 0.01)
+    writing, go_on = threading.Event(), threading.Event()
+
+    async def body() -> None:
+        kept = books.Books(Options(control="", access_log=str(path)))
+        write = kept.log.write
+
+        def slow(lines: list[bytes]) -> None:
+            writing.set()
+            go_on.wait(30)
+            write(lines)
+
+        monkeypatch.setattr(kept.log, "write", slow)
+        kept.log.add(b"one\n")
+        over = asyncio.Event()
+        keeping = asyncio.create_task(kept.keep(over))
+        await asyncio.to_thread(writing.wait, 30)
+        kept.log.add(b"two\n")
+        over.set()
+        go_on.set()
+        await keeping
+
+    asyncio.run(body())
+    assert path.read_text() == "one\ntwo\n"
