@@ -13,7 +13,6 @@ from __future__ import annotations
 import http.client
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from nemotron_ops.models.synthetic import ensure
+from nemotron_ops.proc import kill_group
 from nemotron_ops.supervisor.snapshot import InstanceView, ModelView, State
 from tests.gateway_stage import Control, ask
 
@@ -161,8 +161,7 @@ def running(
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
             process.wait(timeout=10)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        kill_group(process.pid)
         process.wait()
 
 

@@ -23,6 +23,7 @@ from nemotron_ops.cli.detach import tail, wait_ready
 from nemotron_ops.cli.talk import Answer, ask
 from nemotron_ops.errors import EngineError
 from nemotron_ops.paths import user_layout
+from nemotron_ops.proc import kill_group
 
 QUESTION = "What is 2 + 2?"
 STOP_S = 30.0
@@ -91,7 +92,7 @@ def _stop(supervisor: subprocess.Popen[bytes]) -> int:
     try:
         return supervisor.wait(STOP_S)
     except subprocess.TimeoutExpired:
-        os.killpg(supervisor.pid, signal.SIGKILL)
+        kill_group(supervisor.pid)
         return supervisor.wait()
 
 

@@ -19,6 +19,7 @@ from nemotron_ops.gateway.metrics import Metrics
 from nemotron_ops.gateway.notice import Trouble
 from nemotron_ops.gateway.options import Options
 from nemotron_ops.gateway.quota import Quotas
+from nemotron_ops.gateway.replies import CLIENT_GONE
 from nemotron_ops.gateway.sse import Usage
 from nemotron_ops.gateway.usage import Table
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 WRITE_PERIOD_S = 1.0
 SAVE_TICKS = 2  # that many of them between two writes of the use per key: a SIGKILL loses what came since
 BATCH = 32  # requests that are counted and logged together: the same again and again is quicker
-CLIENT_GONE = 499  # in the place of a status: the client left before there was one
 NO_USAGE = Usage()
 _encode = msgspec.json.Encoder().encode
 
@@ -99,7 +99,7 @@ class Books:
             if line.model:
                 self._count_model(line)
             if self.log.wanted:
-                self.log.add(_encode(rounded(line)) + b"\n")
+                self.log.add(log_line(line))
 
     def _count(self, line: Line, route: str) -> None:
         self.metrics.requests[(line.model, route, str(line.status))] += 1
@@ -171,10 +171,10 @@ def line_of(exchange: Exchange, usage: Usage, now: float, wall: float) -> Line:
     )  # fmt: skip
 
 
-def rounded(line: Line) -> Line:
-    """`line` as it is logged."""
+def log_line(line: Line) -> bytes:
+    """`line` as JSON; its times are rounded."""
     line.time = round(line.time, 3)
     line.queue_s, line.duration_s = round(line.queue_s, 4), round(line.duration_s, 4)
     if line.first_token_s is not None:
         line.first_token_s = round(line.first_token_s, 4)
-    return line
+    return _encode(line) + b"\n"

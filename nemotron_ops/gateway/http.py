@@ -123,21 +123,16 @@ class ClientConnection(asyncio.Protocol):
             if last:
                 data += b"0\r\n\r\n"
                 self._ended = True
-        if self._head:
-            data, self._head = self._head + data, b""
-        transport = self.transport
-        if transport is not None and not transport.is_closing():
-            self.written += len(data)
-            transport.write(data)
+        self._write(data)
 
     def end(self) -> None:
         """The regular end of an answer that has begun."""
-        self._write_head(b"0\r\n\r\n" if self.chunked and not self._ended else b"")
+        self._write(b"0\r\n\r\n" if self.chunked and not self._ended else b"")
         self._done(self._promised)
 
     def abort(self) -> None:
         """End an answer so that nobody takes it for a whole one: what is written goes out, no last chunk follows."""
-        self._write_head(b"")
+        self._write(b"")
         self.closing = True
         self.busy = False
         self.on_gone = None
@@ -330,17 +325,14 @@ class ClientConnection(asyncio.Protocol):
 
     # writing
 
-    def _write_head(self, data: bytes) -> None:
+    def _write(self, data: bytes) -> None:
         """Write `data`, after the head if that waits for it."""
         if self._head:
             data, self._head = self._head + data, b""
-        if data:
-            self._write(data)
-
-    def _write(self, data: bytes) -> None:
-        if self.transport is not None and not self.transport.is_closing():
+        transport = self.transport
+        if data and transport is not None and not transport.is_closing():
             self.written += len(data)
-            self.transport.write(data)
+            transport.write(data)
 
     def _done(self, keep: bool) -> None:
         """The answer is out: go on with what waits, or close."""

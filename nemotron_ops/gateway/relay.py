@@ -74,8 +74,8 @@ class Relay:
         self.whole_kept = True  # everything that was passed on is kept
         self.memory = memory
         self.on_gap: Callable[[float, int], None] | None = None
-        self._asked = b'"model":' + msgspec.json.encode(asked)  # in the place of
-        self._own: bytes | None = None
+        self._asked = b'"model":' + msgspec.json.encode(asked)
+        self._own: bytes | None = None  # what llama-server says there; not known yet
         self._rest = b""
         self._rewrite: Callable[[bytes], bytes] | None = None
         self._packed: list[bytes] = []
@@ -120,7 +120,7 @@ class Relay:
             self.begin()
         if self._own is None:
             self._learn_name(blob)
-        if self._own is not None:
+        if self._own is not None and self._own != self._asked:
             blob = blob.replace(self._own, self._asked)
         if self._rewrite is not None:
             blob = self._rewrite(blob)

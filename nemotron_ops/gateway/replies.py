@@ -24,6 +24,7 @@ REASONS: dict[int, str] = {
     502: "Bad Gateway", 503: "Service Unavailable", 504: "Gateway Timeout",
     505: "HTTP Version Not Supported",
 }  # fmt: skip
+CLIENT_GONE = 499  # in logs and metrics, in the place of a status: the client left before there was one
 
 OPENAI_TYPES: dict[int, str] = {
     401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error",

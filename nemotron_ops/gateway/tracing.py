@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from nemotron_ops import __version__
+from nemotron_ops.gateway.replies import CLIENT_GONE
 from nemotron_ops.gateway.routes import Api, Kind, Route
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def attributes(exchange: Exchange, usage: Usage) -> dict[str, Value]:
     found: dict[str, Value] = {
         "http.request.method": exchange.request.method,
         "http.route": route.path,
-        "http.response.status_code": exchange.status or 499,
+        "http.response.status_code": exchange.status or CLIENT_GONE,
         "gen_ai.operation.name": operation(route),
         "gen_ai.provider.name": "llama.cpp",
         "nemotron_ops.request_id": exchange.id,

@@ -15,21 +15,18 @@ from pathlib import Path
 
 from .conftest import Host
 
-STEP = 1 << 20
 MOST_STEPS = 1024
 NEXT = 400  # below an engine's score, above everybody else's
-# fills memory that nobody can take back, in a file without a disk, until the kernel has killed somebody for it; then
-# there is enough again, or who is started in place of the killed one might cost another its life. A kernel that has
-# killed one and finds its memory not yet free kills a second: that is this process itself, by its score
+# fills memory that nobody can take back, in a file without a disk, until the kernel has killed somebody for it. If
+# it finds the memory of the killed not yet free, it kills a second one: that is this process itself, by its score
 FILL = """
 import os, sys
-control, limit, path, steps = sys.argv[1:]
+control, path, steps = sys.argv[1:]
 with open(path, "wb", buffering=0) as file:
     os.unlink(path)
     for _ in range(int(steps)):
         file.write(bytes(1 << 20))
         if "oom_kill 0" not in open(control).read():
-            open(limit, "w").write("-1")
             break
 """
 
@@ -53,10 +50,10 @@ class Scarce:
         used = int((self.folder / "memory.usage_in_bytes").read_text())
         limit, control = self.folder / "memory.limit_in_bytes", self.folder / "memory.oom_control"
         limit.write_text(str(used + left_bytes))
-        words = [sys.executable, "-c", FILL, str(control), str(limit), f"/dev/shm/{self.folder.name}", str(MOST_STEPS)]
+        words = [sys.executable, "-c", FILL, str(control), f"/dev/shm/{self.folder.name}", str(MOST_STEPS)]
         own = f"echo $$ > {self.folder}/cgroup.procs; echo {NEXT} > /proc/$$/oom_score_adj"
         subprocess.run(["sh", "-c", f'{own}; exec "$@"', "sh", *words], check=False, timeout=120)
-        limit.write_text("-1")
+        limit.write_text("-1")  # or who is started in place of the killed one might cost another its life
         found = re.search(r"oom_kill (\d+)", control.read_text())
         assert found
         return int(found.group(1))
