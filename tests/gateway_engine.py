@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nemotron_ops.gateway.relay import Relay
 from nemotron_ops.supervisor.snapshot import InstanceView, State
 
 WORDS = ("The", " answer", " is", " four", ".")
@@ -239,6 +240,12 @@ def _chat(delta: dict[str, Any], finish: str | None = None, *, usage: bool = Fal
 
 def _data(value: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(value, separators=(",", ":")).encode() + b"\n\n"
+
+
+def pass_on(relay: Relay, data: bytes) -> None:
+    """Give `relay` what an upstream connection has read, as that does it."""
+    if not (data.endswith(b"\n\n") and relay.token(data)):
+        relay.feed(data)
 
 
 def _event(value: dict[str, Any]) -> bytes:

@@ -7,6 +7,7 @@ in the middle of it leaves nothing at the client, and the request can be tried a
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import msgspec
 
@@ -44,6 +45,7 @@ class Attempt:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, relay: Relay | None) -> None:
         self.done: asyncio.Future[Outcome] = loop.create_future()
+        self.token: Callable[[bytes], bool] | None = None
         self._relay = relay
         self._status = 0
         self._type = b""
@@ -55,6 +57,8 @@ class Attempt:
         self._status = status
         self._type = headers.get(b"content-type", b"application/json")
         self._streams = self._relay is not None and status == 200 and self._type.startswith(b"text/event-stream")
+        if self._streams and self._relay is not None:
+            self.token = self._relay.token
 
     def on_data(self, data: bytes) -> None:
         if self._streams and self._relay is not None:

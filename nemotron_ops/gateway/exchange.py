@@ -250,7 +250,7 @@ class Exchange:
         self.client.watch(connected.pause)
         if (relay := self.relay) is not None:
             self.events_before = relay.events
-            relay.on_gap = self.gateway.books.metrics.between_tokens_s[(self.model, self.instance)].observe
+            relay.at(self.gateway.books.metrics.between_tokens_s[(self.model, self.instance)].observe)
         asked: Coroutine[Any, Any, Outcome] = attempt(upstream, head, prepared.body, self.relay, on_connected=connected)
         if self.streams:
             asked = commented(self, asked)

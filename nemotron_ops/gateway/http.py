@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol, cast
 
 from nemotron_ops.gateway.headers import Request, response_head
+from nemotron_ops.gateway.outbox import Outbox
 from nemotron_ops.gateway.reader import Limits, RequestReader
 from nemotron_ops.gateway.replies import Refusal
 
@@ -28,6 +29,7 @@ class Owner(Protocol):
     """What a connection belongs to."""
 
     limits: Limits
+    outbox: Outbox
 
     def opened(self, connection: ClientConnection) -> None: ...
     def closed(self, connection: ClientConnection) -> None: ...
@@ -49,6 +51,13 @@ class Owner(Protocol):
 class ClientConnection(asyncio.Protocol):
     """One connection of one client."""
 
+    __slots__ = (  # a stream's token costs a twentieth less with them
+        "_before", "_body_at", "_counted", "_due", "_ended", "_held", "_held_bytes", "_linger_until",
+        "_lingering", "_on_pause", "_overfull", "_paused", "_pending", "_promised", "_reader", "_request",
+        "_seen_gone", "_stalled_at", "_unread", "_waiting", "began", "busy", "chunked", "closing", "deadline",
+        "loop", "on_gone", "owner", "peer", "transport", "written",
+    )  # fmt: skip
+
     def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop) -> None:
         self.owner = owner
         self.loop = loop
@@ -67,7 +76,8 @@ class ClientConnection(asyncio.Protocol):
         self._paused = False  # the client reads more slowly than we write
         self._seen_gone = 0  # bytes that had left us when somebody last looked
         self._stalled_at = 0.0
-        self._head = b""  # of an answer that has begun, until its first part
+        self._waiting = b""  # to be written at the end of this round of the loop; a head alone waits for more
+        self._due = False  # it is in the outbox
         self._ended = False  # the mark of its end is out
         self._request: Request | None = None
         self._pending: Request | None = None  # its body is on its way, and welcome
@@ -102,14 +112,14 @@ class ClientConnection(asyncio.Protocol):
         self._done(keep)
 
     def begin(self, status: int, content_type: bytes, extra: Iterable[tuple[bytes, bytes]]) -> None:
-        """The head of an answer whose length nobody knows yet; it goes out with the first part."""
+        """The head of an answer whose length nobody knows yet; it is written with its first part."""
         request = self._request
         assert request is not None
         self.chunked = not request.http_1_0
         self.began = True
         self._promised = request.keep_alive and self.chunked and not self.closing
         self._ended = False
-        self._head = response_head(
+        self._waiting += response_head(
             status, content_type=content_type, length=None, chunked=self.chunked, keep_alive=self._promised,
             extra=extra,
         )  # fmt: skip
@@ -123,7 +133,15 @@ class ClientConnection(asyncio.Protocol):
             if last:
                 data += b"0\r\n\r\n"
                 self._ended = True
-        self._write(data)
+        self._waiting += data
+        if not self._due:
+            self._due = True
+            self.owner.outbox.add(self)
+
+    def flush(self) -> None:
+        """Write what waits for the end of the round."""
+        self._due = False
+        self._write(b"")
 
     def end(self) -> None:
         """The regular end of an answer that has begun."""
@@ -326,9 +344,9 @@ class ClientConnection(asyncio.Protocol):
     # writing
 
     def _write(self, data: bytes) -> None:
-        """Write `data`, after the head if that waits for it."""
-        if self._head:
-            data, self._head = self._head + data, b""
+        """Write `data`, after what waits."""
+        if self._waiting:
+            data, self._waiting = self._waiting + data, b""
         transport = self.transport
         if data and transport is not None and not transport.is_closing():
             self.written += len(data)

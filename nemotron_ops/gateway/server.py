@@ -22,6 +22,7 @@ from nemotron_ops.gateway.http import ClientConnection
 from nemotron_ops.gateway.keys import ANYONE, Key, KeyRing, admit
 from nemotron_ops.gateway.notice import say
 from nemotron_ops.gateway.options import Options
+from nemotron_ops.gateway.outbox import Outbox
 from nemotron_ops.gateway.pool import Pool
 from nemotron_ops.gateway.reader import Limits
 from nemotron_ops.gateway.relay import Memory
@@ -53,6 +54,7 @@ class Gateway:
         self.books = Books(options)
         self.pool = Pool(options, self.books.metrics)
         self.memory = Memory()
+        self.outbox = Outbox(self.loop)
         self.steerable: set[Exchange] = set()  # streams that take a word while they run
         self.hosts = heads.LOOPBACK_HOSTS | frozenset(h.lower() for h in options.allowed_host)
         self.origins = frozenset(o.lower() for o in options.allowed_origin)

@@ -18,6 +18,7 @@ from nemotron_ops.gateway.routes import Api
 NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 KEEP_ALIVE = b":\n\n"  # a comment: clients ignore it, connections stay open
 DONE = b"data: [DONE]\n\n"
+MODEL = b'"model":"'  # how llama-server begins to say its name
 LAST_EVENT = {  # says nothing but that this was all
     Api.CHAT: DONE,
     Api.COMPLETION: DONE,
@@ -176,7 +177,10 @@ class Tally:
 def _speaking_of_usage(blob: bytes) -> bytes:
     """The part of `blob` from the first event with a usage on."""
     places = [p for p in (blob.find(b'"timings":{'), blob.find(b'"usage":{')) if p >= 0]
-    return blob[blob.rfind(b"\n\n", 0, min(places, default=0)) + 2 :] if places else b""
+    if not places:
+        return b""
+    before = blob.rfind(b"\n\n", 0, min(places))
+    return blob if before < 0 else blob[before + 2 :]
 
 
 def usage_of(value: Any) -> Usage | None:
@@ -229,8 +233,9 @@ def answer_id(blob: bytes) -> str:
 
 def model_name(blob: bytes) -> bytes | None:
     """The name by which llama-server calls itself in `blob`, as JSON text without quotes."""
-    start = blob.find(b'"model":"')
+    start = blob.find(MODEL)
     if start < 0:
         return None
-    end = blob.find(b'"', start + 9)
-    return blob[start + 9 : end] if end > 0 else None
+    start += len(MODEL)
+    end = blob.find(b'"', start)
+    return blob[start:end] if end > 0 else None

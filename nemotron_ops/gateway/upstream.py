@@ -8,6 +8,7 @@ after a stream llama-server closes although it announced keep-alive (v0.5.0), so
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol, cast
 
 import httptools
@@ -20,7 +21,12 @@ HIGH_WATER_BYTES = 1 << 20
 
 
 class Sink(Protocol):
-    """Who reads an answer. After `on_end` or `on_lost` nothing more comes."""
+    """Who reads an answer. After `on_end` or `on_lost` nothing more comes.
+
+    `token` takes an event that came by itself, the shortest way, or says that it has to go to `on_data`.
+    """
+
+    token: Callable[[bytes], bool] | None
 
     def on_head(self, status: int, headers: dict[bytes, bytes]) -> None: ...
     def on_data(self, data: bytes) -> None: ...
@@ -30,6 +36,11 @@ class Sink(Protocol):
 
 class UpstreamConnection(asyncio.BufferedProtocol):
     """One connection to one llama-server."""
+
+    __slots__ = (  # a stream's token costs a twentieth less with them
+        "_between", "_buffer", "_headers", "_keep_alive", "_parser", "_parts", "_streams", "_waits", "_whole",
+        "idle_since", "paused", "received", "sink", "transport", "upstream", "used",
+    )  # fmt: skip
 
     def __init__(self, upstream: Upstream) -> None:
         self.upstream = upstream
@@ -103,22 +114,30 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._take(bytes(self._buffer[:nbytes]))
+        data = bytes(self._buffer[:nbytes])
+        if not (self._between and data.endswith(CHUNK_END) and self._pass_on(data)):
+            self._take(data)
         if nbytes == CHUNK_BYTES and self.sink is not None and not self.closed:
             self._waits = True
             self._read_or_not()
             self.upstream.turns.wait(self)
+
+    def _pass_on(self, data: bytes) -> bool:
+        """Pass on one chunk, as nearly always: the parser need not see it. False if it is not one, or nobody asks."""
+        size, _, events = data.partition(b"\r\n")
+        sink = self.sink
+        if sink is None or size != b"%x" % (len(events) - 2):
+            return False
+        events = events[:-2]
+        if sink.token is None or not sink.token(events):
+            sink.on_data(events)
+        return True
 
     def _take(self, data: bytes) -> None:
         if self.sink is None:
             self.close()  # nothing was asked
             return
         self.received += len(data)
-        if self._between and data.endswith(CHUNK_END):
-            size, _, events = data.partition(b"\r\n")
-            if size == b"%x" % (len(events) - 2):  # one chunk, as nearly always: the parser need not see it
-                self.sink.on_data(events[:-2])
-                return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as exc:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from nemotron_ops.gateway.headers import Request
 from nemotron_ops.gateway.http import ClientConnection
+from nemotron_ops.gateway.outbox import Outbox
 from nemotron_ops.gateway.reader import Limits, RequestReader
 from nemotron_ops.gateway.replies import Refusal
 
@@ -74,6 +76,7 @@ class Owner:
 
     def __init__(self, *, answer: bool = True, limits: Limits | None = None, room: int = 1 << 30) -> None:
         self.limits = limits or Limits()
+        self.outbox = Outbox(Loop())  # type: ignore[arg-type]
         self.requests: list[Request] = []
         self.refusals: list[Refusal] = []
         self.heads: list[Request | None] = []  # of what was refused
@@ -431,6 +434,58 @@ def test_head_and_first_part_are_one_write_and_so_are_last_part_and_end() -> Non
     stand.connection.end()
     assert stand.transport.out.endswith(b"\r\n9\r\ndata: 2\n\n\r\n0\r\n\r\n")
     assert stand.transport.out.count(b"0\r\n\r\n") == 1
+
+
+class Later(Loop):
+    """Callbacks when told to, as at the end of a loop's round."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.due: list[Callable[[], None]] = []
+
+    def call_soon(self, callback: Callable[..., Any], *args: Any) -> None:
+        self.due.append(partial(callback, *args))
+
+    def go_on(self) -> None:
+        due, self.due = self.due, []
+        for callback in due:
+            callback()
+
+
+def two_in_a_round() -> tuple[Later, list[Stand]]:
+    """Two clients whose first parts have come in the same round of the loop."""
+    later, stands = Later(), [Stand(answer=False).feed(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n") for _ in range(2)]
+    outbox = Outbox(later)  # type: ignore[arg-type]
+    for n, stand in enumerate(stands):
+        stand.owner.outbox = outbox
+        stand.connection.begin(200, b"text/event-stream", [])
+        stand.connection.send(b"data: %d\n\n" % n)
+    assert len(later.due) == 1
+    return later, stands
+
+
+def test_what_comes_in_one_round_is_written_together_at_its_end() -> None:
+    later, stands = two_in_a_round()
+    stands[0].connection.send(b"data: 2\n\n")
+    assert [stand.transport.out for stand in stands] == [b"", b""]
+    later.go_on()
+    assert stands[0].transport.out.endswith(b"9\r\ndata: 0\n\n\r\n9\r\ndata: 2\n\n\r\n")
+    assert stands[1].transport.out.endswith(b"9\r\ndata: 1\n\n\r\n")
+    stands[1].connection.send(b"data: 3\n\n")
+    later.go_on()
+    assert stands[1].transport.out.endswith(b"9\r\ndata: 3\n\n\r\n")
+
+
+@pytest.mark.parametrize("how", ["end", "abort"])
+def test_an_end_does_not_overtake_what_waits_and_nothing_is_written_twice(how: str) -> None:
+    later, stands = two_in_a_round()
+    getattr(stands[0].connection, how)()
+    out = stands[0].transport.out
+    assert out.endswith(b"9\r\ndata: 0\n\n\r\n" + (b"0\r\n\r\n" if how == "end" else b""))
+    stands[1].transport.abort()
+    stands[1].connection.connection_lost(None)
+    later.go_on()
+    assert [stand.transport.out for stand in stands] == [out, b""]
 
 
 def test_an_empty_part_does_not_end_an_answer() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from nemotron_ops.gateway.relay import ALL_KEPT_BYTES, KEPT_BYTES, PACK_BYTES, TIGHT_BYTES, Memory, Relay
 from nemotron_ops.gateway.routes import Api
 from nemotron_ops.gateway.said import said_in
-from tests.gateway_engine import _chat
+from tests.gateway_engine import _chat, pass_on
 
 
 class Nowhere:
@@ -31,9 +31,10 @@ def test_a_long_answer_is_kept_to_its_last_word(left: int) -> None:
     relay = relay_with(memory)
     count = 5000
     for n in range(count):
-        relay.feed(word(n))
+        pass_on(relay, word(n))
     assert relay.whole_kept
     assert said_in(relay.kept).content == "".join(f" word-{n}" for n in range(count))
+    relay.settle()
     assert memory.left == left - relay.kept_bytes
     relay.forget()
     assert memory.left == left
@@ -43,8 +44,9 @@ def test_a_long_answer_is_kept_to_its_last_word(left: int) -> None:
 def test_where_memory_is_tight_it_is_packed_and_else_not() -> None:
     plenty, tight = relay_with(Memory()), relay_with(Memory(TIGHT_BYTES - 1))
     for n in range(5000):
-        plenty.feed(word(n))
-        tight.feed(word(n))
+        pass_on(plenty, word(n))
+        pass_on(tight, word(n))
+    plenty.settle()
     assert plenty.kept_bytes == sum(len(word(n)) for n in range(5000))
     assert tight.kept_bytes < PACK_BYTES + plenty.kept_bytes / 10
 
@@ -53,22 +55,23 @@ def test_what_was_loose_before_it_got_tight_is_packed_bit_by_bit() -> None:
     memory = Memory()
     relay = relay_with(memory)
     for n in range(5000):
-        relay.feed(word(n))
+        pass_on(relay, word(n))
     whole = relay.kept_bytes
     memory.left = TIGHT_BYTES // 2
     relay.feed(word(5000))
     assert whole - 2 * PACK_BYTES < relay.kept_bytes < whole
-    for n in range(5001, 5200):
-        relay.feed(word(n))
+    for n in range(5001, 6200):
+        pass_on(relay, word(n))
     assert relay.kept_bytes < whole / 5
-    assert said_in(relay.kept).content.endswith(" word-5199")
+    assert said_in(relay.kept).content.endswith(" word-6199")
 
 
 def test_one_stream_cannot_take_all_memory() -> None:
     memory = Memory()
     relay = relay_with(memory)
     for n in range(KEPT_BYTES // PACK_BYTES + 1):
-        relay.feed(_chat({"content": f"{n}" + "x" * PACK_BYTES}))
+        pass_on(relay, _chat({"content": f"{n}" + "x" * PACK_BYTES}))
+    relay.settle()
     assert not relay.whole_kept
     assert memory.left == ALL_KEPT_BYTES
 
@@ -80,7 +83,7 @@ def test_memory_is_counted_to_the_byte_whatever_streams_do(steps: list[tuple[int
     memory = Memory(start)
     relays = [relay_with(memory) for _ in range(4)]
     for who, size in steps:
-        relays[who].feed(_chat({"content": "x" * size}))
+        pass_on(relays[who], _chat({"content": "x" * size}))
         assert memory.left == start - sum(r.kept_bytes for r in relays)
         assert all(r.kept_bytes >= 0 for r in relays)
     for relay in relays:

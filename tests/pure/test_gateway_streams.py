@@ -15,7 +15,8 @@ from nemotron_ops.gateway import sse
 from nemotron_ops.gateway.fold import fold_for
 from nemotron_ops.gateway.relay import KEPT_BYTES, Memory, Relay
 from nemotron_ops.gateway.routes import Api
-from tests.gateway_engine import WORDS, events
+from nemotron_ops.gateway.said import said_in
+from tests.gateway_engine import WORDS, _chat, events, pass_on
 
 APIS = {
     "chat": Api.CHAT,
@@ -50,13 +51,17 @@ def relay_of(api: Api = Api.CHAT, asked: str = "mine", memory: Memory | None = N
 def test_however_a_stream_is_cut_the_client_gets_whole_events_and_its_own_name(api: str, data: st.DataObject) -> None:
     stream = b"".join(events(api))
     relay, outlet, begun = relay_of(APIS[api])
-    cuts = sorted(data.draw(st.sets(st.integers(1, len(stream) - 1), max_size=40)))
-    for begin, end in itertools.pairwise([0, *cuts, len(stream)]):
-        relay.feed(stream[begin:end])
+    seams = list(itertools.accumulate(map(len, events(api))))
+    cuts = data.draw(st.sets(st.one_of(st.integers(1, len(stream) - 1), st.sampled_from(seams)), max_size=40))
+    for begin, end in itertools.pairwise(sorted({0, *cuts, len(stream)})):
+        pass_on(relay, stream[begin:end]) if {0, *seams} >= {begin, end} else relay.feed(stream[begin:end])
     assert all(part.endswith(b"\n\n") for part in outlet.parts)
     assert b"".join(outlet.parts) == stream.replace(b'"engine"', b'"mine"')
     assert begun == ["begun"]
     assert relay.complete
+    at_once, _, _ = relay_of(APIS[api])
+    at_once.feed(stream)
+    assert relay.usage == at_once.usage
 
 
 @pytest.mark.parametrize("api", APIS)
@@ -66,6 +71,37 @@ def test_a_stream_is_complete_with_its_last_event_and_not_before(api: str) -> No
         relay, _, _ = relay_of(APIS[api])
         relay.feed(b"".join(found[:n]))
         assert not relay.complete
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_tokens_by_themselves_pass_as_in_company(api: str) -> None:
+    (one, by_one, _), (all_, at_once, _) = relay_of(APIS[api]), relay_of(APIS[api])
+    gaps: list[tuple[float, int]] = []
+    one.at(lambda gap, count: gaps.append((gap, count)))
+    found = events(api, tuple(f" word-{n}" for n in range(40)))
+    tokens = [one.token(event) or one.feed(event) for event in found].count(True)
+    assert tokens == {"chat": 40, "messages": 40, "responses": 40}.get(api, 0)
+    all_.feed(b"".join(found))
+    assert b"".join(by_one.parts) == b"".join(at_once.parts)
+    for relay in (one, all_):
+        assert (relay.complete, relay.failed, relay.events) == (True, False, all_.events)
+        assert said_in(relay.kept) == said_in(all_.kept)
+        relay.settle()
+    assert (one.kept_bytes, one.usage) == (all_.kept_bytes, all_.usage)
+    assert sum(count for _, count in gaps) == one.events - 1
+
+
+def test_only_a_plain_token_of_a_stream_that_flows_takes_the_short_way() -> None:
+    relay, outlet, _ = relay_of()
+    word, *_ = words = [_chat({"content": f" {n}"}) for n in range(3)]
+    assert not relay.token(word), "the first event begins the answer"
+    relay.feed(word)
+    for event in (word + words[1], b":\n\n", _chat({}, "stop"), sse.DONE, b'data: {"error":{}}\n\n'):
+        assert not relay.token(event)
+    assert relay.token(words[1])
+    relay.restart(lambda blob: blob)
+    assert not relay.token(words[2]), "what is rewritten is looked at as a whole"
+    assert len(outlet.parts) == 2
 
 
 def test_generated_text_cannot_look_like_an_end_or_an_error() -> None:
