@@ -47,9 +47,34 @@ def test_the_exact_answer_comes_whole_with_its_reasoning_apart(client: openai.Op
     assert answer.model == "tiny"
 
 
+def metrics_of(served: Served) -> dict[str, str]:
+    with urllib.request.urlopen(served.url.removesuffix("/v1") + "/metrics", timeout=30) as answer:
+        return dict(line.rsplit(" ", 1) for line in answer.read().decode().splitlines() if line[0] != "#")
+
+
+def tokens_of(served: Served) -> list[float]:
+    """Tokens of all prompts and of all answers so far."""
+    lines = metrics_of(served)
+    name = 'nemotron_ops_tokens_total{{instance="tiny-0",kind="{}",model="tiny"}}'
+    return [float(lines.get(name.format(kind), 0)) for kind in ("prompt", "completion")]
+
+
+def test_the_tokens_of_a_stream_are_counted_as_llama_server_counts_them(tiny: Served, client: openai.OpenAI) -> None:
+    question = user("What is 2 + 2?")
+    usage = client.chat.completions.create(model="tiny", messages=question, temperature=0).usage  # type: ignore[arg-type]
+    assert usage is not None
+    for options in ({"include_usage": True}, {}):
+        before = tokens_of(tiny)
+        stream = client.chat.completions.create(
+            model="tiny", messages=question, temperature=0, stream=True, stream_options=options
+        )  # type: ignore[call-overload]
+        assert len(list(stream)) > 3
+        counted = [now - then for now, then in zip(tokens_of(tiny), before, strict=True)]
+        assert counted == [usage.prompt_tokens, usage.completion_tokens]
+
+
 def test_metrics_show_memory_as_planned_and_as_it_is_and_the_context_that_slots_share(tiny: Served) -> None:
-    with urllib.request.urlopen(tiny.url.removesuffix("/v1") + "/metrics", timeout=30) as answer:
-        lines = dict(line.rsplit(" ", 1) for line in answer.read().decode().splitlines() if line[0] != "#")
+    lines = metrics_of(tiny)
     own = 'instance="tiny-0",model="tiny"'
     planned = float(lines[f'nemotron_ops_instance_memory_planned_bytes{{device="host",{own}}}'])
     used = float(lines[f'nemotron_ops_instance_memory_used_bytes{{device="host",{own}}}'])
