@@ -133,10 +133,14 @@ class ClientConnection(asyncio.Protocol):
             if last:
                 data += b"0\r\n\r\n"
                 self._ended = True
+        outbox = self.owner.outbox
+        if not outbox.gathers:
+            self._write(data)
+            return
         self._waiting += data
         if not self._due:
             self._due = True
-            self.owner.outbox.add(self)
+            outbox.add(self)
 
     def flush(self) -> None:
         """Write what waits for the end of the round."""

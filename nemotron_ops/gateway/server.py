@@ -148,12 +148,14 @@ class Gateway:
     def _start(self, exchange: Exchange) -> None:
         task = self.loop.create_task(exchange.run())
         self.running[task] = exchange
+        self.outbox.runs(len(self.running))
         task.add_done_callback(self._ran)
         exchange.client.on_gone = task.cancel
 
     def _ran(self, task: asyncio.Task[None]) -> None:
         """A request is over; also one whose client left before its task had begun to run."""
         exchange = self.running.pop(task)
+        self.outbox.runs(len(self.running))
         if exchange.cut is not None and not exchange.status and exchange.client.transport is not None:
             exchange.refuse(exchange.cut)  # its task had not begun to run
         self.books.finished(exchange, now=self.loop.time())

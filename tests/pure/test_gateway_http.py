@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from nemotron_ops.gateway.headers import Request
 from nemotron_ops.gateway.http import ClientConnection
-from nemotron_ops.gateway.outbox import Outbox
+from nemotron_ops.gateway.outbox import FEW, Outbox
 from nemotron_ops.gateway.reader import Limits, RequestReader
 from nemotron_ops.gateway.replies import Refusal
 
@@ -456,6 +456,7 @@ def two_in_a_round() -> tuple[Later, list[Stand]]:
     """Two clients whose first parts have come in the same round of the loop."""
     later, stands = Later(), [Stand(answer=False).feed(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n") for _ in range(2)]
     outbox = Outbox(later)  # type: ignore[arg-type]
+    outbox.runs(FEW + 1)
     for n, stand in enumerate(stands):
         stand.owner.outbox = outbox
         stand.connection.begin(200, b"text/event-stream", [])
