@@ -74,7 +74,11 @@ LOADS = (
 )  # fmt: skip
 QUICK = ("1000 idle streams", "short, 16 at once", "streams at 100/s, 32", "client leaves a stream")
 COLUMNS = {
-    "requests": (("cpu_s_per_10k_requests", "CPU s per 10,000 requests"), ("p50_ms", "median ms")),
+    "requests": (
+        ("cpu_s_per_10k_requests", "CPU s per 10,000 requests"),
+        ("p50_ms", "median ms"),
+        ("p99_ms", "99th percentile ms"),
+    ),
     "tokens": (
         ("cpu_us_per_token", "CPU µs per token"),
         ("first_token_p50_ms", "median ms to first token"),
@@ -152,6 +156,7 @@ def put_load(plane: Plane, load: Load, room: Path, loadgen: Path) -> Numbers:
         "cpu_s_per_10k_requests": 1e4 * value["cpu_sched_s"] / max(1, value["requests"]),
         "cpu_us_per_token": 1e6 * value["cpu_sched_s"] / max(1, value["events"]),
         "p50_ms": value["e2e_us"]["p50"] / 1e3,
+        "p99_ms": value["e2e_us"]["p99"] / 1e3,
         "first_token_p50_ms": value["ttft_us"]["p50"] / 1e3,
         "tokens_per_s": value["events_per_s"],
         "rss_mib": value.get("rss_kb", 0) / 1024,
