@@ -137,6 +137,10 @@ class Stage:
     def events(self, kind: str) -> list[dict[str, Any]]:
         return [e for e in control.stream(self.layout, "events", count=1000) if e["kind"] == kind]
 
+    def started_since(self, time_s: float) -> bool:
+        """Whether a supervisor has begun after `time_s`. One that is just being replaced may end its answer early."""
+        return any(e["time_s"] > time_s for e in self.events("supervisor-started"))
+
     def ready(self, *names: str) -> dict[str, int]:
         """Waits until all are ready; their pids."""
         self.until(lambda: all(self.instances().get(n, {}).get("state") == "ready" for n in names))

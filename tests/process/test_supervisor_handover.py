@@ -155,7 +155,7 @@ def test_an_upgrade_in_place_keeps_pid_models_gateway_and_connections(stage: Sta
         for _ in range(2):
             began = stage.events("supervisor-started")
             stage.ask("reload", exec=True)
-            stage.until(lambda: stage.events("supervisor-started")[0]["time_s"] > began[0]["time_s"])  # noqa: B023
+            stage.until(lambda: stage.started_since(began[0]["time_s"]))  # noqa: B023
             assert stage.ready("a-0")["a-0"] == pid
     status = stage.ask("status")
     assert (status["pid"], status["gateway"]["pid"]) == (supervisor.pid, gateway)
@@ -169,7 +169,7 @@ def test_after_an_upgrade_in_place_the_exit_code_of_a_child_is_still_known(stage
     pid = stage.ready("a-0")["a-0"]
     began = stage.events("supervisor-started")[0]["time_s"]
     stage.ask("reload", exec=True)
-    stage.until(lambda: stage.events("supervisor-started")[0]["time_s"] > began)
+    stage.until(lambda: stage.started_since(began))
     stage.ready("a-0")
     os.kill(pid, signal.SIGSEGV)
     stage.until(lambda: stage.events("died"))

@@ -86,7 +86,7 @@ def test_an_upgrade_in_place_cuts_no_stream_and_refuses_nobody(serving: Serving)
     with Clients(serving, 1) as clients:
         began = serving.events("supervisor-started")[0]["time_s"]
         serving.ask("reload", exec=True)
-        serving.until(lambda: serving.events("supervisor-started")[0]["time_s"] > began)
+        serving.until(lambda: serving.started_since(began))
         serving.until(lambda: clients.answers > 5)
     assert sum(1 for _ in words) > 1000
     assert clients.wrong == []
