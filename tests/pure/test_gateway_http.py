@@ -489,6 +489,21 @@ def test_an_end_does_not_overtake_what_waits_and_nothing_is_written_twice(how: s
     assert [stand.transport.out for stand in stands] == [out, b""]
 
 
+def test_who_cannot_be_written_to_does_not_hold_up_the_others() -> None:
+    later, stands = two_in_a_round()
+    told: list[dict[str, Any]] = []
+    later.call_exception_handler = told.append  # type: ignore[attr-defined]
+    broken = OSError("broken")
+
+    def fail(data: bytes) -> None:
+        raise broken
+
+    stands[0].transport.write = fail  # type: ignore[method-assign]
+    later.go_on()
+    assert stands[1].transport.out.endswith(b"9\r\ndata: 1\n\n\r\n")
+    assert [context["exception"] for context in told] == [broken]
+
+
 def test_an_empty_part_does_not_end_an_answer() -> None:
     stand = Stand(answer=False).feed(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     stand.connection.begin(200, b"text/event-stream", [])
