@@ -69,7 +69,7 @@ def reply_whole(exchange: Exchange, outcome: Whole, asked: str) -> None:
         exchange.usage = sse.usage_of_body(body)
         if own := sse.model_name(body):
             name = msgspec.json.encode(asked)[1:-1]
-            body = body.replace(b'"model":"' + own + b'"', b'"model":"' + name + b'"')
+            body = body.replace(sse.MODEL + own + b'"', sse.MODEL + name + b'"')
     if client.began:  # comments went out while it waited: only an event can follow
         error = error_event(api, engine_error(outcome.status, outcome.body))
         client.send(error if outcome.status >= 400 else b"data: " + body + b"\n\n")

@@ -110,6 +110,11 @@ class Relay:
                 return False
         elif self._own != self._asked:
             event = event.replace(self._own, self._asked)
+        self._one_more(event)
+        return True
+
+    def _one_more(self, event: bytes) -> None:
+        """Send a plain token that is not the first event; it is settled later, but where memory is tight."""
         self.outlet.send(event)
         now = self.clock()
         self.complete = False
@@ -118,9 +123,8 @@ class Relay:
         self.last_at = now
         if self.whole_kept:
             self._loose.append(event)
-        if len(self._gaps) == SETTLED_AT_ONCE:
+        if len(self._gaps) == SETTLED_AT_ONCE or self.memory.left < TIGHT_BYTES:
             self.settle()
-        return True
 
     def settle(self) -> None:
         """Count and weigh the tokens since the last time."""
@@ -151,7 +155,6 @@ class Relay:
         self._rewrite = rewrite
 
     def _pass(self, blob: bytes) -> None:
-        self.settle()
         count = blob.count(b"data: ")
         if not self.began:
             if not count:
@@ -173,6 +176,11 @@ class Relay:
         if self._rewrite is not None:
             blob = self._rewrite(blob)
             count = blob.count(b"data: ")
+        self._flows = self._rewrite is None
+        if count == 1 and self.events and blob.startswith(sse.PLAIN):  # a thought, say, that is watched
+            self._one_more(blob)
+            return
+        self.settle()
         if count:  # the latest event decides: each of several prompts has an end of its own
             self.complete = sse.is_complete(self.api, blob)
         if not self.complete and sse.is_error(blob):
@@ -193,7 +201,6 @@ class Relay:
         if self.whole_kept:
             self._loose.append(blob)
             self._weigh(len(blob))
-        self._flows = self._rewrite is None
         if sse.has_usage(blob):
             self.usage = sse.usage_in(blob, self.usage) if self.tally is None else self.tally.take(blob)
 

@@ -60,10 +60,10 @@ def test_what_was_loose_before_it_got_tight_is_packed_bit_by_bit() -> None:
     memory.left = TIGHT_BYTES // 2
     relay.feed(word(5000))
     assert whole - 2 * PACK_BYTES < relay.kept_bytes < whole
-    for n in range(5001, 6200):
+    for n in range(5001, 5200):
         pass_on(relay, word(n))
     assert relay.kept_bytes < whole / 5
-    assert said_in(relay.kept).content.endswith(" word-6199")
+    assert said_in(relay.kept).content.endswith(" word-5199")
 
 
 def test_one_stream_cannot_take_all_memory() -> None:
