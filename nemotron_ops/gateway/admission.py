@@ -25,6 +25,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Protocol
 
+import msgspec
+
 from nemotron_ops.gateway.replies import Refusal
 
 MIN_RETRY_S = 1.0
@@ -43,8 +45,7 @@ class Growing(Protocol):
     events: int
 
 
-@dataclass(slots=True, eq=False)
-class Ticket:
+class Ticket(msgspec.Struct, eq=False):
     """One request's place in the line. `prefixes` are what affinity looks for, longest first."""
 
     model: str
@@ -371,4 +372,6 @@ def _hold_of(ticket: Ticket) -> int:
 
 def least_loaded(inflight: dict[str, int], places: list[Place]) -> Place:
     """The place with the smallest share of its slots in use."""
+    if len(places) == 1:
+        return places[0]
     return min(places, key=lambda p: inflight.get(p.name, 0) / p.slots)

@@ -53,7 +53,7 @@ def reply_folded(exchange: Exchange, fold: Fold) -> None:
     exchange.status = 200
     extra = exchange.headers()
     if exchange.cause == "lost_in_thought":
-        extra.append((b"X-Lost-In-Thought", b"true"))
+        extra.append(b"X-Lost-In-Thought: true")
     exchange.client.reply(200, msgspec.json.encode(result), extra=extra)
 
 

@@ -35,7 +35,7 @@ from nemotron_ops.gateway.recovery import AllSaid, Recovery
 from nemotron_ops.gateway.relay import Relay
 from nemotron_ops.gateway.replies import Refusal, error_body, error_event
 from nemotron_ops.gateway.rewrite import Continuation
-from nemotron_ops.gateway.routes import Kind, Route
+from nemotron_ops.gateway.routes import INFERS, Kind, Route
 from nemotron_ops.gateway.silence import PATIENCE_HEADER, commented, first_token_in_time
 from nemotron_ops.gateway.steer import steer
 from nemotron_ops.gateway.upload import prepare_form
@@ -61,6 +61,7 @@ class Exchange:
         self.route = route
         self.id = request_id
         self.key: Key = ANYONE
+        self.stopped = False
         self.entered = False  # counted in the key's quota
         self.started = self.loop.time()
         self.model = ""
@@ -68,7 +69,8 @@ class Exchange:
         self.instance = ""
         self.status = 0
         self.cause = ""
-        self.cut: Refusal | None = None  # why it is cancelled, if not because its client left
+        self.task: asyncio.Task[None] | None = None
+        self.cut: Refusal | None = None  # why it is stopped, if not because its client left
         self.queued_s = 0.0
         self.tries = 0
         self.ticket: Ticket | None = None
@@ -91,19 +93,31 @@ class Exchange:
         """Whether the client gets events as they come."""
         return self.relay is not None and self.relay.outlet is self.client
 
-    async def run(self) -> None:
-        """Answer the request, whatever happens. Cancelled when the client leaves."""
+    def start(self) -> None:
+        """Answer the request in a task of its own, until it is done or the client leaves."""
+        self.task = self.loop.create_task(self._run())
+        self.client.on_gone = self.stop
+
+    def stop(self) -> None:
+        """Stop all work for this request, and end its answer if the client is still there."""
+        assert self.task is not None
+        self.stopped = True
+        self.loop.call_soon(self.task.cancel)  # a task that is cancelled before it has begun never does
+
+    async def _run(self) -> None:
         try:
+            if self.stopped:
+                raise asyncio.CancelledError
             if not self.pool.known:
                 await self.pool.know()
-            if self.route.kind is Kind.LOCAL:
+            if self.route.kind in INFERS:
+                await self._infer()
+            elif self.route.kind is Kind.LOCAL:
                 self.gateway.answer(self)
             elif self.route.kind is Kind.INSPECT:
                 await show_page(self)
-            elif self.route.kind is Kind.STEER:
-                await steer(self)
             else:
-                await self._infer()
+                await steer(self)
         except Refusal as refusal:
             if not self._end_without_words():
                 self.refuse(refusal)
@@ -119,6 +133,7 @@ class Exchange:
             self.gateway.steerable.discard(self)
             self.release(finished=False)
             self._estimate_usage()
+            self.gateway.ran(self)
 
     def refuse(self, refusal: Refusal) -> None:
         """End with an error, in the way that is still open."""
@@ -128,9 +143,9 @@ class Exchange:
         if not self.client.began:
             extra = self.headers()
             if refusal.retry_after_s is not None:
-                extra.append((b"Retry-After", b"%d" % max(1, round(refusal.retry_after_s))))
+                extra.append(b"Retry-After: %d" % max(1, round(refusal.retry_after_s)))
             if refusal.allow:
-                extra.append((b"Allow", refusal.allow.encode()))
+                extra.append(b"Allow: " + refusal.allow.encode())
             self.client.reply(refusal.status, error_body(api, refusal), extra=extra)
             return
         self.client.send(error_event(api, refusal))
@@ -149,20 +164,20 @@ class Exchange:
         while True:
             await self._admit(prepared)
             outcome = await self._attempt(prepared)
+            whole = outcome if isinstance(outcome, Whole) and not not_ready(outcome) else None
             if self.recovery.wordless:
                 if (plan := self._ask_for_words(prepared)) is not None:
                     prepared = self.go_on(plan, prepared)
                     continue
                 self._end_without_words()
                 return
-            if isinstance(outcome, Whole) and not not_ready(outcome) and self._end_without_words():
+            if whole is not None and self._end_without_words():
                 return
             if self.relay is not None and (self.relay.complete or self.relay.failed):
                 end_stream(self, prepared)
                 return
-            kept = isinstance(outcome, Whole) and not not_ready(outcome) and not overflowed(self, outcome)
-            if isinstance(outcome, Whole) and kept and not self.recovery.refused(outcome.status):
-                reply_whole(self, outcome, prepared.named.asked)
+            if whole is not None and not overflowed(self, whole) and not self.recovery.refused(whole.status):
+                reply_whole(self, whole, prepared.named.asked)
                 return
             try:
                 prepared = after_loss(self, outcome, prepared)
@@ -222,9 +237,10 @@ class Exchange:
     async def _admit(self, prepared: Prepared) -> None:
         assert self.ticket is not None
         model = prepared.named.model
-        before = self.loop.time()
-        deadline = self.patient_until or self.started + min(model.queue_wait_s, client_patience_s(self.request))
-        await self.pool.admit(self.ticket, model, again=self.tries > 0, deadline=deadline, waiting=self.comment)
+        again, before = self.tries > 0, self.loop.time()
+        if again or not self.pool.go(self.ticket, model):
+            deadline = self.patient_until or self.started + min(model.queue_wait_s, client_patience_s(self.request))
+            await self.pool.admit(self.ticket, model, again=again, deadline=deadline, waiting=self.comment)
         self._granted_at = self.loop.time()
         self.queued_s += self._granted_at - before
         self.instance = self.ticket.instance
@@ -323,15 +339,16 @@ class Exchange:
     def _begin(self) -> None:
         self.status = 200
         if not self.client.began:
-            self.client.begin(200, EVENT_STREAM, [*self.headers(), (b"Cache-Control", b"no-store")])
+            self.client.begin(200, EVENT_STREAM, [*self.headers(), b"Cache-Control: no-store"])
 
-    def headers(self) -> list[tuple[bytes, bytes]]:
-        """What the gateway adds to an answer."""
-        headers = [(b"X-Request-Id", self.id.encode())]
+    def headers(self) -> list[bytes]:
+        """What the gateway adds to an answer's head, line by line."""
+        headers = self.gateway.cors(self.request)
+        headers.append(b"X-Request-Id: " + self.id.encode())
         if self.instance:
-            headers.append((b"X-Instance", self.instance.encode()))
-            headers.append((b"X-Queue-Ms", b"%d" % round(self.queued_s * 1000)))
-        return headers + self.gateway.cors(self.request)
+            headers.append(b"X-Instance: " + self.instance.encode())
+            headers.append(b"X-Queue-Ms: %d" % round(self.queued_s * 1000))
+        return headers
 
 
 def _nothing() -> None:

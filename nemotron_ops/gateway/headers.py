@@ -8,9 +8,10 @@ make the two sides disagree about where a request ends.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import parse_qs
+
+import msgspec
 
 from nemotron_ops.gateway.replies import REASONS, Refusal
 
@@ -25,8 +26,7 @@ JSON = b"application/json"
 SAFE_TYPE = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/+-.;=\" _'()?:,")
 
 
-@dataclass(slots=True)
-class Request:
+class Request(msgspec.Struct):
     """One request of a client, whole. Header names are lower case; of repeated ones the last is kept."""
 
     method: str
@@ -86,9 +86,12 @@ def status_line(status: int) -> bytes:
 
 def response_head(
     status: int, *, content_type: bytes, length: int | None, keep_alive: bool, chunked: bool = False,
-    extra: Iterable[tuple[bytes, bytes]] = (),
+    extra: Iterable[bytes] = (),
 ) -> bytes:  # fmt: skip
-    """The head of an answer to a client. `length` None and not `chunked` means: until the connection closes."""
+    """The head of an answer to a client. `length` None and not `chunked` means: until the connection closes.
+
+    `extra` are further lines.
+    """
     lines = [status_line(status)]
     if content_type:
         lines.append(b"Content-Type: " + content_type)
@@ -96,7 +99,7 @@ def response_head(
         lines.append(b"Transfer-Encoding: chunked")
     elif length is not None:
         lines.append(b"Content-Length: %d" % length)
-    lines += [b"%b: %b" % pair for pair in extra]
+    lines += extra
     if not keep_alive:
         lines.append(b"Connection: close")
     return b"\r\n".join(lines) + b"\r\n\r\n"
@@ -139,25 +142,25 @@ def check_origin(headers: dict[bytes, bytes], allowed: frozenset[str]) -> None:
     raise Refusal(status=403, code="origin_not_allowed", message="requests from this web origin are not allowed")
 
 
-def cors_headers(headers: dict[bytes, bytes], allowed: frozenset[str]) -> list[tuple[bytes, bytes]]:
-    """What tells a browser that an allowed origin may read the answer; nothing where CORS is off."""
+def cors_headers(headers: dict[bytes, bytes], allowed: frozenset[str]) -> list[bytes]:
+    """The lines that tell a browser that an allowed origin may read the answer; nothing where CORS is off."""
     origin = headers.get(b"origin")
     if origin is None or not (origin.decode("latin-1").strip().lower() in allowed or "*" in allowed):
         return []
-    expose = (b"Access-Control-Expose-Headers", EXPOSE_HEADERS)
-    return [(b"Access-Control-Allow-Origin", origin), expose, (b"Vary", b"Origin")]
+    expose = b"Access-Control-Expose-Headers: " + EXPOSE_HEADERS
+    return [b"Access-Control-Allow-Origin: " + origin, expose, b"Vary: Origin"]
 
 
-def preflight_headers(headers: dict[bytes, bytes], allowed: frozenset[str]) -> list[tuple[bytes, bytes]]:
-    """The answer to a browser's question before a request of another origin."""
+def preflight_headers(headers: dict[bytes, bytes], allowed: frozenset[str]) -> list[bytes]:
+    """The lines that answer a browser's question before a request of another origin."""
     found = cors_headers(headers, allowed)
     if not found:
         return []
     return [
         *found,
-        (b"Access-Control-Allow-Methods", b"GET, POST, OPTIONS"),
-        (b"Access-Control-Allow-Headers", _allow_headers(headers)),
-        (b"Access-Control-Max-Age", b"600"),
+        b"Access-Control-Allow-Methods: GET, POST, OPTIONS",
+        b"Access-Control-Allow-Headers: " + _allow_headers(headers),
+        b"Access-Control-Max-Age: 600",
     ]
 
 

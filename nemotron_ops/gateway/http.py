@@ -100,7 +100,7 @@ class ClientConnection(asyncio.Protocol):
 
     def reply(
         self, status: int, body: bytes, *, content_type: bytes = b"application/json; charset=utf-8",
-        extra: Iterable[tuple[bytes, bytes]] = (), close: bool = False,
+        extra: Iterable[bytes] = (), close: bool = False,
     ) -> None:  # fmt: skip
         """A whole answer."""
         request = self._request
@@ -111,7 +111,7 @@ class ClientConnection(asyncio.Protocol):
         self._write(head if request is not None and request.method == "HEAD" else head + body)
         self._done(keep)
 
-    def begin(self, status: int, content_type: bytes, extra: Iterable[tuple[bytes, bytes]]) -> None:
+    def begin(self, status: int, content_type: bytes, extra: Iterable[bytes]) -> None:
         """The head of an answer whose length nobody knows yet; it is written with its first part."""
         request = self._request
         assert request is not None

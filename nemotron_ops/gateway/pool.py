@@ -160,6 +160,15 @@ class Pool:
         self.lost(instance, model)
         self.loop.call_later(pause + 0.001, self.pump, model)
 
+    def go(self, ticket: Ticket, model: ModelView) -> bool:
+        """Give a new request an instance at once, if nobody waits and nothing speaks against it."""
+        if ticket.light or self.snapshot.stopping:
+            return False
+        if not self.slots.go(ticket, self._places(model.name), self._choose):
+            return False
+        self.follower.report(self.inflight)
+        return True
+
     async def admit(
         self, ticket: Ticket, model: ModelView, *, again: bool, deadline: float, waiting: Callable[[], None]
     ) -> None:  # fmt: skip
@@ -172,9 +181,6 @@ class Pool:
         line = self._line(ticket)
         if again:
             line.retry(ticket)
-        elif not ticket.light and line.go(ticket, self._places(model.name), self._choose):
-            self.follower.report(self.inflight)
-            return
         else:
             line.offer(
                 ticket, now=self.loop.time(), length=model.queue_length,

@@ -60,12 +60,13 @@ def prepare(route: Route, body: bytes, resolve: Callable[[str], Named]) -> Prepa
     check_media(fields)
     before = dict(fields)
     allowed = field_rules.allowed(route.api)
-    for name in before:
-        if name not in allowed and name not in CLIENT_REASONING:
+    if not fields.keys() <= allowed:
+        for name in fields.keys() - allowed - CLIENT_REASONING:
             del fields[name]
     if not field_rules.BOUNDED.isdisjoint(fields):
         bound(fields, named.ctx_tokens or field_rules.LAST_TOKENS_MAX)
-    if route.kind is Kind.GENERATE:
+    generates = route.kind is Kind.GENERATE
+    if generates:
         map_reasoning(route.api, fields)
         fill(route.api, fields, {**named.model.defaults, **named.profile})
         force(route.api, fields, named.model.fixed)
@@ -74,7 +75,7 @@ def prepare(route: Route, body: bytes, resolve: Callable[[str], Named]) -> Prepa
     if stream and route.api is Api.NATIVE and "response_fields" in fields:
         keep_stop(fields)
     fold = None
-    if route.kind is Kind.GENERATE and not stream and not is_small(route.api, fields, body):
+    if generates and not stream and not is_small(route.api, fields, body):
         fold = fold_for(route.api, fields)
     if fold is not None:
         ask_for_stream(route.api, fields)
@@ -87,8 +88,14 @@ def is_small(api: Api, fields: Mapping[str, msgspec.Raw], body: bytes) -> bool:
     """Whether an answer costs so little that nothing is saved by cancelling it: then it is asked for whole."""
     if len(body) > SMALL_BYTES:
         return False
-    limits = [bytes(fields[name]) for name in field_rules.SPELLINGS[api] if name in fields]
-    return bool(limits) and all(len(limit) < 10 and limit.isdigit() and int(limit) <= SMALL_TOKENS for limit in limits)
+    small = False
+    for name in field_rules.SPELLINGS[api]:
+        if name in fields:
+            limit = bytes(fields[name])
+            if len(limit) > 9 or not limit.isdigit() or int(limit) > SMALL_TOKENS:
+                return False
+            small = True
+    return small
 
 
 def ask_for_stream(api: Api, fields: Fields) -> None:

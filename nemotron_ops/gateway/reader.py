@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 
 import httptools
 
@@ -52,32 +53,34 @@ class RequestReader:
         self.in_head = True
         self.continues = False  # waits for "100 Continue" before it sends its body
         self.body_bytes = 0
+        self._old = False  # HTTP/1.0
         self._upgrades = False
         self._bound = self.limits.body_bytes
-        self._head_fed = 0
+        self._dry_bytes = 0  # that have come since the last byte of a body
         self._target: list[bytes] = []
+        self._lines: list[tuple[bytes, bytes]] = []  # of the head, and what came behind the body
         self._headers: dict[bytes, bytes] = {}
-        self._count = 0
-        self._size = 0
         self._body: list[bytes | bytearray] = []
 
     @property
     def mid_request(self) -> bool:
         """Whether a part of a request has come."""
-        return bool(self._head_fed or self._target or self._headers or self._body)
+        return bool(self._dry_bytes or self._target or self._lines or self._body)
 
     def feed(self, data: bytes) -> None:
         """Take what has come."""
-        if self.in_head:
-            self._head_fed += len(data)
+        self._dry_bytes += len(data)
+        body_bytes = self.body_bytes
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._go_on_without(data, upgrade)
         except httptools.HttpParserError as exc:
             self._unreadable(exc)
-        if self.in_head and self._head_fed > self.limits.head_bytes + len(data):
-            self.stop(Refusal(status=431, code="head_too_large", message="the request's head is too large"))
+        if self.body_bytes != body_bytes:
+            self._dry_bytes = 0
+        elif self._dry_bytes > self.limits.head_bytes + len(data):  # llhttp keeps an unfinished line, however long
+            self.stop(head_too_large())
 
     def bound(self, limit: int) -> None:
         """The request whose head has come may have a body of so many bytes, and no more."""
@@ -132,25 +135,26 @@ class RequestReader:
 
     def on_url(self, url: bytes) -> None:
         self._target.append(url)
-        self._size += len(url)
-        if self._size > self.limits.target_bytes:
+        if sum(map(len, self._target)) > self.limits.target_bytes:
             self._stop(414, "uri_too_long", "the request's path is too long")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        self._count += 1
-        self._size += len(name) + len(value)
-        if self._count > self.limits.header_count or self._size > self.limits.head_bytes:
-            self._stop(431, "head_too_large", "the request's head is too large")
-        if not self.in_head:
-            return  # a trailer
-        if name in ONCE and name in self._headers:
-            self._stop(400, "bad_request", f"the header {name.decode()} occurs twice")
-        self._headers[name] = value
+        self._lines.append((name, value))
+        if len(self._lines) > self.limits.header_count:
+            self._stop_at(head_too_large())
 
     def on_headers_complete(self) -> None:
         self.in_head = False
         headers, version = self._headers, self._parser.get_http_version()
+        self._old = version == "1.0"
+        for name, value in self._lines:
+            name = name.lower()
+            if name in headers and name in ONCE:
+                self._stop(400, "bad_request", f"the header {name.decode()} occurs twice")
+            headers[name] = value
+        most = self.limits.head_bytes  # what has come may be a body, too
+        if self._dry_bytes > most and sum(map(len, chain(self._target, *self._lines))) > most:
+            self._stop_at(head_too_large())
         length = headers.get(b"content-length")
         coding = headers.get(b"transfer-encoding")
         if version not in ("1.1", "1.0"):
@@ -159,7 +163,7 @@ class RequestReader:
             self._stop(501, "method", "this method is not known here")
         if b"host" not in headers and version == "1.1":
             self._stop(400, "bad_request", "the Host header is missing")
-        if coding is not None and (length is not None or coding.strip().lower() != b"chunked" or version == "1.0"):
+        if coding is not None and (length is not None or coding.strip().lower() != b"chunked" or self._old):
             self._stop(400, "bad_request", "only a chunked body (of HTTP/1.1), or one with a length, is accepted")
         if headers.get(b"content-encoding", b"identity").lower() not in (b"identity", b""):
             self._stop(415, "content_encoding", "compressed bodies are not accepted")
@@ -197,10 +201,9 @@ class RequestReader:
         if target is None:
             return None
         path, query = target
-        old = self._parser.get_http_version() == "1.0"
         return Request(
             method=self._parser.get_method().decode(), path=path, query=query, headers=self._headers, body=body,
-            keep_alive=self._parser.should_keep_alive() and not old, http_1_0=old,
+            keep_alive=self._parser.should_keep_alive() and not self._old, http_1_0=self._old,
         )  # fmt: skip
 
     def _stop(self, status: int, code: str, message: str) -> None:
@@ -213,6 +216,11 @@ class RequestReader:
 
     def _too_large(self) -> Refusal:
         return Refusal(status=413, code="body_too_large", message=f"the body is larger than {self._bound} bytes")
+
+
+def head_too_large() -> Refusal:
+    """Too many or too long lines, before a body or behind it."""
+    return Refusal(status=431, code="head_too_large", message="the request's head is too large")
 
 
 @lru_cache(maxsize=64)

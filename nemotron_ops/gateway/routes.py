@@ -42,6 +42,9 @@ class Kind(StrEnum):
     LOCAL = "local"
 
 
+INFERS = frozenset({Kind.GENERATE, Kind.POOL, Kind.LIGHT, Kind.UPLOAD})  # a model is asked
+
+
 class Scope(StrEnum):
     """What a key must be allowed to do. PUBLIC needs no key."""
 

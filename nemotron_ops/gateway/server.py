@@ -27,7 +27,7 @@ from nemotron_ops.gateway.pool import Pool
 from nemotron_ops.gateway.reader import Limits
 from nemotron_ops.gateway.relay import Memory
 from nemotron_ops.gateway.replies import Refusal
-from nemotron_ops.gateway.routes import Api, Kind, Route, Scope
+from nemotron_ops.gateway.routes import INFERS, Api, Kind, Route, Scope
 from nemotron_ops.gateway.watch import Watch
 
 SWEEP_S = 1.0
@@ -59,7 +59,7 @@ class Gateway:
         self.hosts = heads.LOOPBACK_HOSTS | frozenset(h.lower() for h in options.allowed_host)
         self.origins = frozenset(o.lower() for o in options.allowed_origin)
         self.clients: set[ClientConnection] = set()
-        self.running: dict[asyncio.Task[None], Exchange] = {}
+        self.running: set[Exchange] = set()
         self._room = options.max_receiving_mib << 20  # for bodies that are on their way here
         self._large = False  # a large body was here since memory was given back
 
@@ -133,7 +133,7 @@ class Gateway:
 
     def _authorise(self, exchange: Exchange, route: Route) -> None:
         exchange.key = self._who(exchange.request, route)
-        if route.kind in (Kind.GENERATE, Kind.POOL, Kind.LIGHT, Kind.UPLOAD):
+        if route.kind in INFERS:
             self.books.quotas.enter(exchange.key, now=self.loop.time(), wall=time.time())
             exchange.entered = True
 
@@ -146,26 +146,20 @@ class Gateway:
         exchange.client.reply(status, body, content_type=kind, extra=self.cors(exchange.request))
 
     def _start(self, exchange: Exchange) -> None:
-        task = self.loop.create_task(exchange.run())
-        self.running[task] = exchange
+        self.running.add(exchange)
         self.outbox.runs(len(self.running))
-        task.add_done_callback(self._ran)
-        exchange.client.on_gone = task.cancel
+        exchange.start()
 
-    def _ran(self, task: asyncio.Task[None]) -> None:
-        """A request is over; also one whose client left before its task had begun to run."""
-        exchange = self.running.pop(task)
+    def ran(self, exchange: Exchange) -> None:
+        """A request that was started is over."""
+        self.running.remove(exchange)
         self.outbox.runs(len(self.running))
-        if exchange.cut is not None and not exchange.status and exchange.client.transport is not None:
-            exchange.refuse(exchange.cut)  # its task had not begun to run
         self.books.finished(exchange, now=self.loop.time())
         self._large |= len(exchange.request.body) > LARGE_BYTES
         exchange.request.body = b""  # also where something still holds the exchange for a while
         if exchange.relay is not None:
             self._large |= exchange.relay.kept_bytes > LARGE_BYTES // 16
             exchange.relay.forget()
-        if not task.cancelled() and (exc := task.exception()) is not None:
-            self.log_bug(exc)
 
     def _route(self, method: str, path: str) -> Route | None:
         route = routes.find(method, path)
@@ -183,8 +177,8 @@ class Gateway:
         """Names under which we may be addressed; any (None) where clients have to show a key anyway."""
         return None if self.watch.ring is not None and not self.options.allowed_host else self.hosts
 
-    def cors(self, request: Request) -> list[tuple[bytes, bytes]]:
-        """Headers that let an allowed web page read the answer."""
+    def cors(self, request: Request) -> list[bytes]:
+        """Header lines that let an allowed web page read the answer."""
         return heads.cors_headers(request.headers, self.origins) if self.origins else []
 
     def _metrics(self) -> bytes:
@@ -236,10 +230,10 @@ class Gateway:
     def _cut_revoked(self) -> None:
         """End what is being done, or waits to be done, for keys that are no more."""
         ring = self.watch.ring
-        for task, exchange in list(self.running.items()):
+        for exchange in self.running:
             if ring is not None and exchange.key is not ANYONE and not ring.holds(exchange.key):
                 exchange.cut = Refusal(status=401, code="key_revoked", message="this API key has been revoked")
-                task.cancel()
+                exchange.stop()
 
     async def _drain(self, servers: list[asyncio.Server]) -> None:
         """Accept nothing new, answer what was accepted, then cut what is left.
@@ -252,8 +246,8 @@ class Gateway:
         for connection in list(self.clients):
             connection.retire()
         await self._until_all_left(self.options.drain_s)
-        for task in list(self.running):
-            task.cancel()
+        for exchange in self.running:
+            exchange.stop()
         await self._until_all_left(CUT_S)
         for connection in list(self.clients):
             if connection.transport is not None:

@@ -122,8 +122,8 @@ def split_error(blob: bytes) -> tuple[bytes, dict[str, Any]]:
 
 
 def has_usage(blob: bytes) -> bool:
-    """Whether it is worth looking for a usage in `blob`."""
-    return b'"timings":{' in blob or b'"usage":{' in blob
+    """Whether it is worth looking for a usage in `blob`. (`in` makes an exception on its way.)"""
+    return blob.find(b'"timings":{') >= 0 or blob.find(b'"usage":{') >= 0
 
 
 def usage_in(blob: bytes, before: Usage | None = None) -> Usage | None:
@@ -183,46 +183,84 @@ def _speaking_of_usage(blob: bytes) -> bytes:
     return blob if before < 0 else blob[before + 2 :]
 
 
+class _Details(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: _Details | None = None
+    input_tokens: int | None = None  # Anthropic's, and OpenAI's responses
+    output_tokens: int | None = None
+    input_tokens_details: _Details | None = None
+    cache_read_input_tokens: int | None = None  # Anthropic's
+
+
+class _Timings(msgspec.Struct):
+    """llama-server's own."""
+
+    predicted_n: int | None = None
+    prompt_n: int = 0
+    cache_n: int = 0
+
+
+class _Inner(msgspec.Struct):
+    usage: _Usage | None = None
+
+
+class _Speaker(msgspec.Struct):
+    """What says a usage: an event, or a whole answer. Of all else in it nothing is built."""
+
+    usage: _Usage | None = None
+    timings: _Timings | None = None
+    response: _Inner | str | None = None
+    message: _Inner | str | None = None
+
+
+_decode_speakers = msgspec.json.Decoder(_Speaker | list[_Speaker]).decode
+
+
 def usage_of(value: Any) -> Usage | None:
     """The usage in one event or whole answer of any API, or None."""
-    if not isinstance(value, dict):
+    try:
+        return _usage_of(msgspec.convert(value, _Speaker))
+    except msgspec.ValidationError:
         return None
-    inner = value.get("response") or value.get("message")
-    if isinstance(inner, dict) and "usage" in inner:
-        value = inner
-    timings, usage = value.get("timings"), value.get("usage")
-    if isinstance(timings, dict) and "predicted_n" in timings:
-        cached = int(timings.get("cache_n", 0))
+
+
+def _usage_of(speaker: _Speaker) -> Usage | None:
+    usage, timings = speaker.usage, speaker.timings
+    for inner in (speaker.response, speaker.message):
+        if isinstance(inner, _Inner) and inner.usage is not None:
+            usage, timings = inner.usage, None
+    if timings is not None and timings.predicted_n is not None:
         return Usage(
-            prompt_tokens=cached + int(timings.get("prompt_n", 0)),
-            completion_tokens=int(timings["predicted_n"]),
-            cached_tokens=cached,
-        )
-    if not isinstance(usage, dict):
+            prompt_tokens=timings.cache_n + timings.prompt_n, completion_tokens=timings.predicted_n,
+            cached_tokens=timings.cache_n,
+        )  # fmt: skip
+    if usage is None:
         return None
-    details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
-    cached = int(details.get("cached_tokens") or usage.get("cache_read_input_tokens") or 0)
-    prompt = int(usage.get("prompt_tokens") or usage.get("input_tokens") or 0)
-    if "cache_read_input_tokens" in usage:  # Anthropic counts the cached ones apart
+    details = usage.prompt_tokens_details or usage.input_tokens_details
+    cached = (details.cached_tokens if details is not None else 0) or usage.cache_read_input_tokens or 0
+    prompt = usage.prompt_tokens or usage.input_tokens or 0
+    if usage.cache_read_input_tokens is not None:  # Anthropic counts the cached ones apart
         prompt += cached
-    return Usage(
-        prompt_tokens=prompt,
-        completion_tokens=int(usage.get("completion_tokens") or usage.get("output_tokens") or 0),
-        cached_tokens=cached,
-    )
+    completion = usage.completion_tokens or usage.output_tokens or 0
+    return Usage(prompt_tokens=prompt, completion_tokens=completion, cached_tokens=cached)
 
 
 def usage_of_body(body: bytes) -> Usage | None:
     """The usage in a whole answer, if there is one."""
-    if not (b'"usage":{' in body or b'"timings":{' in body):
+    if not has_usage(body):
         return None
     try:
-        value = msgspec.json.decode(body)
-        if isinstance(value, list):  # of several prompts, by llama-server's own completion
-            return together(filter(None, map(usage_of, value)))
-        return usage_of(value)
+        said = _decode_speakers(body)
     except NOT_JSON:
         return None
+    if isinstance(said, list):  # of several prompts, by llama-server's own completion
+        return together(filter(None, map(_usage_of, said)))
+    return _usage_of(said)
 
 
 def answer_id(blob: bytes) -> str:

@@ -222,6 +222,23 @@ def test_an_endless_header_line_is_bounded() -> None:
     assert stand.statuses == [431]
 
 
+@pytest.mark.parametrize("line", [b"1;", b"0\r\nX: "], ids=["an extension of a chunk", "a trailer"])
+def test_an_endless_line_after_the_head_is_bounded(line: bytes) -> None:
+    stand = Stand().feed(POST + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n" + line)
+    for _ in range(20):
+        stand.feed(b"a" * 10000)
+    assert stand.statuses == [431]
+    assert stand.owner.requests == []
+
+
+def test_a_body_in_the_smallest_chunks_is_no_endless_line() -> None:
+    stand = Stand().feed(POST + b"Transfer-Encoding: chunked\r\n\r\n")
+    for _ in range(20000):
+        stand.feed(b"1\r\na\r\n")
+    stand.feed(b"0\r\n\r\n")
+    assert [len(r.body) for r in stand.owner.requests] == [20000]
+
+
 def test_a_slow_client_gets_408_and_an_idle_one_is_closed() -> None:
     slow = Stand().feed(POST)
     slow.connection.check_deadline(slow.loop.now + 5)
