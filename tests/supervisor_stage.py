@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -135,11 +135,13 @@ class Stage:
         return self.instances()[name]
 
     def events(self, kind: str) -> list[dict[str, Any]]:
-        return [e for e in control.stream(self.layout, "events", count=1000) if e["kind"] == kind]
+        return [e for e in self.ask("events", count=1000)["events"] if e["kind"] == kind]
 
     def started_since(self, time_s: float) -> bool:
-        """Whether a supervisor has begun after `time_s`. One that is just being replaced may end its answer early."""
-        return any(e["time_s"] > time_s for e in self.events("supervisor-started"))
+        """Whether a supervisor has begun after `time_s`. One that is just being replaced does not answer."""
+        with suppress(ControlError):
+            return any(e["time_s"] > time_s for e in self.events("supervisor-started"))
+        return False
 
     def ready(self, *names: str) -> dict[str, int]:
         """Waits until all are ready; their pids."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,12 +80,12 @@ def events(follow: bool, count: int, as_json: bool) -> None:
     from nemotron_ops.supervisor import control
 
     with App() as app:
-        verb = (
+        found: Iterable[dict[str, Any]] = (
             control.follow(app.layout, "events", count=count)
             if follow
-            else control.stream(app.layout, "events", count=count)
+            else control.request(app.layout, "events", count=count)["events"]
         )
-        for entry in verb:
+        for entry in found:
             app.ui.data(json.dumps(entry) if as_json else event_line(entry))
 
 

@@ -2,7 +2,7 @@
 
     {"verb": "status"}                      ->  {"pid": …, "instances": […], …}
     {"verb": "stop", "names": ["30b-0"]}    ->  {"ok": true, …}
-    {"verb": "events", "follow": true}      ->  one object per line, until the connection is closed
+    {"verb": "events", "follow": true}      ->  one event per line, until the connection is closed
 
 A refusal is `{"error": {"message": …, "hint": …}}` and becomes a ControlError here.
 """
@@ -29,12 +29,7 @@ def request(layout: Layout, verb: str, *, timeout_s: float | None = TIMEOUT_S, *
 
 def follow(layout: Layout, verb: str, **args: Any) -> Iterator[dict[str, Any]]:
     """The supervisor's answers, one by one, until it or we end the connection."""
-    return stream(layout, verb, timeout_s=None, follow=True, **args)
-
-
-def stream(layout: Layout, verb: str, *, timeout_s: float | None = TIMEOUT_S, **args: Any) -> Iterator[dict[str, Any]]:
-    """All answers to a request that has several."""
-    with _asked(layout, verb, args, timeout_s) as lines:
+    with _asked(layout, verb, {**args, "follow": True}, None) as lines:
         for line in lines:
             yield _answer(line, verb)
 
@@ -81,7 +76,7 @@ def _cause(exc: OSError) -> str:
 
 
 def _answer(line: bytes, verb: str) -> dict[str, Any]:
-    if not line:
+    if not line.endswith(b"\n"):
         raise ControlError(f"cannot {verb}: the supervisor ended before it answered")
     value = json.loads(line)
     if isinstance(value, dict) and (error := value.get("error")):

@@ -184,13 +184,17 @@ class Verbs:
         }
 
     async def events(self, args: dict[str, Any]) -> AsyncIterator[Answer]:
-        """The last events, then, with `follow`, all that come."""
+        """The last events, all in one answer; with `follow` one by one, and then all that come."""
         journal = self._s.journal
         queue = journal.follow()
         try:
-            for entry in journal.last(int(args.get("count", 50))):
-                yield entry.to_json()
-            while args.get("follow"):
+            last = [entry.to_json() for entry in journal.last(int(args.get("count", 50)))]
+            if not args.get("follow"):
+                yield {"events": last}
+                return
+            for event in last:
+                yield event
+            while True:
                 yield (await queue.get()).to_json()
         finally:
             journal.unfollow(queue)

@@ -81,7 +81,7 @@ def test_a_reload_during_the_first_load_makes_nothing_ready(
     layout = user_layout(installation.env, uid=os.getuid())
 
     def reloads() -> int:
-        return sum(e["kind"] == "reloaded" for e in control.stream(layout, "events", count=100))
+        return sum(e["kind"] == "reloaded" for e in control.request(layout, "events", count=100)["events"])
 
     hold_engines(installation)
     env = {"NOTIFY_SOCKET": manager.getsockname()}
