@@ -67,9 +67,8 @@ def reply_whole(exchange: Exchange, outcome: Whole, asked: str) -> None:
         body = upstream_error(api, outcome.status, body)
     else:
         exchange.usage = sse.usage_of_body(body)
-        if own := sse.model_name(body):
-            name = msgspec.json.encode(asked)[1:-1]
-            body = body.replace(sse.MODEL + own + b'"', sse.MODEL + name + b'"')
+        if own := sse.name_in(body):
+            body = body.replace(own, sse.named(asked))
     if client.began:  # comments went out while it waited: only an event can follow
         error = error_event(api, engine_error(outcome.status, outcome.body))
         client.send(error if outcome.status >= 400 else b"data: " + body + b"\n\n")

@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any, Protocol
 
-import msgspec
-
 from nemotron_ops.gateway import sse
 from nemotron_ops.gateway.routes import Api
 
@@ -83,7 +81,7 @@ class Relay:
         self._on_gap: Callable[[float, int], None] | None = None
         self._gaps: list[float] = []  # before tokens that are not settled yet
         self._flows = False  # what comes next is passed on with at most another name
-        self._asked = b'"model":' + msgspec.json.encode(asked)
+        self._asked = sse.named(asked)
         self._own = b""  # what llama-server says there, once that is known
         self._rest = b""
         self._rewrite: Callable[[bytes], bytes] | None = None
@@ -210,9 +208,8 @@ class Relay:
 
     def _learn_name(self, blob: bytes) -> None:
         """By what name llama-server calls itself, if `blob` says so."""
-        name = sse.model_name(blob)
-        if name is not None:
-            self._own = sse.MODEL + name + b'"'
+        self._own = sse.name_in(blob)
+        if self._own:
             self.ids.append(sse.answer_id(blob))
 
     def _weigh(self, size: int) -> None:

@@ -269,11 +269,12 @@ def answer_id(blob: bytes) -> str:
     return blob[start : blob.find(b'"', start)].decode(errors="replace") if start >= 6 else ""
 
 
-def model_name(blob: bytes) -> bytes | None:
-    """The name by which llama-server calls itself in `blob`, as JSON text without quotes."""
+def name_in(blob: bytes) -> bytes:
+    """Where llama-server says its name in `blob`, as `"model":"name"`; nothing if it does not."""
     start = blob.find(MODEL)
-    if start < 0:
-        return None
-    start += len(MODEL)
-    end = blob.find(b'"', start)
-    return blob[start:end] if end > 0 else None
+    return blob[start : blob.find(b'"', start + len(MODEL)) + 1] if start >= 0 else b""
+
+
+def named(name: str) -> bytes:
+    """How llama-server would say that it is called `name`."""
+    return b'"model":' + msgspec.json.encode(name)

@@ -30,14 +30,6 @@ BODY = {"model": "m", "messages": [{"role": "user", "content": "Say it"}]}
 MODEL = ModelView(name="m", names=("m",), queue_wait_s=20.0)
 
 
-def metric(stage: Stage, line: str) -> float:
-    """The value of one line of /metrics, 0 if it is not there."""
-    for found in call(stage, "GET", "/metrics")[2].decode().splitlines():
-        if found.startswith(line + " "):
-            return float(found.rsplit(" ", 1)[1])
-    return 0.0
-
-
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     folder = tmp_path_factory.mktemp("door")
@@ -87,15 +79,15 @@ def test_restarts_are_counted_by_reason(stage: Stage, engine: ScriptedEngine) ->
     stage.control.change("m-0", restarts=3, restart_reasons={"asked": 1, "oom_killer": 2})
     stage.settle()
     line = 'nemotron_ops_instance_restarts_total{instance="m-0",model="m",reason="oom_killer"}'
-    assert metric(stage, line) == 2
+    assert stage.number(line) == 2
 
 
 def test_tokens_and_requests_are_counted(stage: Stage, engine: ScriptedEngine) -> None:
     line = 'nemotron_ops_tokens_total{instance="m-0",kind="completion",model="m"}'
-    before = metric(stage, line)
+    before = stage.number(line)
     call(stage, "POST", CHAT, BODY)
     call(stage, "POST", CHAT, {**BODY, "stream": True})
-    assert metric(stage, line) == before + 10
+    assert stage.number(line) == before + 10
 
 
 def test_openapi_describes_every_route(stage: Stage) -> None:
@@ -186,7 +178,7 @@ def test_a_waiting_request_is_told_when_the_model_cannot_start(
     stage.control.change("m-0", state=State.STARTING)
     stage.settle()
     with open_request(stage, CHAT, BODY) as answer:
-        eventually(lambda: metric(stage, 'nemotron_ops_queue_length{model="m"}') == 1)
+        eventually(lambda: stage.number('nemotron_ops_queue_length{model="m"}') == 1)
         stage.control.change("m-0", state=State.FAILED, reason="out of memory")
         raw = answer.rest()
     assert answer.status == 503
@@ -200,7 +192,7 @@ def test_more_requests_than_slots_wait_their_turn(
     with open_request(stage, CHAT, BODY), open_request(stage, CHAT, BODY):
         eventually(lambda: len(engine.heard) == 2)
         with open_request(stage, CHAT, BODY) as third:
-            eventually(lambda: metric(stage, 'nemotron_ops_queue_length{model="m"}') == 1)
+            eventually(lambda: stage.number('nemotron_ops_queue_length{model="m"}') == 1)
             assert len(engine.heard) == 2
             engine.play = well
             stage.control.change("m-0", slots=3)
@@ -215,7 +207,7 @@ def test_a_full_queue_says_when_to_come_back(
     stage.control.change("m-0", state=State.STARTING)
     stage.settle()
     with open_request(stage, CHAT, BODY):
-        eventually(lambda: metric(stage, 'nemotron_ops_queue_length{model="m"}') == 1)
+        eventually(lambda: stage.number('nemotron_ops_queue_length{model="m"}') == 1)
         status, headers, body = call(stage, "POST", CHAT, BODY)
     assert status == 503
     assert int(headers["retry-after"]) >= 1
@@ -296,7 +288,7 @@ def test_a_kept_connection_that_died_is_replaced_unseen(stage: Stage, engine: Sc
     engine.play = well  # closes after each answer without saying so
     for _ in range(5):
         assert call(stage, "POST", "/tokenize", {"content": "x"})[0] == 200
-    assert metric(stage, 'nemotron_ops_errors_total{cause="engine_lost",instance="m-0",model="m"}') == 0
+    assert stage.number('nemotron_ops_errors_total{cause="engine_lost",instance="m-0",model="m"}') == 0
 
 
 # following the supervisor

@@ -99,12 +99,6 @@ def one(stage: Stage, dice: random.Random) -> str:
     return f"{kind} {answer.status}"
 
 
-def metric(stage: Stage, name: str) -> float:
-    """The value of one line of /metrics."""
-    text = stage.raw(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")[1].decode()
-    return next(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name + " "))
-
-
 def crowd(stage: Stage, rounds: int, seed: int) -> Counter[str]:
     """What became of the requests of CLIENTS at once."""
     found: Counter[str] = Counter()
@@ -138,16 +132,16 @@ def test_thousands_of_mixed_requests_leave_nothing_behind(
     stage.settle()
     crowd(stage, ROUNDS // 5, seed=100)  # caches and pools are full from here on
     eventually(lambda: stage.control.inflight == {})
-    before = fds(stage), rss_mib(stage), metric(stage, "nemotron_ops_tasks")
+    before = fds(stage), rss_mib(stage), stage.number("nemotron_ops_tasks")
     found = crowd(stage, ROUNDS, seed=0)
     assert sum(found.values()) == CLIENTS * ROUNDS
     assert {what.split()[-1] for what in found} <= ALLOWED, found
     assert all(found[f"{kind} 200"] for kind in ("whole", "stream", "light", "upgrade", "trailer", "pipeline")), found
     eventually(lambda: stage.control.inflight == {})
     eventually(lambda: fds(stage) <= before[0] + 3)  # a kept connection or two
-    eventually(lambda: metric(stage, "nemotron_ops_tasks") <= before[2])
-    eventually(lambda: metric(stage, "nemotron_ops_client_connections") == 1)
-    assert metric(stage, 'nemotron_ops_queue_length{model="m"}') == 0
+    eventually(lambda: stage.number("nemotron_ops_tasks") <= before[2])
+    eventually(lambda: stage.number("nemotron_ops_client_connections") == 1)
+    assert stage.number('nemotron_ops_queue_length{model="m"}') == 0
     assert rss_mib(stage) < before[1] + 12, "4 KiB per request would be as much"
     for engine in engines:
         engine.stop()

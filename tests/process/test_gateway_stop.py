@@ -12,7 +12,6 @@ import pytest
 
 from nemotron_ops.supervisor.snapshot import ModelView
 from tests.gateway_engine import ScriptedEngine, first_then, hangs_after, pauses_after, well
-from tests.gateway_stage import Answer as Read
 from tests.gateway_stage import Stage, gateway, open_request
 
 pytestmark = pytest.mark.process
@@ -130,8 +129,4 @@ def test_an_idle_connection_does_not_keep_it_from_ending(tmp_path: Path) -> None
 
 def waiting(stage: Stage) -> float:
     """How many requests wait for a slot."""
-    with connected(stage) as s:
-        s.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        text = Read(s).rest().decode()
-    (line,) = [x for x in text.splitlines() if x.startswith('nemotron_ops_queue_length{model="m"')]
-    return float(line.rsplit(" ", 1)[1])
+    return stage.number('nemotron_ops_queue_length{model="m"}')
