@@ -36,7 +36,7 @@ from nemotron_ops.gateway.relay import Relay
 from nemotron_ops.gateway.replies import Refusal, error_body, error_event
 from nemotron_ops.gateway.rewrite import Continuation
 from nemotron_ops.gateway.routes import INFERS, Kind, Route
-from nemotron_ops.gateway.silence import PATIENCE_HEADER, commented, first_token_in_time
+from nemotron_ops.gateway.silence import PATIENCE_HEADER, first_token_in_time
 from nemotron_ops.gateway.steer import steer
 from nemotron_ops.gateway.upload import prepare_form
 from nemotron_ops.gateway.upstream import Upstream
@@ -268,11 +268,14 @@ class Exchange:
             self.events_before = relay.events
             relay.at(self.gateway.books.metrics.between_tokens_s[(self.model, self.instance)].observe)
         asked: Coroutine[Any, Any, Outcome] = attempt(upstream, head, prepared.body, self.relay, on_connected=connected)
-        if self.streams:
-            asked = commented(self, asked)
         if PATIENCE_HEADER in self.request.headers:
             asked = first_token_in_time(self, asked)
-        return await asked
+        if self.streams:
+            self.gateway.silence.begin(self)
+        try:
+            return await asked
+        finally:
+            self.gateway.silence.end(self)
 
     async def _give_call(self, upstream: Upstream, half: HalfCall, prepared: Prepared) -> Prepared:
         """Let a tool call in progress go on where it was, if the model's template says how it is written."""

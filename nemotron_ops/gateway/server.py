@@ -28,6 +28,7 @@ from nemotron_ops.gateway.reader import Limits
 from nemotron_ops.gateway.relay import Memory
 from nemotron_ops.gateway.replies import Refusal
 from nemotron_ops.gateway.routes import INFERS, Api, Kind, Route, Scope
+from nemotron_ops.gateway.silence import Silence
 from nemotron_ops.gateway.watch import Watch
 
 SWEEP_S = 1.0
@@ -55,6 +56,7 @@ class Gateway:
         self.pool = Pool(options, self.books.metrics)
         self.memory = Memory()
         self.outbox = Outbox(self.loop)
+        self.silence = Silence(options.keep_alive_s)
         self.steerable: set[Exchange] = set()  # streams that take a word while they run
         self.hosts = heads.LOOPBACK_HOSTS | frozenset(h.lower() for h in options.allowed_host)
         self.origins = frozenset(o.lower() for o in options.allowed_origin)
@@ -204,7 +206,7 @@ class Gateway:
         """Serve until `stop`, then drain."""
         over = asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self.pool.follower.run()), group.create_task(self._sweep())]
+            tasks = [group.create_task(c) for c in (self.pool.follower.run(), self._sweep(), self.silence.run())]
             books = group.create_task(self.books.keep(over))
             await stop.wait()
             await self._drain(servers)

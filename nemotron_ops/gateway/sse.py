@@ -1,7 +1,8 @@
 """Server-sent events as they pass by: where one ends, when the answer is complete, what it cost. Pure.
 
 A stream is looked at in blobs of whole events, as bytes. Inside JSON, quotes and line ends are escaped, so that a
-marker such as `"stop":true` or a line `event: message_stop` cannot come from generated text.
+marker such as `"stop":true` or a line `event: message_stop` cannot come from generated text. What is passed often is
+searched by `find`: `in` first tries to read what it looks for as a number.
 """
 
 from __future__ import annotations
@@ -75,12 +76,12 @@ CONTEXT_FULL = b"Context size has been exceeded."  # llama-server to all request
 
 def is_context_full(blob: bytes) -> bool:
     """Whether llama-server ends a stream in `blob` because the context that slots share is full."""
-    return CONTEXT_FULL in blob and is_error(blob)
+    return blob.find(CONTEXT_FULL) >= 0 and is_error(blob)
 
 
 def is_error(blob: bytes) -> bool:
     """Whether `blob` holds an error event of llama-server."""
-    return b'data: {"error":' in blob or b"event: error\n" in blob
+    return blob.find(b'data: {"error":') >= 0 or blob.find(b"event: error\n") >= 0
 
 
 def count_events(blob: bytes) -> int:
@@ -122,7 +123,7 @@ def split_error(blob: bytes) -> tuple[bytes, dict[str, Any]]:
 
 
 def has_usage(blob: bytes) -> bool:
-    """Whether it is worth looking for a usage in `blob`. (`in` makes an exception on its way.)"""
+    """Whether it is worth looking for a usage in `blob`."""
     return blob.find(b'"timings":{') >= 0 or blob.find(b'"usage":{') >= 0
 
 
