@@ -19,7 +19,7 @@ The caller brings the time and the instances, and acts on what `grants` returns.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
@@ -103,11 +103,11 @@ class Admission:
     def __init__(self) -> None:
         self.inflight: dict[str, int] = {}
         self._holders: dict[str, set[Ticket]] = {}  # instance -> who holds tokens there
-        self._models: dict[str, _Lines] = {}
+        self._models: defaultdict[str, _Lines] = defaultdict(_Lines)
 
     def offer(self, ticket: Ticket, *, now: float, length: int, max_bytes: int, slots: int) -> int:
         """Put a request into its line; returns its position, from 1. Raises Refusal if the line is full."""
-        lines = self._models.setdefault(ticket.model, _Lines())
+        lines = self._models[ticket.model]
         if lines.length >= max(1, length) or lines.bytes + ticket.bytes > max_bytes:
             raise self.full(ticket.model, slots)
         ticket.since = ticket.since or now
@@ -120,7 +120,7 @@ class Admission:
 
     def go(self, ticket: Ticket, places: Iterable[Place], choose: Choose) -> bool:
         """Grant a new request for which there need be no line: nobody waits, and it wants one free slot and no more."""
-        lines = self._models.setdefault(ticket.model, _Lines())
+        lines = self._models[ticket.model]
         if lines.length or ticket.answers > 1 or ticket.tokens:
             return False
         free = self._free(places)
@@ -142,7 +142,7 @@ class Admission:
 
     def retry(self, ticket: Ticket) -> None:
         """Put a request whose instance was lost before all others: it has waited its turn already."""
-        lines = self._models.setdefault(ticket.model, _Lines())
+        lines = self._models[ticket.model]
         ticket.instance = ""
         lines.priority.append(ticket)
         _count(lines, ticket, 1)

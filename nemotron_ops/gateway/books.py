@@ -107,21 +107,20 @@ class Books:
             self.metrics.errors[(line.model, line.instance, cause)] += 1
 
     def _count_model(self, line: Line) -> None:
-        metrics, model, place = self.metrics, line.model, (line.model, line.instance)
+        metrics, model, instance, key = self.metrics, line.model, line.instance, line.key
+        place = (model, instance)
         metrics.duration_s[place].observe(line.duration_s)
         metrics.queue_s[(model,)].observe(line.queue_s)
         if line.first_token_s is not None:
             metrics.first_token_s[place].observe(line.first_token_s)
-        kinds = (
-            ("prompt", line.prompt_tokens),
-            ("completion", line.completion_tokens),
-            ("cached", line.cached_tokens),
-        )
-        for kind, count in kinds:
-            if count:
-                metrics.tokens[(model, line.instance, kind)] += count
-                if kind != "cached":
-                    metrics.key_tokens[(line.key, kind)] += count
+        if line.prompt_tokens:
+            metrics.tokens[(model, instance, "prompt")] += line.prompt_tokens
+            metrics.key_tokens[(key, "prompt")] += line.prompt_tokens
+        if line.completion_tokens:
+            metrics.tokens[(model, instance, "completion")] += line.completion_tokens
+            metrics.key_tokens[(key, "completion")] += line.completion_tokens
+        if line.cached_tokens:
+            metrics.tokens[(model, instance, "cached")] += line.cached_tokens
 
     async def keep(self, stop: asyncio.Event) -> None:
         """Write what has been collected once a second, and what is left at the end.

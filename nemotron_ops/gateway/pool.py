@@ -7,6 +7,7 @@ the snapshot may be behind; it is trusted again as soon as it is a new process o
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -51,7 +52,7 @@ class Pool:
         self._waiters: dict[str, set[asyncio.Future[None]]] = {}
         self._kept_places: dict[str, list[Place]] = {}
         self._shares: dict[str, int] = {}  # model -> tokens per slot, where slots share a context
-        self._measures: dict[str, Measure] = {}
+        self._measures: defaultdict[str, Measure] = defaultdict(Measure)
         self._suspects: dict[str, tuple[float, int]] = {}  # instance -> until, failures in a row
 
     @property
@@ -120,7 +121,7 @@ class Pool:
         model, count = prepared.named.model, prepared.answers
         at_once = count if count == 1 else min(count, max(i.slots for i in self.directory.instances[ticket.model]))
         ticket.prompt_bytes, media = prompt_bytes(prepared.body)
-        measure = self._measures.setdefault(ticket.model, Measure())
+        measure = self._measures[ticket.model]
         ticket.prompt_tokens = measure.estimate(ticket.prompt_bytes) + media * MEDIA_TOKENS
         filled_in = prepared.named.profile.get("max_tokens") or model.defaults.get("max_tokens")
         each = ticket.prompt_tokens * choices(prepared.fields) // count  # each choice has a copy of the prompt
@@ -139,7 +140,7 @@ class Pool:
     def estimate(self, model: str, body: bytes) -> int:
         """About how many tokens the prompts in `body` have."""
         size_bytes, media = prompt_bytes(body)
-        return (self._measures.get(model) or Measure()).estimate(size_bytes) + media * MEDIA_TOKENS
+        return self._measures[model].estimate(size_bytes) + media * MEDIA_TOKENS
 
     def overflowed(self, ticket: Ticket) -> None:
         """The context at `ticket`'s instance was full, and llama-server forgot all of it: next time it runs alone."""

@@ -145,13 +145,11 @@ class RequestReader:
 
     def on_headers_complete(self) -> None:
         self.in_head = False
-        headers, version = self._headers, self._parser.get_http_version()
+        version = self._parser.get_http_version()
         self._old = version == "1.0"
-        for name, value in self._lines:
-            name = name.lower()
-            if name in headers and name in ONCE:
-                self._stop(400, "bad_request", f"the header {name.decode()} occurs twice")
-            headers[name] = value
+        self._headers = headers = {name.lower(): value for name, value in self._lines}
+        if len(headers) < len(self._lines) and (name := repeated(self._lines)):
+            self._stop(400, "bad_request", f"the header {name.decode()} occurs twice")
         most = self.limits.head_bytes  # what has come may be a body, too
         if self._dry_bytes > most and sum(map(len, chain(self._target, *self._lines))) > most:
             self._stop_at(head_too_large())
@@ -216,6 +214,16 @@ class RequestReader:
 
     def _too_large(self) -> Refusal:
         return Refusal(status=413, code="body_too_large", message=f"the body is larger than {self._bound} bytes")
+
+
+def repeated(lines: list[tuple[bytes, bytes]]) -> bytes:
+    """The first header that occurs again in `lines` and may not, or nothing."""
+    seen: set[bytes] = set()
+    for name in (line[0].lower() for line in lines):
+        if name in ONCE and name in seen:
+            return name
+        seen.add(name)
+    return b""
 
 
 def head_too_large() -> Refusal:

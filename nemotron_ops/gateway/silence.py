@@ -30,7 +30,7 @@ class Silence:
 
     def __init__(self, period_s: float) -> None:
         self.period_s = period_s
-        self._tick_s = min(1.0, period_s / 10)
+        self._tick_s = max(0.01, min(1.0, period_s / 10))
         self._since: dict[Exchange, float] = {}  # when its instance got it, or the last comment was sent
 
     def begin(self, exchange: Exchange) -> None:
