@@ -270,7 +270,7 @@ class Exchange:
         asked: Coroutine[Any, Any, Outcome] = attempt(upstream, head, prepared.body, self.relay, on_connected=connected)
         if PATIENCE_HEADER in self.request.headers:
             asked = first_token_in_time(self, asked)
-        if self.streams:
+        if relay is not None and relay.outlet is self.client:
             self.gateway.silence.begin(self)
         try:
             return await asked

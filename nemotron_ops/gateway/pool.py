@@ -48,6 +48,7 @@ class Pool:
         self.light = Admission()
         self.affinity = Affinity()
         self.stopping = False
+        self.known = False  # a snapshot has come
         self._seen = asyncio.Event()
         self._waiters: dict[str, set[asyncio.Future[None]]] = {}
         self._kept_places: dict[str, list[Place]] = {}
@@ -65,6 +66,7 @@ class Pool:
         self._kept_places.clear()
         self.directory = index(snapshot)
         self._shares = {i.model: i.ctx_tokens // i.slots for i in snapshot.instances if _shared_tokens(i)}
+        self.known = True
         self._seen.set()
         for view in snapshot.instances:
             old = before.get(view.name)
@@ -86,11 +88,6 @@ class Pool:
             self.pump(model.name)
             if refusal := hopeless(model, self.directory.instances.get(model.name, ())):
                 self._fail_waiters(model.name, refusal)
-
-    @property
-    def known(self) -> bool:
-        """Whether a snapshot has come."""
-        return self._seen.is_set()
 
     def close(self) -> None:
         """Close all connections to instances."""
@@ -163,7 +160,7 @@ class Pool:
 
     def go(self, ticket: Ticket, model: ModelView) -> bool:
         """Give a new request an instance at once, if nobody waits and nothing speaks against it."""
-        if ticket.light or self.snapshot.stopping:
+        if ticket.light or self.directory.snapshot.stopping:
             return False
         if not self.slots.go(ticket, self._places(model.name), self._choose):
             return False

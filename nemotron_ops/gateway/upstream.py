@@ -38,8 +38,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     """One connection to one llama-server."""
 
     __slots__ = (  # a stream's token costs a twentieth less with them
-        "_between", "_buffer", "_headers", "_keep_alive", "_parser", "_parts", "_streams", "_waits", "_whole",
-        "idle_since", "paused", "received", "sink", "transport", "upstream", "used",
+        "_between", "_buffer", "_headers", "_keep_alive", "_of_events", "_parser", "_parts", "_streams", "_waits",
+        "_whole", "idle_since", "paused", "received", "sink", "transport", "upstream", "used",
     )  # fmt: skip
 
     def __init__(self, upstream: Upstream) -> None:
@@ -57,7 +57,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._parts: list[bytes] = []
         self._whole = False
         self._keep_alive = False
-        self._streams = False  # the answer is events in chunks
+        self._of_events = False  # the answer is
+        self._streams = False  # it is, and in chunks
         self._between = False  # what came last ended a chunk of events
 
     def send(self, head: bytes, body: bytes, sink: Sink) -> None:
@@ -165,6 +166,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def on_headers_complete(self) -> None:
         chunked = self._headers.get(b"transfer-encoding") == b"chunked"
+        self._of_events = self._headers.get(b"content-type", b"").startswith(b"text/event-stream")
         self._streams = chunked and self._of_events
         if self.sink is not None:
             self.sink.on_head(self._parser.get_status_code(), self._headers)
@@ -175,10 +177,6 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     def on_message_complete(self) -> None:
         self._whole = True
         self._keep_alive = self._parser.should_keep_alive()  # known only within this call
-
-    @property
-    def _of_events(self) -> bool:
-        return self._headers.get(b"content-type", b"").startswith(b"text/event-stream")
 
     def _end(self) -> None:
         sink, self.sink = self.sink, None
