@@ -13,10 +13,12 @@ import signal
 import subprocess
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 TAIL_LINES = 200
+END_S = 2.0  # in which a command that is told to end may clean up
 CHUNK_BYTES = 65536
 LINE_END = re.compile(r"\r\n|\n|\r(?!$)")  # progress that is written over itself ends with \r
 
@@ -80,10 +82,10 @@ def run_lines(
 ) -> Finished:
     """Run `argv` with stdout and stderr as one stream of lines, each given to `on_line` as it comes.
 
-    With `log`, every line is also appended to that file. The command gets a process group of its own, which is
-    killed whole when the caller is interrupted (Ctrl-C) or no output comes for `stall_s`. `stdout` of the result
-    holds the last lines. A program that cannot be started ends with 127 or 126, as in `run`. `pass_fds` stay open
-    in the command: a lock among them is held until the last of its processes has ended, also when we are killed.
+    With `log`, every line is also appended to that file. The command gets a process group of its own; it is ended with
+    all that it has started when the caller is interrupted (Ctrl-C) or no output comes for `stall_s`. `stdout` of the
+    result holds the last lines. A program that cannot be started ends with 127 or 126, as in `run`. `pass_fds` stay
+    open in the command: a lock among them is held until the last of its processes has ended, also when we are killed.
     """
     words = tuple(str(a) for a in argv)
     try:
@@ -107,10 +109,9 @@ def run_lines(
             on_line(line)
     except _Stalled:
         stalled = True
-        kill_group(child.pid)
+        end_tree(child)
     except BaseException:
-        kill_group(child.pid)
-        child.wait()
+        end_tree(child)
         raise
     finally:
         child.stdout.close()
@@ -118,6 +119,31 @@ def run_lines(
             sink.close()
     returncode = child.wait()
     return Finished(argv=words, returncode=returncode, stdout="\n".join(tail), stderr="", stalled=stalled)
+
+
+def end_tree(child: subprocess.Popen[bytes]) -> None:
+    """End `child`, the leader of a process group, and all that it has started.
+
+    Also what has left the group: ninja gives each compiler one of its own. SIGTERM lets it end them and delete what is
+    half written; what is left of them after END_S is killed.
+    """
+    import psutil
+
+    started: list[psutil.Process] = []
+    with suppress(psutil.Error):
+        started = psutil.Process(child.pid).children(recursive=True)
+    try:
+        kill_group(child.pid, signal.SIGTERM)
+        child.wait(END_S)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        if child.poll() is None:
+            kill_group(child.pid)
+            child.wait()
+        for process in started:
+            with suppress(psutil.Error):
+                process.kill()
 
 
 def kill_group(pgid: int, sig: signal.Signals = signal.SIGKILL) -> None:

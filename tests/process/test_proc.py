@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -74,6 +75,20 @@ def test_an_interrupted_command_is_killed_with_its_children(tmp_path: Path, even
 
     with pytest.raises(KeyboardInterrupt):
         proc.run_lines(sh(f"sleep 600 & echo $! > {tmp_path}/pid; echo up; wait"), on_line=interrupt)
+    pid = int((tmp_path / "pid").read_text())
+    eventually(lambda: not _alive(pid))
+
+
+@pytest.mark.parametrize("stubborn", ["", "trap '' TERM; "], ids=["ends when told", "ignores it"])
+def test_a_child_with_a_group_of_its_own_is_ended_too(
+    stubborn: str, tmp_path: Path, eventually: Callable[..., None]
+) -> None:
+    def interrupt(line: str) -> None:
+        raise KeyboardInterrupt
+
+    script = f"{stubborn}echo $$ > {tmp_path}/pid; sleep 600; true"
+    with pytest.raises(KeyboardInterrupt):
+        proc.run_lines(sh(f"setsid sh -c {shlex.quote(script)} & sleep 0.5; echo up; wait"), on_line=interrupt)
     pid = int((tmp_path / "pid").read_text())
     eventually(lambda: not _alive(pid))
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from nemotron_ops import host
@@ -315,6 +316,8 @@ def test_a_build_that_is_asked_to_end_takes_its_compilers_along(
     child.terminate()
     assert child.wait(timeout=60) == 130
     eventually(lambda: store.count_building(layout) == 0)
+    words = [p.info["cmdline"] or [] for p in psutil.process_iter(["cmdline"])]
+    assert [w for w in words if str(layout.builds) in " ".join(w)] == []
 
 
 def test_two_at_once_build_once_and_the_second_says_that_it_waits(
