@@ -209,11 +209,18 @@ class Stage:
 
     def number(self, line: str) -> float:
         """The value of one line of /metrics, 0 if it is not there."""
+        return next(self._numbers(line), 0.0)
+
+    def gauge(self, line: str) -> float:
+        """The value of one line of /metrics that is always there."""
+        (value,) = self._numbers(line)
+        return value
+
+    def _numbers(self, line: str) -> Iterator[float]:
         request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         for found in self.raw(request)[1].decode().splitlines():
             if found.startswith(line + " "):
-                return float(found.rsplit(" ", 1)[1])
-        return 0.0
+                yield float(found.rsplit(" ", 1)[1])
 
     def settle(self, key: str = "") -> None:
         """Wait until the gateway routes by the latest snapshot (it shows the serial in /metrics)."""

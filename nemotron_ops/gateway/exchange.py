@@ -106,6 +106,14 @@ class Exchange:
 
     async def _run(self) -> None:
         try:
+            await self._answer()
+        except Exception as exc:  # noqa: BLE001  a bug in the way it ended
+            self.gateway.log_bug(exc)
+        finally:
+            self.gateway.ran(self)
+
+    async def _answer(self) -> None:
+        try:
             if self.stopped:
                 raise asyncio.CancelledError
             if not self.pool.known:
@@ -133,7 +141,6 @@ class Exchange:
             self.gateway.steerable.discard(self)
             self.release(finished=False)
             self._estimate_usage()
-            self.gateway.ran(self)
 
     def refuse(self, refusal: Refusal) -> None:
         """End with an error, in the way that is still open."""
@@ -270,7 +277,7 @@ class Exchange:
         asked: Coroutine[Any, Any, Outcome] = attempt(upstream, head, prepared.body, self.relay, on_connected=connected)
         if PATIENCE_HEADER in self.request.headers:
             asked = first_token_in_time(self, asked)
-        if relay is not None and relay.outlet is self.client:
+        if self.streams:
             self.gateway.silence.begin(self)
         try:
             return await asked

@@ -29,8 +29,8 @@ class Silence:
     """
 
     def __init__(self, period_s: float) -> None:
-        self.period_s = period_s
         self._tick_s = max(0.01, min(1.0, period_s / 10))
+        self._silent_s = period_s - self._tick_s
         self._since: dict[Exchange, float] = {}  # when its instance got it, or the last comment was sent
 
     def begin(self, exchange: Exchange) -> None:
@@ -54,9 +54,12 @@ class Silence:
             relay = exchange.relay
             if relay is None or relay.complete or relay.failed:
                 continue
-            if now - max(since, relay.last_at) >= self.period_s - self._tick_s:
+            if now - max(since, relay.last_at) >= self._silent_s:
                 self._since[exchange] = now
-                exchange.comment()
+                try:
+                    exchange.comment()
+                except Exception as exc:  # noqa: BLE001  one that cannot be written to does not hold up the others
+                    exchange.gateway.log_bug(exc)
 
 
 async def first_token_in_time(exchange: Exchange, asked: Asked) -> Outcome:

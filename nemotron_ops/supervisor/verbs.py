@@ -185,15 +185,14 @@ class Verbs:
 
     async def events(self, args: dict[str, Any]) -> AsyncIterator[Answer]:
         """The last events, all in one answer; with `follow` one by one, and then all that come."""
-        journal = self._s.journal
+        journal, count = self._s.journal, int(args.get("count", 50))
+        if not args.get("follow"):
+            yield {"events": [entry.to_json() for entry in journal.last(count)]}
+            return
         queue = journal.follow()
         try:
-            last = [entry.to_json() for entry in journal.last(int(args.get("count", 50)))]
-            if not args.get("follow"):
-                yield {"events": last}
-                return
-            for event in last:
-                yield event
+            for entry in journal.last(count):
+                yield entry.to_json()
             while True:
                 yield (await queue.get()).to_json()
         finally:

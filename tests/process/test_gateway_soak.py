@@ -132,16 +132,16 @@ def test_thousands_of_mixed_requests_leave_nothing_behind(
     stage.settle()
     crowd(stage, ROUNDS // 5, seed=100)  # caches and pools are full from here on
     eventually(lambda: stage.control.inflight == {})
-    before = fds(stage), rss_mib(stage), stage.number("nemotron_ops_tasks")
+    before = fds(stage), rss_mib(stage), stage.gauge("nemotron_ops_tasks")
     found = crowd(stage, ROUNDS, seed=0)
     assert sum(found.values()) == CLIENTS * ROUNDS
     assert {what.split()[-1] for what in found} <= ALLOWED, found
     assert all(found[f"{kind} 200"] for kind in ("whole", "stream", "light", "upgrade", "trailer", "pipeline")), found
     eventually(lambda: stage.control.inflight == {})
     eventually(lambda: fds(stage) <= before[0] + 3)  # a kept connection or two
-    eventually(lambda: stage.number("nemotron_ops_tasks") <= before[2])
-    eventually(lambda: stage.number("nemotron_ops_client_connections") == 1)
-    assert stage.number('nemotron_ops_queue_length{model="m"}') == 0
+    eventually(lambda: stage.gauge("nemotron_ops_tasks") <= before[2])
+    eventually(lambda: stage.gauge("nemotron_ops_client_connections") == 1)
+    assert stage.gauge('nemotron_ops_queue_length{model="m"}') == 0
     assert rss_mib(stage) < before[1] + 12, "4 KiB per request would be as much"
     for engine in engines:
         engine.stop()

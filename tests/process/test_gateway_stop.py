@@ -129,4 +129,4 @@ def test_an_idle_connection_does_not_keep_it_from_ending(tmp_path: Path) -> None
 
 def waiting(stage: Stage) -> float:
     """How many requests wait for a slot."""
-    return stage.number('nemotron_ops_queue_length{model="m"}')
+    return stage.gauge('nemotron_ops_queue_length{model="m"}')

@@ -3,115 +3,137 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from nemotron_ops.gateway.exchange import Exchange
 from nemotron_ops.gateway.http import ClientConnection
 from nemotron_ops.gateway.options import Options
 from nemotron_ops.gateway.replies import Refusal
 from nemotron_ops.gateway.server import Gateway
+from nemotron_ops.gateway.silence import Silence
 from nemotron_ops.gateway.upstream import Upstream, UpstreamConnection
 from nemotron_ops.supervisor.snapshot import InstanceView, ModelView, Snapshot, State
+from tests.pure.test_gateway_http import Transport
 
 BODY = b'{"model":"m","messages":[],"max_tokens":1}'
 ASK = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
 
 
-class Transport:
-    """One end of a connection: tells what was written."""
-
-    def __init__(self, on_write: Callable[[bytes], None]) -> None:
-        self.on_write = on_write
-        self.out = b""
-        self.closed = False
-
-    def get_extra_info(self, name: str) -> None:
-        return None
-
-    def set_write_buffer_limits(self, high: int) -> None:
-        pass
-
-    def write(self, data: bytes) -> None:
-        self.out += data
-        self.on_write(data)
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def close(self) -> None:
-        self.closed = True
-
-    abort = close
-
-
 class Scene:
-    """A gateway with one ready instance and one client."""
+    """A gateway with one ready instance, and a client that has just asked it something."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.heard: list[bytes] = []  # by the engine
+        self.transport, self.engine = Transport(), Transport()  # the ends of the client and of the engine
         monkeypatch.setattr(Upstream, "connect", self._connect)
         self.gateway = Gateway(Options(control="/nonexistent", access_log=""), ring=None)
         view = InstanceView(
             name="m-0", model="m", state=State.READY, socket="/nonexistent", api_key_file="", slots=2, pid=1
         )
-        self.gateway.pool.apply(
-            Snapshot(models=(ModelView(name="m", names=("m",), queue_length=5),), instances=(view,))
-        )
-        self.transport = Transport(lambda data: None)
+        model = ModelView(name="m", names=("m",), queue_length=5)
+        self.gateway.pool.apply(Snapshot(models=(model,), instances=(view,)))
         self.client = ClientConnection(self.gateway, asyncio.get_running_loop())
         self.client.connection_made(self.transport)  # type: ignore[arg-type]  # as much of one as is needed
+        self.client.data_received(ASK)
+        (self.exchange,) = self.gateway.running
 
     async def _connect(self, *_: Any) -> UpstreamConnection:
         connection = UpstreamConnection(self.gateway.pool.upstreams["m-0"])
-        connection.connection_made(Transport(self.heard.append))  # type: ignore[arg-type]
+        connection.connection_made(self.engine)  # type: ignore[arg-type]
         return connection
 
-    @property
-    def causes(self) -> list[str]:
-        return [line.cause for line, _, _ in self.gateway.books._ended]
+    async def ends(self, cause: str) -> None:
+        """The request is over, because of `cause`, and nothing is left of it."""
+        await asyncio.sleep(0.01)
+        assert [line.cause for line, _, _ in self.gateway.books._ended] == [cause]
+        assert self.gateway.running == set()
+        assert self.gateway.pool.inflight() == {}
+
+
+def play(monkeypatch: pytest.MonkeyPatch, story: Callable[[Scene], Coroutine[Any, Any, None]]) -> None:
+    async def played() -> None:
+        await story(Scene(monkeypatch))
+
+    asyncio.run(played())
 
 
 def test_a_client_that_leaves_before_its_request_has_begun_costs_no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def play() -> None:
-        scene = Scene(monkeypatch)
-        scene.client.data_received(ASK)
-        assert len(scene.gateway.running) == 1
+    async def story(scene: Scene) -> None:
         scene.client.connection_lost(None)
-        await asyncio.sleep(0.01)
-        assert scene.heard == []
-        assert (scene.gateway.running, scene.causes) == (set(), ["client_gone"])
+        await scene.ends("client_gone")
+        assert scene.engine.out == b""
 
-    asyncio.run(play())
+    play(monkeypatch, story)
 
 
 def test_a_request_that_is_cut_before_it_has_begun_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def play() -> None:
-        scene = Scene(monkeypatch)
-        scene.client.data_received(ASK)
-        for exchange in scene.gateway.running:
-            exchange.cut = Refusal(status=401, code="key_revoked", message="this API key has been revoked")
-            exchange.stop()
-        await asyncio.sleep(0.01)
-        assert scene.heard == []
+    async def story(scene: Scene) -> None:
+        scene.exchange.cut = Refusal(status=401, code="key_revoked", message="this API key has been revoked")
+        scene.exchange.stop()
+        await scene.ends("key_revoked")
+        assert scene.engine.out == b""
         assert scene.transport.out.startswith(b"HTTP/1.1 401 ")
-        assert (scene.gateway.running, scene.causes) == (set(), ["key_revoked"])
 
-    asyncio.run(play())
+    play(monkeypatch, story)
 
 
 def test_a_client_that_leaves_while_an_engine_works_stops_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def play() -> None:
-        scene = Scene(monkeypatch)
-        scene.client.data_received(ASK)
+    async def story(scene: Scene) -> None:
         await asyncio.sleep(0.01)
-        (upstream,) = scene.gateway.pool.upstreams["m-0"].open
-        assert len(scene.heard) == 1
+        assert scene.engine.out.endswith(BODY)
+        assert not scene.engine.closed
         scene.client.connection_lost(None)
-        await asyncio.sleep(0.01)
-        assert upstream.closed
-        assert (scene.gateway.running, scene.causes) == (set(), ["client_gone"])
-        assert scene.gateway.pool.inflight() == {}
+        await scene.ends("client_gone")
+        assert scene.engine.closed
 
-    asyncio.run(play())
+    play(monkeypatch, story)
+
+
+def test_a_bug_in_the_way_a_request_ends_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    content = " ".join(["a", "word", "of", "it"])
+
+    def broken(self: Exchange) -> None:
+        raise ValueError(content)
+
+    async def story(scene: Scene) -> None:
+        monkeypatch.setattr(Exchange, "_estimate_usage", broken)
+        scene.client.connection_lost(None)
+        await scene.ends("client_gone")
+
+    play(monkeypatch, story)
+    said = capfd.readouterr().err
+    assert "bug in the gateway" in said
+    assert "ValueError" in said
+    assert content not in said
+
+
+class Hashed(SimpleNamespace):
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+
+def test_a_client_that_cannot_be_written_to_does_not_keep_comments_from_the_others() -> None:
+    told: list[str] = []
+
+    def stream(comment: Callable[[], None]) -> Any:
+        gateway = SimpleNamespace(log_bug=lambda exc: told.append(str(exc)))
+        relay = SimpleNamespace(complete=False, failed=False, last_at=0.0)
+        clock = SimpleNamespace(time=lambda: 0.0)
+        return Hashed(gateway=gateway, relay=relay, comment=comment, loop=clock)
+
+    def fail() -> None:
+        raise OSError("broken")
+
+    silence = Silence(10.0)
+    silence.begin(stream(fail))
+    silence.begin(stream(lambda: told.append("comment")))
+    silence.look(8.9)
+    assert told == []
+    silence.look(9.0)
+    assert told == ["broken", "comment"]
+    silence.look(17.9)
+    assert len(told) == 2

@@ -44,6 +44,8 @@ class Transport:
     def get_extra_info(self, name: str) -> None:
         return None
 
+    def set_write_buffer_limits(self, **limits: int) -> None: ...
+
     def write(self, data: bytes) -> None:
         self.out += data
 
