@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from nemotron_ops.gateway.eager import Signal
 from nemotron_ops.gateway.relay import ContextFullError, Relay
 from nemotron_ops.gateway.unseen import Diverged
 from nemotron_ops.gateway.upstream import Upstream, UpstreamConnection
@@ -37,21 +38,81 @@ class Streamed(msgspec.Struct, frozen=True, kw_only=True):
     """A stream that llama-server ended regularly."""
 
 
+class Late(msgspec.Struct, frozen=True, kw_only=True):
+    """Nobody waits for it any more."""
+
+
 Outcome = Lost | Whole | Streamed
 
 
 class Attempt:
-    """The `Sink` of one request at one llama-server; `done` gives the outcome."""
+    """One request at one llama-server: the `Sink` of its connection."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, relay: Relay | None) -> None:
-        self.done: asyncio.Future[Outcome] = loop.create_future()
+    __slots__ = (
+        "_connection", "_end", "_parts", "_paused", "_relay", "_status", "_stopped", "_streams", "_type", "_upstream",
+        "token",
+    )  # fmt: skip
+
+    def __init__(self, upstream: Upstream, relay: Relay | None = None) -> None:
         self.token: Callable[[bytes], bool] | None = None
+        self._upstream = upstream
         self._relay = relay
+        self._connection: UpstreamConnection | None = None
+        self._paused = False
+        self._end: Signal[Outcome | Late] = Signal()
+        self._stopped = False  # by us: there may be more to come
         self._status = 0
         self._type = b""
         self._parts: list[bytes] = []
         self._streams = False
-        self.diverged = False
+
+    async def ask(self, head: bytes, body: bytes) -> Outcome | Late:
+        """Ask once, and wait for the end of the answer. A kept connection that turns out to be dead is replaced."""
+        loop, upstream = asyncio.get_running_loop(), self._upstream
+        connection = upstream.idle(loop.time())
+        asked = False  # if only over a kept connection that died: of this, for all we know
+        while True:
+            fresh = connection is None
+            if connection is None:
+                try:
+                    connection = await upstream.connect(loop)
+                except OSError as exc:
+                    return Lost(reason=f"cannot connect to the engine: {exc.strerror or exc}", connected=asked)
+            asked = True
+            self._connection = connection
+            connection.send(head, body, self)
+            if self._paused:
+                connection.pause(True)
+            try:
+                outcome = await self._end
+            except asyncio.CancelledError:
+                connection.close()
+                raise
+            if self._stopped:
+                connection.close()
+            elif isinstance(outcome, Lost) and not fresh and connection.received == 0:
+                connection, self._end = None, Signal()
+                continue
+            return outcome
+
+    def pause(self, paused: bool) -> None:
+        """The client reads too slowly, or again fast enough.
+
+        The answer may be here already, and the connection with its next request: that is not this client's to stop.
+        """
+        self._paused = paused
+        if self._connection is not None and self._connection.sink is self:
+            self._connection.pause(paused)
+
+    def give_up(self) -> None:
+        """Wait for the answer no longer."""
+        self._stop(Late())
+
+    def _stop(self, outcome: Outcome | Late) -> None:
+        self._stopped = True
+        self._end.tell(outcome)
+
+    # Sink
 
     def on_head(self, status: int, headers: dict[bytes, bytes]) -> None:
         self._status = status
@@ -65,77 +126,17 @@ class Attempt:
             try:
                 self._relay.feed(data)
             except Diverged:
-                self.diverged = True
-                self._set(Lost(reason="another engine would have gone on differently", connected=True, diverged=True))
+                self._stop(Lost(reason="another engine would have gone on differently", connected=True, diverged=True))
             except ContextFullError:
-                self.diverged = True
-                self._set(Lost(reason="the context that slots share was full", connected=True, full=True))
+                self._stop(Lost(reason="the context that slots share was full", connected=True, full=True))
         else:
             self._parts.append(data)
 
     def on_end(self) -> None:
         if self._streams:
-            self._set(Streamed())
+            self._end.tell(Streamed())
         else:
-            self._set(Whole(status=self._status, content_type=self._type, body=b"".join(self._parts)))
+            self._end.tell(Whole(status=self._status, content_type=self._type, body=b"".join(self._parts)))
 
     def on_lost(self, reason: str) -> None:
-        self._set(Lost(reason=reason, connected=True))
-
-    def _set(self, outcome: Outcome) -> None:
-        if not self.done.done():
-            self.done.set_result(outcome)
-
-
-async def attempt(
-    upstream: Upstream, head: bytes, body: bytes, relay: Relay | None, *, on_connected: Connected
-) -> Outcome:
-    """Ask `upstream` once. A kept connection that turns out to be dead is replaced by a new one."""
-    loop = asyncio.get_running_loop()
-    connection = upstream.idle(loop.time())
-    asked = False  # if only over a kept connection that died: of this, for all we know
-    while True:
-        fresh = connection is None
-        if connection is None:
-            try:
-                connection = await upstream.connect(loop)
-            except OSError as exc:
-                return Lost(reason=f"cannot connect to the engine: {exc.strerror or exc}", connected=asked)
-        asked = True
-        sink = Attempt(loop, relay)
-        connection.send(head, body, sink)
-        on_connected(connection, sink)
-        try:
-            outcome = await sink.done
-        except asyncio.CancelledError:
-            connection.close()
-            raise
-        if sink.diverged:
-            connection.close()
-        elif isinstance(outcome, Lost) and not fresh and connection.received == 0:
-            connection = None
-            continue
-        return outcome
-
-
-class Connected:
-    """Called with the connection in use, so that its reading can be paused while the client is slow."""
-
-    def __init__(self) -> None:
-        self.connection: UpstreamConnection | None = None
-        self.sink: Attempt | None = None
-        self.paused = False
-
-    def __call__(self, connection: UpstreamConnection, sink: Attempt) -> None:
-        self.connection, self.sink = connection, sink
-        if self.paused:
-            self.pause(True)
-
-    def pause(self, paused: bool) -> None:
-        """The client reads too slowly, or again fast enough.
-
-        The answer may be here already, and the connection with its next request: that is not this client's to stop.
-        """
-        self.paused = paused
-        if self.connection is not None and self.connection.sink is self.sink:
-            self.connection.pause(paused)
+        self._end.tell(Lost(reason=reason, connected=True))

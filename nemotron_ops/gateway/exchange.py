@@ -11,9 +11,9 @@ that looks regular. A client that leaves cancels the task that runs this, and wi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -21,8 +21,9 @@ from nemotron_ops.gateway import sse
 from nemotron_ops.gateway.admission import Ticket
 from nemotron_ops.gateway.affinity import prefixes
 from nemotron_ops.gateway.answer import close_said, end_stream, reply_folded, reply_whole
-from nemotron_ops.gateway.attempt import Connected, Outcome, Whole, attempt
+from nemotron_ops.gateway.attempt import Attempt, Late, Outcome, Whole
 from nemotron_ops.gateway.directory import Named
+from nemotron_ops.gateway.eager import EagerTask
 from nemotron_ops.gateway.fold import Fold, fold_for
 from nemotron_ops.gateway.halfcall import HalfCall
 from nemotron_ops.gateway.headers import Request, client_patience_s, upstream_head
@@ -36,7 +37,7 @@ from nemotron_ops.gateway.relay import Relay
 from nemotron_ops.gateway.replies import Refusal, error_body, error_event
 from nemotron_ops.gateway.rewrite import Continuation
 from nemotron_ops.gateway.routes import INFERS, Kind, Route
-from nemotron_ops.gateway.silence import PATIENCE_HEADER, first_token_in_time
+from nemotron_ops.gateway.silence import PATIENCE_HEADER, first_token_in_time, late
 from nemotron_ops.gateway.steer import steer
 from nemotron_ops.gateway.upload import prepare_form
 from nemotron_ops.gateway.upstream import Upstream
@@ -69,7 +70,7 @@ class Exchange:
         self.instance = ""
         self.status = 0
         self.cause = ""
-        self.task: asyncio.Task[None] | None = None
+        self.task: EagerTask | None = None
         self.cut: Refusal | None = None  # why it is stopped, if not because its client left
         self.queued_s = 0.0
         self.tries = 0
@@ -95,22 +96,24 @@ class Exchange:
 
     def start(self) -> None:
         """Answer the request in a task of its own, until it is done or the client leaves."""
-        self.task = self.loop.create_task(self._run())
+        self.task = EagerTask(self._run(), self.gateway.outbox)
         self.client.on_gone = self.stop
+        self.task.go()
 
     def stop(self) -> None:
         """Stop all work for this request, and end its answer if the client is still there."""
         assert self.task is not None
         self.stopped = True
-        self.loop.call_soon(self.task.cancel)  # a task that is cancelled before it has begun never does
+        self.task.cancel()
 
     async def _run(self) -> None:
         try:
-            await self._answer()
+            try:
+                await self._answer()
+            finally:
+                self.gateway.ran(self)
         except Exception as exc:  # noqa: BLE001  a bug in the way it ended
             self.gateway.log_bug(exc)
-        finally:
-            self.gateway.ran(self)
 
     async def _answer(self) -> None:
         try:
@@ -269,26 +272,29 @@ class Exchange:
             self.route.upstream, key=upstream.key, length=len(prepared.body),
             content_type=self.request.headers.get(b"content-type", b""),
         )  # fmt: skip
-        connected = Connected()
-        self.client.watch(connected.pause)
+        attempt = Attempt(upstream, self.relay)
+        self.client.watch(attempt.pause)
         if (relay := self.relay) is not None:
             self.events_before = relay.events
             relay.at(self.gateway.books.metrics.between_tokens_s[(self.model, self.instance)].observe)
-        asked: Coroutine[Any, Any, Outcome] = attempt(upstream, head, prepared.body, self.relay, on_connected=connected)
-        if PATIENCE_HEADER in self.request.headers:
-            asked = first_token_in_time(self, asked)
+        timer = first_token_in_time(self, attempt) if PATIENCE_HEADER in self.request.headers else None
         if self.streams:
             self.gateway.silence.begin(self)
         try:
-            return await asked
+            outcome = await attempt.ask(head, prepared.body)
         finally:
             self.gateway.silence.end(self)
+            if timer is not None:
+                timer.cancel()
+        if isinstance(outcome, Late):
+            raise late(self.request)
+        return outcome
 
     async def _give_call(self, upstream: Upstream, half: HalfCall, prepared: Prepared) -> Prepared:
         """Let a tool call in progress go on where it was, if the model's template says how it is written."""
         self.recovery.half = None
         head = upstream_head("/apply-template", key=upstream.key, length=len(half.body), content_type=b"")
-        answer = await attempt(upstream, head, half.body, None, on_connected=Connected())
+        answer = await Attempt(upstream).ask(head, half.body)
         if self.relay is None or not isinstance(answer, Whole) or answer.status != 200:
             return prepared
         plan = self.recovery.go_on_with_call(self.relay, prepared.fields, half, answer.body)

@@ -28,6 +28,7 @@ class Follower:
         self.connected = False
         self._count: Callable[[], dict[str, int]] = dict
         self._changed = asyncio.Event()
+        self._wishes: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Follow for ever. Ends only by being cancelled."""
@@ -46,8 +47,13 @@ class Follower:
         if not self._changed.is_set():
             self._changed.set()
 
-    async def want(self, model: str) -> None:
-        """Ask the supervisor to start an on-demand model. Silent if the supervisor is away: it is asked again."""
+    def want(self, model: str) -> None:
+        """Ask the supervisor to start an on-demand model. Silent if the supervisor is away: it is to be asked again."""
+        wish = asyncio.get_running_loop().create_task(self._want(model))
+        self._wishes.add(wish)
+        wish.add_done_callback(self._wishes.discard)
+
+    async def _want(self, model: str) -> None:
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(5):
                 reader, writer = await asyncio.open_unix_connection(self.path)

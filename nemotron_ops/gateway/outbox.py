@@ -24,7 +24,7 @@ class Outbox:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.gathers = False  # whether what is to be written waits for the end of the round
-        self._loop = loop
+        self.loop = loop
         self._waiting: list[Writer] = []
 
     def runs(self, requests: int) -> None:
@@ -35,7 +35,7 @@ class Outbox:
         """`writer.flush` is called at the end of the round."""
         self._waiting.append(writer)
         if len(self._waiting) == 1:
-            self._loop.call_soon(self._flush)
+            self.loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         waiting, self._waiting = self._waiting, []
@@ -43,4 +43,4 @@ class Outbox:
             try:
                 writer.flush()
             except Exception as exc:  # noqa: BLE001  the others have nothing to do with it
-                self._loop.call_exception_handler({"message": "a client could not be written to", "exception": exc})
+                self.loop.call_exception_handler({"message": "a client could not be written to", "exception": exc})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nemotron_ops.gateway.attempt import Connected, Whole, attempt
+from nemotron_ops.gateway.attempt import Attempt, Whole
 from nemotron_ops.gateway.directory import may_serve
 from nemotron_ops.gateway.headers import upstream_head
 from nemotron_ops.gateway.keys import may_use
@@ -32,7 +32,7 @@ async def show_page(exchange: Exchange) -> None:
     route = exchange.route
     path = "/metrics" if route.path == "/engine/metrics" else route.upstream
     head = upstream_head(path, key=upstream.key, length=0, content_type=b"", method="GET")
-    outcome = await attempt(upstream, head, b"", None, on_connected=Connected())
+    outcome = await Attempt(upstream).ask(head, b"")
     if not isinstance(outcome, Whole):
         raise Refusal(status=502, code="engine_lost", message="the instance did not answer")
     exchange.status = outcome.status

@@ -49,7 +49,7 @@ class Pool:
         self.affinity = Affinity()
         self.stopping = False
         self.known = False  # a snapshot has come
-        self._seen = asyncio.Event()
+        self._seen: asyncio.Future[None] = self.loop.create_future()
         self._waiters: dict[str, set[asyncio.Future[None]]] = {}
         self._kept_places: dict[str, list[Place]] = {}
         self._shares: dict[str, int] = {}  # model -> tokens per slot, where slots share a context
@@ -66,8 +66,9 @@ class Pool:
         self._kept_places.clear()
         self.directory = index(snapshot)
         self._shares = {i.model: i.ctx_tokens // i.slots for i in snapshot.instances if _shared_tokens(i)}
-        self.known = True
-        self._seen.set()
+        if not self.known:
+            self.known = True
+            self._seen.set_result(None)
         for view in snapshot.instances:
             old = before.get(view.name)
             new_process = old is None or (old.pid, old.socket) != (view.pid, view.socket)
@@ -96,12 +97,10 @@ class Pool:
 
     async def know(self) -> None:
         """Wait for the first snapshot. Raises Refusal if it does not come."""
-        try:
-            async with asyncio.timeout(EXPECT_SNAPSHOT_S):
-                await self._seen.wait()
-        except TimeoutError:
+        await asyncio.wait((self._seen,), timeout=EXPECT_SNAPSHOT_S)
+        if not self.known:
             message = "the supervisor has not said yet what there is to serve"
-            raise Refusal(status=503, code="no_supervisor", message=message, retry_after_s=2) from None
+            raise Refusal(status=503, code="no_supervisor", message=message, retry_after_s=2)
 
     def replicated(self, model: str) -> bool:
         """Whether there is a choice of instances for `model`."""
@@ -214,10 +213,9 @@ class Pool:
                 raise self._too_long(model, ticket, now)
             again_at = deadline
             if model.on_demand and not any(map(may_serve, self.directory.instances.get(model.name, ()))):
-                await self.follower.want(model.name)
+                self.follower.want(model.name)
                 again_at = now + WANT_AGAIN_S
-            if not future.done():
-                await asyncio.wait((future,), timeout=max(0.0, min(deadline, comment_at, again_at) - self.loop.time()))
+            await asyncio.wait((future,), timeout=min(deadline, comment_at, again_at) - now)
             if not future.done() and self.loop.time() >= comment_at:
                 waiting()
                 comment_at = self.loop.time() + self.options.keep_alive_s

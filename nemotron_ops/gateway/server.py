@@ -190,7 +190,7 @@ class Gateway:
         picture = Picture(
             metrics=self.books.metrics, snapshot=self.pool.snapshot, queue_length=self.pool.queue_lengths(),
             inflight=self.pool.inflight(), reserved_tokens=self.pool.reserved_tokens(),
-            connections=len(self.clients), tasks=len(asyncio.all_tasks()),
+            connections=len(self.clients), tasks=len(asyncio.all_tasks()) + len(self.running),
             connected=self.pool.follower.connected, version=__version__,
         )  # fmt: skip
         return render(picture)
@@ -232,7 +232,7 @@ class Gateway:
     def _cut_revoked(self) -> None:
         """End what is being done, or waits to be done, for keys that are no more."""
         ring = self.watch.ring
-        for exchange in self.running:
+        for exchange in list(self.running):  # one that is stopped leaves it at once
             if ring is not None and exchange.key is not ANYONE and not ring.holds(exchange.key):
                 exchange.cut = Refusal(status=401, code="key_revoked", message="this API key has been revoked")
                 exchange.stop()
@@ -248,7 +248,7 @@ class Gateway:
         for connection in list(self.clients):
             connection.retire()
         await self._until_all_left(self.options.drain_s)
-        for exchange in self.running:
+        for exchange in list(self.running):  # one that is stopped leaves it at once
             exchange.stop()
         await self._until_all_left(CUT_S)
         for connection in list(self.clients):

@@ -8,18 +8,16 @@ none had been sent.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from nemotron_ops.gateway.attempt import Outcome
-from nemotron_ops.gateway.headers import PATIENCE_S, client_patience_s
+from nemotron_ops.gateway.attempt import Attempt
+from nemotron_ops.gateway.headers import PATIENCE_S, Request, client_patience_s
 from nemotron_ops.gateway.replies import Refusal
 
 if TYPE_CHECKING:
     from nemotron_ops.gateway.exchange import Exchange
 
 PATIENCE_HEADER = b"x-request-timeout"
-Asked = Coroutine[Any, Any, Outcome]
 
 
 class Silence:
@@ -62,17 +60,19 @@ class Silence:
                     exchange.gateway.log_bug(exc)
 
 
-async def first_token_in_time(exchange: Exchange, asked: Asked) -> Outcome:
-    """What `asked` brings, if its first token comes within the client's own time. Raises Refusal if it does not."""
+def first_token_in_time(exchange: Exchange, attempt: Attempt) -> asyncio.TimerHandle | None:
+    """End `attempt` as `Late` if it brings no token within the client's own time. A timer, if there is such a time."""
     patience_s = client_patience_s(exchange.request)
     relay = exchange.relay
     if patience_s >= PATIENCE_S or (relay is not None and relay.began):
-        return await asked
-    try:
-        async with asyncio.timeout_at(exchange.started + patience_s) as limit:
-            if relay is not None:
-                relay.on_first = lambda: limit.reschedule(None)
-            return await asked
-    except TimeoutError:
-        message = f"no token came within {patience_s:g} s (X-Request-Timeout)"
-        raise Refusal(status=504, code="first_token_timeout", message=message) from None
+        return None
+    timer = exchange.loop.call_at(exchange.started + patience_s, attempt.give_up)
+    if relay is not None:
+        relay.on_first = timer.cancel
+    return timer
+
+
+def late(request: Request) -> Refusal:
+    """What a client hears whose patience is at its end."""
+    message = f"no token came within {client_patience_s(request):g} s (X-Request-Timeout)"
+    return Refusal(status=504, code="first_token_timeout", message=message)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from nemotron_ops.gateway.attempt import Connected, Whole, attempt
+from nemotron_ops.gateway.attempt import Attempt, Whole
 from nemotron_ops.gateway.headers import upstream_head
 from nemotron_ops.gateway.prepare import read_fields, text_field
 from nemotron_ops.gateway.replies import Refusal
@@ -39,7 +39,7 @@ async def steer(exchange: Exchange) -> None:
     body = msgspec.json.encode({"id": running.relay.ids[-1], "action": action})
     head = upstream_head(exchange.route.upstream, key=upstream.key, length=len(body), content_type=b"")
     exchange.model, exchange.instance = running.model, upstream.name
-    outcome = await attempt(upstream, head, body, None, on_connected=Connected())
+    outcome = await Attempt(upstream).ask(head, body)
     if not isinstance(outcome, Whole):
         raise Refusal(status=502, code="engine_lost", message="the instance did not answer")
     if outcome.body.startswith(b'{"success":true'):

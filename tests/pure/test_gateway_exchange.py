@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from nemotron_ops.gateway import outbox
 from nemotron_ops.gateway.exchange import Exchange
 from nemotron_ops.gateway.http import ClientConnection
 from nemotron_ops.gateway.options import Options
@@ -60,7 +61,21 @@ def play(monkeypatch: pytest.MonkeyPatch, story: Callable[[Scene], Coroutine[Any
     asyncio.run(played())
 
 
+def among_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is done for a request is done in turns with that of others."""
+    monkeypatch.setattr(outbox, "FEW", 0)
+
+
+@pytest.fixture(params=["alone", "among many"])
+def company(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether other requests run."""
+    if request.param == "among many":
+        among_many(monkeypatch)
+
+
 def test_a_client_that_leaves_before_its_request_has_begun_costs_no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    among_many(monkeypatch)
+
     async def story(scene: Scene) -> None:
         scene.client.connection_lost(None)
         await scene.ends("client_gone")
@@ -70,6 +85,8 @@ def test_a_client_that_leaves_before_its_request_has_begun_costs_no_engine(monke
 
 
 def test_a_request_that_is_cut_before_it_has_begun_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    among_many(monkeypatch)
+
     async def story(scene: Scene) -> None:
         scene.exchange.cut = Refusal(status=401, code="key_revoked", message="this API key has been revoked")
         scene.exchange.stop()
@@ -80,6 +97,7 @@ def test_a_request_that_is_cut_before_it_has_begun_says_why(monkeypatch: pytest.
     play(monkeypatch, story)
 
 
+@pytest.mark.usefixtures("company")
 def test_a_client_that_leaves_while_an_engine_works_stops_it(monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(scene: Scene) -> None:
         await asyncio.sleep(0.01)
@@ -92,6 +110,7 @@ def test_a_client_that_leaves_while_an_engine_works_stops_it(monkeypatch: pytest
     play(monkeypatch, story)
 
 
+@pytest.mark.usefixtures("company")
 def test_a_bug_in_the_way_a_request_ends_leaves_nothing_behind(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

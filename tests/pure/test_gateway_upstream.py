@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemotron_ops.gateway.attempt import Attempt, Connected
+from nemotron_ops.gateway.attempt import Attempt
+from nemotron_ops.gateway.eager import EagerTask
+from nemotron_ops.gateway.outbox import Outbox
 from nemotron_ops.gateway.turns import AT_ONCE, CHUNK_BYTES, Turns
 from nemotron_ops.gateway.upstream import Upstream, UpstreamConnection
 
@@ -73,6 +75,10 @@ class Heard:
         self.lost = reason
 
 
+async def heard_by(attempt: Attempt) -> None:
+    await attempt.ask(b"", b"")
+
+
 class Stand:
     """An upstream with one connection, and what clients do with it."""
 
@@ -81,13 +87,13 @@ class Stand:
         self.connection = UpstreamConnection(self.upstream)
         self.connection.connection_made(self.transport)  # type: ignore[arg-type]
 
-    def ask(self, *, paused: bool = False) -> Connected:
-        connected = Connected()
-        connected.paused = paused
-        sink = Attempt(asyncio.get_running_loop(), None)
-        self.connection.send(b"", b"", sink)
-        connected(self.connection, sink)
-        return connected
+    def ask(self, *, paused: bool = False) -> Attempt:
+        self.upstream.keep(self.connection)
+        attempt = Attempt(self.upstream)
+        attempt.pause(paused)
+        EagerTask(heard_by(attempt), Outbox(asyncio.get_running_loop())).go()
+        assert self.connection.sink is attempt
+        return attempt
 
     def come(self, data: bytes) -> None:
         """The engine has sent `data`, read as a loop reads it."""
@@ -110,7 +116,7 @@ def test_a_slow_client_pauses_its_own_answer() -> None:
         assert stand.transport.paused
         client.pause(False)
         assert not stand.transport.paused
-        assert stand.ask(paused=True).paused
+        stand.ask(paused=True)
         assert stand.transport.paused, "also one that begins while the client does not read"
 
     run(body)
