@@ -61,7 +61,7 @@ class Signal(Generic[T]):
 
 
 class EagerTask:
-    """A coroutine being run: at once while few requests run, else as a task of asyncio's would be.
+    """A coroutine being run: at once while hardly any requests run, else as a task of asyncio's would be.
 
     There is no `asyncio.current_task()` in it, so `asyncio.timeout()` and what builds on it do not work. Exceptions
     are the coroutine's own to deal with.
@@ -78,7 +78,7 @@ class EagerTask:
 
     def go(self, _: object = None) -> None:
         """Begin, or go on because what it waits for is there."""
-        if self._outbox.gathers:
+        if self._outbox.crowded:
             self._loop.call_soon(self._step)
         else:
             self._step()

@@ -11,6 +11,7 @@ import asyncio
 from typing import Protocol
 
 FEW = 8  # requests
+LONELY = 2
 
 
 class Writer(Protocol):
@@ -24,12 +25,14 @@ class Outbox:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.gathers = False  # whether what is to be written waits for the end of the round
+        self.crowded = False  # whether so many run that each waits for the next round before it goes on
         self.loop = loop
         self._waiting: list[Writer] = []
 
     def runs(self, requests: int) -> None:
         """So many requests are being answered now."""
         self.gathers = requests > FEW
+        self.crowded = requests > LONELY
 
     def add(self, writer: Writer) -> None:
         """`writer.flush` is called at the end of the round."""

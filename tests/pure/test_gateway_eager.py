@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from nemotron_ops.gateway.eager import EagerTask, Signal
-from nemotron_ops.gateway.outbox import FEW, Outbox
+from nemotron_ops.gateway.outbox import LONELY, Outbox
 
 
 class Play:
@@ -17,7 +17,7 @@ class Play:
 
     def __init__(self, many: bool) -> None:
         self.outbox = Outbox(asyncio.get_running_loop())
-        self.outbox.runs(FEW + many)
+        self.outbox.runs(LONELY + many)
         self.told: list[Any] = []
 
     def run(self, coroutine: Coroutine[Any, Any, None]) -> EagerTask:

@@ -63,7 +63,7 @@ def play(monkeypatch: pytest.MonkeyPatch, story: Callable[[Scene], Coroutine[Any
 
 def among_many(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is done for a request is done in turns with that of others."""
-    monkeypatch.setattr(outbox, "FEW", 0)
+    monkeypatch.setattr(outbox, "LONELY", 0)
 
 
 @pytest.fixture(params=["alone", "among many"])
