@@ -185,6 +185,8 @@ def read_aborts(port: int) -> dict[int, int]:
 
 def generate(plane: Plane, load: Load, loadgen: Path, *more: str) -> dict[str, Any]:
     base = ["--base-url", f"http://127.0.0.1:{plane.port}", "--model", "m", "--no-tree", "--pids", str(plane.pid)]
+    if plane.key:
+        base += ["--key", plane.key]
     argv = [str(loadgen), *base, *load.flags, *more]
     done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=300)
     value: dict[str, Any] = json.loads(done.stdout)

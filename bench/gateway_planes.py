@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nemotron_ops.gateway import keystore
+from nemotron_ops.gateway.keys import Key
 from nemotron_ops.models.synthetic import ensure
 from nemotron_ops.proc import kill_group
 from nemotron_ops.supervisor.snapshot import InstanceView, ModelView, State
@@ -30,6 +32,7 @@ from tests.gateway_stage import Control, ask
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ROOT / "bench" / "gateway"
+SLOTS = 2000  # more than there are clients: what is measured is the door, not the wait
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +43,7 @@ class Plane:
     port: int
     pid: int
     engine: int  # port of the stub behind it
+    key: str = ""  # that clients have to send
 
 
 def build_tools(room: Path) -> dict[str, Path]:
@@ -83,22 +87,26 @@ def start_planes(stack: ExitStack, room: Path, tools: dict[str, Path], llama_ser
 
 
 def gateway_plane(stack: ExitStack, room: Path, engine: int) -> Plane:
-    """Our own, as `serve` starts it, with keys, log and admission; the supervisor is played."""
+    """Our own, as `serve 30b` starts it, with keys, usage, log and a shared context; the supervisor is played."""
     control = Control(room / "control.sock")
     stack.callback(control.stop)
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listening:
         fd, port = listening.fileno(), listening.getsockname()[1]
         argv = [sys.executable, "-m", "nemotron_ops.gateway", "--control", control.path, "--listen-fd", str(fd)]
-        argv += ["--access-log", room / "access.log"]
+        _, key = keystore.create(room / "keys.json", Key(id="", sha256="", name="bench"))
+        argv += ["--access-log", room / "access.log", "--api-keys-file", room / "keys.json"]
+        argv += ["--usage-file", room / "usage.json"]
         begun = time.monotonic()
         process = stack.enter_context(running(argv, fds=(fd,)))
         view = InstanceView(
-            name="m-0", model="m", state=State.READY, socket=str(room / "stub.sock"), api_key_file="", slots=2000, pid=1
+            name="m-0", model="m", state=State.READY, socket=str(room / "stub.sock"), api_key_file="", pid=1,
+            slots=SLOTS, kv_unified=True, ctx_tokens=SLOTS * 4096,
         )  # fmt: skip
-        control.show(models=(ModelView(name="m", names=("m",), queue_length=5000),), instances=(view,))
+        model = ModelView(name="m", names=("m",), queue_length=5000, defaults={"max_tokens": 32768})
+        control.show(models=(model,), instances=(view,))
         wait_for(port)
     say(f"gateway: {1000 * (time.monotonic() - begun):.0f} ms from start to its first healthy answer")
-    return Plane(name="gateway", port=port, pid=process.pid, engine=engine)
+    return Plane(name="gateway", port=port, pid=process.pid, engine=engine, key=key)
 
 
 def haproxy_plane(stack: ExitStack, room: Path, haproxy: str, upstream: int) -> Plane:

@@ -20,7 +20,7 @@ The caller brings the time and the instances, and acts on what `grants` returns.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Protocol
@@ -102,7 +102,8 @@ class Admission:
 
     def __init__(self) -> None:
         self.inflight: dict[str, int] = {}
-        self._holders: dict[str, set[Ticket]] = {}  # instance -> who holds tokens there
+        self.waiting = 0  # requests in all lines
+        self._holders: defaultdict[str, set[Ticket]] = defaultdict(set)  # instance -> who holds tokens there
         self._models: defaultdict[str, _Lines] = defaultdict(_Lines)
 
     def offer(self, ticket: Ticket, *, now: float, length: int, max_bytes: int, slots: int) -> int:
@@ -115,20 +116,23 @@ class Admission:
             lines.served[ticket.key] = max(lines.served.get(ticket.key, 0.0), lines.clock)
             lines.lines[ticket.key] = deque()
         lines.lines[ticket.key].append(ticket)
-        _count(lines, ticket, 1)
+        self._count(lines, ticket, 1)
         return lines.length
 
-    def go(self, ticket: Ticket, places: Iterable[Place], choose: Choose) -> bool:
-        """Grant a new request for which there need be no line: nobody waits, and it wants one free slot and no more."""
+    def go(self, ticket: Ticket, places: Sequence[Place], choose: Choose) -> bool:
+        """Grant a new request for which there need be no line: nobody waits, and there is room for it."""
         lines = self._models[ticket.model]
-        if lines.length or ticket.answers > 1 or ticket.tokens:
+        if lines.length:
             return False
-        free = self._free(places)
+        lines.widest = widest(places)
+        free = [p for p in places if self._fits(lines, ticket, p)]
         if not free:
             return False
         if lines.served:
             self._forget_idle(lines)
         self._take(ticket, choose(ticket, free))
+        if ticket.tokens:
+            self._holders[ticket.instance].add(ticket)
         return True
 
     def full(self, model: str, slots: int) -> Refusal:
@@ -145,7 +149,7 @@ class Admission:
         lines = self._models[ticket.model]
         ticket.instance = ""
         lines.priority.append(ticket)
-        _count(lines, ticket, 1)
+        self._count(lines, ticket, 1)
 
     def leave(self, ticket: Ticket) -> None:
         """Take a request out of its line: its client is gone or has waited long enough."""
@@ -154,12 +158,12 @@ class Admission:
             return
         if ticket is lines.first:
             self._unclaim(lines)
-            _count(lines, ticket, -1)
+            self._count(lines, ticket, -1)
             return
         for key, line in [(None, lines.priority), (ticket.key, lines.lines.get(ticket.key, deque()))]:
             if ticket in line:
                 line.remove(ticket)
-                _count(lines, ticket, -1)
+                self._count(lines, ticket, -1)
                 if key is not None and not line:
                     del lines.lines[key]
                 return
@@ -171,7 +175,7 @@ class Admission:
             return []
         granted: list[Ticket] = []
         found = list(places)
-        lines.widest = max((p.tokens for p in found), default=0)
+        lines.widest = widest(found)
         shared = lines.widest > 0 or lines.wide > 0 or lines.first is not None
         while lines.length:
             free = self._free(found)
@@ -211,7 +215,7 @@ class Admission:
 
     def held_tokens(self, instance: str) -> int:
         """Tokens of a shared context that the requests at `instance` hold or have outgrown to."""
-        return sum(map(_hold_of, self._holders.get(instance, ())))
+        return sum(map(_hold_of, self._holders[instance]))
 
     def length(self, model: str) -> int:
         """How many requests wait for `model`."""
@@ -248,7 +252,7 @@ class Admission:
                 _charge(lines, ticket)
             if not lines.lines[key]:
                 del lines.lines[key]
-        _count(lines, ticket, -1)
+        self._count(lines, ticket, -1)
         return ticket
 
     def _next_fitting(self, lines: _Lines, found: list[Place], free: list[Place]) -> Ticket | None:
@@ -258,7 +262,7 @@ class Admission:
             if any(self._fits(lines, first, p) for p in free):
                 return first
             lines.first = first
-            _count(lines, first, 1)  # it still waits
+            self._count(lines, first, 1)  # it still waits
         first = lines.first
         if lines.claimed not in [p.name for p in found]:
             need = min(first.tokens, lines.widest)
@@ -267,7 +271,7 @@ class Admission:
             lines.passing.clear()
         if any(self._fits(lines, first, p) for p in free):
             self._unclaim(lines)
-            _count(lines, first, -1)
+            self._count(lines, first, -1)
             return first
         for key, line, ticket in _behind(lines):
             if any(self._fits(lines, ticket, p) for p in free):
@@ -276,16 +280,18 @@ class Admission:
                     _charge(lines, ticket)
                     if not line:
                         del lines.lines[key]
-                _count(lines, ticket, -1)
+                self._count(lines, ticket, -1)
                 return ticket
         return None
 
     def _fits(self, lines: _Lines, ticket: Ticket, place: Place) -> bool:
         """Whether `place` has what `ticket` needs, and then still what the first in line was promised there."""
-        slots = min(ticket.answers, place.slots)
-        if self._taken(place) + slots > place.slots:
+        slots = ticket.answers if ticket.answers < place.slots else place.slots
+        if self.inflight.get(place.name, 0) + slots > place.slots:
             return False
-        need = min(ticket.tokens, lines.widest) if place.tokens else 0
+        need = ticket.tokens if place.tokens else 0
+        if need > lines.widest:
+            need = lines.widest
         if need and self.held_tokens(place.name) + need > place.tokens:
             return False
         first = lines.first
@@ -307,21 +313,25 @@ class Admission:
 
     def _hold(self, lines: _Lines, ticket: Ticket) -> None:
         if ticket.tokens:
-            self._holders.setdefault(ticket.instance, set()).add(ticket)
+            self._holders[ticket.instance].add(ticket)
         if lines.first is not None and ticket.instance == lines.claimed:
             lines.passing.add(ticket)
 
     def _let_go(self, lines: _Lines, ticket: Ticket) -> None:
         lines.passing.discard(ticket)
-        holders = self._holders.get(ticket.instance, set())
-        holders.discard(ticket)
-        if not holders:
-            self._holders.pop(ticket.instance, None)
+        self._holders[ticket.instance].discard(ticket)
 
     def _unclaim(self, lines: _Lines) -> None:
         lines.first = None
         lines.claimed = ""
         lines.passing.clear()
+
+    def _count(self, lines: _Lines, ticket: Ticket, way: int) -> None:
+        """A request has come into the line (1) or left it (-1)."""
+        self.waiting += way
+        lines.length += way
+        lines.bytes += way * ticket.bytes
+        lines.wide += way * (ticket.answers > 1)
 
     def _forget_idle(self, lines: _Lines) -> None:
         """Where nobody waits, nobody is ahead; else keys that don't wait and aren't ahead need no memory."""
@@ -331,13 +341,6 @@ class Admission:
             lines.round += 1
         elif len(lines.served) > 64 + 2 * len(lines.lines):
             lines.served = {k: v for k, v in lines.served.items() if k in lines.lines or v > lines.clock}
-
-
-def _count(lines: _Lines, ticket: Ticket, way: int) -> None:
-    """A request has come into the line (1) or left it (-1)."""
-    lines.length += way
-    lines.bytes += way * ticket.bytes
-    lines.wide += way * (ticket.answers > 1)
 
 
 def _charge(lines: _Lines, ticket: Ticket) -> None:
@@ -368,6 +371,11 @@ def _hold_of(ticket: Ticket) -> int:
     if ticket.answer is None:
         return ticket.tokens
     return max(ticket.tokens, ticket.prompt_tokens + ticket.answer.events)
+
+
+def widest(places: Sequence[Place]) -> int:
+    """The largest context that the slots of one of `places` share."""
+    return places[0].tokens if len(places) == 1 else max((p.tokens for p in places), default=0)
 
 
 def least_loaded(inflight: dict[str, int], places: list[Place]) -> Place:

@@ -45,30 +45,24 @@ class Late(msgspec.Struct, frozen=True, kw_only=True):
 Outcome = Lost | Whole | Streamed
 
 
-class Attempt:
+class Attempt(msgspec.Struct, eq=False):
     """One request at one llama-server: the `Sink` of its connection."""
 
-    __slots__ = (
-        "_connection", "_end", "_parts", "_paused", "_relay", "_status", "_stopped", "_streams", "_type", "_upstream",
-        "token",
-    )  # fmt: skip
-
-    def __init__(self, upstream: Upstream, relay: Relay | None = None) -> None:
-        self.token: Callable[[bytes], bool] | None = None
-        self._upstream = upstream
-        self._relay = relay
-        self._connection: UpstreamConnection | None = None
-        self._paused = False
-        self._end: Signal[Outcome | Late] = Signal()
-        self._stopped = False  # by us: there may be more to come
-        self._status = 0
-        self._type = b""
-        self._parts: list[bytes] = []
-        self._streams = False
+    upstream: Upstream
+    relay: Relay | None = None
+    token: Callable[[bytes], bool] | None = None
+    _connection: UpstreamConnection | None = None
+    _paused: bool = False
+    _end: Signal[Outcome | Late] = msgspec.field(default_factory=Signal)
+    _stopped: bool = False  # by us: there may be more to come
+    _status: int = 0
+    _type: bytes = b""
+    _parts: list[bytes] = []
+    _streams: bool = False
 
     async def ask(self, head: bytes, body: bytes) -> Outcome | Late:
         """Ask once, and wait for the end of the answer. A kept connection that turns out to be dead is replaced."""
-        loop, upstream = asyncio.get_running_loop(), self._upstream
+        loop, upstream = asyncio.get_running_loop(), self.upstream
         connection = upstream.idle(loop.time())
         asked = False  # if only over a kept connection that died: of this, for all we know
         while True:
@@ -117,14 +111,14 @@ class Attempt:
     def on_head(self, status: int, headers: dict[bytes, bytes]) -> None:
         self._status = status
         self._type = headers.get(b"content-type", b"application/json")
-        self._streams = self._relay is not None and status == 200 and self._type.startswith(b"text/event-stream")
-        if self._streams and self._relay is not None:
-            self.token = self._relay.token
+        self._streams = self.relay is not None and status == 200 and self._type.startswith(b"text/event-stream")
+        if self._streams and self.relay is not None:
+            self.token = self.relay.token
 
     def on_data(self, data: bytes) -> None:
-        if self._streams and self._relay is not None:
+        if self._streams and self.relay is not None:
             try:
-                self._relay.feed(data)
+                self.relay.feed(data)
             except Diverged:
                 self._stop(Lost(reason="another engine would have gone on differently", connected=True, diverged=True))
             except ContextFullError:

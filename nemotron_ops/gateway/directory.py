@@ -17,8 +17,8 @@ class Named:
     """What a client's model name means. `asked` is the name to show in the answer."""
 
     model: ModelView
-    profile: Mapping[str, Any]
     asked: str
+    filled_in: Mapping[str, Any]  # values for what a request leaves out: its profile's, else its recipe's
     ctx_tokens: int = 0  # that a slot may use, as far as known
 
 
@@ -75,7 +75,7 @@ def _named(
     asked: str, model: ModelView, profile: Mapping[str, Any], instances: Mapping[str, tuple[InstanceView, ...]]
 ) -> Named:  # fmt: skip
     ctx_tokens = max((i.ctx_tokens for i in instances.get(model.name, ())), default=0)
-    return Named(model=model, profile=profile, asked=asked, ctx_tokens=ctx_tokens)
+    return Named(model=model, asked=asked, filled_in={**model.defaults, **profile}, ctx_tokens=ctx_tokens)
 
 
 def may_serve(instance: InstanceView) -> bool:

@@ -67,19 +67,18 @@ class EagerTask:
     are the coroutine's own to deal with.
     """
 
-    __slots__ = ("_cancelled", "_coroutine", "_loop", "_outbox", "_waits")
+    __slots__ = ("_cancelled", "_coroutine", "_outbox", "_waits")
 
     def __init__(self, coroutine: Coroutine[Waitable, None, None], outbox: Outbox) -> None:
         self._coroutine = coroutine
         self._outbox = outbox
-        self._loop = outbox.loop
         self._waits: Waitable | None = None
         self._cancelled = False  # and not told yet
 
     def go(self, _: object = None) -> None:
         """Begin, or go on because what it waits for is there."""
         if self._outbox.crowded:
-            self._loop.call_soon(self._step)
+            self._outbox.loop.call_soon(self._step)
         else:
             self._step()
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+import msgspec
 from msgspec.structs import replace
 
 from nemotron_ops.gateway import sse
@@ -43,46 +44,44 @@ from nemotron_ops.gateway.upload import prepare_form
 from nemotron_ops.gateway.upstream import Upstream
 
 if TYPE_CHECKING:
+    from nemotron_ops.gateway.pool import Pool
     from nemotron_ops.gateway.server import Gateway
 
 EVENT_STREAM = b"text/event-stream"
 
 
-class Exchange:
+class Exchange(msgspec.Struct, eq=False):
     """One request being answered."""
 
-    def __init__(
-        self, gateway: Gateway, client: ClientConnection, request: Request, route: Route, request_id: str
-    ) -> None:  # fmt: skip
-        self.gateway = gateway
-        self.pool = gateway.pool
-        self.loop = gateway.loop
-        self.client = client
-        self.request = request
-        self.route = route
-        self.id = request_id
-        self.key: Key = ANYONE
-        self.stopped = False
-        self.entered = False  # counted in the key's quota
-        self.started = self.loop.time()
-        self.model = ""
-        self.asked = ""  # the client's name for it
-        self.instance = ""
-        self.status = 0
-        self.cause = ""
-        self.task: EagerTask | None = None
-        self.cut: Refusal | None = None  # why it is stopped, if not because its client left
-        self.queued_s = 0.0
-        self.tries = 0
-        self.ticket: Ticket | None = None
-        self.relay: Relay | None = None
-        self.usage: sse.Usage | None = None
-        self.recovery = Recovery(route.api, gateway.options.retries)
-        self.losses: tuple[tuple[float, str, str], ...] = ()  # when, which instance, why
-        self.fold: Fold | None = None
-        self.patient_until = 0.0
-        self._granted_at = 0.0
-        self.events_before = 0  # this attempt
+    gateway: Gateway
+    pool: Pool
+    loop: asyncio.AbstractEventLoop
+    client: ClientConnection
+    request: Request
+    route: Route
+    id: str
+    started: float  # by the loop's clock
+    recovery: Recovery
+    key: Key = ANYONE
+    stopped: bool = False
+    entered: bool = False  # counted in the key's quota
+    model: str = ""
+    asked: str = ""  # the client's name for it
+    instance: str = ""
+    status: int = 0
+    cause: str = ""  # of an error
+    task: EagerTask | None = None
+    cut: Refusal | None = None  # why it is stopped, if not because its client left
+    queued_s: float = 0.0
+    tries: int = 0
+    ticket: Ticket | None = None
+    relay: Relay | None = None
+    usage: sse.Usage | None = None
+    losses: tuple[tuple[float, str, str], ...] = ()  # when, which instance, why
+    fold: Fold | None = None
+    patient_until: float = 0.0
+    events_before: int = 0  # this attempt
+    _granted_at: float = 0.0
 
     @property
     def resumed(self) -> bool:
@@ -241,7 +240,7 @@ class Exchange:
         if self.route.kind is Kind.GENERATE and self.pool.replicated(self.model):
             session = self.request.headers.get(b"x-session-id", b"").decode("latin-1")
             ticket.prefixes = prefixes(self.route.api, self.model, prepared.fields, session)
-        self.pool.reserve(ticket, self.route.api, prepared, self.route.kind)
+        self.pool.reserve(ticket, prepared, self.route.kind)
         return ticket
 
     async def _admit(self, prepared: Prepared) -> None:

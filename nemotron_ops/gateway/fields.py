@@ -13,6 +13,10 @@ An allow-list: what is not here is dropped, whatever a future llama-server may m
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import msgspec
+
 from nemotron_ops.gateway.routes import Api
 
 NULL = b"null"  # as good as absent, for llama-server too
@@ -108,6 +112,11 @@ FORM = frozenset({"model", "language", "prompt", "response_format", "temperature
 def allowed(api: Api) -> frozenset[str]:
     """The fields that a request of `api` may bring to llama-server."""
     return ALLOWED.get(api, OTHER)
+
+
+def limits(api: Api, fields: Mapping[str, msgspec.Raw]) -> list[bytes]:
+    """What `fields` say about how long an answer may be, under each name that they use."""
+    return [bytes(fields[name]) for name in SPELLINGS[api] if name in fields]
 
 
 def spellings(api: Api, name: str) -> tuple[str, ...]:

@@ -20,13 +20,15 @@ LINE_BYTES = 16 << 20
 
 
 class Follower:
-    """Keeps following the supervisor; `on_snapshot` is called with each new picture."""
+    """Keeps following the supervisor; `on_snapshot` is called with each new picture, `count` for requests in flight."""
 
-    def __init__(self, path: str, on_snapshot: Callable[[Snapshot], None]) -> None:
+    def __init__(
+        self, path: str, on_snapshot: Callable[[Snapshot], None], count: Callable[[], dict[str, int]]
+    ) -> None:  # fmt: skip
         self.path = path
         self.on_snapshot = on_snapshot
         self.connected = False
-        self._count: Callable[[], dict[str, int]] = dict
+        self._count = count
         self._changed = asyncio.Event()
         self._wishes: set[asyncio.Task[None]] = set()
 
@@ -41,9 +43,8 @@ class Follower:
             await asyncio.sleep(delay)
             delay = min(MAX_RETRY_S, delay * 2)
 
-    def report(self, count: Callable[[], dict[str, int]]) -> None:
-        """Requests in flight by instance may have changed: `count` is called soon, and sent if they have."""
-        self._count = count
+    def report(self) -> None:
+        """Requests in flight by instance may have changed: they are counted soon, and sent if they have."""
         if not self._changed.is_set():
             self._changed.set()
 

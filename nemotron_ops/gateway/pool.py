@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from nemotron_ops.gateway.admission import ALONE, Admission, Place, Ticket, least_loaded
 from nemotron_ops.gateway.affinity import Affinity
@@ -20,8 +21,8 @@ from nemotron_ops.gateway.metrics import Metrics
 from nemotron_ops.gateway.options import Options
 from nemotron_ops.gateway.prepare import Prepared
 from nemotron_ops.gateway.replies import Refusal
-from nemotron_ops.gateway.reservation import MEDIA_TOKENS, Measure, choices, needed, own_limit, prompt_bytes
-from nemotron_ops.gateway.routes import Api, Kind
+from nemotron_ops.gateway.reservation import MEDIA_TOKENS, Measure, choices, own_limit, prompt_bytes, room
+from nemotron_ops.gateway.routes import Kind
 from nemotron_ops.gateway.turns import Turns
 from nemotron_ops.gateway.upstream import Upstream
 from nemotron_ops.supervisor.snapshot import InstanceView, ModelView, Snapshot
@@ -33,6 +34,13 @@ WANT_AGAIN_S = 5.0
 EXPECT_SNAPSHOT_S = 10.0
 
 
+class Share(NamedTuple):
+    """What a slot of a shared context would have if it were divided, and how many slots share it."""
+
+    tokens: int
+    slots: int
+
+
 class Pool:
     """All instances, by the latest snapshot."""
 
@@ -40,7 +48,7 @@ class Pool:
         self.options = options
         self.metrics = metrics
         self.loop = asyncio.get_running_loop()
-        self.follower = Follower(options.control, self.apply)
+        self.follower = Follower(options.control, self.apply, self.inflight)
         self.directory: Directory = index(Snapshot())
         self.upstreams: dict[str, Upstream] = {}
         self.turns = Turns()
@@ -52,7 +60,7 @@ class Pool:
         self._seen: asyncio.Future[None] = self.loop.create_future()
         self._waiters: dict[str, set[asyncio.Future[None]]] = {}
         self._kept_places: dict[str, list[Place]] = {}
-        self._shares: dict[str, int] = {}  # model -> tokens per slot, where slots share a context
+        self._shares: dict[str, Share] = {}  # by model, where slots share a context
         self._measures: defaultdict[str, Measure] = defaultdict(Measure)
         self._suspects: dict[str, tuple[float, int]] = {}  # instance -> until, failures in a row
 
@@ -65,7 +73,7 @@ class Pool:
         before = self.directory.by_name
         self._kept_places.clear()
         self.directory = index(snapshot)
-        self._shares = {i.model: i.ctx_tokens // i.slots for i in snapshot.instances if _shared_tokens(i)}
+        self._shares = _shares(snapshot.instances)
         if not self.known:
             self.known = True
             self._seen.set_result(None)
@@ -106,27 +114,25 @@ class Pool:
         """Whether there is a choice of instances for `model`."""
         return len(self.directory.instances.get(model, ())) > 1
 
-    def reserve(self, ticket: Ticket, api: Api, prepared: Prepared, kind: Kind) -> None:
+    def reserve(self, ticket: Ticket, prepared: Prepared, kind: Kind) -> None:
         """Say how many tokens a request will need, where it has to share a context with others."""
         share = self._shares.get(ticket.model)
         if share is None or ticket.light:
             return
         if kind is Kind.UPLOAD:  # a sound file's bytes say nothing
-            ticket.tokens = share
+            ticket.tokens = share.tokens
             return
-        model, count = prepared.named.model, prepared.answers
-        at_once = count if count == 1 else min(count, max(i.slots for i in self.directory.instances[ticket.model]))
         ticket.prompt_bytes, media = prompt_bytes(prepared.body)
-        measure = self._measures[ticket.model]
-        ticket.prompt_tokens = measure.estimate(ticket.prompt_bytes) + media * MEDIA_TOKENS
-        filled_in = prepared.named.profile.get("max_tokens") or model.defaults.get("max_tokens")
-        each = ticket.prompt_tokens * choices(prepared.fields) // count  # each choice has a copy of the prompt
+        ticket.prompt_tokens = self._measures[ticket.model].estimate(ticket.prompt_bytes) + media * MEDIA_TOKENS
+        at_once, each = 1, ticket.prompt_tokens
+        if (count := prepared.answers) > 1:
+            at_once = min(count, share.slots)
+            each = each * choices(prepared.fields) // count  # each choice has a copy of the prompt
         ticket.tokens = at_once * each
         if kind is Kind.GENERATE:
-            ticket.tokens = needed(
-                prompt_tokens=each, limit=own_limit(api, prepared.fields, filled_in),
-                filled_in=filled_in, count=at_once, share_tokens=share,
-            )  # fmt: skip
+            filled_in = prepared.named.filled_in.get("max_tokens")
+            limit = own_limit(prepared.limits, filled_in)
+            ticket.tokens = at_once * (each + room(limit, filled_in, prompt_tokens=each, share_tokens=share.tokens))
 
     def learn(self, ticket: Ticket, prompt_tokens: int) -> None:
         """An answer says how many tokens its prompt had."""
@@ -163,7 +169,7 @@ class Pool:
             return False
         if not self.slots.go(ticket, self._places(model.name), self._choose):
             return False
-        self.follower.report(self.inflight)
+        self.follower.report()
         return True
 
     async def admit(
@@ -240,15 +246,15 @@ class Pool:
     def pump(self, model: str) -> None:
         """Let go who can go."""
         granted: list[Ticket] = []
-        if self.slots.length(model):
+        if self.slots.waiting:
             granted += self.slots.grants(model, self._places(model), self._choose)
-        if self.light.length(model):
+        if self.light.waiting:
             wide = [Place(name=p.name, slots=LIGHT_AT_ONCE) for p in self._places(model)]
             granted += self.light.grants(model, wide, lambda _, free: least_loaded(self.light.inflight, free))
         for ticket in granted:
             if ticket.granted is not None:
                 ticket.granted()
-        self.follower.report(self.inflight)
+        self.follower.report()
 
     def inflight(self) -> dict[str, int]:
         """Requests at each instance."""
@@ -309,6 +315,15 @@ class Pool:
 def _shared_tokens(instance: InstanceView) -> int:
     """The context that the slots of `instance` share; 0 where there is nothing to share it with."""
     return instance.ctx_tokens if instance.kv_unified and instance.slots > 1 else 0
+
+
+def _shares(instances: tuple[InstanceView, ...]) -> dict[str, Share]:
+    shares: dict[str, Share] = {}
+    for view in instances:
+        if _shared_tokens(view):
+            tokens, slots = view.ctx_tokens // view.slots, view.slots
+            shares[view.model] = Share(tokens, max(slots, shares.get(view.model, Share(0, 0)).slots))
+    return shares
 
 
 def _copy(refusal: Refusal) -> Refusal:

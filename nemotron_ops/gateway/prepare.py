@@ -6,7 +6,7 @@ change goes upstream as it came; otherwise the changed fields are replaced and a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -26,7 +26,7 @@ _TRUE = b"true"
 _NULL = field_rules.NULL
 NUMBER_BYTES = 32  # Python refuses to read very long ones
 SMALL_BYTES = 16384
-SMALL_TOKENS = 4
+SMALL_LIMITS = frozenset({b"0", b"1", b"2", b"3", b"4"})  # tokens
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +36,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
     stream: bool
     fields: Fields
+    limits: Sequence[bytes] = ()  # what `fields` say about how long the answer may be
     fold: Fold | None = None  # a stream is asked for, and folded into one answer
     answers: int = 1  # that are asked for at once
 
@@ -68,34 +69,26 @@ def prepare(route: Route, body: bytes, resolve: Callable[[str], Named]) -> Prepa
     generates = route.kind is Kind.GENERATE
     if generates:
         map_reasoning(route.api, fields)
-        fill(route.api, fields, {**named.model.defaults, **named.profile})
+        fill(route.api, fields, named.filled_in)
         force(route.api, fields, named.model.fixed)
         cap(route.api, fields, named.model.capped)
     stream = bytes(fields.get("stream", b"")) == _TRUE
     if stream and route.api is Api.NATIVE and "response_fields" in fields:
         keep_stop(fields)
+    limits = field_rules.limits(route.api, fields) if generates else ()
     fold = None
-    if generates and not stream and not is_small(route.api, fields, body):
+    if generates and not stream and not is_small(limits, body):
         fold = fold_for(route.api, fields)
-    if fold is not None:
-        ask_for_stream(route.api, fields)
+        if fold is not None:
+            ask_for_stream(route.api, fields)
     sent = msgspec.json.encode(fields) if fields != before else body
     count = 1 if route.api is Api.CHAT and "n" not in fields else answers(route.kind, route.api, fields)
-    return Prepared(named=named, body=sent, stream=stream, fields=fields, fold=fold, answers=count)
+    return Prepared(named=named, body=sent, stream=stream, fields=fields, limits=limits, fold=fold, answers=count)
 
 
-def is_small(api: Api, fields: Mapping[str, msgspec.Raw], body: bytes) -> bool:
+def is_small(limits: Sequence[bytes], body: bytes) -> bool:
     """Whether an answer costs so little that nothing is saved by cancelling it: then it is asked for whole."""
-    if len(body) > SMALL_BYTES:
-        return False
-    small = False
-    for name in field_rules.SPELLINGS[api]:
-        if name in fields:
-            limit = bytes(fields[name])
-            if len(limit) > 9 or not limit.isdigit() or int(limit) > SMALL_TOKENS:
-                return False
-            small = True
-    return small
+    return len(body) <= SMALL_BYTES and bool(limits) and SMALL_LIMITS.issuperset(limits)
 
 
 def ask_for_stream(api: Api, fields: Fields) -> None:

@@ -34,21 +34,20 @@ class AllSaid(Exception):
     """A stream was lost after its last word, before the mark of its end."""
 
 
-class Recovery:
+class Recovery(msgspec.Struct, eq=False):
     """One answer's second tries."""
 
-    def __init__(self, api: Api, retries: int) -> None:
-        self.api = api
-        self.retries = retries
-        self.resumed = False
-        self.thoughts_over = False  # the client has ended them
-        self._deaths = 0  # of engines that had got the request, and had not said anything
-        self._differed = 0  # continuations that an engine refused, or that came out differently
-        self._replays = False
-        self._asked_for_words = False
-        self.half: HalfCall | None = None  # a tool call in progress that could go on
-        self._watch: Watch | None = None
-        self._wordless = b""  # the end of a stream that said nothing
+    api: Api
+    retries: int
+    resumed: bool = False
+    thoughts_over: bool = False  # the client has ended them
+    half: HalfCall | None = None  # a tool call in progress that could go on
+    _deaths: int = 0  # of engines that had got the request, and had not said anything
+    _differed: int = 0  # continuations that an engine refused, or that came out differently
+    _replays: bool = False
+    _asked_for_words: bool = False
+    _watch: Watch | None = None
+    _wordless: bytes = b""  # the end of a stream that said nothing
 
     def begin(self, relay: Relay, fields: Fields) -> None:
         """An answer begins at its beginning."""

@@ -71,17 +71,13 @@ def prompt_bytes(body: bytes) -> tuple[int, int]:
     return size, pieces
 
 
-def own_limit(api: Api, fields: Mapping[str, msgspec.Raw], filled_in: Any) -> int | None:
-    """The most tokens that a client wants for an answer; None where it does not say.
+def own_limit(limits: Sequence[bytes], filled_in: Any) -> int | None:
+    """The most tokens that a client wants for an answer, of all `limits` in its request; None where it does not say.
 
     A limit of the size that the recipe fills in is taken for the recipe's.
     """
     found = None
-    for name in field_rules.SPELLINGS.get(api, ()):
-        raw = fields.get(name)
-        if raw is None:
-            continue
-        text = bytes(raw)
+    for text in limits:
         if text.isdigit() and (limit := int(text[:MAX_DIGITS])) != filled_in:
             found = max(found or 0, limit)
     return found
@@ -138,8 +134,8 @@ def answers(kind: Kind, api: Api, fields: Mapping[str, msgspec.Raw]) -> int:
     return count
 
 
-def needed(*, prompt_tokens: int, limit: int | None, filled_in: int | None, count: int, share_tokens: int) -> int:
-    """Tokens to keep free for a request of `count` prompts of so many tokens at once.
+def room(limit: int | None, filled_in: int | None, *, prompt_tokens: int, share_tokens: int) -> int:
+    """Tokens to keep free for an answer to a prompt of so many.
 
     `limit` is the client's own, `filled_in` the recipe's, None for no limit. `share_tokens` is what each slot would
     have if the cache were divided.
@@ -148,4 +144,4 @@ def needed(*, prompt_tokens: int, limit: int | None, filled_in: int | None, coun
         limit = max(share_tokens - prompt_tokens, share_tokens // 4)
         if filled_in is not None:
             limit = min(limit, filled_in)
-    return count * (prompt_tokens + limit)
+    return limit

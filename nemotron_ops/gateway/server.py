@@ -25,6 +25,7 @@ from nemotron_ops.gateway.options import Options
 from nemotron_ops.gateway.outbox import Outbox
 from nemotron_ops.gateway.pool import Pool
 from nemotron_ops.gateway.reader import Limits
+from nemotron_ops.gateway.recovery import Recovery
 from nemotron_ops.gateway.relay import Memory
 from nemotron_ops.gateway.replies import Refusal
 from nemotron_ops.gateway.routes import INFERS, Api, Kind, Route, Scope
@@ -88,7 +89,7 @@ class Gateway:
         if request is None:
             request = Request(method="", path="", query="", headers={}, body=b"", keep_alive=False)
         route = self._route(request.method, request.path) or UNKNOWN
-        exchange = Exchange(self, connection, request, route, request_id(request))
+        exchange = self._exchange(connection, request, route)
         exchange.refuse(refusal)
         self.books.finished(exchange, now=self.loop.time())
 
@@ -109,7 +110,7 @@ class Gateway:
     def asked(self, connection: ClientConnection, request: Request) -> None:
         """A whole request has come."""
         route = self._route(request.method, request.path)
-        exchange = Exchange(self, connection, request, route or UNKNOWN, request_id(request))
+        exchange = self._exchange(connection, request, route or UNKNOWN)
         try:
             if request.method == "OPTIONS":
                 extra = heads.preflight_headers(request.headers, self.origins)
@@ -126,6 +127,12 @@ class Gateway:
         except Refusal as refusal:
             exchange.refuse(refusal)
         self.books.finished(exchange, now=self.loop.time())
+
+    def _exchange(self, connection: ClientConnection, request: Request, route: Route) -> Exchange:
+        recovery = Recovery(route.api, self.options.retries)
+        return Exchange(
+            self, self.pool, self.loop, connection, request, route, request_id(request), self.loop.time(), recovery
+        )
 
     def _who(self, request: Request, route: Route) -> Key:
         headers = request.headers

@@ -41,7 +41,7 @@ def prepare_form(content_type: bytes, body: bytes, resolve: Callable[[str], Name
     texts, file = read_form(fence, body)
     named = resolve(texts.get("model", ""))
     model = named.model
-    texts = _known({**model.defaults, **named.profile}) | texts | _known(model.fixed)
+    texts = _known(named.filled_in) | texts | _known(model.fixed)
     for given, limit in model.capped.items():
         name = RENAMED.get(given, given)
         if name in FORM and (name == "max_tokens" or name in texts):

@@ -206,12 +206,28 @@ def test_a_request_goes_without_a_line_only_where_a_slot_is_free_and_nobody_wait
     assert grant(admission, two) == [waiting]
 
 
-def test_a_request_that_needs_more_than_a_slot_goes_through_the_line() -> None:
+def test_a_request_with_several_answers_goes_at_once_where_a_slot_for_each_is_free() -> None:
     admission = Admission()
-    wide = [Place(name="a", slots=8, tokens=4096)]
-    assert not go(admission, places=wide, answers=2)
-    assert not go(admission, places=wide, tokens=100)
-    assert admission.inflight == {}
+    eight = [Place(name="a", slots=8)]
+    assert go(admission, places=eight, answers=5)
+    assert not go(admission, places=eight, answers=4)
+    assert go(admission, places=eight, answers=3)
+    assert admission.inflight == {"a": 8}
+
+
+def test_a_request_goes_at_once_where_its_tokens_are_free_and_gives_them_back() -> None:
+    admission = Admission()
+    shared = [Place(name="a", slots=8, tokens=4096)]
+    first = Ticket(model="m", key="k", tokens=3000)
+    assert admission.go(first, shared, lambda _, free: free[0])
+    assert admission.held_tokens("a") == 3000
+    assert not go(admission, places=shared, tokens=1097)
+    assert not go(admission, places=shared, tokens=9999), "one that is larger than all of it runs alone"
+    assert go(admission, places=shared, tokens=1096)
+    assert admission.inflight == {"a": 2}
+    admission.release(first)
+    assert admission.held_tokens("a") == 1096
+    assert go(admission, places=shared, tokens=3000)
 
 
 def test_who_left_the_line_is_owed_nothing_once_nobody_waits() -> None:

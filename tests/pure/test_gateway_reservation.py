@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nemotron_ops.gateway import fields as field_rules
 from nemotron_ops.gateway.admission import Admission, Place, Ticket, least_loaded
-from nemotron_ops.gateway.reservation import Measure, choices, needed, own_limit, prompt_bytes
+from nemotron_ops.gateway.reservation import Measure, choices, own_limit, prompt_bytes, room
 from nemotron_ops.gateway.routes import Api
 
 CTX = 1000
@@ -292,20 +293,19 @@ def fields(**values: object) -> dict[str, msgspec.Raw]:
     ],
 )  # fmt: skip
 def test_a_limit_is_the_clients_by_any_of_its_names(given_fields: dict[str, object], limit: int | None) -> None:
-    assert own_limit(Api.CHAT, fields(**given_fields), 32768) == limit
+    assert own_limit(field_rules.limits(Api.CHAT, fields(**given_fields)), 32768) == limit
 
 
 def test_numbers_of_any_length_are_read() -> None:
     huge = {"max_tokens": msgspec.Raw(b"9" * 5000), "n": msgspec.Raw(b"9" * 5000)}
-    assert (own_limit(Api.CHAT, huge, None) or 0) > 1 << 40
+    assert (own_limit(field_rules.limits(Api.CHAT, huge), None) or 0) > 1 << 40
     assert choices(huge) == 64
     assert choices(fields(n=3)) == 3
     assert choices(fields(n="x")) == choices({}) == choices(fields(n=0)) == 1
 
 
 def test_a_named_limit_gets_all_of_its_room_and_none_a_share() -> None:
-    assert needed(prompt_tokens=100, limit=900, filled_in=None, count=1, share_tokens=250) == 1000
-    assert needed(prompt_tokens=100, limit=None, filled_in=None, count=1, share_tokens=250) == 250
-    assert needed(prompt_tokens=100, limit=None, filled_in=32, count=1, share_tokens=250) == 132
-    assert needed(prompt_tokens=800, limit=None, filled_in=32768, count=1, share_tokens=200) == 850
-    assert needed(prompt_tokens=100, limit=10, filled_in=None, count=3, share_tokens=250) == 330
+    assert room(900, None, prompt_tokens=100, share_tokens=250) == 900
+    assert room(None, None, prompt_tokens=100, share_tokens=250) == 150
+    assert room(None, 32, prompt_tokens=100, share_tokens=250) == 32
+    assert room(None, 32768, prompt_tokens=800, share_tokens=200) == 50
