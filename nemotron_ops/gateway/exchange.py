@@ -37,7 +37,7 @@ from nemotron_ops.gateway.recovery import AllSaid, Recovery
 from nemotron_ops.gateway.relay import Relay
 from nemotron_ops.gateway.replies import Refusal, error_body, error_event
 from nemotron_ops.gateway.rewrite import Continuation
-from nemotron_ops.gateway.routes import INFERS, Kind, Route
+from nemotron_ops.gateway.routes import Kind, Route
 from nemotron_ops.gateway.silence import PATIENCE_HEADER, first_token_in_time, late
 from nemotron_ops.gateway.steer import steer
 from nemotron_ops.gateway.upload import prepare_form
@@ -88,7 +88,6 @@ class Exchange(msgspec.Struct, eq=False):
         """Whether a part of the answer came from a second attempt."""
         return self.recovery.resumed
 
-    @property
     def streams(self) -> bool:
         """Whether the client gets events as they come."""
         return self.relay is not None and self.relay.outlet is self.client
@@ -120,9 +119,9 @@ class Exchange(msgspec.Struct, eq=False):
                 raise asyncio.CancelledError
             if not self.pool.known:
                 await self.pool.know()
-            if self.route.kind in INFERS:
+            if self.route.infers:
                 await self._infer()
-            elif self.route.kind is Kind.LOCAL:
+            elif self.route.local:
                 self.gateway.answer(self)
             elif self.route.kind is Kind.INSPECT:
                 await show_page(self)
@@ -174,7 +173,7 @@ class Exchange(msgspec.Struct, eq=False):
             await self._admit(prepared)
             outcome = await self._attempt(prepared)
             whole = outcome if isinstance(outcome, Whole) and not not_ready(outcome) else None
-            if self.recovery.wordless:
+            if self.recovery.wordless():
                 if (plan := self._ask_for_words(prepared)) is not None:
                     prepared = self.go_on(plan, prepared)
                     continue
@@ -235,12 +234,12 @@ class Exchange(msgspec.Struct, eq=False):
 
     def _new_ticket(self, prepared: Prepared) -> Ticket:
         ticket = Ticket(model=self.model, key=self.key.id, weight=self.key.weight, bytes=len(prepared.body))
-        ticket.light = self.route.kind is Kind.LIGHT
+        ticket.light = self.route.light
         ticket.answers = prepared.answers
-        if self.route.kind is Kind.GENERATE and self.pool.replicated(self.model):
+        if self.route.generates and self.pool.replicated(self.model):
             session = self.request.headers.get(b"x-session-id", b"").decode("latin-1")
             ticket.prefixes = prefixes(self.route.api, self.model, prepared.fields, session)
-        self.pool.reserve(ticket, prepared, self.route.kind)
+        self.pool.reserve(ticket, prepared, self.route)
         return ticket
 
     async def _admit(self, prepared: Prepared) -> None:
@@ -256,7 +255,7 @@ class Exchange(msgspec.Struct, eq=False):
 
     def comment(self) -> None:
         """A comment for a client whose stream waits, so that nothing between us takes it for dead."""
-        if not self.streams:
+        if not self.streams():
             return
         if not self.client.began:
             self._begin()
@@ -277,7 +276,7 @@ class Exchange(msgspec.Struct, eq=False):
             self.events_before = relay.events
             relay.at(self.gateway.books.metrics.between_tokens_s[(self.model, self.instance)].observe)
         timer = first_token_in_time(self, attempt) if PATIENCE_HEADER in self.request.headers else None
-        if self.streams:
+        if self.streams():
             self.gateway.silence.begin(self)
         try:
             outcome = await attempt.ask(head, prepared.body)

@@ -33,7 +33,7 @@ class Owner(Protocol):
 
     def opened(self, connection: ClientConnection) -> None: ...
     def closed(self, connection: ClientConnection) -> None: ...
-    def welcome(self, request: Request) -> int:
+    def welcome(self, connection: ClientConnection, request: Request) -> int:
         """How large the body may be of a request whose head has come. Raises Refusal."""
         ...
 
@@ -55,7 +55,7 @@ class ClientConnection(asyncio.Protocol):
         "_before", "_body_at", "_counted", "_due", "_ended", "_held", "_held_bytes", "_linger_until",
         "_lingering", "_on_pause", "_overfull", "_paused", "_pending", "_promised", "_reader", "_request",
         "_seen_gone", "_stalled_at", "_unread", "_waiting", "began", "busy", "chunked", "closing", "deadline",
-        "loop", "on_gone", "owner", "peer", "transport", "written",
+        "guest", "loop", "on_gone", "owner", "peer", "transport", "written",
     )  # fmt: skip
 
     def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop) -> None:
@@ -63,6 +63,7 @@ class ClientConnection(asyncio.Protocol):
         self.loop = loop
         self.transport: asyncio.Transport | None = None
         self.peer = ""
+        self.guest: object = None  # what the owner keeps of who this is
         self.deadline = loop.time() + owner.limits.head_s
         self.busy = False  # a request is being answered
         self.closing = False  # no further request is promised
@@ -91,7 +92,6 @@ class ClientConnection(asyncio.Protocol):
         self._lingering = False
         self._linger_until = 0.0
 
-    @property
     def bytes_out(self) -> int:
         """Bytes of the answer in progress, or the last one."""
         return self.written - self._before
@@ -177,7 +177,7 @@ class ClientConnection(asyncio.Protocol):
         Without one, `check_deadline` closes the connection once it has been silent for RETIRE_S.
         """
         self.closing = True
-        if not self.busy and not self._reader.mid_request and not self._lingering:
+        if not self.busy and not self._reader.mid_request() and not self._lingering:
             self.deadline = min(self.deadline, self.loop.time() + RETIRE_S)
 
     def check_deadline(self, now: float) -> None:
@@ -191,7 +191,7 @@ class ClientConnection(asyncio.Protocol):
             return
         elif self._lingering:
             transport.abort()
-        elif not self._reader.mid_request:
+        elif not self._reader.mid_request():
             transport.close()
         else:
             self._refuse(Refusal(status=408, code="request_timeout", message="the request came too slowly"))
@@ -258,7 +258,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _feed(self, data: bytes) -> None:
         reader = self._reader
-        if reader.in_head and not reader.mid_request:
+        if reader.in_head and not reader.mid_request():
             self.deadline = self.loop.time() + reader.limits.head_s
         reader.feed(data)
         if reader.in_head or reader.requests:
@@ -293,7 +293,7 @@ class ClientConnection(asyncio.Protocol):
             self._refuse(Refusal(status=400, code="bad_request", message="the request's path cannot be read"))
             return
         try:
-            reader.bound(self.owner.welcome(head))
+            reader.bound(self.owner.welcome(self, head))
         except Refusal as refusal:
             self._refuse(refusal)
             return

@@ -22,7 +22,7 @@ from nemotron_ops.gateway.options import Options
 from nemotron_ops.gateway.prepare import Prepared
 from nemotron_ops.gateway.replies import Refusal
 from nemotron_ops.gateway.reservation import MEDIA_TOKENS, Measure, choices, own_limit, prompt_bytes, room
-from nemotron_ops.gateway.routes import Kind
+from nemotron_ops.gateway.routes import Kind, Route
 from nemotron_ops.gateway.turns import Turns
 from nemotron_ops.gateway.upstream import Upstream
 from nemotron_ops.supervisor.snapshot import InstanceView, ModelView, Snapshot
@@ -114,12 +114,12 @@ class Pool:
         """Whether there is a choice of instances for `model`."""
         return len(self.directory.instances.get(model, ())) > 1
 
-    def reserve(self, ticket: Ticket, prepared: Prepared, kind: Kind) -> None:
+    def reserve(self, ticket: Ticket, prepared: Prepared, route: Route) -> None:
         """Say how many tokens a request will need, where it has to share a context with others."""
         share = self._shares.get(ticket.model)
         if share is None or ticket.light:
             return
-        if kind is Kind.UPLOAD:  # a sound file's bytes say nothing
+        if route.kind is Kind.UPLOAD:  # a sound file's bytes say nothing
             ticket.tokens = share.tokens
             return
         ticket.prompt_bytes, media = prompt_bytes(prepared.body)
@@ -129,7 +129,7 @@ class Pool:
             at_once = min(count, share.slots)
             each = each * choices(prepared.fields) // count  # each choice has a copy of the prompt
         ticket.tokens = at_once * each
-        if kind is Kind.GENERATE:
+        if route.generates:
             filled_in = prepared.named.filled_in.get("max_tokens")
             limit = own_limit(prepared.limits, filled_in)
             ticket.tokens = at_once * (each + room(limit, filled_in, prompt_tokens=each, share_tokens=share.tokens))

@@ -17,7 +17,7 @@ from nemotron_ops.gateway.fold import Fold, fold_for
 from nemotron_ops.gateway.media import check_media
 from nemotron_ops.gateway.replies import Refusal
 from nemotron_ops.gateway.reservation import answers
-from nemotron_ops.gateway.routes import Api, Kind, Route
+from nemotron_ops.gateway.routes import Api, Route
 from nemotron_ops.gateway.sse import NOT_JSON
 
 Fields = dict[str, msgspec.Raw]
@@ -66,8 +66,7 @@ def prepare(route: Route, body: bytes, resolve: Callable[[str], Named]) -> Prepa
             del fields[name]
     if not field_rules.BOUNDED.isdisjoint(fields):
         bound(fields, named.ctx_tokens or field_rules.LAST_TOKENS_MAX)
-    generates = route.kind is Kind.GENERATE
-    if generates:
+    if route.generates:
         map_reasoning(route.api, fields)
         fill(route.api, fields, named.filled_in)
         force(route.api, fields, named.model.fixed)
@@ -75,9 +74,9 @@ def prepare(route: Route, body: bytes, resolve: Callable[[str], Named]) -> Prepa
     stream = bytes(fields.get("stream", b"")) == _TRUE
     if stream and route.api is Api.NATIVE and "response_fields" in fields:
         keep_stop(fields)
-    limits = field_rules.limits(route.api, fields) if generates else ()
+    limits = field_rules.limits(route.api, fields) if route.generates else ()
     fold = None
-    if generates and not stream and not is_small(limits, body):
+    if route.generates and not stream and not is_small(limits, body):
         fold = fold_for(route.api, fields)
         if fold is not None:
             ask_for_stream(route.api, fields)

@@ -6,6 +6,7 @@ over, so that a token bucket may go below zero; the next request then waits unti
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 
 from nemotron_ops.gateway.keys import Key
@@ -32,14 +33,14 @@ class Quotas:
 
     usage: dict[str, Usage] = field(default_factory=dict)
     _saved: dict[str, Usage] = field(default_factory=dict)  # what the file had of it
-    _running: dict[str, int] = field(default_factory=dict)
+    _running: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     _requests: dict[str, _Bucket] = field(default_factory=dict)
     _tokens: dict[str, _Bucket] = field(default_factory=dict)
 
     def enter(self, key: Key, *, now: float, wall: float) -> None:
         """Count a request of `key` as running. Raises Refusal (429) if one of its limits is reached."""
         used = self._today(key.id, wall)
-        if key.concurrent and self._running.get(key.id, 0) >= key.concurrent:
+        if key.concurrent and self._running[key.id] >= key.concurrent:
             raise _limit("concurrent_requests", f"{key.concurrent} requests at once", 1.0)
         if key.tokens_per_day and used.day_tokens >= key.tokens_per_day:
             raise _limit("tokens_per_day", f"{key.tokens_per_day} tokens a day", DAY_S - wall % DAY_S)
@@ -54,17 +55,13 @@ class Quotas:
                 wait = (1 - bucket.level) * MINUTE_S / key.requests_per_minute
                 raise _limit("requests_per_minute", f"{key.requests_per_minute} requests a minute", wait)
             bucket.level -= 1
-        self._running[key.id] = self._running.get(key.id, 0) + 1
+        self._running[key.id] += 1
         used.requests += 1
         used.day_requests += 1
 
     def leave(self, key: Key, *, prompt_tokens: int, completion_tokens: int, now: float, wall: float) -> None:
         """A request that had entered is over, having used so many tokens."""
-        left = self._running.get(key.id, 0) - 1
-        if left > 0:
-            self._running[key.id] = left
-        else:
-            self._running.pop(key.id, None)
+        self._running[key.id] -= 1
         total = prompt_tokens + completion_tokens
         if not total:
             return

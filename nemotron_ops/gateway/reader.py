@@ -19,6 +19,7 @@ from nemotron_ops.gateway.replies import Refusal
 
 METHODS = frozenset({b"GET", b"POST", b"HEAD", b"OPTIONS", b"DELETE", b"PUT", b"PATCH"})
 ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"authorization", b"content-type"})
+RARE = frozenset({b"transfer-encoding", b"content-encoding", b"expect", b"upgrade"})
 UPGRADE = frozenset({b"upgrade", b"connection", b"http2-settings"})
 SMALL_PART_BYTES = 4096  # parts of a body up to this are put together as they come: an object for each byte would
 JOINED_BYTES = 65536  # take fifty times the memory that is counted for it
@@ -53,6 +54,7 @@ class RequestReader:
         self.in_head = True
         self.continues = False  # waits for "100 Continue" before it sends its body
         self.body_bytes = 0
+        self._method = b""
         self._old = False  # HTTP/1.0
         self._upgrades = False
         self._bound = self.limits.body_bytes
@@ -62,7 +64,6 @@ class RequestReader:
         self._headers: dict[bytes, bytes] = {}
         self._body: list[bytes | bytearray] = []
 
-    @property
     def mid_request(self) -> bool:
         """Whether a part of a request has come."""
         return bool(self._dry_bytes or self._target or self._lines or self._body)
@@ -139,8 +140,9 @@ class RequestReader:
             self._stop(414, "uri_too_long", "the request's path is too long")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._lines.append((name, value))
-        if len(self._lines) > self.limits.header_count:
+        lines = self._lines
+        lines.append((name, value))
+        if len(lines) > self.limits.header_count:
             self._stop_at(head_too_large())
 
     def on_headers_complete(self) -> None:
@@ -153,20 +155,25 @@ class RequestReader:
         most = self.limits.head_bytes  # what has come may be a body, too
         if self._dry_bytes > most and sum(map(len, chain(self._target, *self._lines))) > most:
             self._stop_at(head_too_large())
-        length = headers.get(b"content-length")
-        coding = headers.get(b"transfer-encoding")
         if version not in ("1.1", "1.0"):
             self._stop(505, "http_version", "HTTP/1.1 is spoken here")
-        if self._parser.get_method() not in METHODS:
+        self._method = self._parser.get_method()
+        if self._method not in METHODS:
             self._stop(501, "method", "this method is not known here")
         if b"host" not in headers and version == "1.1":
             self._stop(400, "bad_request", "the Host header is missing")
+        length = headers.get(b"content-length")
+        if not RARE.isdisjoint(headers):
+            self._look_closer(headers, length)
+        if length is not None and (not length.isdigit() or int(length) > self.limits.body_bytes):
+            self._stop_at(self._too_large())
+
+    def _look_closer(self, headers: dict[bytes, bytes], length: bytes | None) -> None:
+        coding = headers.get(b"transfer-encoding")
         if coding is not None and (length is not None or coding.strip().lower() != b"chunked" or self._old):
             self._stop(400, "bad_request", "only a chunked body (of HTTP/1.1), or one with a length, is accepted")
         if headers.get(b"content-encoding", b"identity").lower() not in (b"identity", b""):
             self._stop(415, "content_encoding", "compressed bodies are not accepted")
-        if length is not None and (not length.isdigit() or int(length) > self.limits.body_bytes):
-            self._stop_at(self._too_large())
         self.continues = headers.get(b"expect", b"").lower() == b"100-continue"
         self._upgrades = b"upgrade" in headers and self._parser.should_upgrade()
 
@@ -176,7 +183,7 @@ class RequestReader:
             self._body.clear()
             self._stop_at(self._too_large())
         parts = self._body
-        if len(data) > SMALL_PART_BYTES or not parts or len(parts[-1]) > JOINED_BYTES:
+        if not parts or len(data) > SMALL_PART_BYTES or len(parts[-1]) > JOINED_BYTES:
             parts.append(data)
         elif isinstance(last := parts[-1], bytearray):
             last += data
@@ -200,7 +207,7 @@ class RequestReader:
             return None
         path, query = target
         return Request(
-            method=self._parser.get_method().decode(), path=path, query=query, headers=self._headers, body=body,
+            method=self._method.decode(), path=path, query=query, headers=self._headers, body=body,
             keep_alive=self._parser.should_keep_alive() and not self._old, http_1_0=self._old,
         )  # fmt: skip
 

@@ -119,7 +119,6 @@ class Recovery(msgspec.Struct, eq=False):
 
     # without words
 
-    @property
     def wordless(self) -> bool:
         """Whether a stream is over and nothing was said."""
         return self._watch is not None and self._watch.lost

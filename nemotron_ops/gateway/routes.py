@@ -15,7 +15,7 @@ an error is written (`api`). Paths that llama-server knows and that are not here
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -66,6 +66,16 @@ class Route:
     upstream: str
     about: str
     native: bool = False
+    infers: bool = field(init=False)  # a model is asked
+    generates: bool = field(init=False)  # and it writes
+    light: bool = field(init=False)  # and needs no slot for it
+    local: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        for name, kinds in (
+            ("infers", INFERS), ("generates", {Kind.GENERATE}), ("light", {Kind.LIGHT}), ("local", {Kind.LOCAL})
+        ):  # fmt: skip
+            object.__setattr__(self, name, self.kind in kinds)
 
 
 def _post(

@@ -11,6 +11,7 @@ import ssl
 import time
 import traceback
 from itertools import count
+from typing import NamedTuple
 
 from nemotron_ops import __version__
 from nemotron_ops.gateway import headers as heads
@@ -28,7 +29,7 @@ from nemotron_ops.gateway.reader import Limits
 from nemotron_ops.gateway.recovery import Recovery
 from nemotron_ops.gateway.relay import Memory
 from nemotron_ops.gateway.replies import Refusal
-from nemotron_ops.gateway.routes import INFERS, Api, Kind, Route, Scope
+from nemotron_ops.gateway.routes import Api, Kind, Route, Scope
 from nemotron_ops.gateway.silence import Silence
 from nemotron_ops.gateway.watch import Watch
 
@@ -43,6 +44,14 @@ ID_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123
 RUN = os.urandom(8).hex()  # tells this gateway's requests from all others'
 _counted = count(1)
 UNKNOWN = Route(method="", path="", kind=Kind.LOCAL, scope=Scope.PUBLIC, api=Api.OTHER, upstream="", about="")
+
+
+class Guest(NamedTuple):
+    """Who was let in, what it had shown, and which keys there were."""
+
+    shown: tuple[object, ...]
+    ring: KeyRing | None
+    key: Key
 
 
 class Gateway:
@@ -93,12 +102,12 @@ class Gateway:
         exchange.refuse(refusal)
         self.books.finished(exchange, now=self.loop.time())
 
-    def welcome(self, request: Request) -> int:
+    def welcome(self, connection: ClientConnection, request: Request) -> int:
         """How large a body we take for a request whose head has come. Raises Refusal: who may not ask sends none."""
         route = self._route(request.method, request.path)
         if route is None:
             raise self._no_route(request)
-        self._who(request, route)
+        self._who(connection, request, route)
         return SMALL_BODY_BYTES if route.kind in (Kind.LOCAL, Kind.INSPECT) else self.limits.body_bytes
 
     def receiving(self, more: int) -> bool:
@@ -120,7 +129,7 @@ class Gateway:
                 raise self._no_route(request)
             else:
                 self._authorise(exchange, route)
-                if route.kind is not Kind.LOCAL or (route.scope is Scope.INFERENCE and not self.pool.known):
+                if not route.local or (not self.pool.known and route.scope is Scope.INFERENCE):
                     self._start(exchange)  # a list of models waits for the first snapshot rather than be empty
                     return
                 self.answer(exchange)
@@ -134,15 +143,23 @@ class Gateway:
             self, self.pool, self.loop, connection, request, route, request_id(request), self.loop.time(), recovery
         )
 
-    def _who(self, request: Request, route: Route) -> Key:
+    def _who(self, connection: ClientConnection, request: Request, route: Route) -> Key:
+        """Who asks. Raises Refusal. A connection that shows what it was let in with before is let in again."""
+        get, ring = request.headers.get, self.watch.ring
+        shown = (get(b"authorization"), get(b"host"), get(b"origin"), get(b"x-api-key"), route.scope)
+        guest = connection.guest
+        if isinstance(guest, Guest) and guest.shown == shown and guest.ring is ring and not guest.key.expires_at:
+            return guest.key
         headers = request.headers
         heads.check_host(headers, self._hosts())
         heads.check_origin(headers, self.origins)
-        return admit(self.watch.ring, heads.client_key(headers), route.scope, now=time.time())
+        key = admit(ring, heads.client_key(headers), route.scope, now=time.time())
+        connection.guest = Guest(shown, ring, key)
+        return key
 
     def _authorise(self, exchange: Exchange, route: Route) -> None:
-        exchange.key = self._who(exchange.request, route)
-        if route.kind in INFERS:
+        exchange.key = self._who(exchange.client, exchange.request, route)
+        if route.infers:
             self.books.quotas.enter(exchange.key, now=self.loop.time(), wall=time.time())
             exchange.entered = True
 

@@ -77,7 +77,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def pause(self, paused: bool) -> None:
         """Read nothing more, or go on."""
-        if not self.closed:
+        if not self.closed():
             self.paused = paused
             self._read_or_not()
 
@@ -87,7 +87,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._read_or_not()
 
     def _read_or_not(self) -> None:
-        if self.transport is None or self.closed:
+        if self.transport is None or self.closed():
             return
         if self.paused or self._waits:
             self.transport.pause_reading()
@@ -100,7 +100,6 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         if self.transport is not None:
             self.transport.abort()
 
-    @property
     def closed(self) -> bool:
         return self.transport is None or self.transport.is_closing()
 
@@ -118,7 +117,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         data = bytes(self._buffer[:nbytes])
         if not (self._between and data.endswith(CHUNK_END) and self._pass_on(data)):
             self._take(data)
-        if nbytes == CHUNK_BYTES and self.sink is not None and not self.closed:
+        if nbytes == CHUNK_BYTES and self.sink is not None and not self.closed():
             self._waits = True
             self._read_or_not()
             self.upstream.turns.wait(self)
@@ -180,7 +179,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def _end(self) -> None:
         sink, self.sink = self.sink, None
-        if self._keep_alive and not self._of_events and not self.closed:
+        if self._keep_alive and not self._of_events and not self.closed():
             self.upstream.keep(self)
         elif self.transport is not None:
             self.transport.abort()
@@ -214,7 +213,7 @@ class Upstream:
         """A kept connection that is still good, or None."""
         while self._idle:
             connection = self._idle.pop()
-            if not connection.closed and now - connection.idle_since < KEEP_S:
+            if not connection.closed() and now - connection.idle_since < KEEP_S:
                 return connection
             connection.close()
         return None

@@ -89,7 +89,7 @@ class Owner:
 
     def closed(self, connection: ClientConnection) -> None: ...
 
-    def welcome(self, request: Request) -> int:
+    def welcome(self, connection: ClientConnection, request: Request) -> int:
         if request.path == "/closed":
             raise Refusal(status=401, code="invalid_api_key", message="no")
         return 10 if request.path == "/small" else self.limits.body_bytes
