@@ -66,7 +66,7 @@ def reply_whole(exchange: Exchange, outcome: Whole, asked: str) -> None:
         exchange.cause = "engine_refused" if outcome.status < 500 else "engine_error"
         body = upstream_error(api, outcome.status, body)
     else:
-        exchange.usage = sse.usage_of_body(body)
+        exchange.whole = body
         if own := sse.name_in(body):
             body = body.replace(own, sse.named(asked))
     if client.began:  # comments went out while it waited: only an event can follow

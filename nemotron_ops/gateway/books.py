@@ -9,11 +9,11 @@ import asyncio
 import contextlib
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from nemotron_ops.gateway import keystore, tracing
+from nemotron_ops.gateway import keystore, sse, tracing
 from nemotron_ops.gateway.accesslog import AccessLog
 from nemotron_ops.gateway.metrics import Metrics
 from nemotron_ops.gateway.notice import Trouble
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 WRITE_PERIOD_S = 1.0
 SAVE_TICKS = 2  # that many of them between two writes of the use per key: a SIGKILL loses what came since
-BATCH = 32  # requests that are counted and logged together: the same again and again is quicker
+BATCH = 16  # requests that are written down together: the same again and again takes a third of the time
+LARGE_BYTES = 65536
 NO_USAGE = Usage()
 _encode = msgspec.json.Encoder().encode
 
@@ -57,7 +58,14 @@ class Line(msgspec.Struct):
     cached_tokens: int
 
 
-Ended = tuple[Line, str, bool]  # and its route as the metrics name it, and whether it got past the door
+class Ended(NamedTuple):
+    """A request that is over, and what would be another request's soon. `now` is of the event loop's clock."""
+
+    exchange: Exchange
+    now: float
+    wall: float  # seconds since 1970
+    bytes_in: int
+    bytes_out: int
 
 
 class Books:
@@ -74,32 +82,39 @@ class Books:
         self.tracing = tracing.start(os.environ)
 
     def finished(self, exchange: Exchange, *, now: float) -> None:
-        """A request is over. Its numbers are counted a little later, so that no other request waits for that."""
-        relay = exchange.relay
-        usage = exchange.usage or (relay.spent() if relay is not None else NO_USAGE)
-        wall = time.time()
+        """A request is over. What it was is written down a little later, so that no other request waits for that.
+
+        Where a limit of its key depends on it, or its answer would take memory, it is written down at once.
+        """
+        key = exchange.key
         if exchange.entered:
-            self.quotas.leave(
-                exchange.key, prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens,
-                now=now, wall=wall,
-            )  # fmt: skip
-        self._ended.append((line_of(exchange, usage, now, wall), exchange.route.path, exchange.entered))
-        if len(self._ended) >= BATCH:
+            self.quotas.leave(key)
+        sizes = len(exchange.request.body), exchange.client.bytes_out()
+        self._ended.append(Ended(exchange, now, time.time(), *sizes))
+        urgent = key.tokens_per_minute or key.tokens_per_day or len(exchange.whole) > LARGE_BYTES
+        if urgent or len(self._ended) >= BATCH:
             self.settle()
-        if self.tracing is not None:
-            self.tracing.finished(exchange, usage, now)
 
     def settle(self) -> None:
-        """Count and log all requests that are over."""
-        ended, self._ended = self._ended, []
-        for line, route, entered in ended:
-            self._count(line, route)
-            if entered:
+        """Write down all requests that are over."""
+        all_ended, self._ended = self._ended, []
+        for ended in all_ended:
+            exchange = ended.exchange
+            usage = usage_of(exchange)
+            line = line_of(ended, usage)
+            self._count(line, exchange.route.path)
+            if exchange.entered:
+                self.quotas.used(
+                    exchange.key, prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens,
+                    now=ended.now, wall=ended.wall,
+                )  # fmt: skip
                 self.metrics.key_requests[(line.key,)] += 1
             if line.model:
                 self._count_model(line)
             if self.log.wanted:
                 self.log.add(log_line(line))
+            if self.tracing is not None:
+                self.tracing.finished(exchange, usage, now=ended.now, wall=ended.wall)
 
     def _count(self, line: Line, route: str) -> None:
         self.metrics.requests[(line.model, route, str(line.status))] += 1
@@ -157,16 +172,23 @@ class Books:
         return now
 
 
-def line_of(exchange: Exchange, usage: Usage, now: float, wall: float) -> Line:
-    """A request that is over. `now` is of the event loop's clock, `wall` in seconds since 1970."""
-    relay, request = exchange.relay, exchange.request
+def usage_of(exchange: Exchange) -> Usage:
+    """What the answer of a request that is over has cost."""
+    if exchange.whole:
+        return sse.usage_of_body(exchange.whole) or NO_USAGE
+    return exchange.usage or (exchange.relay.spent() if exchange.relay is not None else NO_USAGE)
+
+
+def line_of(ended: Ended, usage: Usage) -> Line:
+    """A request that is over, as a line of the log; its times are not rounded yet."""
+    exchange, now, wall, bytes_in, bytes_out = ended
+    relay = exchange.relay
     return Line(
-        wall, exchange.id, exchange.client.peer, exchange.key.id, request.method,
-        exchange.route.path or request.path[:200], exchange.model, exchange.instance, exchange.status or CLIENT_GONE,
-        exchange.cause, exchange.tries, exchange.queued_s,
+        wall, exchange.id, exchange.client.peer, exchange.key.id, exchange.request.method,
+        exchange.route.path or exchange.request.path[:200], exchange.model, exchange.instance,
+        exchange.status or CLIENT_GONE, exchange.cause, exchange.tries, exchange.queued_s,
         relay.first_at - exchange.started if relay is not None and relay.began else None, now - exchange.started,
-        len(request.body), exchange.client.bytes_out(),
-        usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens,
+        bytes_in, bytes_out, usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens,
     )  # fmt: skip
 
 

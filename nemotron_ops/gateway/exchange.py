@@ -77,6 +77,7 @@ class Exchange(msgspec.Struct, eq=False):
     ticket: Ticket | None = None
     relay: Relay | None = None
     usage: sse.Usage | None = None
+    whole: bytes = b""  # an answer that says itself what it cost
     losses: tuple[tuple[float, str, str], ...] = ()  # when, which instance, why
     fold: Fold | None = None
     patient_until: float = 0.0
@@ -325,7 +326,7 @@ class Exchange(msgspec.Struct, eq=False):
     def _estimate_usage(self) -> None:
         """What an answer cost that does not say it, because it was cut off or its client has left."""
         relay = self.relay
-        if self.ticket is None or self.ticket.light or not self.tries or self.usage is not None:
+        if self.ticket is None or self.ticket.light or not self.tries or self.whole:
             return
         events = relay.events if relay is not None else 0
         if (relay is None or relay.usage is None) and (events or self.cause == "client_gone"):

@@ -39,10 +39,9 @@ class Quotas:
 
     def enter(self, key: Key, *, now: float, wall: float) -> None:
         """Count a request of `key` as running. Raises Refusal (429) if one of its limits is reached."""
-        used = self._today(key.id, wall)
         if key.concurrent and self._running[key.id] >= key.concurrent:
             raise _limit("concurrent_requests", f"{key.concurrent} requests at once", 1.0)
-        if key.tokens_per_day and used.day_tokens >= key.tokens_per_day:
+        if key.tokens_per_day and self._today(key.id, wall).day_tokens >= key.tokens_per_day:
             raise _limit("tokens_per_day", f"{key.tokens_per_day} tokens a day", DAY_S - wall % DAY_S)
         if key.tokens_per_minute:
             bucket = self._bucket(self._tokens, key.id, key.tokens_per_minute, now)
@@ -56,16 +55,17 @@ class Quotas:
                 raise _limit("requests_per_minute", f"{key.requests_per_minute} requests a minute", wait)
             bucket.level -= 1
         self._running[key.id] += 1
+
+    def leave(self, key: Key) -> None:
+        """A request that had entered is over."""
+        self._running[key.id] -= 1
+
+    def used(self, key: Key, *, prompt_tokens: int, completion_tokens: int, now: float, wall: float) -> None:
+        """A request of `key` that is over has used so many tokens."""
+        total = prompt_tokens + completion_tokens
+        used = self._today(key.id, wall)
         used.requests += 1
         used.day_requests += 1
-
-    def leave(self, key: Key, *, prompt_tokens: int, completion_tokens: int, now: float, wall: float) -> None:
-        """A request that had entered is over, having used so many tokens."""
-        self._running[key.id] -= 1
-        total = prompt_tokens + completion_tokens
-        if not total:
-            return
-        used = self._today(key.id, wall)
         used.prompt_tokens += prompt_tokens
         used.completion_tokens += completion_tokens
         used.day_tokens += total

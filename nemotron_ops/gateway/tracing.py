@@ -13,7 +13,6 @@ generative AI (opentelemetry.io/docs/specs/semconv/gen-ai); what these have no w
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -82,30 +81,30 @@ class Tracing:
         self._server = trace.SpanKind.SERVER
         self._failed = trace.Status(trace.StatusCode.ERROR)
 
-    def finished(self, exchange: Exchange, usage: Usage, now: float) -> None:
-        """Write the span of a request that is over. `now` is of the event loop's clock.
+    def finished(self, exchange: Exchange, usage: Usage, *, now: float, wall: float) -> None:
+        """Write the span of a request that is over, `now` by the event loop's clock, `wall` in seconds since 1970.
 
         Nothing is written for one that was refused at the door: strangers do not fill the traces.
         """
         if not exchange.entered:
             return
-        wall = _wall_clock(now)
+        ns = _wall_clock(now, wall)
         headers = exchange.request.headers
         carrier = {name: headers.get(name.encode(), b"").decode("latin-1") for name in CONTEXT_HEADERS}
         span = self._tracer.start_span(
             span_name(exchange.route, exchange.asked or exchange.model), context=self._parent(carrier),
-            kind=self._server, attributes=attributes(exchange, usage), start_time=wall(exchange.started),
+            kind=self._server, attributes=attributes(exchange, usage), start_time=ns(exchange.started),
         )  # fmt: skip
         if span.is_recording():
             for at, instance, reason in exchange.losses:
                 told: dict[str, Value] = {"nemotron_ops.instance": instance, "nemotron_ops.reason": reason}
-                span.add_event("nemotron_ops.instance_lost", told, timestamp=wall(at))
+                span.add_event("nemotron_ops.instance_lost", told, timestamp=ns(at))
             relay = exchange.relay
             if relay is not None and relay.began:
-                span.add_event("nemotron_ops.first_token", timestamp=wall(relay.first_at))
+                span.add_event("nemotron_ops.first_token", timestamp=ns(relay.first_at))
             if exchange.status >= 500 or failed_late(exchange):
                 span.set_status(self._failed)
-        span.end(wall(now))
+        span.end(ns(now))
 
     def close(self) -> None:
         """Send what is left. Blocks, but not for long."""
@@ -164,7 +163,7 @@ def attributes(exchange: Exchange, usage: Usage) -> dict[str, Value]:
     return found
 
 
-def _wall_clock(now: float) -> Callable[[float], int]:
+def _wall_clock(now: float, wall: float) -> Callable[[float], int]:
     """From the event loop's seconds to nanoseconds since 1970."""
-    offset = time.time_ns() - int(now * 1e9)
+    offset = int(wall * 1e9) - int(now * 1e9)
     return lambda at: offset + int(at * 1e9)

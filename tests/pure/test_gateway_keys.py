@@ -187,7 +187,8 @@ def test_an_empty_keys_file_lets_nobody_in() -> None:
 
 def use(quotas: Quotas, key: Key, *, at: float = 0.0, tokens: int = 0) -> None:
     quotas.enter(key, now=at, wall=NOW + at)
-    quotas.leave(key, prompt_tokens=tokens, completion_tokens=0, now=at, wall=NOW + at)
+    quotas.leave(key)
+    quotas.used(key, prompt_tokens=tokens, completion_tokens=0, now=at, wall=NOW + at)
 
 
 def refused(quotas: Quotas, key: Key, *, at: float = 0.0) -> Refusal:
@@ -226,15 +227,17 @@ def test_concurrent_requests_are_counted_until_they_leave() -> None:
     quotas.enter(key, now=0, wall=NOW)
     quotas.enter(key, now=0, wall=NOW)
     refused(quotas, key)
-    quotas.leave(key, prompt_tokens=0, completion_tokens=0, now=0, wall=NOW)
+    quotas.leave(key)
     quotas.enter(key, now=0, wall=NOW)
 
 
 def test_a_refused_request_costs_nothing() -> None:
-    quotas, key = Quotas(), Key(id="a", sha256="", requests_per_minute=10, concurrent=1)
+    quotas, key = Quotas(), Key(id="a", sha256="", requests_per_minute=2, concurrent=1)
     quotas.enter(key, now=0, wall=NOW)
     for _ in range(50):
         refused(quotas, key)
+    quotas.leave(key)
+    use(quotas, key)
     assert quotas.usage["a"].requests == 1
 
 
