@@ -62,14 +62,13 @@ class Attempt(msgspec.Struct, eq=False):
 
     async def ask(self, head: bytes, body: bytes) -> Outcome | Late:
         """Ask once, and wait for the end of the answer. A kept connection that turns out to be dead is replaced."""
-        loop, upstream = asyncio.get_running_loop(), self.upstream
-        connection = upstream.idle(loop.time())
+        connection = self.upstream.idle()
         asked = False  # if only over a kept connection that died: of this, for all we know
         while True:
             fresh = connection is None
             if connection is None:
                 try:
-                    connection = await upstream.connect(loop)
+                    connection = await self.upstream.connect()
                 except OSError as exc:
                     return Lost(reason=f"cannot connect to the engine: {exc.strerror or exc}", connected=asked)
             asked = True

@@ -63,15 +63,18 @@ class Signal(Generic[T]):
 class EagerTask:
     """A coroutine being run: at once while hardly any requests run, else as a task of asyncio's would be.
 
-    There is no `asyncio.current_task()` in it, so `asyncio.timeout()` and what builds on it do not work. Exceptions
-    are the coroutine's own to deal with.
+    `over` is called when it has ended, with the exception that it ended with if that was not CancelledError. There is
+    no `asyncio.current_task()` in it, so `asyncio.timeout()` and what builds on it do not work.
     """
 
-    __slots__ = ("_cancelled", "_coroutine", "_outbox", "_waits")
+    __slots__ = ("_cancelled", "_coroutine", "_outbox", "_over", "_waits")
 
-    def __init__(self, coroutine: Coroutine[Waitable, None, None], outbox: Outbox) -> None:
+    def __init__(
+        self, coroutine: Coroutine[Waitable, None, None], outbox: Outbox, over: Callable[[Exception | None], object]
+    ) -> None:  # fmt: skip
         self._coroutine = coroutine
         self._outbox = outbox
+        self._over = over
         self._waits: Waitable | None = None
         self._cancelled = False  # and not told yet
 
@@ -92,6 +95,10 @@ class EagerTask:
         try:
             waits = self._coroutine.send(None)
         except (StopIteration, asyncio.CancelledError):
+            self._over(None)
+            return
+        except Exception as exc:  # noqa: BLE001  whoever made its answer come has nothing to do with it
+            self._over(exc)
             return
         self._waits = waits
         waits.add_done_callback(self.go)

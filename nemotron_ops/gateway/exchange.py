@@ -46,6 +46,7 @@ from nemotron_ops.gateway.upstream import Upstream
 if TYPE_CHECKING:
     from nemotron_ops.gateway.pool import Pool
     from nemotron_ops.gateway.server import Gateway
+    from nemotron_ops.supervisor.snapshot import ModelView
 
 EVENT_STREAM = b"text/event-stream"
 
@@ -89,13 +90,9 @@ class Exchange(msgspec.Struct, eq=False):
         """Whether a part of the answer came from a second attempt."""
         return self.recovery.resumed
 
-    def streams(self) -> bool:
-        """Whether the client gets events as they come."""
-        return self.relay is not None and self.relay.outlet is self.client
-
     def start(self) -> None:
         """Answer the request in a task of its own, until it is done or the client leaves."""
-        self.task = EagerTask(self._run(), self.gateway.outbox)
+        self.task = EagerTask(self._answer(), self.gateway.outbox, self._over)
         self.client.on_gone = self.stop
         self.task.go()
 
@@ -105,14 +102,14 @@ class Exchange(msgspec.Struct, eq=False):
         self.stopped = True
         self.task.cancel()
 
-    async def _run(self) -> None:
+    def _over(self, bug: Exception | None) -> None:
+        """The answer has ended, perhaps in a way that it should not have."""
         try:
-            try:
-                await self._answer()
-            finally:
-                self.gateway.ran(self)
-        except Exception as exc:  # noqa: BLE001  a bug in the way it ended
-            self.gateway.log_bug(exc)
+            self.gateway.ran(self)
+        except Exception as exc:  # noqa: BLE001  costs no other request anything
+            bug = bug or exc
+        if bug is not None:
+            self.gateway.log_bug(bug)
 
     async def _answer(self) -> None:
         try:
@@ -167,11 +164,13 @@ class Exchange(msgspec.Struct, eq=False):
         self.model = prepared.named.model.name
         self.asked = prepared.named.asked
         self._check_model(prepared.named)
-        self.ticket = self._new_ticket(prepared)
+        ticket = self.ticket = self._new_ticket(prepared)
         if prepared.stream or prepared.fold is not None:
             self.relay = self._new_relay(prepared)
         while True:
-            await self._admit(prepared)
+            if self.tries or not self.pool.go(ticket, prepared.named.model):
+                await self._wait(prepared.named.model)
+            self.instance, self._granted_at = ticket.instance, self.loop.time()
             outcome = await self._attempt(prepared)
             whole = outcome if isinstance(outcome, Whole) and not not_ready(outcome) else None
             if self.recovery.wordless():
@@ -243,20 +242,17 @@ class Exchange(msgspec.Struct, eq=False):
         self.pool.reserve(ticket, prepared, self.route)
         return ticket
 
-    async def _admit(self, prepared: Prepared) -> None:
+    async def _wait(self, model: ModelView) -> None:
+        """Wait for a slot. Raises Refusal."""
         assert self.ticket is not None
-        model = prepared.named.model
-        again, before = self.tries > 0, self.loop.time()
-        if again or not self.pool.go(self.ticket, model):
-            deadline = self.patient_until or self.started + min(model.queue_wait_s, client_patience_s(self.request))
-            await self.pool.admit(self.ticket, model, again=again, deadline=deadline, waiting=self.comment)
-        self._granted_at = self.loop.time()
-        self.queued_s += self._granted_at - before
-        self.instance = self.ticket.instance
+        before = self.loop.time()
+        deadline = self.patient_until or self.started + min(model.queue_wait_s, client_patience_s(self.request))
+        await self.pool.admit(self.ticket, model, again=self.tries > 0, deadline=deadline, waiting=self.comment)
+        self.queued_s += self.loop.time() - before
 
     def comment(self) -> None:
         """A comment for a client whose stream waits, so that nothing between us takes it for dead."""
-        if not self.streams():
+        if self.relay is None or self.relay.outlet is not self.client:
             return
         if not self.client.began:
             self._begin()
@@ -267,22 +263,24 @@ class Exchange(msgspec.Struct, eq=False):
         upstream = self.pool.upstreams[self.instance]
         if self.recovery.half is not None:
             prepared = await self._give_call(upstream, self.recovery.half, prepared)
+        headers, relay = self.request.headers, self.relay
         head = upstream_head(
             self.route.upstream, key=upstream.key, length=len(prepared.body),
-            content_type=self.request.headers.get(b"content-type", b""),
+            content_type=headers.get(b"content-type", b""),
         )  # fmt: skip
-        attempt = Attempt(upstream, self.relay)
+        attempt = Attempt(upstream, relay)
         self.client.watch(attempt.pause)
-        if (relay := self.relay) is not None:
+        timer = first_token_in_time(self, attempt) if PATIENCE_HEADER in headers else None
+        if relay is not None:
             self.events_before = relay.events
             relay.at(self.gateway.books.metrics.between_tokens_s[(self.model, self.instance)].observe)
-        timer = first_token_in_time(self, attempt) if PATIENCE_HEADER in self.request.headers else None
-        if self.streams():
-            self.gateway.silence.begin(self)
+            if relay.outlet is self.client:
+                self.gateway.silence.begin(self)
         try:
             outcome = await attempt.ask(head, prepared.body)
         finally:
-            self.gateway.silence.end(self)
+            if relay is not None:
+                self.gateway.silence.end(self)
             if timer is not None:
                 timer.cancel()
         if isinstance(outcome, Late):

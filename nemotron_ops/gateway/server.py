@@ -41,7 +41,7 @@ LARGE_BYTES = 1 << 20
 SMALL_BODY_BYTES = 65536  # of requests that have no use for one
 TURNED_AWAY = 64  # connections beyond the bound that still get to hear why
 ID_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
-RUN = os.urandom(8).hex()  # tells this gateway's requests from all others'
+RUN = "req-" + os.urandom(8).hex()  # tells this gateway's requests from all others'
 _counted = count(1)
 UNKNOWN = Route(method="", path="", kind=Kind.LOCAL, scope=Scope.PUBLIC, api=Api.OTHER, upstream="", about="")
 
@@ -181,7 +181,8 @@ class Gateway:
         self.running.remove(exchange)
         self.outbox.runs(len(self.running))
         self.books.finished(exchange, now=self.loop.time())
-        self._large |= len(exchange.request.body) > LARGE_BYTES
+        if len(exchange.request.body) > LARGE_BYTES:
+            self._large = True
         exchange.request.body = b""  # also where something still holds the exchange for a while
         if exchange.relay is not None:
             self._large |= exchange.relay.kept_bytes > LARGE_BYTES // 16
@@ -294,10 +295,10 @@ class Gateway:
 
 def request_id(request: Request) -> str:
     """The client's own request id if it is harmless, else a new one."""
-    given = request.headers.get(b"x-request-id", b"").decode("latin-1")
-    if given and len(given) <= 128 and ID_LETTERS.issuperset(given):
-        return given
-    return f"req-{RUN}-{next(_counted):06x}"
+    given = request.headers.get(b"x-request-id")
+    if given and len(given) <= 128 and ID_LETTERS.issuperset(text := given.decode("latin-1")):
+        return text
+    return f"{RUN}-{next(_counted)}"
 
 
 def give_memory_back() -> None:

@@ -206,27 +206,28 @@ class Upstream:
         self.socket = socket
         self.key = key
         self.turns = turns or Turns()
+        self.loop = asyncio.get_running_loop()
         self.open: set[UpstreamConnection] = set()
         self._idle: list[UpstreamConnection] = []
 
-    def idle(self, now: float) -> UpstreamConnection | None:
+    def idle(self) -> UpstreamConnection | None:
         """A kept connection that is still good, or None."""
         while self._idle:
             connection = self._idle.pop()
-            if not connection.closed() and now - connection.idle_since < KEEP_S:
+            if not connection.closed() and self.loop.time() - connection.idle_since < KEEP_S:
                 return connection
             connection.close()
         return None
 
-    async def connect(self, loop: asyncio.AbstractEventLoop) -> UpstreamConnection:
+    async def connect(self) -> UpstreamConnection:
         """A new connection. Raises OSError as the socket does."""
-        _, connection = await loop.create_unix_connection(lambda: UpstreamConnection(self), self.socket)
+        _, connection = await self.loop.create_unix_connection(lambda: UpstreamConnection(self), self.socket)
         return connection
 
     def keep(self, connection: UpstreamConnection) -> None:
         if connection.paused:
             connection.pause(False)  # whoever read too slowly is not the one who comes next
-        connection.idle_since = asyncio.get_running_loop().time()
+        connection.idle_since = self.loop.time()
         self._idle.append(connection)
 
     def forget(self, connection: UpstreamConnection) -> None:

@@ -19,9 +19,10 @@ class Play:
         self.outbox = Outbox(asyncio.get_running_loop())
         self.outbox.runs(LONELY + many)
         self.told: list[Any] = []
+        self.over: list[Exception | None] = []
 
     def run(self, coroutine: Coroutine[Any, Any, None]) -> EagerTask:
-        task = EagerTask(coroutine, self.outbox)
+        task = EagerTask(coroutine, self.outbox, self.over.append)
         task.go()
         return task
 
@@ -50,8 +51,10 @@ def test_few_go_on_at_once() -> None:
         signal: Signal[int] = Signal()
         play.run(play.listen(signal))
         assert play.told == ["begun"]
+        assert play.over == []
         signal.tell(7)
         assert play.told == ["begun", 7]
+        assert play.over == [None]
 
     play(story)
 
@@ -101,7 +104,8 @@ def test_who_is_cancelled_waits_no_longer(many: bool, future: bool) -> None:
         if not future:
             waitable.tell(7)
         await asyncio.sleep(0)
-        assert play.told == ["begun", "cancelled"], "and it is over"
+        assert play.told == ["begun", "cancelled"]
+        assert play.over == [None]
 
     play(story, many=many)
 
@@ -139,5 +143,18 @@ def test_a_future_of_asyncio_can_be_waited_for() -> None:
         future.set_result(7)
         await asyncio.sleep(0)
         assert play.told == ["begun", 7]
+
+    play(story)
+
+
+def test_a_bug_is_told_to_its_owner_and_not_to_who_brought_the_answer() -> None:
+    async def fail(signal: Signal[int]) -> None:
+        raise ValueError(await signal)
+
+    async def story(play: Play) -> None:
+        signal: Signal[int] = Signal()
+        play.run(fail(signal))
+        signal.tell(7)
+        assert [repr(bug) for bug in play.over] == ["ValueError(7)"]
 
     play(story)

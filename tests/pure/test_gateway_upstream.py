@@ -91,7 +91,7 @@ class Stand:
         self.upstream.keep(self.connection)
         attempt = Attempt(self.upstream)
         attempt.pause(paused)
-        EagerTask(heard_by(attempt), Outbox(asyncio.get_running_loop())).go()
+        EagerTask(heard_by(attempt), Outbox(asyncio.get_running_loop()), lambda bug: None).go()
         assert self.connection.sink is attempt
         return attempt
 
@@ -130,7 +130,7 @@ def test_a_slow_client_does_not_pause_who_gets_its_connection_next(when: str) ->
         if when == "before the end":
             slow.pause(True)
         stand.come(ANSWER)
-        assert stand.upstream.idle(asyncio.get_running_loop().time()) is stand.connection
+        assert stand.upstream.idle() is stand.connection
         other = stand.ask()
         slow.pause(True)
         assert not stand.transport.paused
