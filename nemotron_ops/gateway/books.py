@@ -15,6 +15,7 @@ import msgspec
 
 from nemotron_ops.gateway import keystore, sse, tracing
 from nemotron_ops.gateway.accesslog import AccessLog
+from nemotron_ops.gateway.keys import Key
 from nemotron_ops.gateway.metrics import Metrics
 from nemotron_ops.gateway.notice import Trouble
 from nemotron_ops.gateway.options import Options
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 WRITE_PERIOD_S = 1.0
 SAVE_TICKS = 2  # that many of them between two writes of the use per key: a SIGKILL loses what came since
-BATCH = 8  # requests that are written down together: the same again and again takes a third of the time
+BATCH = 32  # requests that are written down together: the same again and again takes a third of the time
 LARGE_BYTES = 65536
 NO_USAGE = Usage()
 _encode = msgspec.json.Encoder().encode
@@ -59,13 +60,15 @@ class Line(msgspec.Struct):
 
 
 class Ended(NamedTuple):
-    """A request that is over, and what would be another request's soon. `now` is of the event loop's clock."""
+    """A request that is over."""
 
-    exchange: Exchange
-    now: float
-    wall: float  # seconds since 1970
-    bytes_in: int
-    bytes_out: int
+    line: Line
+    key: Key
+    route: str  # as the metrics name it
+    entered: bool  # it got past the door
+    whole: bytes  # an answer that says itself what it cost
+    now: float  # by the event loop's clock
+    exchange: Exchange | None  # where it is traced
 
 
 class Books:
@@ -82,39 +85,37 @@ class Books:
         self.tracing = tracing.start(os.environ)
 
     def finished(self, exchange: Exchange, *, now: float) -> None:
-        """A request is over. What it was is written down a little later, so that no other request waits for that.
+        """A request is over. What it cost is read and written down a little later: no other request waits for that.
 
-        Where a limit of its key depends on it, or its answer would take memory, it is written down at once.
+        Where a limit of its key depends on it, or its answer takes much memory, that is done at once.
         """
-        key = exchange.key
+        key, whole = exchange.key, exchange.whole
         if exchange.entered:
             self.quotas.leave(key)
-        sizes = len(exchange.request.body), exchange.client.bytes_out()
-        self._ended.append(Ended(exchange, now, time.time(), *sizes))
-        urgent = key.tokens_per_minute or key.tokens_per_day or len(exchange.whole) > LARGE_BYTES
+        traced = exchange if self.tracing is not None else None
+        line = line_of(exchange, now, time.time())
+        self._ended.append(Ended(line, key, exchange.route.path, exchange.entered, whole, now, traced))
+        urgent = key.tokens_per_minute or key.tokens_per_day or len(whole) > LARGE_BYTES
         if urgent or len(self._ended) >= BATCH:
             self.settle()
 
     def settle(self) -> None:
         """Write down all requests that are over."""
         all_ended, self._ended = self._ended, []
-        for ended in all_ended:
-            exchange = ended.exchange
-            usage = usage_of(exchange)
-            line = line_of(ended, usage)
-            self._count(line, exchange.route.path)
-            if exchange.entered:
-                self.quotas.used(
-                    exchange.key, prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens,
-                    now=ended.now, wall=ended.wall,
-                )  # fmt: skip
-                self.metrics.key_requests[(line.key,)] += 1
+        for line, key, route, entered, whole, now, traced in all_ended:
+            if whole and (usage := sse.usage_of_body(whole)) is not None:
+                line.prompt_tokens, line.completion_tokens = usage.prompt_tokens, usage.completion_tokens
+                line.cached_tokens = usage.cached_tokens
+            self._count(line, route)
+            if entered:
+                self.quotas.used(key, line.prompt_tokens, line.completion_tokens, now=now, wall=line.time)
+                self.metrics.key_requests[(key.id,)] += 1
             if line.model:
                 self._count_model(line)
+            if self.tracing is not None and traced is not None:
+                self.tracing.finished(traced, line, now)
             if self.log.wanted:
                 self.log.add(log_line(line))
-            if self.tracing is not None:
-                self.tracing.finished(exchange, usage, now=ended.now, wall=ended.wall)
 
     def _count(self, line: Line, route: str) -> None:
         self.metrics.requests[(line.model, route, str(line.status))] += 1
@@ -172,23 +173,17 @@ class Books:
         return now
 
 
-def usage_of(exchange: Exchange) -> Usage:
-    """What the answer of a request that is over has cost."""
-    if exchange.whole:
-        return sse.usage_of_body(exchange.whole) or NO_USAGE
-    return exchange.usage or (exchange.relay.spent() if exchange.relay is not None else NO_USAGE)
-
-
-def line_of(ended: Ended, usage: Usage) -> Line:
-    """A request that is over, as a line of the log; its times are not rounded yet."""
-    exchange, now, wall, bytes_in, bytes_out = ended
-    relay = exchange.relay
+def line_of(exchange: Exchange, now: float, wall: float) -> Line:
+    """A request that is over. `now` is of the event loop's clock, `wall` in seconds since 1970."""
+    relay, request = exchange.relay, exchange.request
+    usage = exchange.usage or (relay.spent() if relay is not None else NO_USAGE)
     return Line(
-        wall, exchange.id, exchange.client.peer, exchange.key.id, exchange.request.method,
-        exchange.route.path or exchange.request.path[:200], exchange.model, exchange.instance,
-        exchange.status or CLIENT_GONE, exchange.cause, exchange.tries, exchange.queued_s,
+        wall, exchange.id, exchange.client.peer, exchange.key.id, request.method,
+        exchange.route.path or request.path[:200], exchange.model, exchange.instance, exchange.status or CLIENT_GONE,
+        exchange.cause, exchange.tries, exchange.queued_s,
         relay.first_at - exchange.started if relay is not None and relay.began else None, now - exchange.started,
-        bytes_in, bytes_out, usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens,
+        len(request.body), exchange.client.bytes_out(),
+        usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens,
     )  # fmt: skip
 
 

@@ -60,7 +60,7 @@ class Quotas:
         """A request that had entered is over."""
         self._running[key.id] -= 1
 
-    def used(self, key: Key, *, prompt_tokens: int, completion_tokens: int, now: float, wall: float) -> None:
+    def used(self, key: Key, prompt_tokens: int, completion_tokens: int, *, now: float, wall: float) -> None:
         """A request of `key` that is over has used so many tokens."""
         total = prompt_tokens + completion_tokens
         used = self._today(key.id, wall)

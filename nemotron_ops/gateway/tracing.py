@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SpanExporter
 
+    from nemotron_ops.gateway.books import Line
     from nemotron_ops.gateway.exchange import Exchange
-    from nemotron_ops.gateway.sse import Usage
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 EXPORTER = "OTEL_TRACES_EXPORTER"
@@ -81,19 +81,19 @@ class Tracing:
         self._server = trace.SpanKind.SERVER
         self._failed = trace.Status(trace.StatusCode.ERROR)
 
-    def finished(self, exchange: Exchange, usage: Usage, *, now: float, wall: float) -> None:
-        """Write the span of a request that is over, `now` by the event loop's clock, `wall` in seconds since 1970.
+    def finished(self, exchange: Exchange, line: Line, now: float) -> None:
+        """Write the span of a request that is over, `now` by the event loop's clock. `line` is what the log says of it.
 
         Nothing is written for one that was refused at the door: strangers do not fill the traces.
         """
         if not exchange.entered:
             return
-        ns = _wall_clock(now, wall)
+        ns = _wall_clock(now, line.time)
         headers = exchange.request.headers
         carrier = {name: headers.get(name.encode(), b"").decode("latin-1") for name in CONTEXT_HEADERS}
         span = self._tracer.start_span(
             span_name(exchange.route, exchange.asked or exchange.model), context=self._parent(carrier),
-            kind=self._server, attributes=attributes(exchange, usage), start_time=ns(exchange.started),
+            kind=self._server, attributes=attributes(exchange, line), start_time=ns(exchange.started),
         )  # fmt: skip
         if span.is_recording():
             for at, instance, reason in exchange.losses:
@@ -129,7 +129,7 @@ def failed_late(exchange: Exchange) -> bool:
     return exchange.status < 400 and bool(exchange.cause) and exchange.cause != "lost_in_thought"
 
 
-def attributes(exchange: Exchange, usage: Usage) -> dict[str, Value]:
+def attributes(exchange: Exchange, line: Line) -> dict[str, Value]:
     """A request in names and numbers. What is not known is left out."""
     route, relay = exchange.route, exchange.relay
     found: dict[str, Value] = {
@@ -155,11 +155,11 @@ def attributes(exchange: Exchange, usage: Usage) -> dict[str, Value]:
         found["gen_ai.request.stream"] = relay.outlet is exchange.client
         if relay.began:
             found["gen_ai.response.time_to_first_chunk"] = round(relay.first_at - exchange.started, 6)
-    if usage.prompt_tokens:
-        found["gen_ai.usage.input_tokens"] = usage.prompt_tokens
-        found["gen_ai.usage.cache_read.input_tokens"] = usage.cached_tokens
-    if usage.completion_tokens:
-        found["gen_ai.usage.output_tokens"] = usage.completion_tokens
+    if line.prompt_tokens:
+        found["gen_ai.usage.input_tokens"] = line.prompt_tokens
+        found["gen_ai.usage.cache_read.input_tokens"] = line.cached_tokens
+    if line.completion_tokens:
+        found["gen_ai.usage.output_tokens"] = line.completion_tokens
     return found
 
 

@@ -49,7 +49,7 @@ class Scene:
     async def ends(self, cause: str) -> None:
         """The request is over, because of `cause`, and nothing is left of it."""
         await asyncio.sleep(0.01)
-        assert [ended.exchange.cause for ended in self.gateway.books._ended] == [cause]
+        assert [ended.line.cause for ended in self.gateway.books._ended] == [cause]
         assert self.gateway.running == set()
         assert self.gateway.pool.inflight() == {}
 

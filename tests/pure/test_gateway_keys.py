@@ -188,7 +188,7 @@ def test_an_empty_keys_file_lets_nobody_in() -> None:
 def use(quotas: Quotas, key: Key, *, at: float = 0.0, tokens: int = 0) -> None:
     quotas.enter(key, now=at, wall=NOW + at)
     quotas.leave(key)
-    quotas.used(key, prompt_tokens=tokens, completion_tokens=0, now=at, wall=NOW + at)
+    quotas.used(key, tokens, 0, now=at, wall=NOW + at)
 
 
 def refused(quotas: Quotas, key: Key, *, at: float = 0.0) -> Refusal:
