@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from nemotron_ops.gateway.replies import Refusal
 from nemotron_ops.supervisor.snapshot import InstanceView, ModelView, Snapshot, State
 
@@ -28,6 +30,7 @@ class Directory:
 
     snapshot: Snapshot
     names: Mapping[str, Named]  # all that can be asked for
+    by_json: Mapping[bytes, Named]  # the same, as most clients write them
     models: Mapping[str, ModelView]
     instances: Mapping[str, tuple[InstanceView, ...]]
     by_name: Mapping[str, InstanceView]
@@ -68,7 +71,10 @@ def index(snapshot: Snapshot) -> Directory:
     for name, model in models.items():
         for profile, values in model.profiles.items():
             names.setdefault(asked := f"{name}:{profile}", _named(asked, model, values, instances))
-    return Directory(snapshot=snapshot, names=names, models=models, instances=instances, by_name=by_name)
+    by_json = {msgspec.json.encode(name): named for name, named in names.items()}
+    return Directory(
+        snapshot=snapshot, names=names, by_json=by_json, models=models, instances=instances, by_name=by_name
+    )  # fmt: skip
 
 
 def _named(

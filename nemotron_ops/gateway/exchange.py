@@ -11,7 +11,6 @@ that looks regular. A client that leaves cancels the task that runs this, and wi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -194,12 +193,11 @@ class Exchange(msgspec.Struct, eq=False):
                 return
 
     def _prepare(self) -> Prepared:
-        resolve: Callable[[str], Named] = self.pool.directory.resolve
-        if self.key.models:
-            resolve = partial(self.pool.directory.resolve, only=self.key.models)
-        if self.route.kind is Kind.UPLOAD:
-            return prepare_form(self.request.headers.get(b"content-type", b""), self.request.body, resolve)
-        return prepare(self.route, self.request.body, resolve)
+        directory, body = self.pool.directory, self.request.body
+        if self.route.form:
+            resolve = partial(directory.resolve, only=self.key.models)
+            return prepare_form(self.request.headers.get(b"content-type", b""), body, resolve)
+        return prepare(self.route, body, directory, self.key.models)
 
     def _check_model(self, named: Named) -> None:
         if not may_use(self.key, (named.model.name, *named.model.names)):

@@ -14,6 +14,7 @@ An allow-list: what is not here is dropped, whatever a future llama-server may m
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 import msgspec
 
@@ -119,6 +120,7 @@ def limits(api: Api, fields: Mapping[str, msgspec.Raw]) -> list[bytes]:
     return [bytes(fields[name]) for name in SPELLINGS[api] if name in fields]
 
 
+@lru_cache(maxsize=1024)
 def spellings(api: Api, name: str) -> tuple[str, ...]:
     """The names that the field `name` of a profile has in `api`; empty if that API has no such field."""
     name = RENAMED.get(name, name)

@@ -22,7 +22,7 @@ from nemotron_ops.gateway.options import Options
 from nemotron_ops.gateway.prepare import Prepared
 from nemotron_ops.gateway.replies import Refusal
 from nemotron_ops.gateway.reservation import MEDIA_TOKENS, Measure, choices, own_limit, prompt_bytes, room
-from nemotron_ops.gateway.routes import Kind, Route
+from nemotron_ops.gateway.routes import Route
 from nemotron_ops.gateway.turns import Turns
 from nemotron_ops.gateway.upstream import Upstream
 from nemotron_ops.supervisor.snapshot import InstanceView, ModelView, Snapshot
@@ -119,7 +119,7 @@ class Pool:
         share = self._shares.get(ticket.model)
         if share is None or ticket.light:
             return
-        if route.kind is Kind.UPLOAD:  # a sound file's bytes say nothing
+        if route.form:  # a sound file's bytes say nothing
             ticket.tokens = share.tokens
             return
         ticket.prompt_bytes, media = prompt_bytes(prepared.body)

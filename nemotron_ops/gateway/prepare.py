@@ -6,13 +6,13 @@ change goes upstream as it came; otherwise the changed fields are replaced and a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from nemotron_ops.gateway import fields as field_rules
-from nemotron_ops.gateway.directory import Named
+from nemotron_ops.gateway.directory import Directory, Named
 from nemotron_ops.gateway.fold import Fold, fold_for
 from nemotron_ops.gateway.media import check_media
 from nemotron_ops.gateway.replies import Refusal
@@ -54,11 +54,16 @@ def read_fields(body: bytes) -> Fields:
         ) from exc
 
 
-def prepare(route: Route, body: bytes, resolve: Callable[[str], Named]) -> Prepared:
-    """What goes upstream for `body` of `route`. Raises Refusal for a body that may not."""
+def prepare(route: Route, body: bytes, directory: Directory, only: tuple[str, ...] = ()) -> Prepared:
+    """What goes upstream for `body` of `route`. Raises Refusal for a body that may not.
+
+    `only` are the models that the client may hear of.
+    """
     fields = read_fields(body)
-    named = resolve(text_field(fields, "model"))
-    check_media(fields)
+    named = directory.by_json.get(bytes(fields.get("model", b"")))
+    if named is None:
+        named = directory.resolve(text_field(fields, "model"), only)
+    check_media(fields, body)
     before = dict(fields)
     allowed = field_rules.allowed(route.api)
     if not fields.keys() <= allowed:
@@ -141,8 +146,12 @@ def fill(api: Api, fields: Fields, values: Mapping[str, Any]) -> None:
             add_template_kwargs(api, fields, {**value, **_template_kwargs(fields)})
         else:
             names = field_rules.spellings(api, name)
-            if names and not any(given(fields, n) for n in names):
-                put(fields, names[0], value)
+            for spelling in names:
+                if given(fields, spelling):
+                    break
+            else:
+                if names:
+                    put(fields, names[0], value)
 
 
 def force(api: Api, fields: Fields, values: Mapping[str, Any]) -> None:

@@ -69,11 +69,13 @@ class Route:
     infers: bool = field(init=False)  # a model is asked
     generates: bool = field(init=False)  # and it writes
     light: bool = field(init=False)  # and needs no slot for it
+    form: bool = field(init=False)
     local: bool = field(init=False)
 
     def __post_init__(self) -> None:
         for name, kinds in (
-            ("infers", INFERS), ("generates", {Kind.GENERATE}), ("light", {Kind.LIGHT}), ("local", {Kind.LOCAL})
+            ("infers", INFERS), ("generates", {Kind.GENERATE}), ("light", {Kind.LIGHT}), ("form", {Kind.UPLOAD}),
+            ("local", {Kind.LOCAL}),
         ):  # fmt: skip
             object.__setattr__(self, name, self.kind in kinds)
 

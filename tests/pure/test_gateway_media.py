@@ -24,7 +24,7 @@ DIRECTORY = index(Snapshot(models=(ModelView(name="tiny", names=("tiny",)),)))
 def ready(path: str, body: dict[str, Any] | bytes) -> Prepared:
     route = find("POST", path)
     assert route is not None
-    return prepare(route, body if isinstance(body, bytes) else json.dumps(body).encode(), DIRECTORY.resolve)
+    return prepare(route, body if isinstance(body, bytes) else json.dumps(body).encode(), DIRECTORY)
 
 
 def image(url: str) -> list[dict[str, Any]]:
@@ -147,6 +147,9 @@ def test_content_in_content_without_end_is_refused() -> None:
 
 
 def test_lists_in_lists_are_looked_into_and_no_reason_to_refuse() -> None:
-    check_media({"content": msgspec.Raw(b'[1,2,"\\u0041",[1,[2]],[["a","image_url"]],{"type":"x"}]')})
+    def check(content: bytes) -> None:
+        check_media({"content": msgspec.Raw(content)}, b'{"content":%b}' % content)
+
+    check(b'[1,2,"\\u0041",[1,[2]],[["a","image_url"]],{"type":"x"}]')
     with pytest.raises(Refusal, match="only inline data"):
-        check_media({"content": msgspec.Raw(b'[1,[{"type":"image_url","image_url":{"url":"http://x"}}],[["a"]]]')})
+        check(b'[1,[{"type":"image_url","image_url":{"url":"http://x"}}],[["a"]]]')

@@ -35,7 +35,7 @@ DIRECTORY = index(Snapshot(models=(MODEL, PLAIN, SIZED), instances=(INSTANCE,), 
 def ready(path: str, body: dict[str, Any] | bytes) -> Prepared:
     route = find("POST", path)
     assert route is not None
-    return prepare(route, body if isinstance(body, bytes) else json.dumps(body).encode(), DIRECTORY.resolve)
+    return prepare(route, body if isinstance(body, bytes) else json.dumps(body).encode(), DIRECTORY)
 
 
 def sent(path: str, **body: Any) -> dict[str, Any]:
