@@ -33,7 +33,7 @@ from nemotron_ops.gateway.loss import after_loss, not_ready, overflowed
 from nemotron_ops.gateway.pages import show_page
 from nemotron_ops.gateway.prepare import Prepared, prepare
 from nemotron_ops.gateway.recovery import AllSaid, Recovery
-from nemotron_ops.gateway.relay import Relay
+from nemotron_ops.gateway.relay import Relay, nothing
 from nemotron_ops.gateway.replies import Refusal, error_body, error_event
 from nemotron_ops.gateway.rewrite import Continuation
 from nemotron_ops.gateway.routes import Kind, Route
@@ -97,12 +97,13 @@ class Exchange(msgspec.Struct, eq=False):
 
     def stop(self) -> None:
         """Stop all work for this request, and end its answer if the client is still there."""
-        assert self.task is not None
         self.stopped = True
-        self.task.cancel()
+        if self.task is not None:
+            self.task.cancel()
 
     def _over(self, bug: Exception | None) -> None:
         """The answer has ended, perhaps in a way that it should not have."""
+        self.task = None  # which knows this
         try:
             self.gateway.ran(self)
         except Exception as exc:  # noqa: BLE001  costs no other request anything
@@ -333,7 +334,7 @@ class Exchange(msgspec.Struct, eq=False):
 
     def _new_relay(self, prepared: Prepared) -> Relay:
         outlet = prepared.fold or self.client
-        begin = self._begin if prepared.fold is None else _nothing
+        begin = self._begin if prepared.fold is None else nothing
         relay = Relay(
             self.route.api, prepared.named.asked, outlet, begin=begin, clock=self.loop.time, memory=self.gateway.memory
         )
@@ -360,7 +361,3 @@ class Exchange(msgspec.Struct, eq=False):
             headers.append(b"X-Instance: " + self.instance.encode())
             headers.append(b"X-Queue-Ms: %d" % round(self.queued_s * 1000))
         return headers
-
-
-def _nothing() -> None:
-    """A folded answer begins when it is whole."""

@@ -231,6 +231,7 @@ class ClientConnection(asyncio.Protocol):
         self.transport = None
         self.closing = True
         self._count(0)
+        self._on_pause = None
         self.owner.closed(self)
         gone, self.on_gone = self.on_gone, None
         if gone is not None:

@@ -182,6 +182,7 @@ class Pool:
         if self.snapshot.stopping:
             raise Refusal(status=503, code="stopping", message="shutting down", retry_after_s=5)
         line = self._line(ticket)
+        ticket.since = ticket.since or self.loop.time()
         if again:
             line.retry(ticket)
         else:

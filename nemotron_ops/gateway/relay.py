@@ -246,9 +246,14 @@ class Relay:
         """Keep nothing of this stream any more."""
         self.settle()
         self._drop()
+        self.begin, self._rewrite = nothing, None  # they know who knows this
 
     def _drop(self) -> None:
         self.whole_kept = False
         self.memory.left += self.kept_bytes
         self.kept_bytes = self._loose_bytes = 0
         self._packed, self._loose = [], []
+
+
+def nothing() -> None:
+    """What is done where an answer is over, or is not sent before it is whole."""

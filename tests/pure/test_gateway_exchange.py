@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Coroutine
 from types import SimpleNamespace
 from typing import Any
@@ -129,6 +130,45 @@ def test_a_bug_in_the_way_a_request_ends_leaves_nothing_behind(
     assert "bug in the gateway" in said
     assert "ValueError" in said
     assert content not in said
+
+
+STREAM = BODY[:-1] + b',"stream":true}'
+EVENT = b'data: {"model":"m","choices":[{"delta":{"content":"a"},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n%b"
+ANSWERS = {
+    "whole": (BODY, HEAD % (b"application/json", 12, b'{"model":""}')),
+    "stream": (STREAM, HEAD % (b"text/event-stream", len(EVENT), EVENT)),
+}
+
+
+@pytest.mark.usefixtures("company")
+@pytest.mark.parametrize("how", ANSWERS)
+def test_a_request_that_is_over_leaves_no_garbage(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    body, answer = ANSWERS[how]
+    ask = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+    async def story(scene: Scene) -> None:
+        scene.client.connection_lost(None)
+        await scene.ends("client_gone")
+        del scene.exchange
+        client = ClientConnection(scene.gateway, asyncio.get_running_loop())
+        client.connection_made(scene.transport)  # type: ignore[arg-type]
+        scene.gateway.books.settle()
+        gc.collect()
+        client.data_received(ask)
+        await asyncio.sleep(0.01)
+        (connection,) = (c for c in scene.gateway.pool.upstreams["m-0"].open if c.sink is not None)
+        connection._take(answer)
+        await asyncio.sleep(0.01)
+        assert b" 200 OK" in scene.transport.out
+        scene.gateway.books.settle()
+        assert [o for o in gc.get_objects() if isinstance(o, Exchange)] == []
+
+    gc.disable()
+    try:
+        play(monkeypatch, story)
+    finally:
+        gc.enable()
 
 
 class Hashed(SimpleNamespace):
