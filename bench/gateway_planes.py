@@ -32,7 +32,8 @@ from tests.gateway_stage import Control, ask
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ROOT / "bench" / "gateway"
-SLOTS = 2000  # more than there are clients: what is measured is the door, not the wait
+SLOTS = 2000  # more than there are clients, and tokens for all of them: what is measured is the door, not the wait
+CTX_TOKENS = 1 << 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +101,7 @@ def gateway_plane(stack: ExitStack, room: Path, engine: int) -> Plane:
         process = stack.enter_context(running(argv, fds=(fd,)))
         view = InstanceView(
             name="m-0", model="m", state=State.READY, socket=str(room / "stub.sock"), api_key_file="", pid=1,
-            slots=SLOTS, kv_unified=True, ctx_tokens=SLOTS * 4096,
+            slots=SLOTS, kv_unified=True, ctx_tokens=CTX_TOKENS,
         )  # fmt: skip
         model = ModelView(name="m", names=("m",), queue_length=5000, defaults={"max_tokens": 32768})
         control.show(models=(model,), instances=(view,))

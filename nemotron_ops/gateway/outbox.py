@@ -2,7 +2,7 @@
 
 A send through TCP is long enough for the processor to forget all else, so tokens that came together are all read and
 looked at first, and then all sent. None waits longer for that than the others take. Where few requests run, hardly any
-come together, and each is written at once.
+come together, and each is written at once. The same holds for the steps of whole requests (`eager`).
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-FEW = 8  # requests
-LONELY = 2
+FEW = 8  # requests, up to which what is to be written is written at once
+LONELY = 2  # up to which each takes its next step at once
 
 
 class Writer(Protocol):
