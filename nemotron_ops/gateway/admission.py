@@ -131,8 +131,7 @@ class Admission:
         if lines.served:
             self._forget_idle(lines)
         self._take(ticket, choose(ticket, free))
-        if ticket.tokens:
-            self._holders[ticket.instance].add(ticket)
+        self._hold(lines, ticket)
         return True
 
     def full(self, model: str, slots: int) -> Refusal:
@@ -287,7 +286,7 @@ class Admission:
     def _fits(self, lines: _Lines, ticket: Ticket, place: Place) -> bool:
         """Whether `place` has what `ticket` needs, and then still what the first in line was promised there."""
         slots = ticket.answers if ticket.answers < place.slots else place.slots
-        if self.inflight.get(place.name, 0) + slots > place.slots:
+        if self._taken(place) + slots > place.slots:
             return False
         need = ticket.tokens if place.tokens else 0
         if need > lines.widest:

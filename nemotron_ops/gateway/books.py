@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 WRITE_PERIOD_S = 1.0
 SAVE_TICKS = 2  # that many of them between two writes of the use per key: a SIGKILL loses what came since
 BATCH = 32  # requests that are written down together: the same again and again takes a third of the time
-LARGE_BYTES = 65536
+LARGE_BYTES = 65536  # of an answer that is not kept until others are written down
 NO_USAGE = Usage()
 _encode = msgspec.json.Encoder().encode
 

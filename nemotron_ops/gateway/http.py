@@ -100,11 +100,11 @@ class ClientConnection(asyncio.Protocol):
 
     def reply(
         self, status: int, body: bytes, *, content_type: bytes = b"application/json; charset=utf-8",
-        extra: Iterable[bytes] = (), close: bool = False,
+        extra: Iterable[bytes] = (),
     ) -> None:  # fmt: skip
         """A whole answer."""
         request = self._request
-        keep = request is not None and request.keep_alive and not self.closing and not close
+        keep = request is not None and request.keep_alive and not self.closing
         length = None if status == 204 else len(body)
         head = response_head(status, content_type=content_type, length=length, keep_alive=keep, extra=extra)
         self.began = True

@@ -146,12 +146,8 @@ def fill(api: Api, fields: Fields, values: Mapping[str, Any]) -> None:
             add_template_kwargs(api, fields, {**value, **_template_kwargs(fields)})
         else:
             names = field_rules.spellings(api, name)
-            for spelling in names:
-                if given(fields, spelling):
-                    break
-            else:
-                if names:
-                    put(fields, names[0], value)
+            if names and not any(given(fields, n) for n in names):
+                put(fields, names[0], value)
 
 
 def force(api: Api, fields: Fields, values: Mapping[str, Any]) -> None:

@@ -123,7 +123,7 @@ class RequestReader:
     def _plain_head(self) -> bytes:
         """The head that has come, without what offers an upgrade."""
         version = self._parser.get_http_version().encode()
-        line = b"%b %b HTTP/%b" % (self._parser.get_method(), b"".join(self._target), version)
+        line = b"%b %b HTTP/%b" % (self._method, b"".join(self._target), version)
         lines = [line, *(b"%b: %b" % pair for pair in self._headers.items() if pair[0] not in UPGRADE)]
         if b"close" in self._headers.get(b"connection", b"").lower():
             lines.append(b"connection: close")
