@@ -53,19 +53,19 @@ docs: $(VENV)/.installed-test  ## Write the reference pages anew, from the code
 	@$(PY) docs/generate.py
 
 bench-build: $(VENV)/.installed  ## Compare build times with plain cmake, as ratios
-	@$(PY) bench/build.py
+	@$(PY) benchmarks/build.py
 
 bench-gateway: $(VENV)/.installed-test  ## Compare the gateway with its peers, as ratios; draws gateway-bench.svg
-	@$(PY) bench/gateway.py --plot gateway-bench.svg
+	@$(PY) -m benchmarks.gateway --plot gateway-bench.svg
 
 bench-fetch: $(VENV)/.installed-test  ## Compare fetch with huggingface_hub's own download, as ratios
-	@$(PY) bench/fetch.py
+	@$(PY) benchmarks/fetch.py
 
 bench-cuda: $(VENV)/.installed  ## Try CUDA toolkits from wheels without a GPU: assemble, configure, compile a sample
-	@$(PY) bench/cuda.py
+	@$(PY) benchmarks/cuda.py
 
 bench-gpu: $(VENV)/.installed-test  ## The full run on a machine with a GPU: build, self-test, true-size model
-	@$(PY) -m bench.gpu
+	@$(PY) -m benchmarks.gpu
 
 clean:  ## Remove .venv and caches (builds and models stay)
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

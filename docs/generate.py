@@ -15,7 +15,7 @@ import click
 from nemotron_ops import errors, policy
 from nemotron_ops.cli import COMMANDS, cli
 from nemotron_ops.recipes import resolve, schema
-from nemotron_ops.supervisor import diagram as lifecycle
+from nemotron_ops.supervisor.instance import diagram as lifecycle
 
 HERE = Path(__file__).parent
 MADE = "<!-- made by `make docs` from the code; change the code, not this page -->\n\n"

@@ -2,19 +2,31 @@
 
 The map of the house. Rooms do not import rooms, except through the doors drawn here:
 
-    recipes     TOML -> Recipe -> Plan
-    build       llama.cpp: source, toolchain, compile, self-test, store     -> models.synthetic, engine
-    models      GGUF files: hub, store, header, tiny synthetic ones
-    memory      bytes from a GGUF header; what fits where                   -> models.gguf
-    engine      one llama-server, seen from outside
-    supervisor  keeps llama-servers running                                 -> engine
-    gateway     one OpenAI-compatible door in front of them                 -> supervisor.snapshot
+    __main__    `python -m nemotron_ops` is the command line
+    cli         the command line: words, colours, questions; may use everything, used by nothing
+    operations  what the product does, without words or colours              -> every room but cli
+    deploy      the same program on other machines, over SSH                 -> service.spec
     service     systemd and launchd
-    deploy      the same program on other machines, over SSH                -> service.units
-    cli         the command line; may use everything, used by nothing
+    gateway     one OpenAI-compatible endpoint in front of the instances     -> supervisor.snapshot
+    supervisor  keeps llama-servers running                                  -> engine
+    builds      llama.cpp: source, toolchain, compile, self-test, store      -> models.synthetic, engine
+    memory      bytes from a GGUF header; what fits where                    -> models.gguf
+    models      GGUF files: hub, store, header, tiny synthetic ones
+    engine      one llama-server, seen from outside
+    recipes     TOML -> Recipe -> Plan
 
-The hall, open to all rooms: `errors`, `progress`, `files`, `paths`, `proc`, `host`, `policy`. Only `cli` and
-`ui` print.
+The ground, open to all rooms:
+
+    host        what this machine is: CPU, memory, GPUs, driver, compilers
+    processes   pids, signals, log files, the kernel's OOM killer
+    ui          terminal output: progress bars, tables; only `cli` and `ui` print
+    addresses   loopback, wildcard and URLs of hosts and ports
+    proc        runs other programs to their end
+    paths       where everything lives
+    files       writes our own files so that a kill loses none
+    policy      numbers that several rooms share: health, restarts
+    progress    how a room reports what it does
+    errors      one exception root, an exit code for each kind
 """
 
 __version__ = "0.1.0"

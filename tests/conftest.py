@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from nemotron_ops import host
-from nemotron_ops.build.run import ensure_build
-from nemotron_ops.build.spec import Backend, BuildOptions, BuildRequest
+from nemotron_ops.builds.run import ensure_build
+from nemotron_ops.builds.spec import Backend, BuildOptions, BuildRequest
 from nemotron_ops.paths import Layout, user_layout
 from nemotron_ops.progress import silent
 

@@ -15,7 +15,7 @@ from nemotron_ops.errors import UsageError
 from nemotron_ops.service.words import address
 
 if TYPE_CHECKING:
-    from nemotron_ops.deploy.balancer import Balancer
+    from nemotron_ops.deploy.balancer.config import Balancer
 
 socket_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
     "--socket", "path", type=click.Path(path_type=Path), default="/run/haproxy/admin.sock", show_default=True,
@@ -67,7 +67,7 @@ def balancer() -> None:
 @json_option
 def render(as_json: bool, **options: Any) -> None:
     """Print the configuration for GROUP, for an HAProxy that any user starts."""
-    from nemotron_ops.deploy.balancer import render as rendered
+    from nemotron_ops.deploy.balancer.config import render as rendered
 
     with App() as app:
         text = rendered(shape(app, Shape(**options)))
@@ -85,8 +85,8 @@ def install(force: bool, dry_run: bool, as_json: bool, **options: Any) -> None:
 
     HAProxy's service starts as root; with this configuration it goes on as the user haproxy, in a folder of its own.
     """
-    from nemotron_ops.deploy import haproxy
-    from nemotron_ops.deploy.balancer import render as rendered
+    from nemotron_ops.deploy.balancer import haproxy
+    from nemotron_ops.deploy.balancer.config import render as rendered
 
     with App() as app:
         wanted = replace(shape(app, Shape(**options)), user=haproxy.USER, chroot=haproxy.CHROOT)
@@ -106,7 +106,7 @@ def install(force: bool, dry_run: bool, as_json: bool, **options: Any) -> None:
 @json_option
 def status(path: Path, as_json: bool) -> None:
     """Each host as the balancer sees it."""
-    from nemotron_ops.deploy import haproxy
+    from nemotron_ops.deploy.balancer import haproxy
 
     with App() as app:
         hosts = haproxy.states(path)
@@ -123,7 +123,7 @@ def status(path: Path, as_json: bool) -> None:
 @json_option
 def drain(host: str, path: Path, as_json: bool) -> None:
     """Send HOST no new requests; returns when it has none left."""
-    from nemotron_ops.deploy import haproxy
+    from nemotron_ops.deploy.balancer import haproxy
 
     with App() as app:
         haproxy.take_out(path, host, report=app.ui.report)
@@ -137,7 +137,7 @@ def drain(host: str, path: Path, as_json: bool) -> None:
 @json_option
 def ready(host: str, path: Path, as_json: bool) -> None:
     """Send HOST requests again."""
-    from nemotron_ops.deploy import haproxy
+    from nemotron_ops.deploy.balancer import haproxy
 
     with App() as app:
         haproxy.put_back(path, host)
@@ -147,8 +147,8 @@ def ready(host: str, path: Path, as_json: bool) -> None:
 
 def shape(app: App, wish: Shape) -> Balancer:
     """The balancer for a group of targets.toml. Raises UsageError for a group or a target that is not in it."""
-    from nemotron_ops.deploy.balancer import Balancer, Server, server_name
-    from nemotron_ops.deploy.ssh import address_of
+    from nemotron_ops.deploy.balancer.config import Balancer, Server, server_name
+    from nemotron_ops.deploy.remote.ssh import address_of
 
     groups = read_groups(app)
     if wish.group not in groups:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nemotron_ops.build.spec import Backend, BuildOptions, BuildRequest
+from nemotron_ops.builds.spec import Backend, BuildOptions, BuildRequest
 from nemotron_ops.cli.app import App, dry_run_option, json_option
 from nemotron_ops.cli.builds_retention import prune_old, removed_json
 
 if TYPE_CHECKING:
-    from nemotron_ops.build.pruning import Removed
-    from nemotron_ops.build.run import Configured, Prepared
-    from nemotron_ops.build.store import Build
+    from nemotron_ops.builds.run import Configured, Prepared
+    from nemotron_ops.builds.store.pruning import Removed
+    from nemotron_ops.builds.store.store import Build
     from nemotron_ops.ui import Ui
 
 
@@ -66,7 +66,7 @@ def build(
         options=options, ref=ref, source=source, mirror=mirror, force=force, activate=not no_use, offline=offline,
     )  # fmt: skip
     with App() as app:
-        from nemotron_ops.build import run
+        from nemotron_ops.builds import run
 
         request = replace(request, options=with_zig(request.options, app))
         if dry_run:
@@ -115,10 +115,10 @@ def split(words: tuple[str, ...]) -> tuple[str, ...]:
 
 def show_plan(prepared: Prepared, ui: Ui, *, as_json: bool) -> None:
     """The plan, complete: what would be built, how, and why so."""
-    from nemotron_ops.build.compiling import source_link
-    from nemotron_ops.build.plan import compile_argv, configure_argv, plan_json
-    from nemotron_ops.build.store import work_dir
-    from nemotron_ops.build.toolchain import disk_bytes, to_download
+    from nemotron_ops.builds.compile.compiling import source_link
+    from nemotron_ops.builds.plan import compile_argv, configure_argv, plan_json
+    from nemotron_ops.builds.store.store import work_dir
+    from nemotron_ops.builds.toolchain.toolchain import disk_bytes, to_download
     from nemotron_ops.ui import duration, size
 
     plan, layout, tools = prepared.plan, prepared.sources.layout, prepared.sources.facts.tools
@@ -169,7 +169,7 @@ def show_configured(ready: Configured, ui: Ui, *, as_json: bool) -> None:
 
 
 def is_current(app: App, build: Build) -> bool:
-    from nemotron_ops.build import store
+    from nemotron_ops.builds.store import store
 
     return store.current(app.layout) == build
 

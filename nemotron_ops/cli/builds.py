@@ -24,8 +24,8 @@ def builds() -> None:
 def list_builds(as_json: bool) -> None:
     """List builds, newest first; the current one is marked."""
     with App() as app:
-        from nemotron_ops.build import store
-        from nemotron_ops.build.retention import reason_to_stay
+        from nemotron_ops.builds.store import store
+        from nemotron_ops.builds.store.retention import reason_to_stay
         from nemotron_ops.ui import size
 
         found = store.listed(app.layout)
@@ -54,7 +54,7 @@ def list_builds(as_json: bool) -> None:
 def show(build: str, as_json: bool) -> None:
     """Show where a build came from, how it was made and what it proved."""
     with App() as app:
-        from nemotron_ops.build import store
+        from nemotron_ops.builds.store import store
 
         found = store.find(app.layout, build)
         if as_json:
@@ -96,7 +96,7 @@ def use(build: str, dry_run: bool, as_json: bool) -> None:
     A build that was never tested on the device that it is for is refused.
     """
     with App() as app:
-        from nemotron_ops.build import store
+        from nemotron_ops.builds.store import store
 
         found = store.find(app.layout, build)
         store.refuse_unproven(found)
@@ -111,7 +111,7 @@ def use(build: str, dry_run: bool, as_json: bool) -> None:
 def rollback(dry_run: bool, as_json: bool) -> None:
     """Make the build before the current one current again."""
     with App() as app:
-        from nemotron_ops.build import store
+        from nemotron_ops.builds.store import store
         from nemotron_ops.errors import BuildError
 
         before = store.previous(app.layout)
@@ -129,7 +129,7 @@ def rollback(dry_run: bool, as_json: bool) -> None:
 def rm(build: str, force: bool, dry_run: bool, as_json: bool) -> None:
     """Remove a build."""
     with App() as app:
-        from nemotron_ops.build import store
+        from nemotron_ops.builds.store import store
 
         found = store.find(app.layout, build)
         if not dry_run:
@@ -150,7 +150,8 @@ def prune(keep: int | None, dry_run: bool, as_json: bool) -> None:
     and `upgrade` do the same by themselves when the new build is current, with old builds alone.
     """
     with App() as app:
-        from nemotron_ops.build import pruning, toolchain, unfinished
+        from nemotron_ops.builds.store import pruning, unfinished
+        from nemotron_ops.builds.toolchain import toolchain
 
         old = old_builds(app, keep=keep)
         left = (*unfinished.leftovers(app.layout), *toolchain.outdated(app.layout.toolchains, app.facts))
@@ -170,7 +171,7 @@ def prune(keep: int | None, dry_run: bool, as_json: bool) -> None:
 def pin(build: str, off: bool, dry_run: bool, as_json: bool) -> None:
     """Keep a build for good: no rule removes it, only `builds rm` does."""
     with App() as app:
-        from nemotron_ops.build import pruning, store
+        from nemotron_ops.builds.store import pruning, store
 
         found = store.find(app.layout, build)
         if not dry_run:
@@ -186,8 +187,8 @@ def pin(build: str, off: bool, dry_run: bool, as_json: bool) -> None:
 def diff(a: str, b: str, as_json: bool) -> None:
     """Show what changes from build A to build B: version, options, llama-server's flags, recipes that would break."""
     with App() as app:
-        from nemotron_ops.build import store
-        from nemotron_ops.build.diff import compare
+        from nemotron_ops.builds.store import store
+        from nemotron_ops.builds.store.diff import compare
         from nemotron_ops.cli.builds_flags import recipe_flags, server_flags
 
         first, second = store.find(app.layout, a), store.find(app.layout, b)
@@ -218,13 +219,14 @@ def diff(a: str, b: str, as_json: bool) -> None:
 def export_command(build: str, to: Path, dry_run: bool, as_json: bool) -> None:
     """Write a build as one archive, for another machine of the same kind."""
     with App() as app:
-        from nemotron_ops.build import moving, store
+        from nemotron_ops.builds import carry
+        from nemotron_ops.builds.store import store
 
         found = store.find(app.layout, build)
         target = to / f"{found.id}.tar.gz" if to.is_dir() else to
         if not dry_run:
-            target = moving.export_build(found, to, app.ui.report)
-        needs = moving.needs(found.manifest)
+            target = carry.export_build(found, to, app.ui.report)
+        needs = carry.needs(found.manifest)
         value = {"id": found.id, "archive": str(target), "needs": needs, "dry_run": dry_run}
         told(app, as_json, value, f"exported: {target}")
         for need in needs:
@@ -238,9 +240,9 @@ def export_command(build: str, to: Path, dry_run: bool, as_json: bool) -> None:
 def import_command(archive: Path, no_use: bool, as_json: bool) -> None:
     """Take in an archive that `export` wrote: checked against its manifest, and proven on this machine."""
     with App() as app:
-        from nemotron_ops.build import moving
+        from nemotron_ops.builds import carry
 
-        made = moving.import_build(
+        made = carry.import_build(
             archive, layout=app.layout, facts=app.facts, env=app.env, report=app.ui.report, activate=not no_use
         )
         if not no_use:
@@ -258,12 +260,12 @@ def import_command(archive: Path, no_use: bool, as_json: bool) -> None:
 def packages(refresh: bool, table: Path | None, as_json: bool) -> None:
     """List published packages that carry llama.cpp, and which llama.cpp each carries."""
     with App() as app:
-        from nemotron_ops.build import pins
+        from nemotron_ops.builds.packages import pins
 
         known = pins.parse(table.read_text()) if table else pins.shipped()
         shown = known.packages
         if refresh:
-            from nemotron_ops.build.package_table import new_packages
+            from nemotron_ops.builds.packages.package_table import new_packages
 
             shown = new_packages(known, env=app.env, report=app.ui.report)
             if table and shown:
@@ -294,7 +296,7 @@ def summary(build: Any, *, current: bool) -> dict[str, Any]:
 
 
 def is_current(app: App, build_id: str) -> bool:
-    from nemotron_ops.build import store
+    from nemotron_ops.builds.store import store
 
     now = store.current(app.layout)
     return now is not None and now.id == build_id

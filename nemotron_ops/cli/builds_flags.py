@@ -10,7 +10,7 @@ from nemotron_ops.cli.app import App
 from nemotron_ops.errors import EngineError
 
 if TYPE_CHECKING:
-    from nemotron_ops.build.store import Build
+    from nemotron_ops.builds.store.store import Build
     from nemotron_ops.engine.flags import Flags
     from nemotron_ops.recipes.schema import Recipe
 

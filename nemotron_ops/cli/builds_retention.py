@@ -9,14 +9,14 @@ from nemotron_ops.cli.app import App
 from nemotron_ops.errors import ControlError
 
 if TYPE_CHECKING:
-    from nemotron_ops.build.pruning import Removed
-    from nemotron_ops.build.retention import Needs
-    from nemotron_ops.build.store import Build
+    from nemotron_ops.builds.store.pruning import Removed
+    from nemotron_ops.builds.store.retention import Needs
+    from nemotron_ops.builds.store.store import Build
 
 
 def prune_old(app: App, *, keep: int | None = None) -> Removed:
     """Remove builds that the retention rule gives up, and say so in one line. `keep` overrides settings.toml."""
-    from nemotron_ops.build import pruning
+    from nemotron_ops.builds.store import pruning
 
     removed = pruning.prune(app.layout, old_builds(app, keep=keep))
     if removed.builds:
@@ -26,8 +26,8 @@ def prune_old(app: App, *, keep: int | None = None) -> Removed:
 
 def old_builds(app: App, *, keep: int | None = None) -> tuple[Build, ...]:
     """Builds that the retention rule gives up."""
-    from nemotron_ops.build import store
-    from nemotron_ops.build.retention import prunable
+    from nemotron_ops.builds.store import store
+    from nemotron_ops.builds.store.retention import prunable
     from nemotron_ops.recipes.load import load_settings
 
     found = store.listed(app.layout)
@@ -37,8 +37,8 @@ def old_builds(app: App, *, keep: int | None = None) -> tuple[Build, ...]:
 
 def needs(app: App, ids: list[str]) -> Needs:
     """What needs which of the builds `ids`."""
-    from nemotron_ops.build import pruning, store
-    from nemotron_ops.build.retention import Needs
+    from nemotron_ops.builds.store import pruning, store
+    from nemotron_ops.builds.store.retention import Needs
 
     now, before = store.current(app.layout), store.previous(app.layout)
     return Needs(
@@ -69,12 +69,12 @@ def running(app: App, ids: list[str]) -> list[str]:
 def supervised(app: App) -> list[str]:
     """Builds that a supervisor starts instances from, those that are down at the moment too."""
     from nemotron_ops.files import read_json
-    from nemotron_ops.supervisor import control
+    from nemotron_ops.supervisor.control import client
 
     records = [read_json(p) for p in sorted((app.layout.state / "instances").glob("*.json"))]
     found = [r["spec"]["build"] for r in records if isinstance(r, dict) and r.get("spec")]
     with suppress(ControlError):  # none runs, or it cannot answer: its records and processes were counted
-        found += [i["build"] for i in control.request(app.layout, "status")["instances"]]
+        found += [i["build"] for i in client.request(app.layout, "status")["instances"]]
     return found
 
 

@@ -11,14 +11,14 @@ from nemotron_ops.cli.app import App
 from nemotron_ops.errors import UsageError
 
 if TYPE_CHECKING:
-    from nemotron_ops.deploy.job import Hooks, LocalBuild, LocalModel, Ready
-    from nemotron_ops.deploy.targets import Group
+    from nemotron_ops.deploy.remote.prepare import Hooks, LocalBuild, LocalModel, Ready
+    from nemotron_ops.deploy.remote.targets import Group
 
 
 def local_build(app: App) -> LocalBuild | None:
     """This machine's current llama.cpp build."""
-    from nemotron_ops.build import store
-    from nemotron_ops.deploy.job import LocalBuild
+    from nemotron_ops.builds.store import store
+    from nemotron_ops.deploy.remote.prepare import LocalBuild
 
     build = store.current(app.layout)
     return LocalBuild(id=build.id, path=build.path, manifest=build.manifest) if build else None
@@ -26,15 +26,15 @@ def local_build(app: App) -> LocalBuild | None:
 
 def compile_bytes() -> dict[str, int]:
     """Disk that building llama.cpp takes, for each backend."""
-    from nemotron_ops.build.backends import COSTS
+    from nemotron_ops.builds.backends import COSTS
 
     return {backend.value: cost.disk_bytes for backend, cost in COSTS.items()}
 
 
 def local_model(app: App, recipe: str) -> LocalModel:
     """The stored model of a recipe, as files to send; with them goes what `models import` wants to know."""
-    from nemotron_ops.deploy.job import LocalModel
-    from nemotron_ops.deploy.ssh import sha256_of
+    from nemotron_ops.deploy.remote.prepare import LocalModel
+    from nemotron_ops.deploy.remote.ssh import sha256_of
     from nemotron_ops.files import write_json
     from nemotron_ops.models import store
     from nemotron_ops.models.carry import MANIFEST
@@ -63,9 +63,9 @@ def own_recipes(app: App, names: tuple[str, ...]) -> dict[str, str]:
 
 def hooks_for(door: Path | None) -> Hooks:
     """Around the switch of a target: out of the balancer before, back into it after; one target at a time."""
-    from nemotron_ops.deploy import haproxy
-    from nemotron_ops.deploy.balancer import server_name
-    from nemotron_ops.deploy.job import Hooks
+    from nemotron_ops.deploy.balancer import haproxy
+    from nemotron_ops.deploy.balancer.config import server_name
+    from nemotron_ops.deploy.remote.prepare import Hooks
 
     if door is None:
         return Hooks()
@@ -78,10 +78,10 @@ def hooks_for(door: Path | None) -> Hooks:
 
 def render_door(app: App, group: Group | None, ssh_config: Path | None) -> None:
     """Write the HAProxy configuration of a group that listens where a balancer can reach it."""
+    from nemotron_ops.addresses import is_loopback
     from nemotron_ops.cli.balancer import Shape, shape
-    from nemotron_ops.deploy.balancer import render, server_name
+    from nemotron_ops.deploy.balancer.config import render, server_name
     from nemotron_ops.files import write_atomic
-    from nemotron_ops.service.words import is_loopback
 
     if group is None or len(group.targets) < 2 or is_loopback(group.host or "127.0.0.1"):
         return

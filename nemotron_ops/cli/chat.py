@@ -63,10 +63,10 @@ def chat(
 
 def _running(app: App, target: str) -> str:
     """The base URL of the running supervisor if it serves `target`, else nothing."""
-    from nemotron_ops.supervisor import control
+    from nemotron_ops.supervisor.control import client
 
     try:
-        status = control.request(app.layout, "status")
+        status = client.request(app.layout, "status")
     except ControlError:
         return ""
     served = {name for model in status["models"] for name in model["names"]}

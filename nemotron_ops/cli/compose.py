@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nemotron_ops import addresses
+from nemotron_ops.addresses import is_loopback
 from nemotron_ops.cli.builds_flags import asked_flags
 from nemotron_ops.cli.model_files import ModelFiles, model_files
 from nemotron_ops.cli.room import Room, settings_by_hand
@@ -23,11 +25,9 @@ from nemotron_ops.supervisor.snapshot import ModelView
 from nemotron_ops.supervisor.spec import Config, InstanceSpec
 
 if TYPE_CHECKING:
-    from nemotron_ops.build.store import Build
+    from nemotron_ops.builds.store.store import Build
     from nemotron_ops.cli.app import App
     from nemotron_ops.engine.flags import Flags
-
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +62,7 @@ class Endpoint:
     @property
     def url(self) -> str:
         """The base URL that clients take, ending in /v1."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}/v1"
+        return addresses.url(self.scheme, self.host, self.port)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +137,7 @@ def endpoint_of(plan: Plan, settings: Settings, layout: Layout) -> Endpoint:
     host, port, key_file = plan.value("host"), plan.value("port"), plan.value("api_key_file")
     if not key_file and own.exists():
         key_file = str(own)
-    if host not in LOOPBACK and not key_file:
+    if not is_loopback(host) and not key_file:
         raise GatewayError(
             f"cannot listen on {host}: anybody who reaches this address could use the models",
             hint="make a key with `nemotron-ops keys create NAME`, or listen on 127.0.0.1",
@@ -151,7 +150,7 @@ def endpoint_of(plan: Plan, settings: Settings, layout: Layout) -> Endpoint:
 
 def build_for(wish: Wish, app: App, *, dry_run: bool) -> Build | None:
     """The current build, or a new one for this machine. None only in a dry run that would build."""
-    from nemotron_ops.build import store
+    from nemotron_ops.builds.store import store
 
     build = store.current(app.layout)
     if build or dry_run:
@@ -164,8 +163,8 @@ def build_for(wish: Wish, app: App, *, dry_run: bool) -> Build | None:
 
 def current_or_new(app: App) -> Build:
     """The current build; where there is none, one is made for this machine. Raises the errors of building."""
-    from nemotron_ops.build import store
-    from nemotron_ops.build.run import BuildOptions, BuildRequest, ensure_build
+    from nemotron_ops.builds.run import BuildOptions, BuildRequest, ensure_build
+    from nemotron_ops.builds.store import store
     from nemotron_ops.cli.build import with_zig
 
     if build := store.current(app.layout):

@@ -27,7 +27,7 @@ from nemotron_ops.cli.remote import (
 from nemotron_ops.errors import NemotronOpsError, UsageError
 
 if TYPE_CHECKING:
-    from nemotron_ops.deploy.fleet import Outcome
+    from nemotron_ops.deploy.remote.fleet import Outcome
 
 
 door_option: Option = click.option(
@@ -105,9 +105,9 @@ def run(
     Up to the moment when the new release has answered a question beside the old one, nothing that serves is touched;
     if it fails after that, the old release is put back. Running it again continues what was interrupted.
     """
-    from nemotron_ops.deploy.job import Job, make_ready
-    from nemotron_ops.deploy.release import Request
-    from nemotron_ops.deploy.rollout import roll_out
+    from nemotron_ops.deploy.remote.prepare import Job, make_ready
+    from nemotron_ops.deploy.remote.rollout import roll_out
+    from nemotron_ops.deploy.steps.release import Request
 
     with App() as app, reach(app, targets, system=system, config=ssh_config) as there:
         group = there.group
@@ -170,7 +170,7 @@ def rollback(
 
     It must be at rest and answer a question; if it does not, the release of now serves again.
     """
-    from nemotron_ops.deploy.rollout import Wish, roll_back_all
+    from nemotron_ops.deploy.remote.rollout import Wish, roll_back_all
 
     with App() as app, reach(app, targets, system=system, config=ssh_config) as there:
         wish = Wish(scope=there.scope, who=who(app), now=now(), to=to, why=why, force=force, hooks=hooks_for(door))
@@ -288,7 +288,7 @@ def exec_(
 @json_option
 def lock(targets: tuple[str, ...], why: str, system: bool | None, ssh_config: Path | None, as_json: bool) -> None:
     """Keep others from deploying, and from rollback, restart and exec, until `unlock`."""
-    from nemotron_ops.deploy.scripts import hold_script
+    from nemotron_ops.deploy.steps.scripts import hold_script
 
     with App() as app, reach(app, targets, system=system, config=ssh_config) as there:
         hold = {"who": who(app), "since": now(), "why": why}
@@ -310,7 +310,7 @@ def lock(targets: tuple[str, ...], why: str, system: bool | None, ssh_config: Pa
 @json_option
 def unlock(targets: tuple[str, ...], force: bool, system: bool | None, ssh_config: Path | None, as_json: bool) -> None:
     """Let others deploy again."""
-    from nemotron_ops.deploy.scripts import break_script, hold_script
+    from nemotron_ops.deploy.steps.scripts import break_script, hold_script
 
     with App() as app, reach(app, targets, system=system, config=ssh_config) as there:
         for c in there.connections:

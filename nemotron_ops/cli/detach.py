@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from nemotron_ops.cli.endpoint import Announcer, all_ready, lazy_models
 from nemotron_ops.errors import ControlError, EngineError
 from nemotron_ops.paths import Layout
-from nemotron_ops.supervisor import control
+from nemotron_ops.supervisor.control import client
 from nemotron_ops.supervisor.snapshot import Snapshot, State, from_json
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def detach_serve(app: App, own: Sequence[str], extra: Sequence[str], composed: C
 
 def _refuse_second(app: App) -> None:
     try:
-        status = control.request(app.layout, "status")
+        status = client.request(app.layout, "status")
     except ControlError:
         return
     raise ControlError(
@@ -97,6 +97,6 @@ def tail(log: Path) -> tuple[str, ...]:
 
 def _snapshot(layout: Layout) -> Snapshot | None:
     try:
-        return from_json(control.request(layout, "snapshot")["snapshot"])
+        return from_json(client.request(layout, "snapshot")["snapshot"])
     except ControlError:
         return None  # not listening yet

@@ -22,8 +22,8 @@ def doctor(offline: bool, as_json: bool) -> None:
     package registry and the model hub can be reached. Ends with 4 if the main job cannot run.
     """
     with App() as app:
-        from nemotron_ops.build.diagnosis import can_run, diagnose
-        from nemotron_ops.build.reach import surroundings
+        from nemotron_ops.builds.doctor.diagnosis import can_run, diagnose
+        from nemotron_ops.builds.doctor.network_check import surroundings
 
         findings = diagnose(app.facts, surroundings(app.layout, app.env, offline=offline))
         if as_json:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nemotron_ops import proc
-from nemotron_ops.build import proofs, store
-from nemotron_ops.build.spec import Backend
+from nemotron_ops.builds.proof import proofs
+from nemotron_ops.builds.spec import Backend
+from nemotron_ops.builds.store import store
 from nemotron_ops.service.gpu import Sight, missing_nodes
 
 if TYPE_CHECKING:

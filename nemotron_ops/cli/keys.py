@@ -13,8 +13,8 @@ from nemotron_ops.cli.app import App, dry_run_option, json_option
 from nemotron_ops.errors import UsageError
 
 if TYPE_CHECKING:
-    from nemotron_ops.gateway.keys import Key
-    from nemotron_ops.gateway.usage import Usage
+    from nemotron_ops.gateway.keys.key_usage import Usage
+    from nemotron_ops.gateway.keys.ring import Key
 
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 file_option = click.option(
@@ -64,9 +64,9 @@ def create(name: str, file: Path | None, replace_old: bool, dry_run: bool, as_js
     Only its hash is kept. A running gateway takes the new key over within a second or two.
     """
     with App() as app:
-        from nemotron_ops.gateway import keystore
-        from nemotron_ops.gateway.keys import Key
-        from nemotron_ops.gateway.routes import Scope
+        from nemotron_ops.gateway.api.routes import Scope
+        from nemotron_ops.gateway.keys import keystore
+        from nemotron_ops.gateway.keys.ring import Key
 
         path = file or app.layout.config / "keys.json"
         now = time.time()
@@ -102,9 +102,9 @@ def create(name: str, file: Path | None, replace_old: bool, dry_run: bool, as_js
 def list_keys(show_all: bool, file: Path | None, as_json: bool) -> None:
     """List keys, what they may do and what they have used."""
     with App() as app:
-        from nemotron_ops.gateway import keystore
-        from nemotron_ops.gateway.keys import KeyRing
-        from nemotron_ops.gateway.usage import Usage
+        from nemotron_ops.gateway.keys import keystore
+        from nemotron_ops.gateway.keys.key_usage import Usage
+        from nemotron_ops.gateway.keys.ring import KeyRing
 
         path = file or app.layout.config / "keys.json"
         ring = keystore.read_ring(path) if path.exists() else KeyRing(keys={})
@@ -128,7 +128,7 @@ def list_keys(show_all: bool, file: Path | None, as_json: bool) -> None:
 def revoke(key: str, file: Path | None, dry_run: bool, as_json: bool) -> None:
     """Revoke a key by id or name. A running gateway refuses it within a second or two."""
     with App() as app:
-        from nemotron_ops.gateway import keystore
+        from nemotron_ops.gateway.keys import keystore
 
         path = file or app.layout.config / "keys.json"
         if not path.exists():

@@ -42,7 +42,7 @@ def logs(names: tuple[str, ...], follow: bool, lines: int, since: float | None, 
 
     Works without a running supervisor too: the files stay. `gateway` names the gateway's log.
     """
-    from nemotron_ops.supervisor import logfiles
+    from nemotron_ops.processes import logfiles
 
     with App() as app:
         paths = _paths(app.layout, names)
@@ -77,13 +77,13 @@ def events(follow: bool, count: int, as_json: bool) -> None:
     """Show what happened: starts, deaths, changes. With --json one object per line."""
     import json
 
-    from nemotron_ops.supervisor import control
+    from nemotron_ops.supervisor.control import client
 
     with App() as app:
         found: Iterable[dict[str, Any]] = (
-            control.follow(app.layout, "events", count=count)
+            client.follow(app.layout, "events", count=count)
             if follow
-            else control.request(app.layout, "events", count=count)["events"]
+            else client.request(app.layout, "events", count=count)["events"]
         )
         for entry in found:
             app.ui.data(json.dumps(entry) if as_json else event_line(entry))
@@ -100,12 +100,12 @@ def attach(count: int, as_json: bool) -> None:
     import json
 
     from nemotron_ops.cli.status import show
-    from nemotron_ops.supervisor import control
+    from nemotron_ops.supervisor.control import client
 
     with App() as app:
-        status = control.request(app.layout, "status")
+        status = client.request(app.layout, "status")
         app.ui.data(json.dumps(status)) if as_json else show(app, status)
-        for entry in control.follow(app.layout, "events", count=count):
+        for entry in client.follow(app.layout, "events", count=count):
             app.ui.data(json.dumps(entry) if as_json else event_line(entry))
         app.ui.say("the supervisor has ended")
 
@@ -140,7 +140,7 @@ def _last(path: Path, count: int) -> list[str]:
     """The last `count` lines, rotated files included."""
     from collections import deque
 
-    from nemotron_ops.supervisor import logfiles
+    from nemotron_ops.processes import logfiles
 
     return list(deque(logfiles.read_lines(path), maxlen=count))
 
@@ -151,7 +151,8 @@ def _recent(layout: Layout, name: str, path: Path, after_s: float) -> list[str]:
     llama-server writes times since its own start, and the record of the running process knows when that was. Without
     one, only the whole file's time is known.
     """
-    from nemotron_ops.supervisor import logfiles, record
+    from nemotron_ops.processes import logfiles
+    from nemotron_ops.supervisor.records import record
 
     began = next((r for r in record.read_all(layout) if r.id == name), None)
     if began is None:

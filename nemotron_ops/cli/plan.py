@@ -166,7 +166,7 @@ def _headers(app: App, resolved: Resolved, quants: tuple[str, ...]) -> list[tupl
 
 def _backend(app: App, gpu: str) -> str:
     """What `serve` would use: the current build's backend. "" (what the machine has) if there is no build yet."""
-    from nemotron_ops.build import store
+    from nemotron_ops.builds.store import store
 
     if gpu:
         return "" if gpu == "none" else "cuda"

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from nemotron_ops.errors import ModelError
 from nemotron_ops.files import read_json, write_json
+from nemotron_ops.processes.process import boot_id
 from nemotron_ops.progress import Report, Step
-from nemotron_ops.supervisor.process import boot_id
 
 if TYPE_CHECKING:
     from nemotron_ops.cli.app import App

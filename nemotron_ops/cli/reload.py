@@ -37,15 +37,15 @@ def reload(exec_: bool, strict: bool, back: bool, timeout_s: float, dry_run: boo
     one stays, and the command ends with 9. A configuration that cannot be used changes nothing.
     """
     from nemotron_ops.errors import EngineError, UsageError
-    from nemotron_ops.supervisor import control
+    from nemotron_ops.supervisor.control import client
 
     with App() as app:
         if back and (dry_run or exec_):
             raise UsageError("cannot combine --back with --dry-run or --exec")
         if back:
-            answer = control.request(app.layout, "rollback", timeout_s=timeout_s)
+            answer = client.request(app.layout, "rollback", timeout_s=timeout_s)
         else:
-            answer = control.request(
+            answer = client.request(
                 app.layout, "reload", timeout_s=timeout_s, exec=exec_, strict=strict, dry_run=dry_run
             )
         if exec_ and not dry_run:
@@ -69,11 +69,11 @@ def lines(answer: dict[str, Any]) -> list[str]:
 def _wait_for_new(app: App, timeout_s: float) -> None:
     """Until the supervisor that took the old one's place answers."""
     from nemotron_ops.errors import ControlError
-    from nemotron_ops.supervisor import control
+    from nemotron_ops.supervisor.control import client
 
     time.sleep(0.3)  # it answered before it goes; then it is away for a moment
     deadline = time.monotonic() + timeout_s
-    while not control.running(app.layout):
+    while not client.running(app.layout):
         if time.monotonic() > deadline:
             raise ControlError("cannot reach the new version of the supervisor", hint="see `nemotron-ops logs`")
         time.sleep(0.1)

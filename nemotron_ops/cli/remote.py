@@ -21,9 +21,9 @@ from nemotron_ops.cli.app import App
 from nemotron_ops.errors import NemotronOpsError
 
 if TYPE_CHECKING:
-    from nemotron_ops.deploy.ssh import Connection
-    from nemotron_ops.deploy.target import Site, TargetFacts
-    from nemotron_ops.deploy.targets import Group
+    from nemotron_ops.deploy.remote.ssh import Connection
+    from nemotron_ops.deploy.remote.targets import Group
+    from nemotron_ops.deploy.steps.facts import Site, TargetFacts
     from nemotron_ops.service.units import Scope
 
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -46,7 +46,7 @@ class There:
 
     def look(self, connection: Connection) -> tuple[TargetFacts, Site, Connection]:
         """Facts, site, and the connection with sudo where that is needed."""
-        from nemotron_ops.deploy.job import as_needed, look
+        from nemotron_ops.deploy.remote.prepare import as_needed, look
 
         facts, site = look(connection, self.scope)
         return facts, site, as_needed(connection, self.scope, facts)
@@ -55,8 +55,8 @@ class There:
 @contextmanager
 def reach(app: App, words: tuple[str, ...], *, system: bool | None, config: Path | None) -> Iterator[There]:
     """The targets that `words` name, with shared connections that end with the block."""
-    from nemotron_ops.deploy.ssh import Connection, ControlFolder
-    from nemotron_ops.deploy.targets import expand
+    from nemotron_ops.deploy.remote.ssh import Connection, ControlFolder
+    from nemotron_ops.deploy.remote.targets import expand
     from nemotron_ops.service.units import Scope
 
     targets, group = expand(words, read_groups(app))
@@ -78,7 +78,7 @@ def config_of(app: App, given: Path | None) -> Path | None:
 
 
 def read_groups(app: App) -> dict[str, Group]:
-    from nemotron_ops.deploy.targets import parse_groups
+    from nemotron_ops.deploy.remote.targets import parse_groups
 
     path = app.layout.config / "targets.toml"
     return parse_groups(path.read_text(encoding="utf-8"), origin=str(path)) if path.exists() else {}
@@ -86,8 +86,8 @@ def read_groups(app: App) -> dict[str, Group]:
 
 def target_status(connection: Connection, scope: Scope) -> dict[str, Any]:
     """One target for `deploy status`; a target that cannot be reached is a row too."""
-    from nemotron_ops.deploy.job import look
-    from nemotron_ops.deploy.scripts import prelude
+    from nemotron_ops.deploy.remote.prepare import look
+    from nemotron_ops.deploy.steps.scripts import prelude
     from nemotron_ops.service.systemd import PROPERTIES, parse_status
     from nemotron_ops.service.units import SERVICE, Scope
 
@@ -105,7 +105,7 @@ def target_status(connection: Connection, scope: Scope) -> dict[str, Any]:
 
 def lock_of(facts: TargetFacts) -> str:
     """Who holds a target's lock, in words; a deploy that was cut off holds none, and is explained."""
-    from nemotron_ops.deploy.session import held
+    from nemotron_ops.deploy.remote.session import held
 
     if facts.hold:
         return held(facts.hold)
@@ -119,8 +119,8 @@ def in_session(
     quiet: bool = False,
 ) -> list[str]:  # fmt: skip
     """Run a command of the current release on a target, holding its lock; its lines, which are also shown."""
-    from nemotron_ops.deploy.scripts import claim_script, exec_script, log
-    from nemotron_ops.deploy.session import locked_session
+    from nemotron_ops.deploy.remote.session import locked_session
+    from nemotron_ops.deploy.steps.scripts import claim_script, exec_script, log
     from nemotron_ops.errors import DeployError
 
     _, site, connection = there.look(connection)

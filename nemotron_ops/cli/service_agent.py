@@ -12,7 +12,7 @@ from nemotron_ops.errors import ControlError, ServiceError
 from nemotron_ops.files import write_atomic, write_json
 from nemotron_ops.proc import Finished, run
 from nemotron_ops.service import launchd
-from nemotron_ops.supervisor import control
+from nemotron_ops.supervisor.control import client
 
 if TYPE_CHECKING:
     from nemotron_ops.cli.app import App
@@ -115,7 +115,7 @@ class Agent:
 
     def _supervisor(self) -> dict[str, Any] | None:
         try:
-            return control.request(self.app.layout, "status")
+            return client.request(self.app.layout, "status")
         except ControlError:
             return None
 

@@ -126,7 +126,7 @@ def serve_flags(recipes: tuple[str, ...], options: tuple[str, ...]) -> Mapping[s
 
 def gpu_kind(app: App, asked: str) -> str:
     """The kind of GPU the service is for, or ""."""
-    from nemotron_ops.build import store
+    from nemotron_ops.builds.store import store
     from nemotron_ops.service.gpu import kind_for
 
     build = store.current(app.layout)
@@ -146,7 +146,7 @@ def program() -> str:
 
 def build_first(app: App, spec: ServiceSpec, place: Place, *, may_build: bool) -> None:
     """Have a build that fits before the service starts, because the service itself builds nothing."""
-    from nemotron_ops.build import store
+    from nemotron_ops.builds.store import store
     from nemotron_ops.service import install as installing
     from nemotron_ops.service.units import build_words, lacks_build
 

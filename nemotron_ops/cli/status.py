@@ -19,10 +19,10 @@ def status(as_json: bool) -> None:
     is running.
     """
     from nemotron_ops.errors import EngineError
-    from nemotron_ops.supervisor import control
+    from nemotron_ops.supervisor.control import client
 
     with App() as app:
-        answer = control.request(app.layout, "status")
+        answer = client.request(app.layout, "status")
         if as_json:
             app.ui.json(answer)
         else:

@@ -37,7 +37,8 @@ def stop(names: tuple[str, ...], now: bool, no_wait: bool, timeout_s: float, dry
     A named instance stays stopped, also over a restart of the supervisor, until `start`. Without a running supervisor,
     what a killed one left behind is stopped; with nothing to stop, nothing happens.
     """
-    from nemotron_ops.supervisor import control, lock
+    from nemotron_ops.supervisor.control import client
+    from nemotron_ops.supervisor.records import lock
 
     with App() as app:
         if lock.holder(app.layout) is None:
@@ -46,7 +47,7 @@ def stop(names: tuple[str, ...], now: bool, no_wait: bool, timeout_s: float, dry
         if dry_run:
             _plan(app, "stop", names, as_json=as_json)
             return
-        answer = control.request(app.layout, "stop", names=list(names), now=now)
+        answer = client.request(app.layout, "stop", names=list(names), now=now)
         if not no_wait and not names:
             _wait(app, lambda: lock.holder(app.layout) is None, timeout_s)
         elif not no_wait:
@@ -87,13 +88,13 @@ def drain(names: tuple[str, ...], no_wait: bool, timeout_s: float, dry_run: bool
 
     Returns when their last request has ended.
     """
-    from nemotron_ops.supervisor import control
+    from nemotron_ops.supervisor.control import client
 
     with App() as app:
         if dry_run:
             _plan(app, "drain", names, as_json=as_json)
             return
-        answer = control.request(app.layout, "drain", names=list(names))
+        answer = client.request(app.layout, "drain", names=list(names))
         if not no_wait:
             _wait(app, lambda: _idle(app, answer["instances"]), timeout_s)
         _done(app, answer, as_json=as_json, text="drained")
@@ -101,14 +102,14 @@ def drain(names: tuple[str, ...], no_wait: bool, timeout_s: float, dry_run: bool
 
 def _ask(names: Sequence[str], verb: str, *, no_wait: bool, timeout_s: float, dry_run: bool, as_json: bool) -> None:
     from nemotron_ops.errors import EngineError
-    from nemotron_ops.supervisor import control
+    from nemotron_ops.supervisor.control import client
 
     with App() as app:
         if dry_run:
             _plan(app, verb, names, as_json=as_json)
             return
-        before = {i["name"]: i["pid"] for i in control.request(app.layout, "status")["instances"]}
-        answer = control.request(app.layout, verb, names=list(names))
+        before = {i["name"]: i["pid"] for i in client.request(app.layout, "status")["instances"]}
+        answer = client.request(app.layout, verb, names=list(names))
         if not no_wait:
             if verb == "restart":
                 _wait(app, lambda: _changed(app, answer["instances"], before), timeout_s)
@@ -124,7 +125,7 @@ def _ask(names: Sequence[str], verb: str, *, no_wait: bool, timeout_s: float, dr
 
 def _stop_leftovers(app: App, names: Sequence[str], *, dry_run: bool, as_json: bool) -> None:
     from nemotron_ops.errors import ControlError
-    from nemotron_ops.supervisor import leftovers
+    from nemotron_ops.supervisor.records import leftovers
 
     if names:
         raise ControlError(
@@ -141,9 +142,9 @@ def _stop_leftovers(app: App, names: Sequence[str], *, dry_run: bool, as_json: b
 
 def _plan(app: App, verb: str, names: Sequence[str], *, as_json: bool) -> None:
     """What `verb` would reach."""
-    from nemotron_ops.supervisor import control
+    from nemotron_ops.supervisor.control import client
 
-    instances = control.request(app.layout, "status")["instances"]
+    instances = client.request(app.layout, "status")["instances"]
     meant = [i["name"] for i in instances if not names or {i["name"], i["instance"], i["model"]} & set(names)]
     if as_json:
         app.ui.json({"dry_run": True, "verb": verb, "instances": meant})
@@ -171,9 +172,9 @@ def _wait(app: App, true: Callable[[], bool], timeout_s: float) -> None:
 
 
 def _instances(app: App, names: Sequence[str]) -> list[dict[str, Any]]:
-    from nemotron_ops.supervisor import control
+    from nemotron_ops.supervisor.control import client
 
-    return [i for i in control.request(app.layout, "status")["instances"] if i["name"] in names]
+    return [i for i in client.request(app.layout, "status")["instances"] if i["name"] in names]
 
 
 def _all(app: App, names: Sequence[str], states: Sequence[str]) -> bool:

@@ -30,7 +30,7 @@ def tunnel(target: str, port: int, remote_port: int, ssh_config: Path | None, dr
 
     The remote service can stay on loopback: what reaches it comes through ssh.
     """
-    from nemotron_ops.deploy.ssh import tunnel_argv
+    from nemotron_ops.deploy.remote.ssh import tunnel_argv
 
     with App() as app:
         with reach(app, (target,), system=None, config=ssh_config) as there:
@@ -52,7 +52,7 @@ def through(app: App, target: str, *, config: Path | None, remote_port: int) -> 
 
     Raises DeployError if the target cannot be reached, or nothing answers there.
     """
-    from nemotron_ops.deploy.ssh import tunnel_argv
+    from nemotron_ops.deploy.remote.ssh import tunnel_argv
 
     with reach(app, (target,), system=None, config=config) as there:
         if len(there.connections) != 1:

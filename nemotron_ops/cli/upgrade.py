@@ -20,8 +20,8 @@ from nemotron_ops.cli.builds_retention import prune_old
 from nemotron_ops.errors import EngineError, ModelError, UsageError
 
 if TYPE_CHECKING:
-    from nemotron_ops.build.spec import BuildRequest
-    from nemotron_ops.build.store import Build
+    from nemotron_ops.builds.spec import BuildRequest
+    from nemotron_ops.builds.store.store import Build
     from nemotron_ops.recipes.schema import Recipe
 
 RELOAD_S = 3600.0
@@ -81,7 +81,7 @@ def upgrade(
 def rollback(dry_run: bool, as_json: bool) -> None:
     """Make the build before this one current again, and serve with it."""
     with App() as app:
-        from nemotron_ops.build import store
+        from nemotron_ops.builds.store import store
 
         back = store.previous(app.layout)
         now = store.current(app.layout)
@@ -96,9 +96,9 @@ def rollback(dry_run: bool, as_json: bool) -> None:
 
 def _request(app: App, *, ref: str, source: str, mirror: str, zig: bool) -> BuildRequest:
     """A build of the current one's kind; of this machine's, where there is none yet."""
-    from nemotron_ops.build import store
-    from nemotron_ops.build.asked import asked_again
-    from nemotron_ops.build.spec import BuildOptions, BuildRequest
+    from nemotron_ops.builds.spec import BuildOptions, BuildRequest
+    from nemotron_ops.builds.store import store
+    from nemotron_ops.builds.store.options_json import asked_again
     from nemotron_ops.cli.build import with_zig
 
     now = store.current(app.layout)
@@ -109,15 +109,15 @@ def _request(app: App, *, ref: str, source: str, mirror: str, zig: bool) -> Buil
 
 def _planned(app: App, request: BuildRequest) -> str:
     """What would be built, in a line. Raises what the build would be refused for."""
-    from nemotron_ops.build import run
+    from nemotron_ops.builds import run
 
     found = run.prepare(request, layout=app.layout, facts=app.facts, env=app.env, report=app.ui.report)
     return f"build llama.cpp {found.plan.source.label} as {found.plan.id}"
 
 
 def _new_build(app: App, request: BuildRequest) -> Change:
-    from nemotron_ops.build import store
-    from nemotron_ops.build.run import ensure_build
+    from nemotron_ops.builds.run import ensure_build
+    from nemotron_ops.builds.store import store
 
     before = store.current(app.layout)
     build = ensure_build(request, layout=app.layout, facts=app.facts, env=app.env, report=app.ui.report)
@@ -127,7 +127,7 @@ def _new_build(app: App, request: BuildRequest) -> Change:
 
 
 def _back_to(app: App, before: Build | None) -> None:
-    from nemotron_ops.build import store
+    from nemotron_ops.builds.store import store
 
     if before is not None:
         store.rollback(app.layout) if store.previous(app.layout) == before else store.use(app.layout, before)
@@ -168,13 +168,13 @@ def with_quant(text: str, recipe: Recipe, quant: str) -> str:
 
 def _switch(app: App, change: Change, *, strict: bool = True) -> dict[str, Any] | None:
     """Reload the running supervisor, if there is one; undo `change` if the new instances are worse."""
-    from nemotron_ops.supervisor import control
+    from nemotron_ops.supervisor.control import client
 
-    if not control.running(app.layout):
+    if not client.running(app.layout):
         app.ui.say("no supervisor is running: the next `serve` uses it")
         return None
     try:
-        answer = control.request(app.layout, "reload", timeout_s=RELOAD_S, strict=strict)
+        answer = client.request(app.layout, "reload", timeout_s=RELOAD_S, strict=strict)
     except BaseException:
         change.undo()
         raise

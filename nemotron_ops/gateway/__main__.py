@@ -11,17 +11,17 @@ import signal
 import socket
 import sys
 from dataclasses import fields
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import uvloop
 
+from nemotron_ops.addresses import is_loopback
 from nemotron_ops.errors import GatewayError, NemotronOpsError, UsageError
-from nemotron_ops.gateway.http import ClientConnection
+from nemotron_ops.gateway.client.connection import ClientConnection
+from nemotron_ops.gateway.keys.hot_reload import first_ring, first_tls
 from nemotron_ops.gateway.options import FLAGS, Options, from_mapping
 from nemotron_ops.gateway.server import Gateway
-from nemotron_ops.gateway.watch import first_ring, first_tls
 
 BACKLOG = 1024
 GC_OBJECTS = 20_000
@@ -77,7 +77,7 @@ def check_exposure(sockets: list[socket.socket], *, has_keys: bool) -> None:
         if sock.family == socket.AF_UNIX or has_keys:
             continue
         address = str(sock.getsockname()[0]).partition("%")[0]
-        if not ip_address(address).is_loopback:
+        if not is_loopback(address):
             raise GatewayError(
                 f"cannot serve on {address}: it can be reached from elsewhere and no keys are configured",
                 hint="make a key with `nemotron-ops keys create`, or listen on 127.0.0.1",

@@ -14,24 +14,26 @@ from itertools import count
 from typing import NamedTuple
 
 from nemotron_ops import __version__
-from nemotron_ops.gateway import headers as heads
-from nemotron_ops.gateway import local, routes
-from nemotron_ops.gateway.books import Books
-from nemotron_ops.gateway.exchange import Exchange
-from nemotron_ops.gateway.headers import Request
-from nemotron_ops.gateway.http import ClientConnection
-from nemotron_ops.gateway.keys import ANYONE, Key, KeyRing, admit
-from nemotron_ops.gateway.notice import say
+from nemotron_ops.addresses import LOOPBACK_NAMES
+from nemotron_ops.gateway.api import routes
+from nemotron_ops.gateway.api.errors import Refusal
+from nemotron_ops.gateway.api.routes import Api, Kind, Route, Scope
+from nemotron_ops.gateway.client import heads
+from nemotron_ops.gateway.client.connection import ClientConnection
+from nemotron_ops.gateway.client.heads import Request
+from nemotron_ops.gateway.client.reader import Limits
+from nemotron_ops.gateway.continuation.recovery import Recovery
+from nemotron_ops.gateway.exchange import own_routes
+from nemotron_ops.gateway.exchange.exchange import Exchange
+from nemotron_ops.gateway.exchange.keepalive import Silence
+from nemotron_ops.gateway.keys.hot_reload import Watch
+from nemotron_ops.gateway.keys.ring import ANYONE, Key, KeyRing, admit
+from nemotron_ops.gateway.loop.outbox import Outbox
+from nemotron_ops.gateway.observe.accounting import Books
 from nemotron_ops.gateway.options import Options
-from nemotron_ops.gateway.outbox import Outbox
-from nemotron_ops.gateway.pool import Pool
-from nemotron_ops.gateway.reader import Limits
-from nemotron_ops.gateway.recovery import Recovery
-from nemotron_ops.gateway.relay import Memory
-from nemotron_ops.gateway.replies import Refusal
-from nemotron_ops.gateway.routes import Api, Kind, Route, Scope
-from nemotron_ops.gateway.silence import Silence
-from nemotron_ops.gateway.watch import Watch
+from nemotron_ops.gateway.queue.pool import Pool
+from nemotron_ops.gateway.streams.relay import Memory
+from nemotron_ops.gateway.warnings_log import say
 
 SWEEP_S = 1.0
 DRAIN_POLL_S = 0.02
@@ -68,7 +70,7 @@ class Gateway:
         self.outbox = Outbox(self.loop)
         self.silence = Silence(options.keep_alive_s)
         self.steerable: set[Exchange] = set()  # streams that take a word while they run
-        self.hosts = heads.LOOPBACK_HOSTS | frozenset(h.lower() for h in options.allowed_host)
+        self.hosts = LOOPBACK_NAMES | frozenset(h.lower() for h in options.allowed_host)
         self.origins = frozenset(o.lower() for o in options.allowed_origin)
         self.clients: set[ClientConnection] = set()
         self.running: set[Exchange] = set()
@@ -165,7 +167,7 @@ class Gateway:
 
     def answer(self, exchange: Exchange) -> None:
         """Answer what no llama-server is needed for. Raises Refusal."""
-        status, kind, body = local.answer(
+        status, kind, body = own_routes.answer(
             exchange.route, exchange.request, exchange.key, self.pool.directory, metrics=self._metrics
         )  # fmt: skip
         exchange.status = status
@@ -209,7 +211,7 @@ class Gateway:
         return heads.cors_headers(request.headers, self.origins) if self.origins else []
 
     def _metrics(self) -> bytes:
-        from nemotron_ops.gateway.exposition import Picture, render
+        from nemotron_ops.gateway.observe.exposition import Picture, render
 
         self.books.settle()
         picture = Picture(

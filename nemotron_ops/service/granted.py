@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from math import inf
 
-from nemotron_ops.service.sandbox import PRIO_LIMITS
+from nemotron_ops.service.hardening import PRIO_LIMITS
 from nemotron_ops.service.units import ServiceSpec
 
 NICE, REALTIME, LOCKED = "Max nice priority", "Max realtime priority", "Max locked memory"

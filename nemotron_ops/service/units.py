@@ -19,7 +19,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from nemotron_ops.service.sandbox import (
+from nemotron_ops.addresses import is_loopback, is_wildcard
+from nemotron_ops.service.hardening import (
     FETCHING,
     SMALL_SANDBOX,
     devices,
@@ -28,7 +29,7 @@ from nemotron_ops.service.sandbox import (
     user_sandbox,
     who_may_connect,
 )
-from nemotron_ops.service.words import address, command, is_loopback, is_wildcard, word
+from nemotron_ops.service.words import address, command, word
 
 NAME = "nemotron-ops"
 SERVICE = f"{NAME}.service"

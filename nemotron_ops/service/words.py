@@ -12,14 +12,6 @@ def address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{'127.0.0.1' if host == 'localhost' else host}:{port}"
 
 
-def is_loopback(host: str) -> bool:
-    return host in ("localhost", "::1") or host.startswith("127.")
-
-
-def is_wildcard(host: str) -> bool:
-    return host in ("0.0.0.0", "::")
-
-
 def check_address(host: str) -> None:
     """Raise UsageError where `host` is no address: a socket unit with a name in it is refused by systemd."""
     if host == "localhost":

@@ -24,16 +24,19 @@ from typing import NoReturn
 
 from nemotron_ops.errors import EngineError
 from nemotron_ops.paths import Layout
-from nemotron_ops.supervisor import adopt, heart, lock, logfiles, record, rollout
-from nemotron_ops.supervisor.changes import Changes, check, diff
-from nemotron_ops.supervisor.fleet import Fleet
-from nemotron_ops.supervisor.gateway_process import Address, Gateway, Probe, given, passed
+from nemotron_ops.processes import logfiles
+from nemotron_ops.supervisor import watchdog
+from nemotron_ops.supervisor.companion import Address, Gateway, Probe, given, passed
+from nemotron_ops.supervisor.control.server import ControlServer
+from nemotron_ops.supervisor.control.verbs import Verbs
+from nemotron_ops.supervisor.fleet import rollout
+from nemotron_ops.supervisor.fleet.changes import Changes, check, diff
+from nemotron_ops.supervisor.fleet.instances import Fleet
+from nemotron_ops.supervisor.instance.keeper import Ground
 from nemotron_ops.supervisor.journal import Entry, Journal
-from nemotron_ops.supervisor.keeper import Ground
-from nemotron_ops.supervisor.server import ControlServer
+from nemotron_ops.supervisor.records import adopt, lock, record
 from nemotron_ops.supervisor.snapshot import Snapshot, State
 from nemotron_ops.supervisor.spec import Config
-from nemotron_ops.supervisor.verbs import Verbs
 
 RESUME = "NEMOTRON_OPS_RESUME"  # descriptors handed to the next version by `reload --exec`
 GATEWAY_STOP_S = 5.0
@@ -63,7 +66,7 @@ class Options:
     free_bytes: Callable[[], Mapping[str, int]] | None = None
     on_tick: Callable[[], None] = lambda: None
     on_progress: Callable[[], None] = lambda: None
-    silence_s: float = heart.SILENCE_S
+    silence_s: float = watchdog.SILENCE_S
     on_reload: Callable[[bool], None] = lambda begins: None
     socket_stays: Callable[[], bool] = lambda: True
 
@@ -244,7 +247,7 @@ class Supervisor:
         turned = self.fleet.turned()
         if not self._end.is_set():
             turned["gateway"] = self.gateway.turned
-        return heart.late(turned, now=time.monotonic(), silence_s=self.options.silence_s)
+        return watchdog.late(turned, now=time.monotonic(), silence_s=self.options.silence_s)
 
     def _changed(self) -> None:
         self.fleet.changed()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nemotron_ops.build.spec import TARGETS
+from nemotron_ops.builds.spec import TARGETS
 
 CMAKE = """
 cmake_minimum_required(VERSION 3.14)

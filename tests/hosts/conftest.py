@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 
-from tests.ports import free_port
+from tests.fakes.ports import free_port
 
 TESTHOST = Path(__file__).parents[1] / "testhost"
 REPO = Path(__file__).parents[2]

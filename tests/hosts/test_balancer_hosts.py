@@ -18,13 +18,12 @@ from pathlib import Path
 
 import pytest
 
-from nemotron_ops.deploy import haproxy
-from tests.ports import free_port
-
-from .conftest import Host, Laptop, Load, make_laptop
-from .faults import PAGES, fault
-from .test_deploy_hosts import BROKEN
-from .transcript import tell
+from nemotron_ops.deploy.balancer import haproxy
+from tests.fakes.ports import free_port
+from tests.hosts.conftest import Host, Laptop, Load, make_laptop
+from tests.hosts.test_deploy_hosts import BROKEN
+from tests.tables.host_faults import PAGES, fault
+from tests.tables.transcript import tell
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(900)]
 PAGE = PAGES["test_balancer_hosts"]

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Host, Laptop, Load, make_laptop
-from .faults import PAGES, fault
-from .transcript import tell
+from tests.hosts.conftest import Host, Laptop, Load, make_laptop
+from tests.tables.host_faults import PAGES, fault
+from tests.tables.transcript import tell
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(900)]
 ROOT = ".local/lib/nemotron-ops"

@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 
 from nemotron_ops.service.granted import LOCKED, NICE, REALTIME, hard_limits
-
-from .conftest import Host, Laptop, Load, make_laptop
-from .faults import fault
-from .scarce import scarce
+from tests.hosts.conftest import Host, Laptop, Load, make_laptop
+from tests.hosts.scarce import scarce
+from tests.tables.host_faults import fault
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(600)]
 SUPERVISOR = "nemotron-ops serve tiny"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import ports
-from tests.installation import Installation, Served, installation_in, is_alive
+from tests.fakes import ports
+from tests.stages.installation import Installation, Served, installation_in, is_alive
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ systemd-run --quiet --unit=nemotron-ops-candidate --property=Type=notify --prope
   --property=TimeoutStartSec=300 --setenv=NEMOTRON_OPS_HOME=/opt/nemotron-ops/candidate --setenv=NEMOTRON_OPS_SYSTEM= \
   /opt/nemotron-ops/releases/1.2.3-e37b9f2a63/venv/bin/nemotron-ops serve 30b mine --ctx-size 8192 --host 127.0.0.1 --port "$port" --no-build --offline --profile guide || code=$?
 if [ "$code" = 0 ]; then
-  /opt/nemotron-ops/releases/1.2.3-e37b9f2a63/venv/bin/python -m nemotron_ops.deploy.canary "$port" || code=$?
+  /opt/nemotron-ops/releases/1.2.3-e37b9f2a63/venv/bin/python -m nemotron_ops.deploy.on_target.canary "$port" || code=$?
 else
   status=$(systemctl show -P ExecMainStatus nemotron-ops-candidate.service)
   [ "$status" = 8 ] && code=8

@@ -14,7 +14,7 @@ systemd-run --user --quiet --unit=nemotron-ops-candidate --property=Type=notify 
   --property=TimeoutStartSec=300 --setenv=NEMOTRON_OPS_HOME=/home/me/.local/lib/nemotron-ops/candidate --setenv=NEMOTRON_OPS_SYSTEM= \
   /home/me/.local/lib/nemotron-ops/releases/1.2.3-7b1a537594/venv/bin/nemotron-ops serve 30b --host 127.0.0.1 --port "$port" --no-build --offline || code=$?
 if [ "$code" = 0 ]; then
-  /home/me/.local/lib/nemotron-ops/releases/1.2.3-7b1a537594/venv/bin/python -m nemotron_ops.deploy.canary "$port" || code=$?
+  /home/me/.local/lib/nemotron-ops/releases/1.2.3-7b1a537594/venv/bin/python -m nemotron_ops.deploy.on_target.canary "$port" || code=$?
 else
   status=$(systemctl --user show -P ExecMainStatus nemotron-ops-candidate.service)
   [ "$status" = 8 ] && code=8

@@ -1,0 +1,66 @@
+"""What can be reached from here: llama.cpp's repository, the package registry, the model hub. Sockets, httpx."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from nemotron_ops.builds.doctor.diagnosis import Surroundings
+from nemotron_ops.builds.packages import download, pins, registry
+from nemotron_ops.builds.source.git import check_reachable
+from nemotron_ops.builds.store import store
+from nemotron_ops.errors import NemotronOpsError
+from nemotron_ops.paths import Layout
+
+DEFAULT_HUB = "https://huggingface.co"
+
+
+def surroundings(layout: Layout, env: Mapping[str, str], *, offline: bool = False) -> Surroundings:
+    """Look at disk, network and store; takes a few seconds at most."""
+    current = store.current(layout)
+    trees = layout.sources / "trees"
+    return Surroundings(
+        disk_free_bytes=shutil.disk_usage(existing_parent(layout.data)).free,
+        reach={} if offline else reachable(env),
+        built=current.id if current else "",
+        manifest=current.manifest if current else {},
+        pinned=pins.shipped().number,
+        source_cached=trees.is_dir() and any(not p.name.startswith(".") for p in trees.iterdir()),
+    )
+
+
+def reachable(env: Mapping[str, str]) -> dict[str, str]:
+    """Place -> why it cannot be reached, or "". All at once, each within its own time-out."""
+    hub = env.get("HF_ENDPOINT") or DEFAULT_HUB
+    tries: dict[str, Callable[[], object]] = {
+        "source": lambda: check_reachable(pins.shipped().url, env),
+        "registry": lambda: _index_page(env),
+        "hub": lambda: check_reachable(hub, env),
+    }
+    with ThreadPoolExecutor(max_workers=len(tries)) as pool:
+        return dict(zip(tries, pool.map(_reason, tries.values()), strict=True))
+
+
+def existing_parent(path: Path) -> Path:
+    """`path`, or the nearest folder above it that exists."""
+    return next(p for p in (path, *path.parents) if p.exists())
+
+
+def _index_page(env: Mapping[str, str]) -> None:
+    """Read one small page of the first index that answers. Raises SourceError if none does."""
+    config = registry.pip_config(env)
+    package = pins.shipped().fallback[0]
+    with download.client(config, env) as http:
+        files, problems = registry.files_of(http, config, package)
+    if not files:
+        raise NemotronOpsError("; ".join(problems) or f"no index offers {package}")
+
+
+def _reason(attempt: Callable[[], object]) -> str:
+    try:
+        attempt()
+    except NemotronOpsError as exc:
+        return exc.message
+    return ""

@@ -1,0 +1,357 @@
+"""Builds that have proved themselves, and which of them is current. Disk.
+
+    builds/ID/bin/llama-server …      a build; never changed once it has this name
+    builds/ID/manifest.json           what it is, where it came from, what it proved (on a GPU perhaps later)
+    builds/current.json               {"current": ID, "previous": [ID, …]}, newest first
+    builds/.work/ID/                  being compiled; survives interruptions, gone when done
+    builds/.new/ID/                   installed, not yet proven; ID.selftest and import-PID are work beside it
+    builds/.replaced/ID/              the build that one of the same id takes the place of, for a moment
+    builds/.locks/ID.lock             held by whoever builds ID
+    builds/.steps.json                seconds per step of past builds, for the estimate
+    builds/.fixes.json                ids that failed their self-test, and the fixes that they need
+    builds/.trash/                    on its way out; emptied by whoever comes next
+
+A folder gets its final name by rename when everything in it is on disk, so a kill at any moment leaves either no
+build or a whole one. Whoever misses a build looks into `.replaced` and puts back what a kill left there; nobody empties
+that folder. `current` is a pointer file: changing it takes no copying and can be undone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nemotron_ops.builds.spec import Fix, Source, source_from_json
+from nemotron_ops.errors import BuildError
+from nemotron_ops.files import locked, read_json, sync_dir, write_json
+from nemotron_ops.paths import Layout
+
+MANIFEST = "manifest.json"
+PREVIOUS_KEPT = 10
+LOCK_POLL_S = 0.1
+
+
+class Busy(BuildError):
+    """Another process works on this build."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Build:
+    """A build in the store. `manifest` is what `manifest.json` says."""
+
+    id: str
+    path: Path
+    manifest: dict[str, Any]
+
+    def binary(self, name: str) -> Path:
+        """The path of one of its programs, such as "llama-server". Raises BuildError if it has no such program."""
+        path = self.path / "bin" / name
+        if not path.exists():
+            raise BuildError(
+                f"cannot use {name} of build {self.id}: it is not there", hint="build again: nemotron-ops build --force"
+            )
+        return path
+
+    @property
+    def source(self) -> Source:
+        return source_from_json(self.manifest["plan"]["source"])
+
+    @property
+    def version(self) -> str:
+        """llama.cpp's version for people: "0.5.0 b11312 (llama-cpp-python 0.3.36)"; no number where none is known."""
+        source = self.source
+        number = f"b{source.number}" if source.number else ""
+        known = " ".join(
+            word for word in (self.manifest.get("version", ""), number) if word and word not in source.label
+        )
+        return f"{known} ({source.label})" if known else source.label
+
+    @property
+    def backend(self) -> str:
+        return str(self.manifest["plan"]["backend"])
+
+    @property
+    def made_at(self) -> float:
+        return float(self.manifest.get("made_at", 0))
+
+    @property
+    def proven(self) -> bool:
+        """Whether it has passed its self-test on the device that it is for."""
+        return bool(self.manifest.get("selftest", {}).get("whole", True))
+
+    @property
+    def imported(self) -> bool:
+        """Whether it was made on another machine."""
+        return "imported_at" in self.manifest
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(p.lstat().st_size for p in self.path.rglob("*") if p.is_file())
+
+
+def work_dir(layout: Layout, build_id: str) -> Path:
+    return layout.builds / ".work" / build_id
+
+
+def new_dir(layout: Layout, build_id: str) -> Path:
+    return layout.builds / ".new" / build_id
+
+
+def steps_file(layout: Layout) -> Path:
+    return layout.builds / ".steps.json"
+
+
+def fixes_needed(layout: Layout, build_id: str) -> frozenset[Fix]:
+    """Fixes without which `build_id` has failed its self-test on this machine."""
+    return frozenset(Fix(name) for name in (read_json(_fixes_file(layout)) or {}).get(build_id, []))
+
+
+def remember_fixes(layout: Layout, build_id: str, fixes: frozenset[Fix]) -> None:
+    """Note that `build_id` needs `fixes`, so that it is not compiled in vain again."""
+    with _pointer_lock(layout):
+        write_json(_fixes_file(layout), {**(read_json(_fixes_file(layout)) or {}), build_id: sorted(fixes)})
+
+
+def _fixes_file(layout: Layout) -> Path:
+    return layout.builds / ".fixes.json"
+
+
+def get(layout: Layout, build_id: str) -> Build | None:
+    """The build with exactly this id, if the store has it."""
+    if not build_id or build_id.startswith(".") or "/" in build_id:
+        return None
+    path = layout.builds / build_id
+    manifest = read_json(path / MANIFEST)
+    if manifest is None and _put_back(layout, build_id):
+        manifest = read_json(path / MANIFEST)
+    return Build(id=build_id, path=path, manifest=manifest) if isinstance(manifest, dict) else None
+
+
+def find(layout: Layout, name: str) -> Build:
+    """The build whose id is `name` or contains it, if there is just one; "current" too. Raises BuildError."""
+    if name == "current" and (now := current(layout)):
+        return now
+    if exact := get(layout, name):
+        return exact
+    matches = [b for b in listed(layout) if name and name in b.id]
+    if len(matches) == 1:
+        return matches[0]
+    what = f"{len(matches)} builds match" if matches else "no such build"
+    raise BuildError(f"cannot choose build {name!r}: {what}", hint="see: nemotron-ops builds list")
+
+
+def listed(layout: Layout) -> tuple[Build, ...]:
+    """All builds, newest first."""
+    names = {p.name for p in (*_folders(layout.builds), *_folders(layout.builds / ".replaced"))}
+    found = (get(layout, name) for name in names)
+    return tuple(sorted((b for b in found if b), key=lambda b: (b.made_at, b.id), reverse=True))
+
+
+def current(layout: Layout) -> Build | None:
+    """The build in use, or None. A pointer to a build that is gone counts as none."""
+    return get(layout, _pointer(layout)["current"])
+
+
+def previous(layout: Layout) -> Build | None:
+    """The build that was current before this one, and can be used still."""
+    found = (get(layout, name) for name in _pointer(layout)["previous"])
+    return next((b for b in found if b and b.proven), None)
+
+
+def use(layout: Layout, build: Build) -> None:
+    """Make `build` current; the one before is remembered for `rollback`. Raises BuildError if it is not proven."""
+    refuse_unproven(build)
+    with _pointer_lock(layout):
+        pointer = _pointer(layout)
+        if pointer["current"] == build.id:
+            return
+        before = [name for name in [pointer["current"], *pointer["previous"]] if name and name != build.id]
+        _point(layout, build.id, before)
+
+
+def refuse_unproven(build: Build) -> None:
+    """Raises BuildError for a build that was only tested on the CPU, because its device was not there."""
+    if not build.proven:
+        raise BuildError(
+            f"cannot use build {build.id}: it was never tested on the device that it is for",
+            hint="where that device is, `nemotron-ops build` with the same options tests it and makes it current",
+        )
+
+
+def rollback(layout: Layout) -> Build:
+    """Make the previous build current again. Raises BuildError if there is none.
+
+    The build rolled back from is forgotten as a predecessor, so a second rollback goes further back.
+    """
+    with _pointer_lock(layout):
+        history = _pointer(layout)["previous"]
+        for i, name in enumerate(history):
+            if (build := get(layout, name)) and build.proven:
+                _point(layout, name, history[i + 1 :])
+                return build
+    raise BuildError("cannot roll back: there is no previous build", hint="see: nemotron-ops builds list")
+
+
+def publish(layout: Layout, build_id: str, manifest: dict[str, Any]) -> Build:
+    """Give the proven folder `.new/ID` its name in the store, replacing a build of the same id if there is one.
+
+    To be called with the lock of `building` held.
+    """
+    made, here, old = new_dir(layout, build_id), layout.builds / build_id, _replaced_dir(layout, build_id)
+    write_json(made / MANIFEST, manifest)
+    sync_tree(made)
+    if here.exists():
+        _to_trash(layout, old)
+        old.parent.mkdir(exist_ok=True)
+        os.rename(here, old)
+    os.rename(made, here)
+    sync_dir(layout.builds)
+    _to_trash(layout, old)
+    _empty_trash(layout)
+    return Build(id=build_id, path=here, manifest=manifest)
+
+
+def amend(build: Build, changes: dict[str, Any]) -> Build:
+    """`build` with `changes` in its manifest: what was found out about it later."""
+    manifest = {**build.manifest, **changes}
+    write_json(build.path / MANIFEST, manifest)
+    return replace(build, manifest=manifest)
+
+
+def remove(layout: Layout, build: Build, *, force: bool = False) -> None:
+    """Delete `build`. Raises BuildError if it is current (unless forced) or being built, FileNotFoundError if gone."""
+    with _pointer_lock(layout):
+        pointer = _pointer(layout)
+        if pointer["current"] == build.id and not force:
+            raise BuildError(f"cannot remove build {build.id}: it is current", hint="use another first, or add --force")
+        with building(layout, build.id, timeout_s=0):
+            build.path.lstat()
+            _to_trash(layout, _replaced_dir(layout, build.id))
+            _to_trash(layout, build.path)
+            if pointer["current"] == build.id:
+                _point(layout, "", pointer["previous"])
+    _empty_trash(layout)
+
+
+@contextmanager
+def building(layout: Layout, build_id: str, *, timeout_s: float = -1) -> Iterator[int]:
+    """Hold the lock of whoever builds `build_id`. Raises Busy if another does after `timeout_s` (-1: wait for ever).
+
+    Gives the lock's file descriptor, to be passed on to compilers: if we are killed, the lock is held until the last
+    of them has ended, so that nobody compiles into the same folder beside them.
+    """
+    path = lock_file(layout, build_id)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        _acquire(fd, build_id, timeout_s)
+        try:
+            yield fd
+        finally:
+            fcntl.flock(fd, fcntl.LOCK_UN)  # also for what still has it, such as a compiler cache's server
+    finally:
+        os.close(fd)
+
+
+def _acquire(fd: int, build_id: str, timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError as exc:
+            if timeout_s >= 0 and time.monotonic() >= deadline:
+                raise Busy(f"cannot work on build {build_id}: it is being built", hint="wait for it to end") from exc
+            time.sleep(LOCK_POLL_S)
+
+
+def is_building(layout: Layout, build_id: str) -> bool:
+    """Whether some process holds `build_id`'s lock at the moment."""
+    if not lock_file(layout, build_id).exists():
+        return False
+    try:
+        with building(layout, build_id, timeout_s=0):
+            return False
+    except Busy:
+        return True
+
+
+def count_building(layout: Layout) -> int:
+    """How many builds run at the moment."""
+    locks = layout.builds / ".locks"
+    return sum(is_building(layout, p.stem) for p in locks.glob("*.lock")) if locks.is_dir() else 0
+
+
+def lock_file(layout: Layout, build_id: str) -> Path:
+    return layout.builds / ".locks" / f"{build_id}.lock"
+
+
+def now() -> float:
+    """Seconds since the epoch, for manifests."""
+    return time.time()
+
+
+def sync_tree(folder: Path) -> None:
+    """Flush every file below `folder` to disk, so that a rename afterwards publishes content, not promises."""
+    for path in [folder, *folder.rglob("*")]:
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            continue
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def _put_back(layout: Layout, build_id: str) -> bool:
+    """Undo a replacement that was killed between moving the old build away and the new one in; whether it was so."""
+    old, here = _replaced_dir(layout, build_id), layout.builds / build_id
+    if not old.is_dir():
+        return False
+    with suppress(OSError, Busy), building(layout, build_id, timeout_s=0):
+        if not here.exists():
+            os.rename(old, here)
+    return here.exists()
+
+
+def _replaced_dir(layout: Layout, build_id: str) -> Path:
+    return layout.builds / ".replaced" / build_id
+
+
+def _folders(parent: Path) -> list[Path]:
+    return [p for p in parent.iterdir() if p.is_dir() and not p.name.startswith(".")] if parent.is_dir() else []
+
+
+def _to_trash(layout: Layout, path: Path) -> None:
+    """Move `path`, if it is there, to where it is lost by one rename."""
+    trash = layout.builds / ".trash" / f"{path.name}-{os.getpid()}-{time.monotonic_ns()}"
+    while os.path.lexists(path):
+        trash.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):  # another process has emptied the trash, folder and all, in between
+            os.rename(path, trash)
+
+
+def _empty_trash(layout: Layout) -> None:
+    shutil.rmtree(layout.builds / ".trash", ignore_errors=True)
+
+
+def _pointer(layout: Layout) -> dict[str, Any]:
+    value = read_json(layout.builds / "current.json") or {}
+    return {"current": value.get("current", ""), "previous": list(value.get("previous", []))}
+
+
+def _point(layout: Layout, build_id: str, before: list[str]) -> None:
+    write_json(layout.builds / "current.json", {"current": build_id, "previous": before[:PREVIOUS_KEPT]})
+
+
+@contextmanager
+def _pointer_lock(layout: Layout) -> Iterator[None]:
+    with locked(layout.builds / ".locks" / "current.pointer"):
+        yield

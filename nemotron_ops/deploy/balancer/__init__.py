@@ -1,0 +1,7 @@
+"""HAProxy in front of several targets.
+
+Each file uses only those below it:
+
+    haproxy  HAProxy's runtime API, and its service on this machine
+    config   HAProxy's configuration for many hosts behind one door
+"""

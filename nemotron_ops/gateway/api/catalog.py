@@ -1,0 +1,103 @@
+"""Who is called what, and who can answer: a snapshot, ready to look things up in. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from nemotron_ops.gateway.api.errors import Refusal
+from nemotron_ops.supervisor.snapshot import InstanceView, ModelView, Snapshot, State
+
+LISTED_NAMES = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    """What a client's model name means. `asked` is the name to show in the answer."""
+
+    model: ModelView
+    asked: str
+    filled_in: Mapping[str, Any]  # values for what a request leaves out: its profile's, else its recipe's
+    ctx_tokens: int = 0  # that a slot may use, as far as known
+
+
+@dataclass(frozen=True, kw_only=True)
+class Directory:
+    """A snapshot with its names and instances indexed."""
+
+    snapshot: Snapshot
+    names: Mapping[str, Named]  # all that can be asked for
+    by_json: Mapping[bytes, Named]  # the same, as most clients write them
+    models: Mapping[str, ModelView]
+    instances: Mapping[str, tuple[InstanceView, ...]]
+    by_name: Mapping[str, InstanceView]
+
+    def resolve(self, name: str, only: tuple[str, ...] = ()) -> Named:
+        """What `name` means: recipe name, alias, or either with `:profile`.
+
+        Raises Refusal if nothing, which names the models that there are, or `only` those.
+        """
+        asked = name or self.snapshot.default_model or self._only()
+        named = self.names.get(asked)
+        if named is None:
+            raise self._unknown(asked, only)
+        return named
+
+    def _only(self) -> str:
+        return self.snapshot.models[0].name if len(self.snapshot.models) == 1 else ""
+
+    def _unknown(self, asked: str, only: tuple[str, ...]) -> Refusal:
+        models = [m for m in self.snapshot.models if not only or not {m.name, *m.names}.isdisjoint(only)]
+        known = [n for m in models for n in (*m.names, *(f"{m.name}:{p}" for p in m.profiles))]
+        shown = ", ".join(dict.fromkeys(known[:LISTED_NAMES])) or "none yet"
+        what = f"the model {asked[:200]!r} does not exist" if asked else "the request names no model"
+        return Refusal(status=404, code="model_not_found", message=f"{what}; known models: {shown}")
+
+
+def index(snapshot: Snapshot) -> Directory:
+    """The Directory of `snapshot`. A name that two models claim belongs to the first."""
+    models: dict[str, ModelView] = {}
+    for model in snapshot.models:
+        for name in (model.name, *model.names):
+            models.setdefault(name, model)
+    instances: dict[str, tuple[InstanceView, ...]] = {}
+    for instance in snapshot.instances:
+        instances[instance.model] = (*instances.get(instance.model, ()), instance)
+    by_name = {i.name: i for i in snapshot.instances}
+    names = {name: _named(name, m, {}, instances) for name, m in models.items()}
+    for name, model in models.items():
+        for profile, values in model.profiles.items():
+            names.setdefault(asked := f"{name}:{profile}", _named(asked, model, values, instances))
+    by_json = {msgspec.json.encode(name): named for name, named in names.items()}
+    return Directory(
+        snapshot=snapshot, names=names, by_json=by_json, models=models, instances=instances, by_name=by_name
+    )  # fmt: skip
+
+
+def _named(
+    asked: str, model: ModelView, profile: Mapping[str, Any], instances: Mapping[str, tuple[InstanceView, ...]]
+) -> Named:  # fmt: skip
+    ctx_tokens = max((i.ctx_tokens for i in instances.get(model.name, ())), default=0)
+    return Named(model=model, asked=asked, filled_in={**model.defaults, **profile}, ctx_tokens=ctx_tokens)
+
+
+def may_serve(instance: InstanceView) -> bool:
+    """Whether an instance may be given a new request."""
+    return instance.state is State.READY and not instance.draining and not instance.cut
+
+
+def hopeless(model: ModelView, instances: tuple[InstanceView, ...]) -> Refusal | None:
+    """Why waiting for `model` makes no sense, or None if it may become ready."""
+    alive = (State.READY, State.STARTING, State.BACKOFF, State.STOPPING, State.KILLING)
+    if any(i.state in alive for i in instances):
+        return None
+    failed = [i for i in instances if i.state is State.FAILED]
+    if failed:
+        why = failed[0].reason or "it failed to start"
+        return Refusal(status=503, code="model_failed", message=f"the model {model.name!r} cannot run: {why}")
+    if model.on_demand:
+        return None
+    return Refusal(status=503, code="model_stopped", message=f"the model {model.name!r} is stopped")

@@ -1,0 +1,248 @@
+"""Bytes of a client's connection into whole requests, within bounds; nothing believed. Pure.
+
+httptools splits; what two servers could read differently (two lengths, a length and chunks, a header twice that may
+stand once) is refused here, as is what is too large. After a refusal nothing more is read. What follows a chunked
+body (trailers) is read and thrown away: a key or a host there would have come after the decision.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
+
+import httptools
+
+from nemotron_ops.gateway.api.errors import Refusal
+from nemotron_ops.gateway.client.heads import Request
+
+METHODS = frozenset({b"GET", b"POST", b"HEAD", b"OPTIONS", b"DELETE", b"PUT", b"PATCH"})
+ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"authorization", b"content-type"})
+RARE = frozenset({b"transfer-encoding", b"content-encoding", b"expect", b"upgrade"})
+UPGRADE = frozenset({b"upgrade", b"connection", b"http2-settings"})
+SMALL_PART_BYTES = 4096  # parts of a body up to this are put together as they come: an object for each byte would
+JOINED_BYTES = 65536  # take fifty times the memory that is counted for it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Bounds on what a client may send, and how slowly; and how slowly it may read."""
+
+    head_bytes: int = 32768
+    header_count: int = 100
+    target_bytes: int = 8192
+    body_bytes: int = 100 << 20  # as llama-server
+    head_s: float = 20.0
+    body_stall_s: float = 30.0
+    body_bytes_per_s: int = 500  # after the first body_stall_s; Apache's mod_reqtimeout has the same
+    idle_s: float = 75.0
+    write_stall_s: float = 60.0
+
+
+class RequestReader:
+    """Reads one connection. `requests` are those that are whole; `refusal` is why nothing follows them."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.requests: deque[Request] = deque()
+        self.refusal: Refusal | None = None
+        self._parser = httptools.HttpRequestParser(self)
+        self._fresh()
+
+    def _fresh(self) -> None:
+        self.in_head = True
+        self.continues = False  # waits for "100 Continue" before it sends its body
+        self.body_bytes = 0
+        self._method = b""
+        self._old = False  # HTTP/1.0
+        self._upgrades = False
+        self._bound = self.limits.body_bytes
+        self._dry_bytes = 0  # that have come since the last byte of a body
+        self._target: list[bytes] = []
+        self._lines: list[tuple[bytes, bytes]] = []  # of the head, and what came behind the body
+        self._headers: dict[bytes, bytes] = {}
+        self._body: list[bytes | bytearray] = []
+
+    def mid_request(self) -> bool:
+        """Whether a part of a request has come."""
+        return bool(self._dry_bytes or self._target or self._lines or self._body)
+
+    def feed(self, data: bytes) -> None:
+        """Take what has come."""
+        self._dry_bytes += len(data)
+        body_bytes = self.body_bytes
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._go_on_without(data, upgrade)
+        except httptools.HttpParserError as exc:
+            self._unreadable(exc)
+        if self.body_bytes != body_bytes:
+            self._dry_bytes = 0
+        elif self._dry_bytes > self.limits.head_bytes + len(data):  # llhttp keeps an unfinished line, however long
+            self.stop(head_too_large())
+
+    def bound(self, limit: int) -> None:
+        """The request whose head has come may have a body of so many bytes, and no more."""
+        self._bound = min(limit, self._bound)
+        declared = int(self._headers.get(b"content-length", b"0"))
+        if max(declared, self.body_bytes) > self._bound:
+            self._body.clear()
+            self.stop(self._too_large())
+
+    def stop(self, refusal: Refusal) -> None:
+        """Let nothing follow what has come whole."""
+        self.refusal = self.refusal or refusal
+
+    def head(self) -> Request | None:
+        """The request whose head has come, without its body. None if its path cannot be read."""
+        return self._request(b"")
+
+    def _go_on_without(self, data: bytes, upgrade: httptools.HttpParserUpgrade) -> None:
+        """A client that offers another protocol (Java's does, h2c) is served as if it had not.
+
+        llhttp takes the bytes after such a head for the other protocol's, a body too. So the head is read again
+        without the offer.
+        """
+        rest: memoryview | bytes = data
+        while True:
+            head, rest = self._plain_head(), memoryview(rest)[upgrade.args[0] :]
+            self._parser = httptools.HttpRequestParser(self)
+            self._fresh()
+            try:
+                self._parser.feed_data(head)
+                self._parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as another:
+                upgrade = another
+                continue
+            except httptools.HttpParserError as exc:
+                self._unreadable(exc)
+            return
+
+    def _plain_head(self) -> bytes:
+        """The head that has come, without what offers an upgrade."""
+        version = self._parser.get_http_version().encode()
+        line = b"%b %b HTTP/%b" % (self._method, b"".join(self._target), version)
+        lines = [line, *(b"%b: %b" % pair for pair in self._headers.items() if pair[0] not in UPGRADE)]
+        if b"close" in self._headers.get(b"connection", b"").lower():
+            lines.append(b"connection: close")
+        return b"\r\n".join(lines) + b"\r\n\r\n"
+
+    def _unreadable(self, exc: httptools.HttpParserError) -> None:
+        self.stop(Refusal(status=400, code="bad_request", message=f"cannot read the request: {exc}"))
+
+    # httptools
+
+    def on_url(self, url: bytes) -> None:
+        self._target.append(url)
+        if sum(map(len, self._target)) > self.limits.target_bytes:
+            self._stop(414, "uri_too_long", "the request's path is too long")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        lines = self._lines
+        lines.append((name, value))
+        if len(lines) > self.limits.header_count:
+            self._stop_at(head_too_large())
+
+    def on_headers_complete(self) -> None:
+        self.in_head = False
+        version = self._parser.get_http_version()
+        self._old = version == "1.0"
+        self._headers = headers = {name.lower(): value for name, value in self._lines}
+        if len(headers) < len(self._lines) and (name := repeated(self._lines)):
+            self._stop(400, "bad_request", f"the header {name.decode()} occurs twice")
+        most = self.limits.head_bytes  # what has come may be a body, too
+        if self._dry_bytes > most and sum(map(len, chain(self._target, *self._lines))) > most:
+            self._stop_at(head_too_large())
+        if version not in ("1.1", "1.0"):
+            self._stop(505, "http_version", "HTTP/1.1 is spoken here")
+        self._method = self._parser.get_method()
+        if self._method not in METHODS:
+            self._stop(501, "method", "this method is not known here")
+        if b"host" not in headers and version == "1.1":
+            self._stop(400, "bad_request", "the Host header is missing")
+        length = headers.get(b"content-length")
+        if not RARE.isdisjoint(headers):
+            self._look_closer(headers, length)
+        if length is not None and (not length.isdigit() or int(length) > self.limits.body_bytes):
+            self._stop_at(self._too_large())
+
+    def _look_closer(self, headers: dict[bytes, bytes], length: bytes | None) -> None:
+        coding = headers.get(b"transfer-encoding")
+        if coding is not None and (length is not None or coding.strip().lower() != b"chunked" or self._old):
+            self._stop(400, "bad_request", "only a chunked body (of HTTP/1.1), or one with a length, is accepted")
+        if headers.get(b"content-encoding", b"identity").lower() not in (b"identity", b""):
+            self._stop(415, "content_encoding", "compressed bodies are not accepted")
+        self.continues = headers.get(b"expect", b"").lower() == b"100-continue"
+        self._upgrades = b"upgrade" in headers and self._parser.should_upgrade()
+
+    def on_body(self, data: bytes) -> None:
+        self.body_bytes += len(data)
+        if self.body_bytes > self._bound:
+            self._body.clear()
+            self._stop_at(self._too_large())
+        parts = self._body
+        if not parts or len(data) > SMALL_PART_BYTES or len(parts[-1]) > JOINED_BYTES:
+            parts.append(data)
+        elif isinstance(last := parts[-1], bytearray):
+            last += data
+        else:
+            parts[-1] = bytearray(last + data)
+
+    def on_message_complete(self) -> None:
+        if self.refusal is not None or self._upgrades:
+            return
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        request = self._request(bytes(body))
+        if request is None:
+            self._stop(400, "bad_request", "the request's path cannot be read")
+            return
+        self.requests.append(request)
+        self._fresh()
+
+    def _request(self, body: bytes) -> Request | None:
+        target = split_target(self._target[0] if len(self._target) == 1 else b"".join(self._target))
+        if target is None:
+            return None
+        path, query = target
+        return Request(
+            method=self._method.decode(), path=path, query=query, headers=self._headers, body=body,
+            keep_alive=self._parser.should_keep_alive() and not self._old, http_1_0=self._old,
+        )  # fmt: skip
+
+    def _stop(self, status: int, code: str, message: str) -> None:
+        self._stop_at(Refusal(status=status, code=code, message=message))
+
+    def _stop_at(self, refusal: Refusal) -> None:
+        """Refuse the request; raising makes the parser read no further."""
+        self.refusal = refusal
+        raise refusal
+
+    def _too_large(self) -> Refusal:
+        return Refusal(status=413, code="body_too_large", message=f"the body is larger than {self._bound} bytes")
+
+
+def repeated(lines: list[tuple[bytes, bytes]]) -> bytes:
+    """The first header that occurs again in `lines` and may not, or nothing."""
+    seen: set[bytes] = set()
+    for name in (line[0].lower() for line in lines):
+        if name in ONCE and name in seen:
+            return name
+        seen.add(name)
+    return b""
+
+
+def head_too_large() -> Refusal:
+    """Too many or too long lines, before a body or behind it."""
+    return Refusal(status=431, code="head_too_large", message="the request's head is too large")
+
+
+@lru_cache(maxsize=64)
+def split_target(target: bytes) -> tuple[str, str] | None:
+    """Path and query of a request's target; None if they cannot be read."""
+    try:
+        url = httptools.parse_url(target)
+        return (url.path or b"/").decode("ascii"), (url.query or b"").decode("ascii")
+    except (httptools.HttpParserInvalidURLError, UnicodeDecodeError):
+        return None

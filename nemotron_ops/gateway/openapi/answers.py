@@ -1,0 +1,193 @@
+"""What answers look like, as JSON schemas: those of the engine as far as clients rely on them, and all errors. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nemotron_ops.gateway.api.errors import ANTHROPIC_TYPES, OPENAI_TYPES, REASONS
+from nemotron_ops.gateway.api.routes import Api, Kind, Route, Scope
+
+Schema = dict[str, Any]
+TEXT: Schema = {"type": "string"}
+WHOLE: Schema = {"type": "integer"}
+EVENT: Schema = {"type": "object", "properties": {"event": TEXT, "data": TEXT}}  # of a stream, each
+
+# Statuses that a broken or oversized request gets before anybody looks at its path: always in OpenAI's shape.
+PROTOCOL = (400, 408, 413, 414, 415, 431, 501, 505)
+OPENAI_ERROR: Schema = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "code"],
+            "properties": {
+                "message": TEXT,
+                "type": {
+                    "type": "string",
+                    "description": f"for example {', '.join(sorted(set(OPENAI_TYPES.values())))}",
+                },
+                "code": {
+                    "type": ["string", "integer", "null"],
+                    "description": "a word; llama-server's own is the status",
+                },
+                "queue_position": {"type": "integer", "minimum": 1},
+                "estimated_wait_s": {"type": "number", "minimum": 0},
+            },
+        }
+    },
+}
+ANTHROPIC_ERROR: Schema = {
+    "type": "object",
+    "required": ["type", "error"],
+    "properties": {
+        "type": {"const": "error"},
+        "error": {
+            "type": "object",
+            "required": ["type", "message"],
+            "properties": {
+                "type": {"enum": sorted({*ANTHROPIC_TYPES.values(), "invalid_request_error", "api_error"})},
+                "message": TEXT,
+                "queue_position": {"type": "integer", "minimum": 1},
+                "estimated_wait_s": {"type": "number", "minimum": 0},
+            },
+        },
+    },
+}
+
+
+def _object(**properties: Schema) -> Schema:
+    """An object that has at least these properties."""
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+def _list(items: Schema | None = None) -> Schema:
+    return {"type": "array", "items": items or {}}
+
+
+HEALTH = _object(status={"const": "ok"}, models={"type": "object", "additionalProperties": TEXT})
+MODEL = _object(
+    id=TEXT, object={"const": "model"}, created=WHOLE, owned_by=TEXT, aliases=_list(TEXT), profiles=_list(TEXT),
+    state=TEXT, meta=_object(n_ctx=WHOLE),
+)  # fmt: skip
+RERANKED = _object(results=_list(_object(index=WHOLE, relevance_score={"type": "number"})))
+COUNTED = _object(input_tokens=WHOLE)
+EMBEDDING_LIST = _list(_object(index=WHOLE, embedding=_list()))
+ANSWERS: dict[str, Schema] = {
+    "/health": HEALTH,
+    "/v1/health": HEALTH,
+    "/v1/models": _object(object={"const": "list"}, data=_list(MODEL)),
+    "/models": _object(object={"const": "list"}, data=_list(MODEL)),
+    "/v1/models/{model}": MODEL,
+    "/openapi.json": _object(openapi=TEXT, info=_object(title=TEXT, version=TEXT), paths={"type": "object"}),
+    "/v1/embeddings": _object(object={"const": "list"}, data=EMBEDDING_LIST),
+    "/embeddings": EMBEDDING_LIST,
+    "/embedding": EMBEDDING_LIST,
+    "/v1/rerank": RERANKED,
+    "/v1/reranking": RERANKED,
+    "/rerank": RERANKED,
+    "/reranking": RERANKED,
+    "/v1/audio/transcriptions": _object(text=TEXT),
+    "/audio/transcriptions": _object(text=TEXT),
+    "/v1/messages/count_tokens": COUNTED,
+    "/v1/chat/completions/input_tokens": COUNTED,
+    "/v1/responses/input_tokens": COUNTED,
+    "/chat/completions/input_tokens": COUNTED,
+    "/responses/input_tokens": COUNTED,
+    "/tokenize": _object(tokens=_list()),
+    "/detokenize": _object(content=TEXT),
+    "/apply-template": _object(prompt=TEXT),
+    "/v1/chat/completions/control": _object(success={"type": "boolean"}),
+    "/props": {"type": "object"},
+    "/slots": _list(_object(id=WHOLE)),
+    "/lora-adapters": _list(),
+}
+GENERATED: dict[Api, Schema] = {
+    Api.CHAT: _object(
+        id=TEXT, object={"const": "chat.completion"}, created=WHOLE, model=TEXT,
+        choices=_list(_object(index=WHOLE, finish_reason=TEXT, message=_object(role={"const": "assistant"}))),
+    ),
+    Api.COMPLETION: _object(
+        id=TEXT, object={"const": "text_completion"}, created=WHOLE, model=TEXT,
+        choices=_list(_object(index=WHOLE, finish_reason=TEXT, text=TEXT)),
+    ),
+    Api.RESPONSES: _object(id=TEXT, object={"const": "response"}, model=TEXT, status=TEXT, output=_list()),
+    Api.MESSAGES: _object(
+        id=TEXT, type={"const": "message"}, role={"const": "assistant"}, model=TEXT, content=_list(_object(type=TEXT)),
+        usage=_object(input_tokens=WHOLE, output_tokens=WHOLE),
+    ),
+    Api.NATIVE: {"anyOf": [_object(content=TEXT, stop={"const": True}), _list(_object(content=TEXT))]},
+}  # fmt: skip
+
+X_REQUEST_ID: Schema = {
+    "description": "The client's own X-Request-Id if it is harmless, else a new one.",
+    "schema": TEXT,
+}
+RETRY_AFTER: Schema = {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}
+OF_AN_ANSWER: dict[str, Schema] = {
+    "X-Request-Id": {**X_REQUEST_ID, "required": True},
+    "X-Instance": {"description": "Who answered.", "schema": TEXT},
+    "X-Queue-Ms": {"description": "How long it waited for a slot.", "schema": {"type": "integer", "minimum": 0}},
+    "X-Lost-In-Thought": {"description": "The model thought and said nothing.", "schema": {"const": "true"}},
+}
+
+
+def schemas() -> dict[str, Schema]:
+    """The named schemas that answers refer to."""
+    return {"Error": OPENAI_ERROR, "AnthropicError": ANTHROPIC_ERROR}
+
+
+def errors() -> dict[str, dict[str, Any]]:
+    """The named answers that routes refer to: every error, in each shape."""
+    shapes = (("Error", Api.OTHER), ("AnthropicError", Api.MESSAGES))
+    return {f"{name}{status}": _error(api, status) for name, api in shapes for status in REASONS if status >= 400}
+
+
+def of(route: Route) -> dict[str, Any]:
+    """All answers of `route`, by status."""
+    found: dict[str, Any] = {"200": _success(route)}
+    name = "AnthropicError" if route.api is Api.MESSAGES else "Error"
+    for status in statuses(route):
+        found[str(status)] = {"$ref": f"#/components/responses/{name}{status}"}
+    return found
+
+
+def statuses(route: Route) -> tuple[int, ...]:
+    """The statuses of errors that `route` can answer with."""
+    found = {*PROTOCOL, 403, 500}
+    if route.scope is not Scope.PUBLIC:
+        found |= {401, 503}
+    if "{model}" in route.path:
+        found |= {404}
+    if route.path.endswith("health"):
+        found |= {503}
+    if route.kind is not Kind.LOCAL:
+        found |= {404, 429, 502, 504}
+    return tuple(sorted(found))
+
+
+def _success(route: Route) -> dict[str, Any]:
+    if route.path in ("/metrics", "/engine/metrics"):
+        return {"description": "Numbers for Prometheus.", "content": {"text/plain": {"schema": TEXT}}}
+    schema = GENERATED[route.api] if route.kind is Kind.GENERATE else ANSWERS[route.path]
+    answer: dict[str, Any] = {"description": "The answer.", "content": {"application/json": {"schema": schema}}}
+    if route.kind in (Kind.GENERATE, Kind.UPLOAD):
+        answer["content"]["text/event-stream"] = {"schema": EVENT}
+    if route.kind is not Kind.LOCAL:
+        answer["headers"] = OF_AN_ANSWER
+    return answer
+
+
+def _error(api: Api, status: int) -> dict[str, Any]:
+    own = "AnthropicError" if api is Api.MESSAGES else "Error"
+    schema: Schema = {"$ref": f"#/components/schemas/{own}"}
+    if own != "Error" and status in PROTOCOL:
+        schema = {"anyOf": [schema, {"$ref": "#/components/schemas/Error"}]}
+    answer: dict[str, Any] = {
+        "description": f"{REASONS[status]}.",
+        "content": {"application/json": {"schema": schema}},
+        "headers": {"X-Request-Id": X_REQUEST_ID},
+    }
+    if status in (429, 502, 503):
+        answer["headers"] = {**answer["headers"], "Retry-After": RETRY_AFTER}
+    return answer

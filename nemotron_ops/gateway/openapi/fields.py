@@ -1,0 +1,207 @@
+"""What the fields of a request look like, as JSON schemas: the types that llama-server reads them as. Pure.
+
+`null` is as good as absent for llama-server, and clients send it. Numbers that are sizes are whole; where llama-server
+gives -1 a meaning, it is allowed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nemotron_ops.gateway.api.routes import Api, Kind, Route
+from nemotron_ops.gateway.request import fields
+
+Schema = dict[str, Any]
+
+NUMBERS = frozenset(
+    {
+        "temperature", "top_p", "min_p", "top_n_sigma", "xtc_probability", "xtc_threshold", "typical_p",
+        "dynatemp_range", "dynatemp_exponent", "repeat_penalty", "frequency_penalty", "presence_penalty",
+        "dry_multiplier", "dry_base", "mirostat_tau", "mirostat_eta", "adaptive_target", "adaptive_decay",
+    }
+)  # fmt: skip
+INTEGERS = frozenset(
+    {
+        "top_k", "repeat_last_n", "dry_allowed_length", "dry_penalty_last_n", "mirostat", "seed", "min_keep",
+        "max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict", "n_keep", "t_max_predict_ms",
+        "t_max_prompt_ms", "n_probs", "n_indent", "top_logprobs", "reasoning_budget_tokens", "thinking_budget_tokens",
+        "dimensions", "top_n", "embd_normalize",
+    }
+)  # fmt: skip
+FLAGS = frozenset(
+    {
+        "stream", "ignore_eos", "cache_prompt", "timings_per_token", "return_progress", "return_tokens",
+        "post_sampling_probs", "reasoning_control", "parse_tool_calls", "add_generation_prompt", "parallel_tool_calls",
+        "echo", "store", "return_text", "return_documents", "add_special", "parse_special", "with_pieces",
+    }
+)  # fmt: skip
+TEXTS = frozenset(
+    {
+        "model", "user", "grammar", "prompt_cache_key", "reasoning_format", "reasoning_effort", "suffix",
+        "reasoning_budget_message", "input_prefix", "input_suffix", "instructions", "truncation",
+        "previous_response_id", "encoding_format", "query",
+    }
+)  # fmt: skip
+OBJECTS = frozenset({"json_schema", "chat_template_kwargs", "metadata", "thinking", "reasoning", "text"})
+
+TEXT: Schema = {"type": "string"}
+TEXTS_LIST: Schema = {"type": "array", "items": TEXT}
+TOKENS: Schema = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}}
+DATA_URL: Schema = {"type": "string", "pattern": "^data:[a-z]+/[a-z]+;base64,[A-Za-z0-9+/]*$"}
+PART: Schema = {
+    "anyOf": [
+        {
+            "type": "object", "required": ["type", "text"], "additionalProperties": False,
+            "properties": {"type": {"enum": ["text", "input_text", "output_text"]}, "text": TEXT},
+        },
+        {
+            "type": "object", "required": ["type", "image_url"], "additionalProperties": False,
+            "properties": {
+                "type": {"const": "image_url"},
+                "image_url": {
+                    "type": "object", "required": ["url"], "properties": {"url": DATA_URL},
+                    "additionalProperties": False,
+                },
+            },
+        },
+    ]
+}  # fmt: skip
+CONTENT: Schema = {"anyOf": [TEXT, {"type": "array", "items": PART}]}
+MESSAGE: Schema = {
+    "type": "object", "required": ["role", "content"],
+    "properties": {
+        "role": {"enum": ["system", "developer", "user", "assistant", "tool"]},
+        "content": {"anyOf": [*CONTENT["anyOf"], {"type": "null"}]},
+        "reasoning_content": TEXT, "tool_call_id": TEXT, "name": TEXT,
+        "tool_calls": {"type": "array", "items": {"type": "object"}},
+    },
+}  # fmt: skip
+TOOL: Schema = {
+    "type": "object", "required": ["type", "function"],
+    "properties": {
+        "type": {"const": "function"},
+        "function": {
+            "type": "object", "required": ["name"],
+            "properties": {"name": TEXT, "description": TEXT, "parameters": {"type": "object"}},
+        },
+    },
+}  # fmt: skip
+ANTHROPIC_TOOL: Schema = {
+    "type": "object", "required": ["name", "input_schema"],
+    "properties": {"name": TEXT, "description": TEXT, "input_schema": {"type": "object"}},
+}  # fmt: skip
+
+SPECIAL: dict[str, Schema] = {
+    "messages": {"type": "array", "items": MESSAGE, "minItems": 1},
+    "tools": {"type": "array", "items": TOOL},
+    "tool_choice": {"anyOf": [{"enum": ["auto", "none", "required"]}, {"type": "object"}]},
+    "prompt": {"anyOf": [TEXT, TOKENS, {**TEXTS_LIST, "maxItems": fields.PROMPTS // fields.COUNTS["n"]}]},
+    "input": {"anyOf": [TEXT, {**TEXTS_LIST, "maxItems": fields.INPUTS}]},
+    "system": CONTENT,
+    "stop": {"anyOf": [TEXT, {**TEXTS_LIST, "maxItems": fields.COUNTS["stop"]}]},
+    "stop_sequences": {**TEXTS_LIST, "maxItems": fields.COUNTS["stop_sequences"]},
+    "stream_options": {"type": "object", "properties": {"include_usage": {"type": "boolean"}}},
+    "n": {"type": "integer", "minimum": 1, "maximum": fields.COUNTS["n"]},
+    "best_of": {"type": "integer", "minimum": 1, "maximum": 64},
+    "logprobs": {"type": ["boolean", "integer"], "maximum": fields.COUNTS["logprobs"]},
+    "logit_bias": {
+        "type": ["object", "array"], "maxItems": fields.COUNTS["logit_bias"],
+        "maxProperties": fields.COUNTS["logit_bias"],
+    },
+    "samplers": {"anyOf": [TEXT, {**TEXTS_LIST, "maxItems": fields.COUNTS["samplers"]}]},
+    "dry_sequence_breakers": {**TEXTS_LIST, "maxItems": fields.COUNTS["dry_sequence_breakers"]},
+    "response_format": {"type": "object"},
+    "response_fields": TEXTS_LIST,
+    "include": TEXTS_LIST,
+    "continue_final_message": {"type": ["boolean", "string"]},
+    "input_extra": {"type": "array", "items": {"type": "object"}},
+    "content": {"anyOf": [TEXT, {"type": "array"}]},
+    "documents": {**TEXTS_LIST, "maxItems": fields.INPUTS},
+    "texts": {**TEXTS_LIST, "maxItems": fields.INPUTS},
+    "tokens": TOKENS,
+}  # fmt: skip
+OF_API: dict[Api, dict[str, Schema]] = {
+    Api.MESSAGES: {"tools": {"type": "array", "items": ANTHROPIC_TOOL}, "tool_choice": {"type": "object"}},
+    Api.RESPONSES: {
+        "tools": {"type": "array", "items": {"type": "object", "required": ["type"], "properties": {"type": TEXT}}},
+        "input": {"anyOf": [TEXT, {"type": "array", "items": {"type": "object"}}]},
+    },
+}
+
+REQUIRED: dict[str, tuple[str, ...]] = {
+    "/v1/chat/completions": ("messages",),
+    "/chat/completions": ("messages",),
+    "/v1/chat/completions/input_tokens": ("messages",),
+    "/v1/completions": ("prompt",),
+    "/v1/responses": ("input",),
+    "/responses": ("input",),
+    "/v1/responses/input_tokens": ("input",),
+    "/chat/completions/input_tokens": ("messages",),
+    "/responses/input_tokens": ("input",),
+    "/v1/messages": ("messages", "max_tokens"),
+    "/v1/messages/count_tokens": ("messages",),
+    "/completion": ("prompt",),
+    "/completions": ("prompt",),
+    "/infill": ("input_prefix", "input_suffix"),
+    "/v1/embeddings": ("input",),
+    "/embeddings": ("content",),
+    "/embedding": ("content",),
+    "/v1/rerank": ("query", "documents"),
+    "/v1/reranking": ("query", "documents"),
+    "/rerank": ("query", "documents"),
+    "/reranking": ("query", "documents"),
+    "/tokenize": ("content",),
+    "/detokenize": ("tokens",),
+    "/apply-template": ("messages",),
+}
+
+WHOLE: dict[str, Schema] = {  # requests that have fields of their own
+    "/v1/chat/completions/control": {
+        "type": "object", "required": ["id", "action"],
+        "properties": {"id": {"type": "string", "minLength": 1}, "action": {"enum": ["reasoning_end"]}},
+    }
+}  # fmt: skip
+
+
+def of(api: Api, name: str) -> Schema | None:
+    """The schema of the field `name`; None if it has none."""
+    special = OF_API.get(api, {}).get(name) or SPECIAL.get(name)
+    if special is not None:
+        return special
+    if name in fields.COUNTS and name in INTEGERS:
+        return {"type": ["integer", "null"], "maximum": fields.COUNTS[name]}
+    groups = ((NUMBERS, "number"), (INTEGERS, "integer"), (FLAGS, "boolean"), (TEXTS, "string"), (OBJECTS, "object"))
+    for names, kind in groups:
+        if name in names:
+            return {"type": [kind, "null"]}
+    return None
+
+
+def requests() -> dict[str, Schema]:
+    """The named schemas that requests refer to: all fields of each API."""
+    return {
+        _name(api): {"type": "object", "properties": {n: of(api, n) or {} for n in sorted(fields.allowed(api))}}
+        for api in Api
+    }
+
+
+def of_route(route: Route) -> Schema:
+    """The schema of a JSON request of `route`."""
+    if route.path in WHOLE:
+        return WHOLE[route.path]
+    return {"$ref": f"#/components/schemas/{_name(route.api)}", "required": list(REQUIRED[route.path])}
+
+
+def _name(api: Api) -> str:
+    return f"{api.value.capitalize()}Request"
+
+
+def form(route: Route) -> Schema:
+    """The schema of an uploaded form."""
+    assert route.kind is Kind.UPLOAD
+    known = dict.fromkeys(sorted(fields.FORM), TEXT)
+    return {
+        "type": "object",
+        "properties": {"file": {"type": "string", "format": "binary"}, **known},
+        "required": ["file"],
+    }

@@ -1,0 +1,257 @@
+"""A stream of events folded into the one answer that the client asked for. Pure.
+
+llama-server is always asked to stream: it notices that a client of a whole answer has left only after a second
+without any result for anyone (tools/server/server-queue.cpp:450, v0.5.0), so a busy server would compute dead
+answers to their end. The folded answer has llama-server's own fields in its own order.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import msgspec
+
+from nemotron_ops.gateway.api.routes import Api
+from nemotron_ops.gateway.streams import sse
+
+# With these in a request the events don't add up to what the whole answer would have been.
+UNFOLDABLE = frozenset({"logprobs", "top_logprobs", "n_probs", "response_fields", "echo", "best_of", "return_progress"})
+
+
+class Fold(Protocol):
+    """Collects events; `result` is the whole answer, or None if the events don't make one."""
+
+    def send(self, data: bytes, *, last: bool = False) -> None: ...
+    def result(self) -> dict[str, Any] | None: ...
+
+
+def fold_for(api: Api, fields: dict[str, msgspec.Raw]) -> Fold | None:
+    """A Fold for a request of `api`, or None if its answer has to be asked for whole."""
+    if UNFOLDABLE & fields.keys() or bytes(fields.get("n", b"1")) not in (b"1", b"null"):
+        return None
+    match api:
+        case Api.CHAT:
+            return ChatFold()
+        case Api.COMPLETION:
+            return CompletionFold() if _is_text(fields.get("prompt")) else None
+        case Api.MESSAGES:
+            return MessagesFold()
+        case Api.RESPONSES:
+            return ResponsesFold()
+        case Api.NATIVE:
+            return (
+                NativeFold(tokens=bytes(fields.get("return_tokens", b"")) == b"true")
+                if _is_text(fields.get("prompt"))
+                else None
+            )
+        case Api.OTHER:
+            return None
+
+
+def _is_text(raw: msgspec.Raw | None) -> bool:
+    """Several prompts (a list) give several answers; only one is folded."""
+    return raw is not None and bytes(raw)[:1] == b'"'
+
+
+class _Base:
+    """What every fold does with its events."""
+
+    def send(self, data: bytes, *, last: bool = False) -> None:
+        for value in sse.events(data):
+            if isinstance(value, dict):
+                self.take(value)
+
+    def take(self, value: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+
+class ChatFold(_Base):
+    """`chat.completion` from `chat.completion.chunk`."""
+
+    def __init__(self) -> None:
+        self._content: list[str] = []
+        self._reasoning: list[str] = []
+        self._calls: list[dict[str, Any]] = []
+        self._finish: str | None = None
+        self._last: dict[str, Any] = {}
+        self._usage: Any = None
+        self._timings: Any = None
+
+    def take(self, value: dict[str, Any]) -> None:
+        self._last = value
+        self._usage = value.get("usage", self._usage)
+        self._timings = value.get("timings", self._timings)
+        for choice in value.get("choices", ()):
+            delta = choice.get("delta", {})
+            if text := delta.get("content"):
+                self._content.append(text)
+            if text := delta.get("reasoning_content"):
+                self._reasoning.append(text)
+            for call in delta.get("tool_calls", ()):
+                self._take_call(call)
+            self._finish = choice.get("finish_reason") or self._finish
+
+    def _take_call(self, call: dict[str, Any]) -> None:
+        index = int(call.get("index", 0))
+        while len(self._calls) <= index:
+            self._calls.append({"type": "function", "function": {"name": "", "arguments": ""}})
+        mine, function = self._calls[index], call.get("function", {})
+        mine["function"]["name"] += function.get("name") or ""
+        mine["function"]["arguments"] += function.get("arguments") or ""
+        if call.get("id"):
+            mine["id"] = call["id"]
+
+    def result(self) -> dict[str, Any] | None:
+        if self._finish is None:
+            return None
+        message: dict[str, Any] = {"role": "assistant", "content": "".join(self._content)}
+        if self._reasoning:
+            message["reasoning_content"] = "".join(self._reasoning)
+        if self._calls:
+            message["tool_calls"] = self._calls
+        return _without_none(
+            {
+                "choices": [{"finish_reason": self._finish, "index": 0, "message": message}],
+                "created": self._last.get("created"),
+                "model": self._last.get("model"),
+                "system_fingerprint": self._last.get("system_fingerprint"),
+                "object": "chat.completion",
+                "usage": self._usage,
+                "id": self._last.get("id"),
+                "timings": self._timings,
+            }
+        )
+
+
+class CompletionFold(_Base):
+    """`text_completion` from its parts, which look alike."""
+
+    def __init__(self) -> None:
+        self._text: list[str] = []
+        self._last: dict[str, Any] | None = None
+
+    def take(self, value: dict[str, Any]) -> None:
+        for choice in value.get("choices", ()):
+            self._text.append(choice.get("text") or "")
+            if choice.get("finish_reason"):
+                self._last = value
+
+    def result(self) -> dict[str, Any] | None:
+        if self._last is None:
+            return None
+        choice = {**self._last["choices"][0], "text": "".join(self._text)}
+        return {**self._last, "choices": [choice]}
+
+
+class NativeFold(_Base):
+    """llama-server's own completion: the last event has all but the text."""
+
+    def __init__(self, *, tokens: bool) -> None:
+        self._text: list[str] = []
+        self._tokens: list[int] = []
+        self._want_tokens = tokens
+        self._last: dict[str, Any] | None = None
+
+    def take(self, value: dict[str, Any]) -> None:
+        self._text.append(value.get("content") or "")
+        self._tokens += value.get("tokens") or []
+        if value.get("stop") is True:
+            self._last = value
+
+    def result(self) -> dict[str, Any] | None:
+        if self._last is None:
+            return None
+        last = {**self._last, "content": "".join(self._text), "tokens": self._tokens if self._want_tokens else []}
+        if isinstance(settings := last.get("generation_settings"), dict):
+            last["generation_settings"] = {**settings, "stream": False}
+        return last
+
+
+class MessagesFold(_Base):
+    """Anthropic's `message` from its events."""
+
+    def __init__(self) -> None:
+        self._message: dict[str, Any] | None = None
+        self._blocks: dict[int, dict[str, Any]] = {}
+        self._json: dict[int, list[str]] = {}
+        self._ended = False
+
+    def take(self, value: dict[str, Any]) -> None:
+        match value.get("type"):
+            case "message_start":
+                self._message = value["message"]
+            case "content_block_start":
+                self._blocks.setdefault(value["index"], dict(value["content_block"]))
+            case "content_block_delta":
+                self._delta(value["index"], value["delta"])
+            case "message_delta" if self._message is not None:
+                self._message.update(value["delta"])
+                self._message["usage"] = {**self._message.get("usage", {}), **value.get("usage", {})}
+            case "message_stop":
+                self._ended = True
+            case _:
+                pass
+
+    def _delta(self, index: int, delta: dict[str, Any]) -> None:
+        block = self._blocks.setdefault(index, {"type": "text", "text": ""})
+        match delta.get("type"):
+            case "text_delta":
+                block["text"] += delta["text"]
+            case "thinking_delta":
+                block["thinking"] += delta["thinking"]
+            case "signature_delta":
+                block["signature"] = delta["signature"]
+            case "input_json_delta":
+                self._json.setdefault(index, []).append(delta["partial_json"])
+            case _:
+                pass
+
+    def result(self) -> dict[str, Any] | None:
+        if self._message is None or not self._ended:
+            return None
+        blocks = []
+        for index in sorted(self._blocks):
+            block = self._blocks[index]
+            if block.get("type") == "tool_use":
+                block["input"] = _object("".join(self._json.get(index, ())))
+            blocks.append(block)
+        return {**self._message, "content": blocks}
+
+
+def _object(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return {}
+
+
+class ResponsesFold(_Base):
+    """OpenAI's `response`: its last event has nearly all of it."""
+
+    def __init__(self) -> None:
+        self._response: dict[str, Any] | None = None
+
+    def take(self, value: dict[str, Any]) -> None:
+        if value.get("type") in ("response.completed", "response.incomplete", "response.failed"):
+            self._response = value["response"]
+
+    def result(self) -> dict[str, Any] | None:
+        response = self._response
+        if response is None:
+            return None
+        output = [_ordered(item) for item in response.get("output", ())]
+        created = response.get("created_at")
+        first = {"completed_at": created, "created_at": created, "id": response.get("id")}
+        first |= {"model": response.get("model"), "object": "response", "output": output}
+        return {**first, **{k: v for k, v in response.items() if k not in first}}
+
+
+def _ordered(item: dict[str, Any]) -> dict[str, Any]:
+    """An output item with its fields in the order of a whole answer."""
+    if item.get("type") == "message":
+        return {k: item[k] for k in ("content", "id", "role", "status", "type") if k in item}
+    return {**item, "status": item.get("status", "completed")}
+
+
+def _without_none(value: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in value.items() if v is not None}

@@ -1,0 +1,135 @@
+"""One try to get an answer from one llama-server. asyncio.
+
+Streams go to the relay as they come; any other answer is kept until it is whole, so that a llama-server that dies
+in the middle of it leaves nothing at the client, and the request can be tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+
+from nemotron_ops.gateway.continuation.overlap import Diverged
+from nemotron_ops.gateway.loop.eager_task import Signal
+from nemotron_ops.gateway.streams.relay import ContextFullError, Relay
+from nemotron_ops.gateway.upstream.connection import Upstream, UpstreamConnection
+
+
+class Lost(msgspec.Struct, frozen=True, kw_only=True):
+    """The connection ended before the answer did."""
+
+    reason: str
+    connected: bool
+    full: bool = False  # the context that its slots share was full
+    diverged: bool = False  # it answered, but not so that a stream could be continued
+
+
+class Whole(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer that is no stream."""
+
+    status: int
+    content_type: bytes
+    body: bytes
+
+
+class Streamed(msgspec.Struct, frozen=True, kw_only=True):
+    """A stream that llama-server ended regularly."""
+
+
+class Late(msgspec.Struct, frozen=True, kw_only=True):
+    """Nobody waits for it any more."""
+
+
+Outcome = Lost | Whole | Streamed
+
+
+class Attempt(msgspec.Struct, eq=False):
+    """One request at one llama-server: the `Sink` of its connection."""
+
+    upstream: Upstream
+    relay: Relay | None = None
+    token: Callable[[bytes], bool] | None = None
+    _connection: UpstreamConnection | None = None
+    _paused: bool = False
+    _end: Signal[Outcome | Late] = msgspec.field(default_factory=Signal)
+    _stopped: bool = False  # by us: there may be more to come
+    _status: int = 0
+    _type: bytes = b""
+    _parts: list[bytes] = []
+    _streams: bool = False
+
+    async def ask(self, head: bytes, body: bytes) -> Outcome | Late:
+        """Ask once, and wait for the end of the answer. A kept connection that turns out to be dead is replaced."""
+        connection = self.upstream.idle()
+        asked = False  # if only over a kept connection that died: of this, for all we know
+        while True:
+            fresh = connection is None
+            if connection is None:
+                try:
+                    connection = await self.upstream.connect()
+                except OSError as exc:
+                    return Lost(reason=f"cannot connect to the engine: {exc.strerror or exc}", connected=asked)
+            asked = True
+            self._connection = connection
+            connection.send(head, body, self)
+            if self._paused:
+                connection.pause(True)
+            try:
+                outcome = await self._end
+            except asyncio.CancelledError:
+                connection.close()
+                raise
+            if self._stopped:
+                connection.close()
+            elif isinstance(outcome, Lost) and not fresh and connection.received == 0:
+                connection, self._end = None, Signal()
+                continue
+            return outcome
+
+    def pause(self, paused: bool) -> None:
+        """The client reads too slowly, or again fast enough.
+
+        The answer may be here already, and the connection with its next request: that is not this client's to stop.
+        """
+        self._paused = paused
+        if self._connection is not None and self._connection.sink is self:
+            self._connection.pause(paused)
+
+    def give_up(self) -> None:
+        """Wait for the answer no longer."""
+        self._stop(Late())
+
+    def _stop(self, outcome: Outcome | Late) -> None:
+        self._stopped = True
+        self._end.tell(outcome)
+
+    # Sink
+
+    def on_head(self, status: int, headers: dict[bytes, bytes]) -> None:
+        self._status = status
+        self._type = headers.get(b"content-type", b"application/json")
+        self._streams = self.relay is not None and status == 200 and self._type.startswith(b"text/event-stream")
+        if self._streams and self.relay is not None:
+            self.token = self.relay.token
+
+    def on_data(self, data: bytes) -> None:
+        if self._streams and self.relay is not None:
+            try:
+                self.relay.feed(data)
+            except Diverged:
+                self._stop(Lost(reason="another engine would have gone on differently", connected=True, diverged=True))
+            except ContextFullError:
+                self._stop(Lost(reason="the context that slots share was full", connected=True, full=True))
+        else:
+            self._parts.append(data)
+
+    def on_end(self) -> None:
+        if self._streams:
+            self._end.tell(Streamed())
+        else:
+            self._end.tell(Whole(status=self._status, content_type=self._type, body=b"".join(self._parts)))
+
+    def on_lost(self, reason: str) -> None:
+        self._end.tell(Lost(reason=reason, connected=True))

@@ -1,0 +1,249 @@
+"""Connections to llama-server over its unix socket. asyncio.
+
+One connection carries one request at a time and tells a `Sink` what comes back. Connections that carried a whole
+(not streamed) answer are kept for the next request, for less long than llama-server keeps them (5 s, cpp-httplib);
+after a stream llama-server closes although it announced keep-alive (v0.5.0), so those are never kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol, cast
+
+import httptools
+
+from nemotron_ops.gateway.loop.read_turns import CHUNK_BYTES, Turns
+
+KEEP_S = 4.0
+CHUNK_END = b"\n\n\r\n"  # of a chunk that is whole events; within events there is no carriage return (JSON escapes it)
+HIGH_WATER_BYTES = 1 << 20
+
+
+class Sink(Protocol):
+    """Who reads an answer. After `on_end` or `on_lost` nothing more comes.
+
+    `token` takes an event that came by itself, the shortest way, or says that it has to go to `on_data`.
+    """
+
+    token: Callable[[bytes], bool] | None
+
+    def on_head(self, status: int, headers: dict[bytes, bytes]) -> None: ...
+    def on_data(self, data: bytes) -> None: ...
+    def on_end(self) -> None: ...
+    def on_lost(self, reason: str) -> None: ...
+
+
+class UpstreamConnection(asyncio.BufferedProtocol):
+    """One connection to one llama-server."""
+
+    __slots__ = (  # a stream's token costs a twentieth less with them
+        "_between", "_buffer", "_headers", "_keep_alive", "_of_events", "_parser", "_parts", "_streams", "_waits",
+        "_whole", "idle_since", "paused", "received", "sink", "transport", "upstream", "used",
+    )  # fmt: skip
+
+    def __init__(self, upstream: Upstream) -> None:
+        self.upstream = upstream
+        self.transport: asyncio.Transport | None = None
+        self.sink: Sink | None = None
+        self.used = 0
+        self.received = 0
+        self.idle_since = 0.0
+        self.paused = False  # a client reads too slowly
+        self._waits = False  # for its turn
+        self._buffer = upstream.turns.chunk
+        self._parser = httptools.HttpResponseParser(self)
+        self._headers: dict[bytes, bytes] = {}
+        self._parts: list[bytes] = []
+        self._whole = False
+        self._keep_alive = False
+        self._of_events = False  # the answer is
+        self._streams = False  # it is, and in chunks
+        self._between = False  # what came last ended a chunk of events
+
+    def send(self, head: bytes, body: bytes, sink: Sink) -> None:
+        """Write a request; the answer goes to `sink`."""
+        assert self.transport is not None
+        self.sink = sink
+        self.used += 1
+        self.received = 0
+        self._whole = self._streams = self._between = False
+        self._headers = {}
+        if len(body) < 65536:
+            self.transport.write(head + body)
+        else:
+            self.transport.write(head)
+            self.transport.write(body)
+
+    def pause(self, paused: bool) -> None:
+        """Read nothing more, or go on."""
+        if not self.closed():
+            self.paused = paused
+            self._read_or_not()
+
+    def take_turn(self) -> None:
+        """Read on; there may be more than was taken at once."""
+        self._waits = False
+        self._read_or_not()
+
+    def _read_or_not(self) -> None:
+        if self.transport is None or self.closed():
+            return
+        if self.paused or self._waits:
+            self.transport.pause_reading()
+        else:
+            self.transport.resume_reading()
+
+    def close(self) -> None:
+        """Close at once, telling nobody; llama-server then cancels what it does for us."""
+        self.sink = None
+        if self.transport is not None:
+            self.transport.abort()
+
+    def closed(self) -> bool:
+        return self.transport is None or self.transport.is_closing()
+
+    # asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
+        self.transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
+        self.upstream.open.add(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        data = bytes(self._buffer[:nbytes])
+        if not (self._between and data.endswith(CHUNK_END) and self._pass_on(data)):
+            self._take(data)
+        if nbytes == CHUNK_BYTES and self.sink is not None and not self.closed():
+            self._waits = True
+            self._read_or_not()
+            self.upstream.turns.wait(self)
+
+    def _pass_on(self, data: bytes) -> bool:
+        """Pass on one chunk, as nearly always: the parser need not see it. False if it is not one, or nobody asks."""
+        size, _, events = data.partition(b"\r\n")
+        sink = self.sink
+        if sink is None or size != b"%x" % (len(events) - 2):
+            return False
+        events = events[:-2]
+        if sink.token is None or not sink.token(events):
+            sink.on_data(events)
+        return True
+
+    def _take(self, data: bytes) -> None:
+        if self.sink is None:
+            self.close()  # nothing was asked
+            return
+        self.received += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as exc:
+            self._lost(f"the engine answered nonsense: {exc}")
+            return
+        if self._parts and self.sink is not None:
+            parts, self._parts = self._parts, []
+            self.sink.on_data(parts[0] if len(parts) == 1 else b"".join(parts))
+        self._between = self._streams and data.endswith(CHUNK_END)
+        if self._whole:
+            self._end()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.upstream.forget(self)
+        self._lost("the engine closed the connection" if exc is None else f"the connection broke: {exc}")
+        self.transport = None
+
+    # httptools
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        chunked = self._headers.get(b"transfer-encoding") == b"chunked"
+        self._of_events = self._headers.get(b"content-type", b"").startswith(b"text/event-stream")
+        self._streams = chunked and self._of_events
+        if self.sink is not None:
+            self.sink.on_head(self._parser.get_status_code(), self._headers)
+
+    def on_body(self, data: bytes) -> None:
+        self._parts.append(data)
+
+    def on_message_complete(self) -> None:
+        self._whole = True
+        self._keep_alive = self._parser.should_keep_alive()  # known only within this call
+
+    def _end(self) -> None:
+        sink, self.sink = self.sink, None
+        if self._keep_alive and not self._of_events and not self.closed():
+            self.upstream.keep(self)
+        elif self.transport is not None:
+            self.transport.abort()
+        if sink is not None:
+            sink.on_end()
+
+    def _lost(self, reason: str) -> None:
+        sink, self.sink = self.sink, None
+        if self.transport is not None:
+            self.transport.abort()
+        if sink is None:
+            return
+        headers = self._headers
+        if headers and b"content-length" not in headers and b"transfer-encoding" not in headers:
+            reason = ""  # a body that ends with the connection: cannot be told from a broken one
+        sink.on_lost(reason or "the engine closed the connection")
+
+
+class Upstream:
+    """One llama-server: where it listens, its key, and our open connections to it."""
+
+    def __init__(self, name: str, socket: str, key: str, turns: Turns | None = None) -> None:
+        self.name = name
+        self.socket = socket
+        self.key = key
+        self.turns = turns or Turns()
+        self.loop = asyncio.get_running_loop()
+        self.open: set[UpstreamConnection] = set()
+        self._idle: list[UpstreamConnection] = []
+
+    def idle(self) -> UpstreamConnection | None:
+        """A kept connection that is still good, or None."""
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.closed() and self.loop.time() - connection.idle_since < KEEP_S:
+                return connection
+            connection.close()
+        return None
+
+    async def connect(self) -> UpstreamConnection:
+        """A new connection. Raises OSError as the socket does."""
+        _, connection = await self.loop.create_unix_connection(lambda: UpstreamConnection(self), self.socket)
+        return connection
+
+    def keep(self, connection: UpstreamConnection) -> None:
+        if connection.paused:
+            connection.pause(False)  # whoever read too slowly is not the one who comes next
+        connection.idle_since = self.loop.time()
+        self._idle.append(connection)
+
+    def forget(self, connection: UpstreamConnection) -> None:
+        self.open.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def retire(self) -> None:
+        """No new request comes: close what is only kept. Answers in progress go on."""
+        for connection in self._idle:
+            connection.close()
+        self._idle.clear()
+
+    def cut(self) -> None:
+        """Close every connection; who waits for an answer is told that it was lost."""
+        for connection in list(self.open):
+            if connection.transport is not None:
+                connection.transport.abort()
+        self._idle.clear()

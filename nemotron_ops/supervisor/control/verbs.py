@@ -1,0 +1,263 @@
+"""What the control socket can do, verb by verb. asyncio.
+
+ping                                         status
+start|stop|restart|drain  {names}            stop without names ends the supervisor; {now} skips draining
+reload  {strict, exec, detach}               rollback
+logs    {name, lines}                        events  {count, follow}
+want    {model}                              a request waits for `model`
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
+
+from nemotron_ops import __version__, addresses
+from nemotron_ops.errors import ControlError, NemotronOpsError
+from nemotron_ops.proc import run
+from nemotron_ops.processes import logfiles
+from nemotron_ops.supervisor import snapshot as snapshots
+from nemotron_ops.supervisor.control.server import Answer, Verb
+from nemotron_ops.supervisor.fleet.rollout import Outcome
+from nemotron_ops.supervisor.instance.keeper import Keeper
+from nemotron_ops.supervisor.instance.state import Event
+from nemotron_ops.supervisor.snapshot import State
+from nemotron_ops.supervisor.spec import Config
+
+if TYPE_CHECKING:
+    from nemotron_ops.supervisor.run import Supervisor
+
+TAIL_SHOWN = 20
+
+
+class Verbs:
+    """Each public method here is a verb, or half of one."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._s = supervisor
+        self._began = time.time()
+        self._before: Config | None = None  # what `rollback` goes back to
+        self._background: set[asyncio.Task[None]] = set()
+
+    def table(self) -> dict[str, Verb]:
+        return {
+            "ping": self.ping,
+            "status": self.status,
+            "snapshot": self.snapshot,
+            "start": self._later(self.start),
+            "stop": self.stop,
+            "restart": self._later(self.restart),
+            "drain": self._later(self.drain),
+            "reload": self.reload,
+            "rollback": self.rollback,
+            "logs": self.logs,
+            "events": self.events,
+            "want": self._later(self.want),
+        }
+
+    def _later(self, verb: Callable[[dict[str, Any]], Awaitable[Answer]]) -> Verb:
+        """`verb`, once what an earlier supervisor left is adopted and the configuration is known."""
+
+        async def wait(args: dict[str, Any]) -> Answer:
+            await self._s.configured.wait()
+            return await verb(args)
+
+        return wait
+
+    async def ping(self, args: dict[str, Any]) -> Answer:
+        return {"ok": True, "pid": os.getpid(), "version": __version__}
+
+    async def snapshot(self, args: dict[str, Any]) -> Answer:
+        """What gateways follow, as it is now."""
+        return {"snapshot": snapshots.to_json(self._s.fleet.snapshot)}
+
+    async def status(self, args: dict[str, Any]) -> Answer:
+        s, gateway = self._s, self._s.gateway
+        instances = [self._instance(k) for k in s.fleet.keepers.values()]
+        wanted = [i for i in instances if i["wanted"]]
+        return {
+            "pid": os.getpid(),
+            "version": __version__,
+            "uptime_s": round(time.time() - self._began, 1),
+            "endpoint": {
+                "host": gateway.at.host,
+                "port": gateway.at.port,
+                "url": url(s.options.scheme, gateway.at.host, gateway.at.port),
+            },
+            "gateway": {
+                "pid": gateway.record.pid if gateway.record else None,
+                "restarts": gateway.restarts,
+                "log": str(gateway.log),
+                "following": s.control.following,
+            },
+            "models": [
+                {"name": m.name, "names": list(m.names), "on_demand": m.on_demand} for m in s.fleet.snapshot.models
+            ],
+            "instances": instances,
+            "ready": bool(instances) and all(i["state"] == "ready" for i in wanted) and gateway.record is not None,
+            "failed": bool(wanted) and all(i["state"] == "failed" for i in wanted),
+            "stopping": s.fleet.stopping,
+            "changing": s.changing,
+            "refused": s.refused,
+            "serial": s.fleet.snapshot.serial,
+        }
+
+    async def start(self, args: dict[str, Any]) -> Answer:
+        keepers = self._some(args)
+        self._s.fleet.hold([k.spec.name for k in keepers], True)
+        for keeper in keepers:
+            self._s.fleet.start(keeper)
+        return _done(keepers)
+
+    async def stop(self, args: dict[str, Any]) -> Answer:
+        """Named instances, and they stay stopped; or all, and the supervisor with them."""
+        fleet, now = self._s.fleet, bool(args.get("now"))
+        if not args.get("names"):
+            self._s.end()
+            if now:
+                self._s.fleet.hurry()
+            return {"ok": True, "pid": os.getpid(), "stopping": True}
+        await self._s.configured.wait()
+        keepers = self._some(args)
+        fleet.hold([k.spec.name for k in keepers], False)
+        for keeper in keepers:
+            fleet.stop(keeper, "stopped by hand")
+            if now:
+                keeper.tell(Event.HURRY)
+        return _done(keepers)
+
+    async def restart(self, args: dict[str, Any]) -> Answer:
+        keepers = self._some(args)
+        self._s.fleet.hold([k.spec.name for k in keepers], True)
+        for keeper in keepers:
+            self._s.fleet.restart(keeper)
+        return _done(keepers)
+
+    async def drain(self, args: dict[str, Any]) -> Answer:
+        """Take instances out of traffic while they stay loaded; `start` puts them back."""
+        keepers = self._some(args)
+        for keeper in keepers:
+            if keeper.life.state is not State.READY:
+                raise ControlError(f"cannot drain {keeper.id}: it is {keeper.life.state}")
+        for keeper in keepers:
+            keeper.held_back = True
+            self._s.journal.add("drained", "by hand: loaded, without traffic", instance=keeper.id)
+        self._s.fleet.changed()
+        return _done(keepers)
+
+    async def reload(self, args: dict[str, Any]) -> Answer:
+        """Answers when everything is as configured, or has failed and is as before."""
+        if args.get("dry_run"):
+            changes = await self._s.preview()
+            outcome = Outcome(kept=changes.keep, added=changes.add, removed=changes.remove, replaced=changes.replace)
+            return {"ok": True, "dry_run": True, **outcome.to_json()}
+        if args.get("exec"):
+            await asyncio.to_thread(check_program)
+        before = self._s.fleet.config
+        outcome = await self._s.reload(strict=bool(args.get("strict")))
+        self._before = before
+        if args.get("exec"):
+            asyncio.get_running_loop().call_later(0.1, self._s.end_for_exec)
+        return {"ok": not outcome.failed, "pid": os.getpid(), "executing": bool(args.get("exec")), **outcome.to_json()}
+
+    async def rollback(self, args: dict[str, Any]) -> Answer:
+        """Back to the configuration before the last reload."""
+        if self._before is None:
+            raise ControlError("cannot roll back: nothing was reloaded since this supervisor started")
+        before, self._before = self._before, self._s.fleet.config
+        outcome = await self._s.apply(before)
+        return {"ok": not outcome.failed, **outcome.to_json()}
+
+    async def logs(self, args: dict[str, Any]) -> Answer:
+        """The last lines of each named instance's log, and where it is."""
+        lines = int(args.get("lines", 50))
+        found = self._some(args)
+        return {
+            "logs": [
+                {"name": k.id, "path": str(k.log), "lines": await asyncio.to_thread(logfiles.tail, k.log, lines=lines)}
+                for k in found
+            ]
+        }
+
+    async def events(self, args: dict[str, Any]) -> AsyncIterator[Answer]:
+        """The last events, all in one answer; with `follow` one by one, and then all that come."""
+        journal, count = self._s.journal, int(args.get("count", 50))
+        if not args.get("follow"):
+            yield {"events": [entry.to_json() for entry in journal.last(count)]}
+            return
+        queue = journal.follow()
+        try:
+            for entry in journal.last(count):
+                yield entry.to_json()
+            while True:
+                yield (await queue.get()).to_json()
+        finally:
+            journal.unfollow(queue)
+
+    async def want(self, args: dict[str, Any]) -> Answer:
+        return _done(self._s.fleet.want(str(args.get("model", ""))))
+
+    def background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def reload_quietly(self) -> None:
+        """For SIGHUP: what goes wrong goes into the journal."""
+        try:
+            await self.reload({})
+        except NemotronOpsError as exc:
+            self._s.journal.add("reload-failed", exc.message, level="error")
+
+    def _some(self, args: dict[str, Any]) -> list[Keeper]:
+        names = args.get("names") or ()
+        if isinstance(names, str) or not isinstance(names, Sequence):
+            raise ControlError("cannot read the request: names is no list")
+        return self._s.fleet.named([str(n) for n in names])
+
+    def _instance(self, k: Keeper) -> dict[str, Any]:
+        view = k.view()
+        record, death = k.record, k.death
+        return {
+            "name": k.id,
+            "instance": k.spec.name,
+            "model": k.spec.model,
+            "state": str(view.state),
+            "wanted": k.life.wanted or k.id in self._s.fleet.pending,
+            "pid": record.pid if record else None,
+            "uptime_s": round(time.time() - record.wall_s, 1) if record else None,
+            "restarts": k.life.restarts,
+            "reason": self._s.fleet.reason(k),
+            "hint": death.hint if death and k.life.reason else "",
+            "log": str(k.log),
+            "log_tail": list(death.tail[-TAIL_SHOWN:]) if death and view.state in (State.FAILED, State.BACKOFF) else [],
+            "build": k.spec.build,
+            "slots": k.spec.slots,
+            "ctx_tokens": k.spec.ctx_tokens,
+            "busy": k.busy,
+            "inflight": self._s.control.inflight(k.id) or 0,
+            "draining": view.draining,
+            "load_progress": view.load_progress,
+            "socket": view.socket,
+        }
+
+
+def check_program() -> None:
+    """Raises ControlError if the installed program does not even start: then this one had better go on."""
+    done = run([sys.executable, "-m", "nemotron_ops", "--version"], timeout_s=60)
+    if not done.ok:
+        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        raise ControlError(f"cannot run the installed version: it ends with {done.returncode}: {last}")
+
+
+def url(scheme: str, host: str, port: int) -> str:
+    """Where a client on this machine reaches the gateway."""
+    return addresses.url(scheme, addresses.near(host), port)
+
+
+def _done(keepers: Sequence[Keeper]) -> Answer:
+    return {"ok": True, "instances": [k.id for k in keepers]}

@@ -1,0 +1,58 @@
+"""Whole requests to a gateway on its stage, with keys, and an engine behind it."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from nemotron_ops.gateway.keys import keystore
+from nemotron_ops.gateway.keys.ring import Key
+from nemotron_ops.supervisor.snapshot import ModelView
+from tests.fakes.scripted_engine import ScriptedEngine
+from tests.stages.gateway import Stage, gateway
+
+CHAT = "/v1/chat/completions"
+BODY: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Say it"}]}
+MODEL = ModelView(name="m", names=("m",))
+
+
+def call(
+    stage: Stage, method: str, path: str, body: object = None, **headers: str
+) -> tuple[int, dict[str, str], bytes]:
+    """One request by the standard library's client."""
+    connection = http.client.HTTPConnection("127.0.0.1", stage.port, timeout=30)
+    data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    try:
+        connection.request(method, path, body=data, headers={k.replace("_", "-"): v for k, v in headers.items()})
+        answer = connection.getresponse()
+        return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
+    finally:
+        connection.close()
+
+
+def make(keys: Path, name: str, **settings: Any) -> str:
+    return keystore.create(keys, Key(id="", sha256="", name=name, **settings))[1]
+
+
+def bearer(text: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {text}"}
+
+
+def rss_mib(stage: Stage) -> float:
+    status = Path(f"/proc/{stage.process.pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+
+@contextlib.contextmanager
+def served(folder: Path, engine: ScriptedEngine, *flags: str, key: str = "") -> Iterator[Stage]:
+    engine.start()
+    with gateway(folder, *flags) as stage:
+        stage.control.show(models=(MODEL,), instances=(engine.view(),))
+        if key or "--api-keys-file" not in flags:
+            stage.settle(key)
+        yield stage
+    engine.stop()

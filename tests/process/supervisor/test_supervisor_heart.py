@@ -1,0 +1,69 @@
+"""The heartbeat to the service manager, and what stops it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.stages.supervisor import Stage, staged
+
+pytestmark = pytest.mark.process
+PLANNED = {"CUDA0": 1 << 30}
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    with staged(tmp_path) as made:
+        yield made
+
+
+def test_the_heart_beats_while_all_is_well_also_where_nothing_happens(stage: Stage) -> None:
+    beats = stage.folder / "beats"
+    stage.settings |= {"beats": str(beats), "silence_s": 8.0}
+    stage.configure(stage.fake("a-0"))
+    stage.up()
+    stage.ready("a-0")
+    seen = beats.stat().st_size
+    stage.until(lambda: beats.stat().st_size >= seen + 10)  # seconds: longer than the silence that is allowed
+    assert stage.events("stuck") == []
+
+
+def test_a_task_that_hangs_stops_the_heart_although_the_loop_turns(stage: Stage) -> None:
+    """A driver that does not answer, when the fleet asks how much memory is free: a pipe that nobody writes to."""
+    free, beats = stage.folder / "free", stage.folder / "beats"
+    os.mkfifo(free)
+    stage.settings |= {"beats": str(beats), "silence_s": 8.0, "free_file": str(free)}
+    stage.configure(stage.fake("a-0", memory_bytes=PLANNED), stage.fake("b-0", memory_bytes=PLANNED))
+    stage.up()
+    pid = stage.ready("a-0", "b-0")["a-0"]
+    stage.ask("stop", names=["a-0"])
+    stage.until(lambda: stage.one("a-0")["state"] == "stopped")
+    stage.ask("start", names=["a-0"])  # from here on the fleet waits
+    stage.until(lambda: stage.events("stuck"))
+    assert "fleet" in stage.events("stuck")[0]["message"]
+    seen = beats.stat().st_size
+    stage.until(lambda: stage.ask("status"))  # the loop turns: it answers
+    assert beats.stat().st_size == seen
+    assert stage.process
+    stage.process.send_signal(signal.SIGABRT)  # what a watchdog does
+    stage.process.wait()
+    free.unlink()
+    free.write_text('{"CUDA0": 10000000000}')
+    stage.up()
+    assert stage.ready("a-0", "b-0")["a-0"] != pid
+
+
+def test_an_engine_that_lost_its_gpu_does_not_come_up_on_the_cpu(stage: Stage) -> None:
+    warning = "warning: no usable GPU found, --gpu-layers option will be ignored"
+    stage.configure(
+        stage.fake("a-0", "--say", warning, memory_bytes=PLANNED), stage.fake("b-0", "--say", warning)
+    )  # b-0 was planned for the CPU
+    stage.up()
+    stage.ready("b-0")
+    stage.until(lambda: stage.one("a-0")["state"] == "failed")
+    assert stage.one("a-0")["reason"].startswith("llama-server sees no GPU, and was to run on CUDA0")
+    assert [e for e in stage.events("ready") if e["instance"] == "a-0"] == []

@@ -1,0 +1,207 @@
+"""The floor plan, held by the syntax tree: doors between rooms, doors inside the gateway, no circles, maps, `Pure.`."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import nemotron_ops
+
+ROOT = Path(nemotron_ops.__file__).parent
+ROOMS = {
+    *("recipes", "models", "memory", "engine", "builds", "supervisor", "gateway", "service", "deploy"),
+    *("operations", "cli"),
+}
+EVERYTHING = ROOMS - {"cli"}
+# from -> to, each a room, a floor or a file; `cli` may use everything, and nothing uses `cli`
+DOORS = {
+    ("builds.proof", "engine"),
+    ("builds.proof", "models.synthetic"),
+    ("deploy", "service.spec"),
+    ("gateway", "supervisor.snapshot"),
+    ("memory", "models.gguf"),
+    ("supervisor", "engine"),
+    *(("operations", room) for room in EVERYTHING),
+}
+# inside the gateway, along the path of a request: floor -> what it may use, besides itself
+GATEWAY = {
+    "api": set[str](),
+    "loop": set[str](),
+    "client": {"api", "loop"},
+    "streams": {"api"},
+    "keys": {"api", "options"},
+    "request": {"api", "streams"},
+    "upstream": {"loop", "streams"},
+    "queue": {"api", "loop", "request", "upstream", "observe.metrics"},
+    "continuation": {"api", "request", "streams"},
+    "openapi": {"api", "request"},
+    "record": {"api", "keys", "request", "streams", "continuation", "queue"},
+    "observe": {"api", "keys", "streams", "record"},
+    "shared": {"api", "keys", "loop", "queue", "observe.metrics", "options", "record", "request", "warnings_log"},
+    "exchange": {
+        *("api", "client", "continuation", "keys", "loop", "queue", "request", "streams", "upstream"),
+        *("options", "record", "shared", "warnings_log"),
+    },
+}
+TOP = {"__main__", "server"}  # may use every floor of the gateway
+IMPURE = {
+    *("asyncio", "httpx", "os", "psutil", "random", "select", "shutil", "signal", "socket", "subprocess", "sys"),
+    *("tempfile", "threading", "time", "uvloop"),
+}
+# what does not keep to the plan yet; these lists only shrink
+OPEN_DOORS = {
+    "deploy.remote.prepare imports service.units",
+    "deploy.remote.rollout imports service.units",
+    "deploy.remote.targets imports service.units",
+    "deploy.steps.before_switch imports service.units",
+    "deploy.steps.candidate imports service.units",
+    "deploy.steps.facts imports service.units",
+    "deploy.steps.release imports service.units",
+    "deploy.steps.saved_state imports service.units",
+    "deploy.steps.scripts imports service.units",
+    "gateway.exchange.exchange imports gateway.server",
+    "gateway.exchange.own_routes imports gateway.openapi.describe",
+    "gateway.keys.hot_reload imports gateway.warnings_log",
+    "gateway.observe.access_log imports gateway.warnings_log",
+    "gateway.observe.accounting imports gateway.warnings_log",
+    "gateway.observe.accounting imports gateway.exchange.exchange",
+    "gateway.observe.accounting imports gateway.options",
+    "gateway.observe.tracing imports gateway.exchange.exchange",
+    "gateway.queue.pool imports gateway.options",
+    "gateway.request.form imports gateway.client.heads",
+    "gateway.request.prepare imports gateway.queue.reservation",
+    "gateway.upstream.attempt imports gateway.continuation.overlap",
+}
+OPEN_CIRCLES = {"gateway", "service", "supervisor"}
+OPEN_MAPS = {"cli", "models.synthetic"}
+MODULES = sorted(p for p in ROOT.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    """Dotted name below the package; a package's `__init__.py` has the name of the package."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+NAMES = {name_of(p) for p in MODULES}
+
+
+def imports_of(path: Path) -> set[str]:
+    """Dotted names imported anywhere in the file: at its top, in functions and under `TYPE_CHECKING`."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def our_imports(path: Path) -> set[str]:
+    """The modules of this package that the file imports, as `name_of` names them."""
+    found = set()
+    for target in imports_of(path):
+        if not target.startswith("nemotron_ops."):
+            continue
+        name = target.removeprefix("nemotron_ops.")
+        found.add(name if name in NAMES else name.rpartition(".")[0])
+    return found
+
+
+USES = {name_of(p): our_imports(p) for p in MODULES}
+
+
+def within(name: str, place: str) -> bool:
+    return name == place or name.startswith(place + ".")
+
+
+def circles() -> Iterator[list[str]]:
+    """Groups of modules that import each other in a circle (Tarjan's strongly connected components)."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+
+    def visit(name: str) -> Iterator[list[str]]:
+        index[name] = low[name] = len(index)
+        stack.append(name)
+        for used in sorted(USES[name] - {name}):
+            if used not in index:
+                yield from visit(used)
+                low[name] = min(low[name], low[used])
+            elif used in stack:
+                low[name] = min(low[name], index[used])
+        if low[name] == index[name]:
+            group = stack[stack.index(name) :]
+            del stack[stack.index(name) :]
+            if len(group) > 1:
+                yield sorted(group)
+
+    for name in sorted(USES):
+        if name not in index:
+            yield from visit(name)
+
+
+def test_rooms_are_entered_only_through_their_doors() -> None:
+    wrong = []
+    for name, used in USES.items():
+        room = name.split(".")[0]
+        if room == "cli":
+            continue
+        for target in used:
+            to_room = target.split(".")[0]
+            if to_room not in ROOMS or to_room == room or (name, to_room) == ("__main__", "cli"):
+                continue
+            if not any(within(name, a) and within(target, b) for a, b in DOORS):
+                wrong.append(f"{name} imports {target}")
+    assert set(wrong) - OPEN_DOORS == set()
+
+
+def test_floors_of_the_gateway_are_entered_only_through_their_doors() -> None:
+    wrong = []
+    for name, used in USES.items():
+        room, _, inner = name.partition(".")
+        floor = inner.split(".")[0]
+        if room != "gateway" or not floor or floor in TOP or floor not in GATEWAY:
+            continue
+        for target in used:
+            to = target.removeprefix("gateway.")
+            if not target.startswith("gateway.") or within(to, floor):
+                continue
+            if not any(within(to, door) for door in GATEWAY[floor]):
+                wrong.append(f"{name} imports {target}")
+    assert set(wrong) - OPEN_DOORS == set()
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert [c for c in circles() if not {n.split(".")[0] for n in c} <= OPEN_CIRCLES] == []
+
+
+def test_every_package_has_a_map_with_a_line_for_each_of_its_files() -> None:
+    missing = []
+    for path in MODULES:
+        if path.name != "__init__.py":
+            continue
+        text = ast.get_docstring(ast.parse(path.read_text())) or ""
+        lines = [re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in text.splitlines()]
+        named = {word for first, *rest in lines if rest for word in re.split(r"[,\s]+", first)}
+        floors = {p.parent.name for p in path.parent.glob("*/__init__.py")}
+        files = {p.stem for p in path.parent.glob("*.py")} - {"__init__"}
+        missing += [f"{name_of(path) or 'nemotron_ops'}: {n}" for n in sorted((files | floors) - named)]
+    assert [m for m in missing if m.partition(":")[0] not in OPEN_MAPS] == []
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    for path in MODULES:
+        assert ast.get_docstring(ast.parse(path.read_text())), f"{name_of(path)} has no docstring"
+
+
+def test_pure_modules_touch_nothing() -> None:
+    wrong = []
+    for path in MODULES:
+        doc = ast.get_docstring(ast.parse(path.read_text())) or ""
+        if not doc.split("\n\n")[0].rstrip().endswith("Pure."):
+            continue
+        wrong += [f"{name_of(path)} imports {i}" for i in imports_of(path) if i.split(".")[0] in IMPURE]
+    assert wrong == []

@@ -1,0 +1,277 @@
+"""The lifecycle table: every state and event, and long random walks against a simulated process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nemotron_ops.policy import Health, Restart, RestartPolicy
+from nemotron_ops.supervisor.instance.state import (
+    FORKS,
+    TABLE,
+    Action,
+    Event,
+    Fork,
+    Happening,
+    Life,
+    Rules,
+    Rung,
+    backoff_s,
+    step,
+)
+from nemotron_ops.supervisor.snapshot import State
+
+RULES = Rules(
+    restart=Restart(max_restarts=3, window_s=100, backoff_initial_s=1, backoff_max_s=8, stable_s=50),
+    health=Health(drain_s=30, stop_s=5, load_stall_s=20),
+)
+RESTING = {State.STOPPED, State.FAILED}
+NO_PROCESS = {State.STOPPED, State.FAILED, State.BACKOFF}
+
+
+def go(life: Life, *events: Event | Happening, now: float = 0.0, rules: Rules = RULES) -> tuple[Life, list[Action]]:
+    done: list[Action] = []
+    for event in events:
+        what = event if isinstance(event, Happening) else Happening(event=event, reason=str(event))
+        life, actions = step(life, what, now=now, rules=rules, jitter=1.0)
+        done += actions
+    return life, done
+
+
+def ready() -> Life:
+    return go(Life(), Event.START, Event.SPAWNED, Event.READY)[0]
+
+
+def test_a_start_spawns_once_and_readiness_ends_it() -> None:
+    life, done = go(Life(), Event.START, Event.START, Event.SPAWNED, Event.PROGRESS, Event.READY, Event.READY)
+    assert (life.state, life.wanted, done) == (State.READY, True, [Action.SPAWN])
+
+
+def test_the_stop_recipe_goes_up_rung_by_rung_and_ends_with_sigkill() -> None:
+    life, done = go(ready(), Event.STOP)
+    assert (life.state, life.rung, done) == (State.STOPPING, Rung.DRAIN, [Action.DRAIN])
+    seen = []
+    for _ in range(5):
+        assert life.deadline is not None
+        life, done = go(life, Event.DEADLINE, now=life.deadline)
+        seen += done
+    assert seen == [Action.CUT, Action.TERM, Action.TERM, Action.KILL, Action.KILL]
+    life, done = go(life, Event.EXITED)
+    assert (life.state, done) == (State.STOPPED, [Action.CLEAN])
+
+
+def test_a_drained_instance_gets_sigterm_at_once_and_its_full_time_to_end() -> None:
+    life, done = go(ready(), Event.STOP, Event.DRAINED, Event.DRAINED, now=7.0)
+    assert done == [Action.DRAIN, Action.TERM]
+    assert life.deadline == 7.0 + RULES.health.stop_s
+
+
+def test_a_stop_while_loading_needs_no_drain() -> None:
+    life, done = go(Life(), Event.START, Event.SPAWNED, Event.STOP)
+    assert done == [Action.SPAWN, Action.TERM]
+    assert go(life, Event.EXITED)[0].state is State.STOPPED
+
+
+def test_a_stop_while_backing_off_sticks() -> None:
+    life, _ = go(ready(), Event.EXITED, Event.STOP)
+    life, done = go(life, Event.DEADLINE, now=1e6)
+    assert (life.state, life.wanted, done) == (State.STOPPED, False, [])
+
+
+def test_a_start_during_a_stop_is_not_forgotten() -> None:
+    life, done = go(ready(), Event.STOP, Event.START, Event.DRAINED, Event.EXITED)
+    assert life.state is State.STARTING
+    assert done[-1] is Action.SPAWN
+    assert life.deaths == ()
+
+
+def test_a_restart_that_was_asked_for_is_no_death() -> None:
+    life, done = go(ready(), Event.RESTART, Event.DRAINED, Event.EXITED)
+    assert (life.state, life.deaths, life.restarts) == (State.STARTING, (), 1)
+    assert done == [Action.DRAIN, Action.TERM, Action.CLEAN, Action.SPAWN]
+
+
+def test_too_many_deaths_within_the_window_fail_loudly_until_someone_acts() -> None:
+    life = ready()
+    for n in range(RULES.restart.max_restarts):
+        life, _ = go(life, Happening(event=Event.EXITED, reason="boom"), now=float(n))
+        assert life.state is State.BACKOFF
+        life, _ = go(life, Event.DEADLINE, now=float(n) + 90)
+        life = replace(life, state=State.READY)
+    life, _ = go(life, Happening(event=Event.EXITED, reason="boom"), now=4.0)
+    assert life.state is State.FAILED
+    assert "boom" in life.reason
+    assert "4 times within 100 s" in life.reason
+    assert go(life, Event.READY, Event.DEADLINE, Event.EXITED, now=1e6) == (life, [])
+    assert go(life, Event.RESTART)[0] == replace(
+        life, state=State.STARTING, deaths=(), reason="", deadline=20.0, since=0.0
+    )
+
+
+def test_deaths_outside_the_window_do_not_count() -> None:
+    life = ready()
+    for n in range(10):
+        life, _ = go(life, Event.EXITED, now=n * 101.0)
+        assert life.state is State.BACKOFF
+        life = replace(life, state=State.READY)
+
+
+def test_a_stable_period_forgets_earlier_deaths() -> None:
+    life, _ = go(ready(), Event.EXITED)
+    life, _ = go(life, Event.DEADLINE, now=2.0)
+    life, _ = go(life, Event.READY, now=3.0)
+    assert len(life.deaths) == 1
+    life, _ = go(life, Event.DEADLINE, now=3.0 + RULES.restart.stable_s)
+    assert life.deaths == ()
+    assert life.state is State.READY
+
+
+def test_a_hopeless_death_is_not_repeated() -> None:
+    life, _ = go(Life(), Event.START, Event.SPAWNED, Happening(event=Event.EXITED, reason="bad flag", hopeless=True))
+    assert (life.state, life.reason) == (State.FAILED, "bad flag")
+
+
+def test_a_failed_spawn_is_an_exit() -> None:
+    life, done = go(Life(), Event.START, Happening(event=Event.SPAWN_FAILED, reason="no such file"))
+    assert (life.state, life.reason) == (State.BACKOFF, "no such file")
+    assert done == [Action.SPAWN, Action.CLEAN]
+
+
+def test_a_wedge_cuts_and_counts_as_a_death() -> None:
+    life, done = go(ready(), Happening(event=Event.WEDGED, reason="stuck"))
+    assert done == [Action.DRAIN, Action.CUT]
+    life, _ = go(life, Happening(event=Event.EXITED, reason="signal 9"))
+    assert (life.state, life.reason, len(life.deaths)) == (State.BACKOFF, "stuck", 1)
+
+
+def test_silence_while_loading_is_a_fault_and_progress_is_not() -> None:
+    life, _ = go(Life(), Event.START, Event.SPAWNED)
+    for n in range(1, 200):
+        life, _ = go(life, Event.PROGRESS, Event.DEADLINE, now=n * 19.0)
+        assert life.state is State.STARTING
+    life, done = go(life, Happening(event=Event.DEADLINE), now=199 * 19.0 + 20)
+    assert (life.state, done) == (State.STOPPING, [Action.TERM])
+    assert go(life, Event.EXITED)[0].reason == "no progress while loading"
+
+
+@pytest.mark.parametrize(
+    ("policy", "failure", "state"),
+    [
+        (RestartPolicy.ALWAYS, True, State.BACKOFF),
+        (RestartPolicy.ALWAYS, False, State.BACKOFF),
+        (RestartPolicy.ON_FAILURE, True, State.BACKOFF),
+        (RestartPolicy.ON_FAILURE, False, State.STOPPED),
+        (RestartPolicy.NO, True, State.FAILED),
+        (RestartPolicy.NO, False, State.STOPPED),
+    ],
+)
+def test_the_restart_policy_decides_what_a_death_means(policy: RestartPolicy, failure: bool, state: State) -> None:
+    rules = replace(RULES, restart=replace(RULES.restart, policy=policy))
+    what = Happening(event=Event.EXITED, reason="r", failure=failure)
+    assert go(ready(), what, rules=rules)[0].state is state
+
+
+def test_backoff_doubles_is_capped_and_spread() -> None:
+    restart = RULES.restart
+    assert [backoff_s(n, restart, 1.0) for n in (1, 2, 3, 4, 5, 50)] == [1, 2, 4, 8, 8, 8]
+    assert backoff_s(3, restart, 0.0) == 2
+
+
+def test_a_late_timer_changes_nothing() -> None:
+    for state in State:
+        life = replace(ready(), state=state, deadline=100.0)
+        assert go(life, Event.DEADLINE, now=99.9) == (life, [])
+        life = replace(life, deadline=None)
+        assert go(life, Event.DEADLINE, now=1e9) == (life, [])
+
+
+def test_every_state_has_a_way_out() -> None:
+    for state in State:
+        targets = {t for (s, _), row in TABLE.items() if s is state for t in FORKS.get(row.to, (row.to,))}  # type: ignore[call-overload]
+        assert targets - {state}, state
+
+
+def test_a_stop_is_understood_in_every_state() -> None:
+    for state in State:
+        assert TABLE[state, Event.STOP].wanted is False
+
+
+def test_only_states_without_a_process_order_a_spawn() -> None:
+    for (state, _), row in TABLE.items():
+        if Action.SPAWN in row.actions:
+            assert state in NO_PROCESS
+        if row.to is Fork.AFTER_EXIT:
+            assert Action.CLEAN in row.actions
+
+
+@dataclass
+class World:
+    """A process that does what the events say, and complains about what must not happen."""
+
+    life: Life
+    alive: bool = False
+    spawned: int = 0
+    asked_to_run: bool = False
+
+    def tell(self, what: Happening, now: float) -> None:
+        if what.event is Event.EXITED:
+            if not self.alive:
+                return
+            self.alive = False
+        if what.event is Event.SPAWN_FAILED and (not self.alive or self.life.state is not State.STARTING):
+            return
+        if what.event in (Event.ADOPTED_READY, Event.ADOPTED_LOADING):
+            return
+        if what.event is Event.SPAWN_FAILED:
+            self.alive = False
+        if what.event in (Event.START, Event.RESTART):
+            self.asked_to_run = True
+        if what.event is Event.STOP:
+            self.asked_to_run = False
+        self.life, actions = step(self.life, what, now=now, rules=RULES, jitter=0.5)
+        for action in actions:
+            if action is Action.SPAWN:
+                assert not self.alive, "two processes for one instance"
+                assert self.asked_to_run, "a process that nobody wanted"
+                self.alive = True
+                self.spawned += 1
+            elif action is Action.CLEAN:
+                assert not self.alive, "cleaned up under a living process"
+        assert self.alive == (self.life.state not in NO_PROCESS), f"{self.life.state} with process {self.alive}"
+        assert self.life.wanted == self.asked_to_run or self.life.state is State.STOPPED
+
+    def settle(self, now: float) -> float:
+        """Let time pass, and let SIGKILL work: it must come to rest."""
+        for _ in range(60):
+            if self.life.state in RESTING or (self.life.state is State.READY and self.life.deadline is None):
+                return now
+            if self.life.deadline is not None:
+                now = max(now, self.life.deadline)
+                self.tell(Happening(event=Event.DEADLINE), now)
+            if self.life.state is State.KILLING:
+                self.tell(Happening(event=Event.EXITED, reason="killed"), now)
+        raise AssertionError(f"never at rest: {self.life}")
+
+
+happenings = st.builds(
+    Happening, event=st.sampled_from(list(Event)), reason=st.just("r"), failure=st.booleans(),
+    hopeless=st.sampled_from([False, False, False, True]),
+)  # fmt: skip
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(st.tuples(happenings, st.floats(0, 40)), max_size=60))
+def test_a_random_walk_never_has_two_processes_nor_an_unwanted_one_and_comes_to_rest(
+    walk: list[tuple[Happening, float]],
+) -> None:
+    world, now = World(life=Life()), 0.0
+    for what, later in walk:
+        now += later
+        world.tell(what, now)
+    world.tell(Happening(event=Event.STOP), now)
+    world.settle(now)
+    assert world.life.state is State.STOPPED
+    assert not world.alive

@@ -1,0 +1,65 @@
+"""Which faults are survived: told by the tests that show it, and from there in the docs' tables.
+
+`python -m tests.tables.host_faults` writes the tables anew.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+HOW_TO = Path(__file__).parents[2] / "docs/how-to"
+PAGES = {
+    "test_service_hosts": HOW_TO / "service.md",
+    "test_deploy_hosts": HOW_TO / "deploy.md",
+    "test_balancer_hosts": HOW_TO / "balancer.md",
+}
+Test = TypeVar("Test", bound=Callable[..., None])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """What happens, what follows, and the test that shows it."""
+
+    what: str
+    follows: str
+    test: str
+
+
+def fault(what: str, follows: str) -> Callable[[Test], Test]:
+    """Put a test into the table of its page."""
+
+    def told(test: Test) -> Test:
+        test.__dict__["fault"] = Fault(what=what, follows=follows, test=test.__name__)
+        return test
+
+    return told
+
+
+def faults(module: str) -> tuple[Fault, ...]:
+    """The faults that a module's tests show, in the order of the tests."""
+    tests = vars(importlib.import_module(f"tests.hosts.{module}")).values()
+    return tuple(t.fault for t in tests if getattr(t, "__module__", "").endswith(module) and hasattr(t, "fault"))
+
+
+def table(module: str) -> str:
+    """The faults as a table in Markdown, one row per test."""
+    rows = [f"| what happens | what follows | `python -m pytest tests/hosts/{module}.py -k …` |", "|---|---|---|"]
+    rows += [f"| {f.what} | {f.follows} | `{f.test.removeprefix('test_')}` |" for f in faults(module)]
+    return "\n".join(rows)
+
+
+def page_with_table(text: str, module: str) -> str:
+    """The page with its table as it should be."""
+    begin, end = f"<!-- faults: tests/hosts/{module}.py -->", "<!-- /faults -->"
+    before, found, rest = text.partition(begin)
+    assert found, f"no table of {module} in the page"
+    return f"{before}{begin}\n{table(module)}\n{end}{rest.partition(end)[2]}"
+
+
+if __name__ == "__main__":
+    for name, page in PAGES.items():
+        page.write_text(page_with_table(page.read_text(), name))
