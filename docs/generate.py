@@ -1,20 +1,10 @@
-"""Writes docs/reference from the code: commands, recipe keys, exit codes (`make docs`; a test checks it). Disk."""
+"""Writes every generated page and table of docs/ (`make docs`; a test compares them with the code). Disk."""
 
 from __future__ import annotations
 
-import ast
-import inspect
-import typing
-from dataclasses import MISSING, Field, fields, is_dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
-import click
-
-from nemotron_ops import errors, policy
-from nemotron_ops.cli import COMMANDS, cli
-from nemotron_ops.recipes import resolve, schema
+from docs.generators import access_log, api_errors, commands, exit_codes, glossary, metrics, recipes, tables
 from nemotron_ops.supervisor.instance import diagram as lifecycle
 
 HERE = Path(__file__).parent
@@ -22,123 +12,18 @@ MADE = "<!-- made by `make docs` from the code; change the code, not this page -
 
 
 def pages() -> dict[str, str]:
-    """Every generated page: path below docs/ -> text."""
-    return {
-        "reference/commands.md": MADE + commands(),
-        "reference/recipes.md": MADE + recipes(),
-        "reference/exit-codes.md": MADE + exit_codes(),
-        "reference/lifecycle.md": MADE + lifecycle.page(),
+    """Every page that is generated or holds a generated table: path below docs/ -> text."""
+    whole = {
+        "reference/commands.md": commands.page(),
+        "reference/recipes.md": recipes.page(),
+        "reference/exit-codes.md": exit_codes.page(),
+        "reference/lifecycle.md": lifecycle.page(),
+        "reference/metrics.md": metrics.page(),
+        "reference/api-errors.md": api_errors.page(),
+        "reference/access-log.md": access_log.page(),
+        "explanation/glossary.md": glossary.page(),
     }
-
-
-def commands() -> str:
-    """One section per command and subcommand, with its own --help."""
-    parts = [
-        "# Commands\n\nEvery command takes `--help`. stdout is data, stderr is talk; `--json` makes stdout JSON.\n"
-    ]
-    root = click.Context(cli, info_name="nemotron-ops", max_content_width=100, terminal_width=100)
-    for name in COMMANDS:
-        command = cli.get_command(root, name)
-        assert command is not None
-        parts += _command(command, click.Context(command, info_name=name, parent=root, terminal_width=100), depth=2)
-    return "\n".join(parts)
-
-
-def _command(command: click.Command, ctx: click.Context, *, depth: int) -> list[str]:
-    ctx.max_content_width = 100
-    parts = [f"{'#' * depth} {ctx.command_path}\n", f"```\n{command.get_help(ctx)}\n```\n"]
-    if isinstance(command, click.Group):
-        for name in command.list_commands(ctx):
-            sub = command.get_command(ctx, name)
-            assert sub is not None
-            inner = click.Context(sub, info_name=name, parent=ctx, terminal_width=100)
-            parts += _command(sub, inner, depth=depth + 1)
-    return parts
-
-
-def recipes() -> str:
-    """One table per TOML table, from the dataclasses and the comments of their fields."""
-    parts = [
-        "# Recipes\n",
-        "A recipe is a TOML file in `recipes/` (shipped) or in the configuration folder's `recipes/` (yours, which "
-        "replaces a shipped one of the same name). Unknown keys are errors.\n",
-    ]
-    tables: list[tuple[str, type]] = [("(top level)", schema.Recipe)]
-    for f in fields(schema.Recipe):
-        kind = typing.get_type_hints(schema.Recipe)[f.name]
-        if is_dataclass(kind) and isinstance(kind, type):
-            tables.append((f"[{f.name}]", kind))
-    tables.append(("[profiles.NAME]", schema.Profile))
-    for title, kind in tables:
-        parts += _table(title, kind)
-    parts.append("# settings.toml\n\nWhat holds for every model on a machine, in the configuration folder.\n")
-    parts += _table("(top level)", resolve.Settings)
-    return "\n".join(parts)
-
-
-def _table(title: str, kind: type) -> list[str]:
-    comments, hints = field_comments(kind), typing.get_type_hints(kind)
-    about = (inspect.getdoc(kind) or "").split("\n\n")[0].replace("\n", " ")
-    rows = ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
-    for f in fields(kind):
-        if f.name in {"name", "origin"} and kind is schema.Recipe:
-            continue
-        if is_dataclass(hints[f.name]) or (kind is schema.Recipe and f.name == "profiles"):
-            continue
-        rows.append(f"| `{f.name}` | {_type(hints[f.name])} | {_default(f)} | {comments.get(f.name, '')} |")
-    return [f"## {title}\n", about + "\n", "\n".join(rows) + "\n"]
-
-
-def field_comments(kind: type) -> dict[str, str]:
-    """The comment behind each field of a dataclass."""
-    source = inspect.getsource(kind)
-    lines = source.splitlines()
-    body = ast.parse(source).body[0]
-    assert isinstance(body, ast.ClassDef)
-    found = {}
-    for node in body.body:
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            _, _, comment = lines[(node.end_lineno or node.lineno) - 1].partition("  # ")
-            found[node.target.id] = comment.strip().replace("|", "or")
-    return found
-
-
-def _type(hint: Any) -> str:
-    options = [h for h in (typing.get_args(hint) or (hint,)) if h is not type(None)]
-    if typing.get_origin(hint) is tuple:
-        return "list of strings"
-    if typing.get_origin(hint) is not None and "Mapping" in str(typing.get_origin(hint)):
-        return "table"
-    names = {int: "integer", float: "number", str: "string", bool: "true or false"}
-    return " or ".join(
-        ", ".join(f"`{v}`" for v in h) if isinstance(h, type) and issubclass(h, StrEnum) else names.get(h, str(h))
-        for h in options
-    )
-
-
-def _default(f: Field[Any]) -> str:
-    if f.default is MISSING:
-        return "" if f.default_factory is MISSING else "(none)"
-    return (
-        ""
-        if f.default in (None, "", ())
-        else f"`{str(f.default).lower() if f.default in (True, False) else f.default}`"
-    )
-
-
-def exit_codes() -> str:
-    """One row per kind of error."""
-    kinds = [k for k in vars(errors).values() if isinstance(k, type) and issubclass(k, errors.NemotronOpsError)]
-    rows = [f"| {k.exit_code} | `{k.__name__}` | {(k.__doc__ or '').strip().splitlines()[0]} |" for k in kinds]
-    more = ["| 0 | | Done. |", "| 130 | | Interrupted (Ctrl-C). |", "| 141 | | Whoever read the output went away. |"]
-    head = "# Exit codes\n\n| code | kind | meaning |\n| --- | --- | --- |\n"
-    return head + "\n".join([more[0], *rows, *more[1:]]) + "\n"
-
-
-def documented_classes() -> list[type]:
-    """Every dataclass whose fields are keys that people write."""
-    own = [schema.Model, schema.Context, schema.Server, schema.Profile, schema.Reasoning, schema.Requests]
-    return [*own, policy.Restart, policy.Health, policy.Lifecycle, resolve.Settings]
+    return {**{name: MADE + text for name, text in whole.items()}, **tables.pages()}
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What can go wrong between gateway and engine, and what a client sees: shared by the tests and the docs' table."""
+"""Faults between gateway and engine, and what a client sees of each: one table for the tests and for the docs. Pure."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from pathlib import Path
 
 from tests.fakes.scripted_engine import LOADING, Play, dies_after, dies_saying, says
 
-PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "gateway.md"
-BEGIN, END = "<!-- faults: generated, see tests/tables/gateway_faults.py -->", "<!-- /faults -->"
+PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "continuation.md"
+BEGIN, END = "<!-- faults: generated from tests/tables/gateway_faults.py -->", "<!-- /faults -->"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """One way to fail. `seen` says whether the client has got a part of the stream by then."""
+    """One way to fail. `seen`: the client has received a part of the stream by then."""
 
     name: str
-    play: Play | None  # None: nobody listens
+    play: Play | None  # None: nothing listens on its socket
     seen: bool
 
 
 HALF_WHOLE = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{"choices":[{'
 
 FAULTS = (
-    Fault(name="nobody listens on its socket", play=None, seen=False),
+    Fault(name="does not listen on its socket", play=None, seen=False),
     Fault(name="closes without an answer", play=says(b""), seen=False),
     Fault(name="closes in the middle of the head", play=says(b"HTTP/1.1 200 OK\r\nContent-Ty"), seen=False),
-    Fault(name="answers something that is not HTTP", play=says(b"segmentation fault\n\n"), seen=False),
-    Fault(name="says that it is still loading", play=says(LOADING), seen=False),
+    Fault(name="sends something that is not HTTP", play=says(b"segmentation fault\n\n"), seen=False),
+    Fault(name="reports that it is loading", play=says(LOADING), seen=False),
     Fault(name="closes after the head", play=dies_after(0), seen=False),
     Fault(name="closes in the middle of a whole answer", play=says(HALF_WHOLE), seen=False),
     Fault(name="closes in the middle of the first event", play=dies_after(0, half=True), seen=False),
@@ -35,13 +35,13 @@ FAULTS = (
     Fault(name="closes after some words", play=dies_saying(2), seen=True),
     Fault(name="closes in the middle of a word", play=dies_saying(2, half=True), seen=True),
     Fault(name="closes after the last word", play=dies_saying(5), seen=True),
-    Fault(name="ends the stream regularly, too early", play=dies_saying(2, clean=True), seen=True),
+    Fault(name="ends the stream cleanly, too early", play=dies_saying(2, clean=True), seen=True),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Leaving:
-    """A point at which a client leaves. `events` are what it has got by then; None: nothing was asked of an engine."""
+    """A point at which a client disconnects. `events`: how many it has received; None: no engine was asked."""
 
     name: str
     events: int | None
@@ -49,11 +49,11 @@ class Leaving:
 
 
 LEAVINGS = (
-    Leaving(name="while it sends its request", events=None, then="no engine hears of it"),
-    Leaving(name="while its request waits for a slot", events=None, then="it leaves the line, no engine hears of it"),
-    Leaving(name="before the first event", events=0, then="cancelled, the slot is free"),
-    Leaving(name="after the first event", events=1, then="cancelled, the slot is free"),
-    Leaving(name="in the middle of the answer", events=3, then="cancelled, the slot is free"),
+    Leaving(name="while it sends its request", events=None, then="no engine is asked"),
+    Leaving(name="while its request waits for a slot", events=None, then="removed from the queue, no engine is asked"),
+    Leaving(name="before the first event", events=0, then="cancelled, the slot is freed"),
+    Leaving(name="after the first event", events=1, then="cancelled, the slot is freed"),
+    Leaving(name="in the middle of the answer", events=3, then="cancelled, the slot is freed"),
 )
 APIS = {
     "chat": "/v1/chat/completions",
@@ -68,7 +68,7 @@ CALLING = ("chat", "messages", "responses")  # APIs with tools
 
 
 def sees(fault: Fault, *, stream: bool, other: bool) -> str:
-    """What a client sees: "answer", "continued answer" or "error"."""
+    """What a client sees: "answer", "continued answer" or "error". `other`: another instance is available."""
     if not other:
         return "error"
     return "continued answer" if stream and fault.seen else "answer"
@@ -77,25 +77,21 @@ def sees(fault: Fault, *, stream: bool, other: bool) -> str:
 def table() -> str:
     """The faults as a table in Markdown."""
     rows = [
-        "| the engine | client of a whole answer | client of a stream, all APIs | the same, a tool call in progress "
-        "| no other instance comes in time |",
+        "| the engine | whole answer | stream, all APIs | stream, a tool call in progress "
+        "| no other instance available |",
         "|---|---|---|---|---|",
     ]
     for fault in FAULTS:
         whole, streamed = sees(fault, stream=False, other=True), sees(fault, stream=True, other=True)
         call = streamed.replace("continued answer", "continued call")
         rows.append(f"| {fault.name} | {whole} | {streamed} | {call} | {sees(fault, stream=True, other=False)} |")
-    rows += ["", "| the client leaves | its request, for a whole answer or a stream |", "|---|---|"]
+    rows += ["", "| the client disconnects | its request, for a whole answer or a stream |", "|---|---|"]
     rows += [f"| {leaving.name} | {leaving.then} |" for leaving in LEAVINGS]
     return "\n".join(rows)
 
 
 def page_with_table(text: str) -> str:
-    """The page with the table as it should be."""
+    """`text` of the page with the current table."""
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n{table()}\n{END}{after}"
-
-
-if __name__ == "__main__":
-    PAGE.write_text(page_with_table(PAGE.read_text()))

@@ -1,7 +1,4 @@
-"""Which faults are survived: told by the tests that show it, and from there in the docs' tables.
-
-`python -m tests.tables.host_faults` writes the tables anew.
-"""
+"""Faults that hosts survive: each host test names its own, and the how-tos have them as tables. Imports tests/hosts."""
 
 from __future__ import annotations
 
@@ -58,8 +55,3 @@ def page_with_table(text: str, module: str) -> str:
     before, found, rest = text.partition(begin)
     assert found, f"no table of {module} in the page"
     return f"{before}{begin}\n{table(module)}\n{end}{rest.partition(end)[2]}"
-
-
-if __name__ == "__main__":
-    for name, page in PAGES.items():
-        page.write_text(page_with_table(page.read_text(), name))

@@ -1,4 +1,4 @@
-"""The pages about services and deploys say what the host tests show."""
+"""The pages about services and deploys have a row for each fault that a host test shows, and its transcripts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.tables.transcript import WRITE, compared, stable
 def test_the_table_of_faults_has_a_row_for_each_test_that_shows_one(module: str) -> None:
     text = PAGES[module].read_text()
     assert len(faults(module)) > 1
-    assert text == page_with_table(text, module), "run `python -m tests.tables.host_faults`"
+    assert text == page_with_table(text, module), "run `make docs`"
 
 
 @pytest.mark.parametrize("page", ["test_service_hosts", "test_balancer_hosts"])

@@ -1,4 +1,4 @@
-"""The numbers on the memory page are those the code computes."""
+"""The numbers on the memory page are those that the code computes."""
 
 from __future__ import annotations
 

@@ -1,0 +1,45 @@
+"""Tables inside pages that are written by hand: faults of the gateway and of hosts, and models in numbers. Disk."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from nemotron_ops.memory.model import MIB, Settings, estimate
+from tests.fakes.shapes import true_header
+from tests.tables import gateway_faults, host_faults
+
+DOCS = Path(__file__).parents[1]
+MODELS = ("4b", "30b", "120b")
+MEMORY = "explanation/memory.md"
+
+
+def pages() -> dict[str, str]:
+    """Each such page as it should be: path below docs/ -> text."""
+    found = {
+        _name(gateway_faults.PAGE): gateway_faults.page_with_table(gateway_faults.PAGE.read_text()),
+        MEMORY: with_block((DOCS / MEMORY).read_text(), "models", models()),
+    }
+    for module, page in host_faults.PAGES.items():
+        found[_name(page)] = host_faults.page_with_table(page.read_text(), module)
+    return found
+
+
+def models() -> str:
+    """What a token and a slot of each model take, computed from the header of its GGUF file."""
+    rows = ["| model | KV cache per token | recurrent state per slot |", "| --- | --- | --- |"]
+    for name in MODELS:
+        found = estimate(true_header(name, "Q8_0"), Settings(ctx_size=4096))
+        rows.append(f"| {name} | {found.kv_per_token} B | {found.rs_per_sequence / MIB:.1f} MiB |")
+    return "\n".join(rows)
+
+
+def with_block(text: str, name: str, block: str) -> str:
+    """`text` with `block` between the marks of `name`."""
+    begin, end = f"<!-- {name}: generated -->", f"<!-- /{name} -->"
+    assert text.count(begin) == text.count(end) == 1, f"no block {name!r} in the page"
+    return re.sub(f"{begin}.*{end}", lambda _: f"{begin}\n{block}\n{end}", text, flags=re.DOTALL)
+
+
+def _name(page: Path) -> str:
+    return str(page.relative_to(DOCS))
