@@ -154,7 +154,7 @@ def page() -> str:
 def _home(name: str) -> str:
     path = ROOT / name.replace(".", "/")
     file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    about = lines_of_map(path.parent / "__init__.py")[path.name].partition("   ")[0]
+    about = lines_of_map(path.parent / "__init__.py")[path.name].partition("   ")[0].partition("  ->")[0]
     shown = name.replace(".", "/") + ("/" if path.is_dir() else ".py")
     return f"[`{shown}`](../../nemotron_ops/{file.relative_to(ROOT)}): {about}"
 

@@ -1,10 +1,11 @@
-"""Tables inside pages that are written by hand: faults of the gateway and of hosts, and models in numbers. Disk."""
+"""Tables inside pages that are written by hand: faults of gateway and hosts, models in numbers, rooms. Disk."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+from docs.generators import rooms
 from nemotron_ops.memory.model import MIB, Settings, estimate
 from tests.fakes.shapes import true_header
 from tests.tables import gateway_faults, host_faults
@@ -12,6 +13,7 @@ from tests.tables import gateway_faults, host_faults
 DOCS = Path(__file__).parents[1]
 MODELS = ("4b", "30b", "120b")
 MEMORY = "explanation/memory.md"
+HOUSE = "explanation/architecture.md"
 
 
 def pages() -> dict[str, str]:
@@ -20,6 +22,10 @@ def pages() -> dict[str, str]:
         _name(gateway_faults.PAGE): gateway_faults.page_with_table(gateway_faults.PAGE.read_text()),
         MEMORY: with_block((DOCS / MEMORY).read_text(), "models", models()),
     }
+    house = (DOCS / HOUSE).read_text()
+    for name, block in (("rooms", rooms.rooms()), ("ground", rooms.ground()), ("floors", rooms.floors())):
+        house = with_block(house, name, block)
+    found[HOUSE] = house
     for module, page in host_faults.PAGES.items():
         found[_name(page)] = host_faults.page_with_table(page.read_text(), module)
     return found

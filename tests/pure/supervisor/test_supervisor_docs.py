@@ -12,6 +12,8 @@ from nemotron_ops.supervisor.snapshot import State
 ROOT = Path(__file__).parents[3]
 KEYED = {"table", "status", "_instance"}
 PROMISES = (ROOT / "docs/explanation/promises.md").read_text()
+ARCHITECTURE = (ROOT / "docs/explanation/architecture.md").read_text()
+NAMED = r"`(test_\w+\.py)::(test_\w+)`"
 
 
 def names_in(name: str) -> set[str]:
@@ -20,8 +22,14 @@ def names_in(name: str) -> set[str]:
 
 
 def test_every_promise_names_a_test_that_exists() -> None:
-    named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", PROMISES)
+    named = re.findall(NAMED, PROMISES)
     assert len(named) > 30
+    assert [f"{f}::{t}" for f, t in named if t not in names_in(f)] == []
+
+
+def test_every_rule_of_the_architecture_names_a_test_that_exists() -> None:
+    named = re.findall(NAMED, ARCHITECTURE)
+    assert len(named) > 5
     assert [f"{f}::{t}" for f, t in named if t not in names_in(f)] == []
 
 
