@@ -160,7 +160,7 @@ def _home(name: str) -> str:
 
 
 def lines_of_map(package: Path) -> dict[str, str]:
-    """The map in a package's docstring: name of a file or a floor -> what it says of it."""
+    """The map in a package's docstring: name of a file or a floor -> its description."""
     found: dict[str, str] = {}
     last = ""
     for line in (ast.get_docstring(ast.parse(package.read_text())) or "").splitlines():

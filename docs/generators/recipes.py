@@ -28,7 +28,7 @@ def page() -> str:
     tables.append(("[profiles.NAME]", schema.Profile))
     for title, kind in tables:
         parts += _table(title, kind)
-    parts.append("# settings.toml\n\nWhat holds for every model on a machine, in the configuration folder.\n")
+    parts.append("# settings.toml\n\nSettings for every model on a machine; the file is in the configuration folder.\n")
     parts += _table("(top level)", resolve.Settings)
     return "\n".join(parts)
 

@@ -1,4 +1,7 @@
-"""Faults that hosts survive: each host test names its own, and the how-tos have them as tables. Imports tests/hosts."""
+"""The table of faults that hosts survive: each row belongs to the test that shows it; printed in the docs.
+
+`make docs` writes the tables.
+"""
 
 from __future__ import annotations
 

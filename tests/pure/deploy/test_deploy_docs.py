@@ -18,16 +18,16 @@ def test_the_table_of_faults_has_a_row_for_each_test_that_shows_one(module: str)
 
 
 @pytest.mark.parametrize("page", ["test_service_hosts", "test_balancer_hosts"])
-def test_every_transcript_was_told_by_a_run(page: str) -> None:
+def test_every_transcript_has_the_output_of_a_run(page: str) -> None:
     text = PAGES[page].read_text()
     found = re.findall(r"<!-- transcript: \w+ -->\n```console\n(.*?)\n```\n<!-- /transcript -->", text, re.DOTALL)
     assert len(found) == text.count("<!-- transcript: ") > 0, f"set {WRITE}=1"
-    for told in found:
-        assert [x for x in told.splitlines() if not x.startswith(("$ ", "# "))], told
+    for block in found:
+        assert [x for x in block.splitlines() if not x.startswith(("$ ", "# "))], block
 
 
 def test_a_transcript_keeps_what_is_the_same_in_each_run_and_puts_machines_one_after_another() -> None:
-    said = """\
+    output = """\
 send bundle-3593d0e6c09bf1a1.tar: 2 % 1.05 MB of 64.5 MB
 gpu3: try: serve
 gpu2: try: serve
@@ -37,7 +37,7 @@ gpu2: activate: switch
 ready: http://127.0.0.1:8001/v1 (pid 4711)
 gpu2    0.1.0-b28be5cbcf  deployed
 """
-    assert stable(said) == [
+    assert stable(output) == [
         "gpu2: try: serve",
         "gpu2: activate: switch",
         "gpu3: try: serve",

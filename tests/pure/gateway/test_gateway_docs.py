@@ -158,7 +158,7 @@ def test_no_entry_of_the_table_of_errors_is_unused() -> None:
 def test_every_code_of_an_error_is_documented() -> None:
     assert {cells[0].strip("`") for cells in rows_of("api-errors.md")} == set(ERROR_CODES)
     page = (DOCS / "how-to" / "connect-clients.md").read_text()
-    # what only programs that speak HTTP wrongly get to see
+    # codes that need no advice: HTTP that is wrong, and errors of llama-server
     own = {
         "bad_request", "body_too_large", "content_encoding", "content_type", "engine_error", "engine_refused",
         "head_too_large", "http_version", "instance_not_found", "internal", "invalid_form", "method",

@@ -23,7 +23,8 @@ def test_the_table_of_models_is_computed() -> None:
 
 
 def test_margins_and_names_are_the_codes() -> None:
-    assert f"{GPU_MARGIN_BYTES // MIB} MiB per GPU, {HOST_MARGIN_BYTES // MIB} MiB of host memory" in " ".join(PAGE.split())
+    margins = f"{GPU_MARGIN_BYTES // MIB} MiB per GPU, {HOST_MARGIN_BYTES // MIB} MiB of host memory"
+    assert margins in " ".join(PAGE.split())
     assert f"{GOOD_CONTEXT:,} tokens" in PAGE
     named = set(re.findall(r"`(\w+)`", PAGE))
     assert named >= HYBRID | PLAIN

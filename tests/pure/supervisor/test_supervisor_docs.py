@@ -1,4 +1,4 @@
-"""The page of promises names tests that exist; the lifecycle's picture shows every state."""
+"""Promises and architecture name tests that exist; control socket and lifecycle are documented completely."""
 
 from __future__ import annotations
 
