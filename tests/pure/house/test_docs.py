@@ -113,6 +113,15 @@ def test_every_command_and_option_on_a_page_exists(page: Path) -> None:
     assert [(" ".join(words), unknown) for words in lines if (unknown := unknown_in(words))] == []
 
 
+def test_no_page_speaks_of_components_as_people() -> None:
+    people = re.compile(r"\b(who|whoever|nobody|somebody|anybody|everybody)\b", re.IGNORECASE)
+    found = []
+    for page in WRITTEN:
+        text = re.sub(r"<!-- (\w+):.*?<!-- /\1 -->", "", page.read_text(), flags=re.DOTALL)  # of tests and maps
+        found += [f"{page.name}: {line}" for line in text.splitlines() if people.search(line)]
+    assert found == []
+
+
 def test_every_word_of_the_glossary_is_owned_by_a_module_on_a_map() -> None:
     assert 35 <= len(WORDS) <= 50
     assert len({w.name for w in WORDS}) == len(WORDS)
