@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from nemotron_ops.progress import Report, Step, silent
 from nemotron_ops.service.notify import Notifier, Seen, under_service_manager, watchdog_period_s
+from nemotron_ops.service.spec import Scope
 from nemotron_ops.service.systemd import Manager
-from nemotron_ops.service.units import Scope
 from nemotron_ops.supervisor.snapshot import Snapshot, State
 
 

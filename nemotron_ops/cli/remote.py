@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nemotron_ops.deploy.remote.ssh import Connection
     from nemotron_ops.deploy.remote.targets import Group
     from nemotron_ops.deploy.steps.facts import Site, TargetFacts
-    from nemotron_ops.service.units import Scope
+    from nemotron_ops.service.spec import Scope
 
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 ssh_option: Option = click.option(
@@ -57,7 +57,7 @@ def reach(app: App, words: tuple[str, ...], *, system: bool | None, config: Path
     """The targets that `words` name, with shared connections that end with the block."""
     from nemotron_ops.deploy.remote.ssh import Connection, ControlFolder
     from nemotron_ops.deploy.remote.targets import expand
-    from nemotron_ops.service.units import Scope
+    from nemotron_ops.service.spec import Scope
 
     targets, group = expand(words, read_groups(app))
     scope = group.scope if group and system is None else Scope.SYSTEM if system else Scope.USER
@@ -88,8 +88,8 @@ def target_status(connection: Connection, scope: Scope) -> dict[str, Any]:
     """One target for `deploy status`; a target that cannot be reached is a row too."""
     from nemotron_ops.deploy.remote.prepare import look
     from nemotron_ops.deploy.steps.scripts import prelude
+    from nemotron_ops.service.spec import SERVICE, Scope
     from nemotron_ops.service.systemd import PROPERTIES, parse_status
-    from nemotron_ops.service.units import SERVICE, Scope
 
     row = {"target": connection.target, "release": "", "service": "", "says": "", "previous": "", "lock": ""}
     try:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nemotron_ops.cli.service_agent import Agent
     from nemotron_ops.service.install import Installed
     from nemotron_ops.service.place import Place
-    from nemotron_ops.service.units import ServiceSpec
+    from nemotron_ops.service.spec import ServiceSpec
 
 
 @click.command()
@@ -61,8 +61,8 @@ def install(
     from nemotron_ops.cli.service_spec import Asked, build_first, composed, fetch_first, with_absolute_keys
     from nemotron_ops.service import install as installing
     from nemotron_ops.service import systemd
+    from nemotron_ops.service.granted import notes
     from nemotron_ops.service.place import check_possible, place_for, take_keys
-    from nemotron_ops.service.units import notes
 
     with service_app(system) as (app, scope):
         asked = with_absolute_keys(Asked(
@@ -120,7 +120,7 @@ def tell_agent(app: App, agent: Agent, spec: ServiceSpec, *, started: bool, as_j
 
 def tell_installed(app: App, spec: ServiceSpec, done: Installed, *, as_json: bool) -> None:
     from nemotron_ops.service import install as installing
-    from nemotron_ops.service.units import serve_argv
+    from nemotron_ops.service.commands import serve_argv
     from nemotron_ops.service.words import address
 
     lacks = installing.withheld(spec, done.status.pid) if done.status else ()

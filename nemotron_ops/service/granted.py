@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from math import inf
 
+from nemotron_ops.addresses import is_loopback
 from nemotron_ops.service.hardening import PRIO_LIMITS
-from nemotron_ops.service.units import ServiceSpec
+from nemotron_ops.service.spec import ServiceSpec
+from nemotron_ops.service.words import address
 
 NICE, REALTIME, LOCKED = "Max nice priority", "Max realtime priority", "Max locked memory"
 
@@ -40,4 +42,27 @@ def withheld(spec: ServiceSpec, limits: str) -> tuple[str, ...]:
     if spec.mlock and have.get(LOCKED, 0) < inf:
         most = f"{have.get(LOCKED, 0) / (1 << 20):.0f} MiB"
         found.append(f"locked memory is limited to {most} here: what a larger model has beyond that stays unlocked")
+    return tuple(found)
+
+
+def notes(spec: ServiceSpec) -> tuple[str, ...]:
+    """What the service will not get, in words, so that nobody has to find out."""
+    found = []
+    if not spec.system:
+        if spec.prio > 0:
+            found.append(
+                f"--prio {spec.prio} will have no effect: a user service cannot raise its priority; use --system"
+            )
+        if spec.mlock:
+            found.append("locking the model in memory works only up to `ulimit -l` of this user; use --system")
+        if spec.gpu:
+            found.append("a user service starts without waiting for the GPU driver; it is retried until a GPU is there")
+            found.append(
+                "a user service is not restarted after suspend, when what the GPU held may be lost; then: "
+                "nemotron-ops service restart --reload-models, or use --system"
+            )
+    elif spec.prio >= 2:
+        found.append(f"--prio {spec.prio}: real-time threads of the CPU backend can starve a small machine")
+    if not is_loopback(spec.host) and not spec.allow_from and spec.system:
+        found.append(f"any network that reaches {address(spec.host, spec.port)} may connect; --allow-from narrows it")
     return tuple(found)

@@ -5,12 +5,8 @@ Directives that a hardened unit would have and this one has not carry their reas
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from nemotron_ops.addresses import is_loopback
-
-if TYPE_CHECKING:
-    from nemotron_ops.service.units import ServiceSpec
+from nemotron_ops.service.spec import ServiceSpec
 
 # llama-server --prio N: nice value, and SCHED_FIFO priority of its CPU threads (llama.cpp common.cpp
 # set_process_priority, ggml-cpu ggml_thread_apply_priority). A limit below these grants nothing at all.

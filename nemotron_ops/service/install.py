@@ -16,6 +16,7 @@ from nemotron_ops.files import read_json, write_atomic, write_json
 from nemotron_ops.proc import run_lines
 from nemotron_ops.progress import Report, Step
 from nemotron_ops.service import granted, systemd
+from nemotron_ops.service.commands import build_words, own_argv
 from nemotron_ops.service.place import (
     ALL_UNITS,
     Place,
@@ -27,19 +28,9 @@ from nemotron_ops.service.place import (
     units_in,
     write_units,
 )
+from nemotron_ops.service.spec import ENGINES, PREPARE, RESUME, SERVICE, SOCKET, Scope, ServiceSpec
 from nemotron_ops.service.systemd import Manager, UnitStatus
-from nemotron_ops.service.units import (
-    ENGINES,
-    PREPARE,
-    RESUME,
-    SERVICE,
-    SOCKET,
-    Scope,
-    ServiceSpec,
-    build_words,
-    own_argv,
-    unit_files,
-)
+from nemotron_ops.service.units import unit_files
 
 INSTALL_EARLIER = (
     "this program stays as it is, the version before it is overwritten: install that one and run "

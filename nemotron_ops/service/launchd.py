@@ -9,7 +9,8 @@ from __future__ import annotations
 import plistlib
 from pathlib import Path
 
-from nemotron_ops.service.units import ServiceSpec, serve_argv
+from nemotron_ops.service.commands import serve_argv
+from nemotron_ops.service.spec import ServiceSpec
 
 LABEL = "io.github.nemotron-ops"
 

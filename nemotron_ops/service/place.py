@@ -12,8 +12,7 @@ from nemotron_ops.files import read_json, write_atomic
 from nemotron_ops.paths import Layout
 from nemotron_ops.proc import run
 from nemotron_ops.service import systemd
-from nemotron_ops.service.systemd import Manager
-from nemotron_ops.service.units import (
+from nemotron_ops.service.spec import (
     CREDENTIALS,
     ENGINES,
     PREPARE,
@@ -24,8 +23,9 @@ from nemotron_ops.service.units import (
     Scope,
     ServiceSpec,
     sysusers_conf,
-    unit_files,
 )
+from nemotron_ops.service.systemd import Manager
+from nemotron_ops.service.units import unit_files
 
 SYSUSERS = Path("/etc/sysusers.d/nemotron-ops.conf")
 ALL_UNITS = (SOCKET, SERVICE, ENGINES, PREPARE, RESUME)

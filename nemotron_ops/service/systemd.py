@@ -13,7 +13,7 @@ from pathlib import Path
 from nemotron_ops.errors import ServiceError
 from nemotron_ops.proc import Finished, run
 from nemotron_ops.progress import Report, Step
-from nemotron_ops.service.units import SERVICE, SOCKET, Scope
+from nemotron_ops.service.spec import SERVICE, SOCKET, Scope
 
 PROPERTIES = "ActiveState,SubState,StatusText,NRestarts,Result,MainPID,InvocationID,ExecMainStatus,UnitFileState,Job"
 POLL_S = 0.2

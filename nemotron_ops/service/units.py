@@ -15,11 +15,9 @@ for the service is still queued, it is a restart (systemd itself asks for one af
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
-
 from nemotron_ops.addresses import is_loopback, is_wildcard
+from nemotron_ops.errors import BuildError, FitError, GatewayError, ModelError, RecipeError, UsageError
+from nemotron_ops.service.commands import serve_argv
 from nemotron_ops.service.hardening import (
     FETCHING,
     SMALL_SANDBOX,
@@ -29,55 +27,14 @@ from nemotron_ops.service.hardening import (
     user_sandbox,
     who_may_connect,
 )
+from nemotron_ops.service.spec import CREDENTIALS, ENGINES, PREPARE, RESUME, SERVICE, SOCKET, USER, ServiceSpec
 from nemotron_ops.service.words import address, command, word
-
-NAME = "nemotron-ops"
-SERVICE = f"{NAME}.service"
-SOCKET = f"{NAME}.socket"
-ENGINES = f"{NAME}-engines.service"
-PREPARE = f"{NAME}-prepare.service"
-RESUME = f"{NAME}-resume.service"
-USER = "nemotron"
-CREDENTIALS = "/etc/nemotron-ops/credentials"
 
 GPU_WAIT_S = 30  # longer than StartLimitIntervalSec / StartLimitBurst: so waiting for a driver never uses up the starts
 
-# exit codes (errors.py) that another start cannot cure: usage, recipe, no build, model, fit, listening side
-HOPELESS = (2, 3, 6, 7, 8, 11)
-
-
-class Scope(StrEnum):
-    SYSTEM = "system"
-    USER = "user"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServiceSpec:
-    """What is to run as a service. `program` is an absolute path; `options` are further words for `serve`."""
-
-    scope: Scope
-    program: str
-    recipes: tuple[str, ...]
-    host: str = "127.0.0.1"
-    port: int = 8001
-    profile: str = ""
-    options: tuple[str, ...] = ()
-    prio: int = 0  # llama-server's --prio, as the recipe or profile asks for it
-    mlock: bool = False  # whether the recipe locks the model in memory
-    gpu: str = ""  # "cuda", "hip", "vulkan" or "" for a CPU-only service
-    gpu_asked: str = "auto"  # what `gpu` was found from: an upgrade asks again
-    api_keys: bool = False  # CREDENTIALS/api-keys exists
-    key_file: str = ""  # keys of a user service, which has no credentials
-    hub_token: bool = False  # CREDENTIALS/hub-token exists
-    device_policy: bool = True
-    allow_from: tuple[str, ...] = ()  # networks that may connect, besides this machine
-    memory_max: str = ""  # MemoryMax= of the whole service
-    env: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def system(self) -> bool:
-        """Whether it is the machine's service, not a user's."""
-        return self.scope is Scope.SYSTEM
+# Another start cannot cure these; everything else is tried again.
+PERMANENT_ERRORS = (UsageError, RecipeError, BuildError, ModelError, FitError, GatewayError)
+PERMANENT_EXIT_CODES = tuple(error.exit_code for error in PERMANENT_ERRORS)
 
 
 def unit_files(spec: ServiceSpec) -> dict[str, str]:
@@ -175,77 +132,9 @@ WantedBy=suspend.target hibernate.target hybrid-sleep.target suspend-then-hibern
 """
 
 
-def sysusers_conf() -> str:
-    """sysusers.d: a static user, because a dynamic one's uid changes and shared model files suffer."""
-    return f"""\
-g render - -
-u {USER} - "nemotron-ops service" /var/lib/nemotron-ops /usr/sbin/nologin
-m {USER} render
-m {USER} video
-"""
-
-
-def serve_argv(spec: ServiceSpec) -> tuple[str, ...]:
-    """The command line of the service. It builds and fetches nothing: that is done before it starts."""
-    words = [spec.program, "serve", *spec.recipes, "--host", spec.host, "--port", str(spec.port)]
-    if spec.profile:
-        words += ["--profile", spec.profile]
-    words += ["--no-build", "--offline", *spec.options]
-    if spec.api_keys and spec.system:
-        words += ["--api-key-file", "${CREDENTIALS_DIRECTORY}/api-keys"]
-    elif spec.key_file:
-        words += ["--api-key-file", spec.key_file]
-    return tuple(words)
-
-
 def _free_bind(host: str) -> str:
     """An address of one network card may come up after the socket does."""
     return "" if is_loopback(host) or is_wildcard(host) else "FreeBind=yes\n"
-
-
-def own_argv(spec: ServiceSpec, *words: str) -> tuple[str, ...]:
-    """The command that runs the program with `words` as the user whom builds and models belong to."""
-    if not spec.system:
-        return (spec.program, *words)
-    env = ("env", "NEMOTRON_OPS_SYSTEM=1", "HOME=/var/lib/nemotron-ops")
-    return ("runuser", "-u", USER, "--", *env, spec.program, *words)
-
-
-def build_words(spec: ServiceSpec) -> tuple[str, ...]:
-    """The command that makes the build this service needs."""
-    if spec.gpu:
-        return ("build", f"--{spec.gpu}")
-    return ("build", "--cpu") if spec.gpu_asked == "none" else ("build",)
-
-
-def lacks_build(spec: ServiceSpec, backend: str) -> str:
-    """Why the current build, which is for `backend` ("" if there is none), will not do; empty if it will."""
-    if not backend:
-        return "there is no build of llama.cpp"
-    return f"the current build is for {backend}, not for {spec.gpu}" if spec.gpu not in ("", backend) else ""
-
-
-def notes(spec: ServiceSpec) -> tuple[str, ...]:
-    """What the service will not get, in words, so that nobody has to find out."""
-    found = []
-    if not spec.system:
-        if spec.prio > 0:
-            found.append(
-                f"--prio {spec.prio} will have no effect: a user service cannot raise its priority; use --system"
-            )
-        if spec.mlock:
-            found.append("locking the model in memory works only up to `ulimit -l` of this user; use --system")
-        if spec.gpu:
-            found.append("a user service starts without waiting for the GPU driver; it is retried until a GPU is there")
-            found.append(
-                "a user service is not restarted after suspend, when what the GPU held may be lost; then: "
-                "nemotron-ops service restart --reload-models, or use --system"
-            )
-    elif spec.prio >= 2:
-        found.append(f"--prio {spec.prio}: real-time threads of the CPU backend can starve a small machine")
-    if not is_loopback(spec.host) and not spec.allow_from and spec.system:
-        found.append(f"any network that reaches {address(spec.host, spec.port)} may connect; --allow-from narrows it")
-    return tuple(found)
 
 
 def _unit_section(spec: ServiceSpec) -> str:
@@ -295,7 +184,7 @@ def _service_section(spec: ServiceSpec) -> str:
         "TimeoutAbortSec=10s",
         "Restart=on-failure",
         "RestartSec=1s",
-        f"RestartPreventExitStatus={' '.join(map(str, HOPELESS))}",
+        f"RestartPreventExitStatus={' '.join(map(str, PERMANENT_EXIT_CODES))}",
         "# engines and open streams outlive a crashed supervisor; nemotron-ops-engines.service ends them at a stop",
         "KillMode=process",
         "",

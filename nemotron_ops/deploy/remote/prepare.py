@@ -20,7 +20,7 @@ from nemotron_ops.deploy.steps.plan import deploy_plan
 from nemotron_ops.deploy.steps.release import DeployPlan, Parcel, Release, Request
 from nemotron_ops.errors import DeployError
 from nemotron_ops.progress import Report
-from nemotron_ops.service.units import Scope
+from nemotron_ops.service.spec import Scope
 
 
 @dataclass(frozen=True, kw_only=True)

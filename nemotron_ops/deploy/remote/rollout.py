@@ -16,12 +16,12 @@ from nemotron_ops.deploy.remote.fleet import Outcome, Turn, first_then_rest
 from nemotron_ops.deploy.remote.prepare import Hooks, Job, Ready, as_needed, look
 from nemotron_ops.deploy.remote.session import Session, locked_session, refuse_hold
 from nemotron_ops.deploy.remote.ssh import Connection
-from nemotron_ops.deploy.steps.release import DOES_NOT_FIT, DeployPlan, RemoteStep
+from nemotron_ops.deploy.steps.release import DeployPlan, RemoteStep
 from nemotron_ops.deploy.steps.rollback import rollback_plan, rollback_target
 from nemotron_ops.deploy.steps.scripts import claim_script
-from nemotron_ops.errors import DeployError, NemotronOpsError
+from nemotron_ops.errors import DeployError, FitError, NemotronOpsError
 from nemotron_ops.progress import Report, Step
-from nemotron_ops.service.units import Scope
+from nemotron_ops.service.spec import Scope
 
 TAIL = 40
 
@@ -139,7 +139,7 @@ def _prepare(ready: Ready, session: Session, report: Report) -> None:
             to = ready.site.incoming / parcel.name
             ready.connection.send_file(ready.parcels[parcel.name], to, sha256=parcel.sha256, report=report)
         code, lines = _run(session, step, report)
-        if code == DOES_NOT_FIT and step.name == "try":
+        if code == FitError.exit_code and step.name == "try":
             report(Step(what="try", note=f"{target}: no room for old and new side by side; switching in place"))
         elif code:
             raise _failed("deploy to", target, step, code, lines, "the old release was not touched")

@@ -18,7 +18,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from nemotron_ops.errors import RecipeError, UsageError
-from nemotron_ops.service.units import Scope
+from nemotron_ops.service.spec import Scope
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from nemotron_ops.deploy.steps.facts import Site, TargetFacts
 from nemotron_ops.deploy.steps.release import Parcel, Release, RemoteStep, Request
 from nemotron_ops.deploy.steps.saved_state import Before
 from nemotron_ops.deploy.steps.scripts import claim_script, journal, link, log, log_if_possible, prelude, q
-from nemotron_ops.service.units import CREDENTIALS, SERVICE, USER, Scope, sysusers_conf
+from nemotron_ops.service.spec import CREDENTIALS, SERVICE, USER, Scope, sysusers_conf
 
 # polkit may not let a user ask for it; whoever has sudo may
 LINGER = """\

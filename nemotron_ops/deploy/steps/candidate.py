@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from nemotron_ops.deploy.steps.facts import Site
-from nemotron_ops.deploy.steps.release import DOES_NOT_FIT, Request
+from nemotron_ops.deploy.steps.release import Request
 from nemotron_ops.deploy.steps.scripts import q
-from nemotron_ops.service.units import USER, Scope
+from nemotron_ops.errors import FitError
+from nemotron_ops.service.spec import USER, Scope
 
 UNIT = "nemotron-ops-candidate"
 FREE_PORT = 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
@@ -88,7 +89,7 @@ if [ "$code" = 0 ]; then
   {q(venv / "python")} -m nemotron_ops.deploy.on_target.canary "$port" || code=$?
 else
   status=$({ctl} show -P ExecMainStatus {UNIT}.service)
-  [ "$status" = {DOES_NOT_FIT} ] && code={DOES_NOT_FIT}
+  [ "$status" = {FitError.exit_code} ] && code={FitError.exit_code}
 fi
 [ "$code" = 0 ] || {journal} --output=cat --lines=30 --since="@$started" \\
   --{"" if system else "user-"}unit={UNIT}.service

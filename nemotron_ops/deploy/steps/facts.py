@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from nemotron_ops.errors import DeployError
-from nemotron_ops.service.units import Scope
+from nemotron_ops.service.spec import Scope
 
 OLDEST_PYTHON = (3, 11)
 PYTHONS = ("python3.14", "python3.13", "python3.12", "python3.11", "python3")

@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nemotron_ops.service.units import Scope
+from nemotron_ops.service.spec import Scope
 
 KEEP_RELEASES = 5
-DOES_NOT_FIT = 8  # exit code of FitError
 
 
 @dataclass(frozen=True, kw_only=True)

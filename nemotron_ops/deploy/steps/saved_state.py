@@ -17,7 +17,7 @@ from pathlib import PurePosixPath
 
 from nemotron_ops.deploy.steps.facts import Site
 from nemotron_ops.deploy.steps.scripts import q
-from nemotron_ops.service.units import ENGINES, PREPARE, RESUME, SERVICE, SOCKET, Scope
+from nemotron_ops.service.spec import ENGINES, PREPARE, RESUME, SERVICE, SOCKET, Scope
 
 UNITS = (SOCKET, SERVICE, ENGINES, PREPARE, RESUME)
 

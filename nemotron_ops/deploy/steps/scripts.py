@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 from nemotron_ops.deploy.steps.facts import Site
-from nemotron_ops.service.units import Scope
+from nemotron_ops.service.spec import Scope
 
 
 def prelude(scope: Scope) -> str:

@@ -10,7 +10,7 @@ import pytest
 from nemotron_ops.deploy.steps.facts import TargetFacts, site_for
 from nemotron_ops.deploy.steps.plan import deploy_plan
 from nemotron_ops.deploy.steps.release import Parcel, Release, Request
-from nemotron_ops.service.units import Scope
+from nemotron_ops.service.spec import Scope
 
 pytestmark = pytest.mark.process
 RELEASE = Release(version="1.2.3", bundle=Parcel(name="bundle.tar", sha256="a" * 64))

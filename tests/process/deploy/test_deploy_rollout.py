@@ -20,7 +20,7 @@ from nemotron_ops.deploy.steps.facts import parse_facts, site_for
 from nemotron_ops.deploy.steps.release import DeployPlan, Parcel, RemoteStep, Request
 from nemotron_ops.errors import DeployError
 from nemotron_ops.progress import Report, silent
-from nemotron_ops.service.units import Scope
+from nemotron_ops.service.spec import Scope
 from tests.process.deploy.test_deploy_ssh import there  # noqa: F401  (the fixture)
 
 pytestmark = pytest.mark.process

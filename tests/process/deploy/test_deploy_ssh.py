@@ -19,7 +19,7 @@ from nemotron_ops.deploy.remote.ssh import Connection, address_of, sha256_of
 from nemotron_ops.deploy.steps.facts import site_for
 from nemotron_ops.errors import DeployError
 from nemotron_ops.progress import Step, silent
-from nemotron_ops.service.units import Scope
+from nemotron_ops.service.spec import Scope
 
 pytestmark = pytest.mark.process
 Eventually = Callable[..., None]

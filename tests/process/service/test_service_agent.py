@@ -11,7 +11,7 @@ from nemotron_ops.cli.app import App
 from nemotron_ops.cli.service_agent import Agent
 from nemotron_ops.errors import ServiceError
 from nemotron_ops.service.place import place_for, recorded
-from nemotron_ops.service.units import Scope, ServiceSpec
+from nemotron_ops.service.spec import Scope, ServiceSpec
 
 pytestmark = pytest.mark.process
 SPEC = ServiceSpec(scope=Scope.USER, program="/Users/me/.venv/bin/nemotron-ops", recipes=("tiny",))

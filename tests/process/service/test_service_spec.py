@@ -11,8 +11,10 @@ import pytest
 from nemotron_ops.cli.app import App
 from nemotron_ops.cli.service_spec import Asked, asked_before, build_first, composed, with_absolute_keys
 from nemotron_ops.errors import BuildError, GatewayError, UsageError
+from nemotron_ops.service.commands import serve_argv
 from nemotron_ops.service.place import place_for, recorded
-from nemotron_ops.service.units import SERVICE, Scope, serve_argv, unit_files
+from nemotron_ops.service.spec import SERVICE, Scope
+from nemotron_ops.service.units import unit_files
 
 pytestmark = pytest.mark.process
 TINY = Asked(recipes=("tiny",))

@@ -23,7 +23,7 @@ from nemotron_ops.deploy.steps.release import DeployPlan, Parcel, Release, Reque
 from nemotron_ops.deploy.steps.rollback import rollback_plan, rollback_target
 from nemotron_ops.deploy.steps.scripts import break_script, claim_script, exec_script, hold_script, hold_there
 from nemotron_ops.errors import DeployError, RecipeError, UsageError
-from nemotron_ops.service.units import Scope
+from nemotron_ops.service.spec import Scope
 
 GOLDEN = Path(__file__).parents[2] / "golden/deploy"
 FACTS = TargetFacts(

@@ -16,24 +16,13 @@ import pytest
 from nemotron_ops.errors import ServiceError, UsageError
 from nemotron_ops.paths import system_layout
 from nemotron_ops.service import launchd
+from nemotron_ops.service.commands import build_words, lacks_build, own_argv, serve_argv
 from nemotron_ops.service.gpu import Sight, kind_for, missing_nodes, refusal
-from nemotron_ops.service.granted import withheld
+from nemotron_ops.service.granted import notes, withheld
 from nemotron_ops.service.place import check_possible, place_for
+from nemotron_ops.service.spec import PREPARE, SERVICE, SOCKET, Scope, ServiceSpec
 from nemotron_ops.service.systemd import parse_status
-from nemotron_ops.service.units import (
-    GPU_WAIT_S,
-    PREPARE,
-    SERVICE,
-    SOCKET,
-    Scope,
-    ServiceSpec,
-    build_words,
-    lacks_build,
-    notes,
-    own_argv,
-    serve_argv,
-    unit_files,
-)
+from nemotron_ops.service.units import GPU_WAIT_S, unit_files
 from nemotron_ops.service.words import check_address, check_networks, word
 
 GOLDEN = Path(__file__).parents[2] / "golden/service"
