@@ -46,10 +46,10 @@ class There:
 
     def look(self, connection: Connection) -> tuple[TargetFacts, Site, Connection]:
         """Facts, site, and the connection with sudo where that is needed."""
-        from nemotron_ops.deploy.remote.prepare import as_needed, look
+        from nemotron_ops.deploy.remote.prepare import look, with_sudo_if_needed
 
         facts, site = look(connection, self.scope)
-        return facts, site, as_needed(connection, self.scope, facts)
+        return facts, site, with_sudo_if_needed(connection, self.scope, facts)
 
 
 @contextmanager
@@ -105,13 +105,13 @@ def target_status(connection: Connection, scope: Scope) -> dict[str, Any]:
 
 def lock_of(facts: TargetFacts) -> str:
     """Who holds a target's lock, in words; a deploy that was cut off holds none, and is explained."""
-    from nemotron_ops.deploy.remote.session import held
+    from nemotron_ops.deploy.remote.session import describe_lock
 
     if facts.hold:
-        return held(facts.hold)
+        return describe_lock(facts.hold)
     if facts.lock and not facts.lock_alive:
-        return f"free; cut off: {held(facts.lock)} (doing it again continues it)"
-    return held(facts.lock) if facts.lock else ""
+        return f"free; cut off: {describe_lock(facts.lock)} (doing it again continues it)"
+    return describe_lock(facts.lock) if facts.lock else ""
 
 
 def in_session(
@@ -120,14 +120,14 @@ def in_session(
 ) -> list[str]:  # fmt: skip
     """Run a command of the current release on a target, holding its lock; its lines, which are also shown."""
     from nemotron_ops.deploy.remote.session import locked_session
-    from nemotron_ops.deploy.steps.scripts import claim_script, exec_script, log
+    from nemotron_ops.deploy.steps.scripts import append_audit, claim_script, exec_script
     from nemotron_ops.errors import DeployError
 
     _, site, connection = there.look(connection)
     many = len(there.connections) > 1
     with locked_session(connection, site, force=force, verb=f"{why} on") as session:
         session.run(claim_script(site, who=who(app), now=now(), why=why))
-        session.run(log(site, who=who(app), now=now(), event=why, command=shlex.join(words)))
+        session.run(append_audit(site, who=who(app), now=now(), event=why, command=shlex.join(words)))
         code, lines = session.run(
             exec_script(site, words),
             on_line=None if quiet else lambda x: app.ui.data(f"{connection.target}: {x}" if many else x),

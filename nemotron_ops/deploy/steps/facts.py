@@ -1,7 +1,6 @@
-"""What is known of a target: the script that asks, and the answer. Pure.
+"""The facts of a target: the script that prints them, and what its output says. Pure.
 
-The script only reads. It is POSIX shell, because nothing else can be taken for granted over there, and prints
-`key=value` lines.
+The script only reads. It is POSIX shell, the one thing that every target has, and prints `key=value` lines.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from nemotron_ops.service.spec import Scope
 OLDEST_PYTHON = (3, 11)
 PYTHONS = ("python3.14", "python3.13", "python3.12", "python3.11", "python3")
 
-ASK_GPU_S = 20  # nvidia-smi hangs where a driver is sick
+ASK_GPU_S = 20  # nvidia-smi hangs with a broken driver
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,44 +54,79 @@ class Site:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TargetFacts:
-    """A target as its facts script found it."""
+class MachineFacts:
+    """The machine, and the account that deploys to it."""
 
     user: str
     uid: int
     home: str
     hostname: str
     machine: str
-    python: str = ""  # path of the newest Python that will do, or of the newest at all
-    python_version: tuple[int, int] = (0, 0)
     glibc: tuple[int, int] = (0, 0)
     cpu_features: frozenset[str] = frozenset()
+    ram_available_bytes: int = 0
     systemd: int = 0  # version, 0 where systemd does not run the machine
     sudo: bool = False  # sudo without a password
+
+
+@dataclass(frozen=True, kw_only=True)
+class PythonFacts:
+    """The newest Python that is new enough, or the newest of all."""
+
+    python: str = ""  # its path, "" where there is none
+    python_version: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiskFacts:
+    """Free space, and what is stored already."""
+
     free_bytes: int = 0  # where releases are kept
     data_free_bytes: int = 0  # where builds and models are kept
-    one_disk: bool = True  # whether that is the same file system
-    incoming_bytes: int = 0  # of an earlier deploy that was cut off: not sent again
-    builds: tuple[str, ...] = ()  # ids of llama.cpp builds that are there
-    models: frozenset[tuple[str, int]] = frozenset()  # name and bytes of each GGUF file that is there
-    ram_available_bytes: int = 0
-    current: str = ""  # release that `current` points to
-    previous: str = ""
-    releases: tuple[str, ...] = ()
-    good: tuple[str, ...] = ()  # releases marked good, oldest first
-    bad: tuple[str, ...] = ()
-    lock: str = ""  # JSON: who deploys there now, or was cut off doing so
-    lock_alive: bool = False  # whether that session is still there
-    hold: str = ""  # JSON of a lock that a person put down
+    one_disk: bool = True  # whether both are on the same file system
+    incoming_bytes: int = 0  # received by an interrupted deploy: not sent again
+    builds: tuple[str, ...] = ()  # ids of the llama.cpp builds
+    models: frozenset[tuple[str, int]] = frozenset()  # name and bytes of each GGUF file
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuFacts:
+    """GPUs, driver and compiler for them."""
+
     gpus: int = 0  # NVIDIA device nodes
-    compute: tuple[int, ...] = ()  # compute capabilities of its NVIDIA GPUs: 90 for 9.0
-    driver_cuda: tuple[int, int] = (0, 0)  # newest CUDA that its driver runs
+    compute: tuple[int, ...] = ()  # compute capabilities of the NVIDIA GPUs: 90 for 9.0
+    driver_cuda: tuple[int, int] = (0, 0)  # newest CUDA that the driver runs
     hip: bool = False  # an AMD GPU, and the compiler for it
 
     @property
     def backend(self) -> str:
-        """What `build` would build for there (builds/backends.py: default_backend)."""
+        """What `build` would build for on the target (builds/backends.py: default_backend)."""
         return "cuda" if self.gpus or self.compute else "hip" if self.hip else "cpu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleaseFacts:
+    """Names of releases, oldest first."""
+
+    current: str = ""  # the one that `current` points to
+    previous: str = ""
+    releases: tuple[str, ...] = ()
+    good: tuple[str, ...] = ()  # marked good
+    bad: tuple[str, ...] = ()  # marked bad
+
+
+@dataclass(frozen=True, kw_only=True)
+class LockFacts:
+    """The two locks of a target, as JSON: of a deploy, and of an operator (`deploy lock`)."""
+
+    lock: str = ""  # of the deploy that runs, or was interrupted
+    lock_alive: bool = False  # whether its session still exists
+    hold: str = ""  # of the operator
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetFacts(LockFacts, ReleaseFacts, GpuFacts, DiskFacts, PythonFacts, MachineFacts):
+    """A target as its facts script found it: one flat record, as `deploy --dry-run --json` prints it."""
 
 
 def site_for(scope: Scope, *, home: str) -> Site:
@@ -154,60 +188,110 @@ if [ -e /dev/kfd ] && {{ command -v hipcc >/dev/null 2>&1 || [ -x /opt/rocm/bin/
 
 
 def parse_facts(text: str) -> TargetFacts:
-    """The facts in the script's output. Of several Pythons, the first that is new enough counts."""
-    value: dict[str, str] = {}
-    lists: dict[str, list[str]] = {key: [] for key in ("release", "good", "bad", "build", "model", "compute")}
-    pythons: list[tuple[str, tuple[int, int]]] = []
-    for line in text.splitlines():
-        key, _, rest = line.partition("=")
-        if key in lists:
-            lists[key].append(rest)
-        elif key == "python_version":
-            pythons.append((value.get("python", ""), version(rest)))
-        else:
-            value[key] = rest.strip()
-    if "user" not in value or "home" not in value:
+    """The facts in the script's output. Raises DeployError if it is something else."""
+    answers = _Answers(text)
+    if not (answers.has("user") and answers.has("home")):
         raise DeployError(
-            "cannot read the target's facts: its shell answered something else", log_tail=tuple(text.splitlines()[-5:])
+            "cannot read the target's facts: its shell printed something else", log_tail=tuple(text.splitlines()[-5:])
         )
-    fit = [p for p in pythons if p[1] >= OLDEST_PYTHON] or sorted(pythons, key=lambda p: p[1], reverse=True)
-    python, python_version = fit[0] if fit else ("", (0, 0))
     return TargetFacts(
-        user=value["user"],
-        uid=int(value.get("uid", "-1")),
-        home=value["home"],
-        hostname=value.get("hostname", ""),
-        machine=value.get("machine", ""),
-        python=python,
-        python_version=python_version,
-        glibc=version(value.get("glibc", "")),
-        cpu_features=frozenset(value.get("cpu", "").split()),
-        systemd=number(value.get("systemd", "")),
-        sudo=value.get("sudo") == "yes",
-        free_bytes=number(value.get("free_kib", "")) * 1024,
-        data_free_bytes=number(value.get("data_free_kib", "")) * 1024,
-        one_disk=value.get("one_disk") == "yes",
-        incoming_bytes=number(value.get("incoming_kib", "")) * 1024,
-        builds=tuple(lists["build"]),
-        models=frozenset((name, number(size)) for size, _, name in (m.partition(" ") for m in lists["model"])),
-        ram_available_bytes=number(value.get("ram_kib", "")) * 1024,
-        current=PurePosixPath(value.get("current", "")).name,
-        previous=PurePosixPath(value.get("previous", "")).name,
-        releases=tuple(lists["release"]),
-        good=tuple(lists["good"]),
-        bad=tuple(lists["bad"]),
-        lock=value.get("lock", ""),
-        lock_alive=value.get("lock_alive") == "yes",
-        hold=value.get("hold", ""),
-        gpus=number(value.get("gpus", "")),
-        compute=tuple(sorted({major * 10 + minor for major, minor in map(version, lists["compute"]) if major})),
-        driver_cuda=version(value.get("driver_cuda", "")),
-        hip=value.get("hip") == "yes",
+        **vars(_machine(answers)),
+        **vars(_python(answers)),
+        **vars(_disk(answers)),
+        **vars(_gpus(answers)),
+        **vars(_releases(answers)),
+        **vars(_locks(answers)),
     )
 
 
+class _Answers:
+    """The `key=value` lines of the facts script."""
+
+    def __init__(self, text: str) -> None:
+        self._values: dict[str, list[str]] = {}
+        for line in text.splitlines():
+            key, _, value = line.partition("=")
+            self._values.setdefault(key, []).append(value)
+
+    def has(self, key: str) -> bool:
+        return key in self._values
+
+    def all(self, key: str) -> tuple[str, ...]:
+        return tuple(self._values.get(key, ()))
+
+    def text(self, key: str) -> str:
+        """The last value of `key`, or ""."""
+        return self._values.get(key, [""])[-1].strip()
+
+    def yes(self, key: str) -> bool:
+        return self.text(key) == "yes"
+
+    def kib(self, key: str) -> int:
+        """A value in KiB, as bytes."""
+        return number(self.text(key)) * 1024
+
+
+def _machine(answers: _Answers) -> MachineFacts:
+    return MachineFacts(
+        user=answers.text("user"),
+        uid=int(answers.text("uid") or "-1"),
+        home=answers.text("home"),
+        hostname=answers.text("hostname"),
+        machine=answers.text("machine"),
+        glibc=version(answers.text("glibc")),
+        cpu_features=frozenset(answers.text("cpu").split()),
+        ram_available_bytes=answers.kib("ram_kib"),
+        systemd=number(answers.text("systemd")),
+        sudo=answers.yes("sudo"),
+    )
+
+
+def _python(answers: _Answers) -> PythonFacts:
+    """The first Python that is new enough; without one, the newest."""
+    found = list(zip(map(version, answers.all("python_version")), answers.all("python"), strict=False))
+    new_enough = [p for p in found if p[0] >= OLDEST_PYTHON]
+    best, path = new_enough[0] if new_enough else max(found, key=lambda p: p[0], default=((0, 0), ""))
+    return PythonFacts(python=path, python_version=best)
+
+
+def _disk(answers: _Answers) -> DiskFacts:
+    models = (line.partition(" ") for line in answers.all("model"))
+    return DiskFacts(
+        free_bytes=answers.kib("free_kib"),
+        data_free_bytes=answers.kib("data_free_kib"),
+        one_disk=answers.yes("one_disk"),
+        incoming_bytes=answers.kib("incoming_kib"),
+        builds=answers.all("build"),
+        models=frozenset((name, number(size)) for size, _, name in models),
+    )
+
+
+def _gpus(answers: _Answers) -> GpuFacts:
+    compute = {major * 10 + minor for major, minor in map(version, answers.all("compute")) if major}
+    return GpuFacts(
+        gpus=number(answers.text("gpus")),
+        compute=tuple(sorted(compute)),
+        driver_cuda=version(answers.text("driver_cuda")),
+        hip=answers.yes("hip"),
+    )
+
+
+def _releases(answers: _Answers) -> ReleaseFacts:
+    return ReleaseFacts(
+        current=PurePosixPath(answers.text("current")).name,
+        previous=PurePosixPath(answers.text("previous")).name,
+        releases=answers.all("release"),
+        good=answers.all("good"),
+        bad=answers.all("bad"),
+    )
+
+
+def _locks(answers: _Answers) -> LockFacts:
+    return LockFacts(lock=answers.text("lock"), lock_alive=answers.yes("lock_alive"), hold=answers.text("hold"))
+
+
 def check_target(name: str, facts: TargetFacts, scope: Scope) -> None:
-    """Raise DeployError where a release cannot live on this target, with what would help."""
+    """Raise DeployError, with a hint, where a release cannot run on this target."""
     if facts.python_version < OLDEST_PYTHON:
         found = f"{facts.python} is {dotted(facts.python_version)}" if facts.python else "there is none"
         raise DeployError(
