@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.hosts.conftest import Host
+from tests.stages.hosts import Host
 
 MOST_STEPS = 1024
 NEXT = 400  # below an engine's score, above everybody else's

@@ -20,8 +20,7 @@ import pytest
 
 from nemotron_ops.deploy.balancer import haproxy
 from tests.fakes.ports import free_port
-from tests.hosts.conftest import Host, Laptop, Load, make_laptop
-from tests.hosts.test_deploy_hosts import BROKEN
+from tests.stages.hosts import BROKEN, Host, Laptop, Load, make_laptop
 from tests.tables.host_faults import PAGES, fault
 from tests.tables.transcript import tell
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hosts.conftest import Host, Laptop, Load, make_laptop
+from tests.stages.hosts import BROKEN, TINY, Host, Laptop, Load, make_laptop
 from tests.tables.host_faults import PAGES, fault
 from tests.tables.transcript import tell
 
@@ -21,19 +21,6 @@ pytestmark = [pytest.mark.hosts, pytest.mark.timeout(900)]
 ROOT = ".local/lib/nemotron-ops"
 ENGINE = "llama-server --model"
 Eventually = Callable[..., None]
-TINY = """\
-title = "tiny, with {slots} slots"
-arch = "nemotron_h_moe"
-[model]
-synthetic = "moe"
-quant = "Q8_0"
-alias = "nemotron-ops/tiny"
-[context]
-default_tokens = 4096
-[server]
-parallel = {slots}
-"""
-BROKEN = TINY.replace('synthetic = "moe"\nquant = "Q8_0"', 'path = "/nowhere/model.gguf"')
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +179,7 @@ def test_a_broken_build_is_withdrawn_before_it_could_serve(host: Host, laptop: L
     assert host.ask() == "2 + 2 = 4."
 
 
-# what a deploy says when it begins: a step, or sending a file
+# step, or file that is sent -> what a deploy prints when it begins it; in their order
 CUTS = {
     "begin": ": begin: ", "bundle": "send bundle-", "unpack": ": unpack: ", "doctor": ": doctor: ",
     "llama.cpp": "send build-", "build": ": build: ", "model": "send nemotron-ops-model.json", "models": ": models: ",
@@ -206,24 +193,41 @@ CUTS = {
     "it goes on serving; deploying again continues",
 )
 @pytest.mark.parametrize("how", ["cut", "ctrl-c"])
-@pytest.mark.parametrize("step", CUTS)
 def test_a_connection_cut_at_any_step_leaves_it_serving_and_is_continued(
-    step: str, how: str, host: Host, laptop: Laptop, eventually: Eventually
+    how: str, host: Host, laptop: Laptop, eventually: Eventually
 ) -> None:
-    words = ("deploy", target(host), "-r", "tiny", "--yes")
-    laptop.recipe(TINY.format(slots=2) + f"# {how} at {step}\n")
-    if step == "model":
-        carry(laptop, name=f"carried-{how}")
-        words = ("deploy", target(host), "-r", f"carried-{how}", "--send-models", "--yes")
-    child = laptop.start(*words)
+    """One deploy, interrupted at every step in turn: a run that gets to the next step has continued the last one."""
+    carry(laptop, name=f"carried-{how}")
+    words = ("deploy", target(host), "-r", f"carried-{how}", "--send-models", "--yes")
+
+    # the step that was under way over there ends first, holding the lock
+    def free() -> bool:
+        return host.ssh(f"flock -n {ROOT}/.lock echo free || true", user="deploy") == "free"
+
+    for step in CUTS:
+        interrupt(how, step, laptop.start(*words), host, laptop)
+        assert host.ask() == "2 + 2 = 4.", step
+        eventually(free, within_s=120)
+        (row,) = json.loads(laptop.run("deploy", "status", target(host), "--json").stdout)
+        assert row["lock"] == "" or row["lock"].startswith("free; cut off: tester since"), step
+    laptop.run(*words)
+    assert audit(host)[-1] == ("good", current(host))
+    assert host.ask() == "2 + 2 = 4."
+    assert len(host.pids(ENGINE)) == 1
+
+
+def interrupt(how: str, step: str, child: subprocess.Popen[str], host: Host, laptop: Laptop) -> None:
+    """End a deploy when it begins `step`."""
     assert child.stdout
+    said = ""
     for line in child.stdout:
+        said += line
         if step == "finish" and CUTS["verify"] in line:
             hold_the_end(host)
         if CUTS[step] in line:
             break
     else:
-        raise AssertionError(f"no {CUTS[step]}")
+        raise AssertionError(f"no {CUTS[step]} in {said}")
     if how == "cut":
         lose_connection(child, laptop)
     else:
@@ -231,20 +235,7 @@ def test_a_connection_cut_at_any_step_leaves_it_serving_and_is_continued(
     if step == "finish":
         let_it_end(host)
     child.communicate()
-    assert child.returncode == (-signal.SIGKILL if how == "cut" else 130)
-    assert host.ask() == "2 + 2 = 4."
-
-    # the step that was under way over there ends first, holding the lock
-    def free() -> bool:
-        return host.ssh(f"flock -n {ROOT}/.lock echo free || true", user="deploy") == "free"
-
-    eventually(free, within_s=120)
-    (row,) = json.loads(laptop.run("deploy", "status", target(host), "--json").stdout)
-    assert row["lock"] == "" or row["lock"].startswith("free; cut off: tester since")
-    laptop.run(*words)
-    assert audit(host)[-1] == ("good", current(host))
-    assert host.ask() == "2 + 2 = 4."
-    assert len(host.pids(ENGINE)) == 1
+    assert child.returncode == (-signal.SIGKILL if how == "cut" else 130), step
 
 
 def hold_the_end(host: Host) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from nemotron_ops.service.granted import LOCKED, NICE, REALTIME, hard_limits
-from tests.hosts.conftest import Host, Laptop, Load, make_laptop
 from tests.hosts.scarce import scarce
+from tests.stages.hosts import Host, Laptop, Load, make_laptop
 from tests.tables.host_faults import fault
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(600)]
@@ -326,7 +326,7 @@ def answers(host: Host, *, source: str = "", within_s: float = 30.0) -> int:
 
 @fault("a client outside `--allow-from` connects", "it gets nothing at all; one inside is served")
 def test_only_networks_that_were_named_get_an_answer(host: Host) -> None:
-    stranger = "10.232.255.77"  # beside the hosts' own networks, and nobody's
+    stranger = host.address.replace("10.231.", "10.232.")  # outside the hosts' own networks, one for each host
     wire = json.loads(subprocess.check_output(["ip", "-json", "route", "get", host.address]))[0]["dev"]
     assert stranger not in subprocess.check_output(["ip", "addr"], text=True)
     subprocess.run(["ip", "addr", "add", f"{stranger}/32", "dev", wire], check=True)  # gone with the wire
