@@ -62,7 +62,7 @@ def install(
     from nemotron_ops.service import install as installing
     from nemotron_ops.service import systemd
     from nemotron_ops.service.granted import notes
-    from nemotron_ops.service.place import check_possible, place_for, take_keys
+    from nemotron_ops.service.place import check_possible, install_keys, place_for
 
     with service_app(system) as (app, scope):
         asked = with_absolute_keys(Asked(
@@ -80,7 +80,7 @@ def install(
         if not agent:
             check_possible(spec, booted=systemd.booted(), uid=os.getuid())
         if keys and spec.system:
-            take_keys(Path(asked.keys), place)
+            install_keys(Path(asked.keys), place)
         build_first(app, spec, place, may_build=not no_build)
         if not no_fetch:
             fetch_first(app, spec, place)

@@ -70,9 +70,9 @@ def needs_units(app: App, scope: Scope) -> None:
 
 def needs_service(app: App, scope: Scope) -> ServiceSpec:
     """What is installed. Raises ServiceError if nothing is."""
-    from nemotron_ops.service.place import place_for, recorded
+    from nemotron_ops.service.place import installed_spec, place_for
 
-    spec = recorded(place_for(scope, app.layout, env=app.env))
+    spec = installed_spec(place_for(scope, app.layout, env=app.env))
     if spec is None:
         raise not_installed(scope)
     return spec

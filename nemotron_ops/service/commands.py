@@ -6,7 +6,7 @@ from nemotron_ops.service.spec import USER, ServiceSpec
 
 
 def serve_argv(spec: ServiceSpec) -> tuple[str, ...]:
-    """The command line of the service. It builds and fetches nothing: that is done before it starts."""
+    """The command line of the service. It builds and fetches nothing; `service install` does that before the start."""
     words = [spec.program, "serve", *spec.recipes, "--host", spec.host, "--port", str(spec.port)]
     if spec.profile:
         words += ["--profile", spec.profile]
@@ -18,8 +18,8 @@ def serve_argv(spec: ServiceSpec) -> tuple[str, ...]:
     return tuple(words)
 
 
-def own_argv(spec: ServiceSpec, *words: str) -> tuple[str, ...]:
-    """The command that runs the program with `words` as the user whom builds and models belong to."""
+def as_owner_argv(spec: ServiceSpec, *words: str) -> tuple[str, ...]:
+    """The command that runs the program with `words` as the owner of builds and models."""
     if not spec.system:
         return (spec.program, *words)
     env = ("env", "NEMOTRON_OPS_SYSTEM=1", "HOME=/var/lib/nemotron-ops")
@@ -27,14 +27,14 @@ def own_argv(spec: ServiceSpec, *words: str) -> tuple[str, ...]:
 
 
 def build_words(spec: ServiceSpec) -> tuple[str, ...]:
-    """The command that makes the build this service needs."""
+    """The words of the command that makes the build this service needs."""
     if spec.gpu:
         return ("build", f"--{spec.gpu}")
     return ("build", "--cpu") if spec.gpu_asked == "none" else ("build",)
 
 
 def lacks_build(spec: ServiceSpec, backend: str) -> str:
-    """Why the current build, which is for `backend` ("" if there is none), will not do; empty if it will."""
+    """Why the current build, for `backend` ("" if there is none), does not suit the service; empty if it does."""
     if not backend:
         return "there is no build of llama.cpp"
     return f"the current build is for {backend}, not for {spec.gpu}" if spec.gpu not in ("", backend) else ""

@@ -1,8 +1,8 @@
-"""Whether a running service got the limits that its unit asks for. Pure.
+"""What a service does not get of what its recipe asks for: known from its scope, or read from its limits. Pure.
 
-systemd sets the nearest value that it may, without a word, where the machine allows less: in a container, or for a
-user's service (seen with systemd 252). llama-server then goes on without the priority, or without locked memory, and
-says so only in its log.
+Where the machine allows less than a unit asks for (in a container, or for a user's service), systemd silently sets the
+nearest allowed value (seen with systemd 252). llama-server then runs without the priority or without locked memory, and
+only its log says so.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def hard_limits(text: str) -> dict[str, float]:
 
 
 def withheld(spec: ServiceSpec, limits: str) -> tuple[str, ...]:
-    """What the recipe asks for and the process with these `limits` (/proc/PID/limits) has not got, in words."""
+    """What the recipe asks for and a process with these `limits` (/proc/PID/limits) did not get, in words."""
     have = hard_limits(limits)
     found = []
     if spec.prio in PRIO_LIMITS:
@@ -46,7 +46,7 @@ def withheld(spec: ServiceSpec, limits: str) -> tuple[str, ...]:
 
 
 def notes(spec: ServiceSpec) -> tuple[str, ...]:
-    """What the service will not get, in words, so that nobody has to find out."""
+    """What a service of this specification will not get, and what it exposes, in words."""
     found = []
     if not spec.system:
         if spec.prio > 0:

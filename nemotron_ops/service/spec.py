@@ -17,13 +17,15 @@ CREDENTIALS = "/etc/nemotron-ops/credentials"
 
 
 class Scope(StrEnum):
+    """Which service manager runs the service: the machine's, or a user's."""
+
     SYSTEM = "system"
     USER = "user"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceSpec:
-    """What is to run as a service. `program` is an absolute path; `options` are further words for `serve`."""
+    """A service to install. `program` is an absolute path; `options` are further words for `serve`."""
 
     scope: Scope
     program: str
@@ -35,10 +37,10 @@ class ServiceSpec:
     prio: int = 0  # llama-server's --prio, as the recipe or profile asks for it
     mlock: bool = False  # whether the recipe locks the model in memory
     gpu: str = ""  # "cuda", "hip", "vulkan" or "" for a CPU-only service
-    gpu_asked: str = "auto"  # what `gpu` was found from: an upgrade asks again
-    api_keys: bool = False  # CREDENTIALS/api-keys exists
-    key_file: str = ""  # keys of a user service, which has no credentials
-    hub_token: bool = False  # CREDENTIALS/hub-token exists
+    gpu_asked: str = "auto"  # the option that `gpu` was resolved from; an upgrade resolves it again
+    api_keys: bool = False  # whether CREDENTIALS/api-keys exists
+    key_file: str = ""  # of a user service, which has no credentials
+    hub_token: bool = False  # whether CREDENTIALS/hub-token exists
     device_policy: bool = True
     allow_from: tuple[str, ...] = ()  # networks that may connect, besides this machine
     memory_max: str = ""  # MemoryMax= of the whole service
@@ -51,7 +53,7 @@ class ServiceSpec:
 
 
 def sysusers_conf() -> str:
-    """sysusers.d: a static user, because a dynamic one's uid changes and shared model files suffer."""
+    """sysusers.d: a static user. The uid of a dynamic one changes, and with it the owner of model files."""
     return f"""\
 g render - -
 u {USER} - "nemotron-ops service" /var/lib/nemotron-ops /usr/sbin/nologin

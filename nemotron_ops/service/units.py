@@ -1,16 +1,16 @@
-"""The unit files of a service, complete. Pure.
+"""Renders the unit files of a service. Pure.
 
-    nemotron-ops.socket           holds the listening socket: nobody is refused while the service restarts
+    nemotron-ops.socket           holds the listening socket, so no client is refused while the service restarts
     nemotron-ops.service          `nemotron-ops serve …`
-    nemotron-ops-engines.service  does nothing while it runs; when the service is *stopped* it ends what is left
-    nemotron-ops-prepare.service  fetches models: the only unit with a way out and the hub token (system only)
-    nemotron-ops-resume.service   restarts after suspend, where there are GPUs (system only)
+    nemotron-ops-engines.service  does nothing while it runs; when the service is *stopped* it kills what is left
+    nemotron-ops-prepare.service  fetches models: the only unit with network access and the hub token (system only)
+    nemotron-ops-resume.service   restarts after suspend on machines with GPUs (system only)
 
-How a crash and a stop are told apart. Models take minutes to load, so they outlive the supervisor: with
-`KillMode=process` systemd signals only the supervisor, and a supervisor that was killed finds its engines again.
-A stop must end them all the same, at any moment, also between a crash and the restart, when no `ExecStop=` of the
-service would run. The engines unit does that: `PartOf=` hands it every stop and restart that is asked for; where a job
-for the service is still queued, it is a restart (systemd itself asks for one after a crash), and nothing is ended.
+How a crash and a stop are distinguished: models take minutes to load, so engines outlive the supervisor. With
+`KillMode=process` systemd signals only the supervisor, and the next supervisor adopts its engines. A stop must kill the
+engines at any moment, also between a crash and the restart, when no `ExecStop=` of the service would run. The engines
+unit does that: `PartOf=` passes every requested stop and restart on to it. If a job for the service is still queued, it
+is a restart (systemd itself requests one after a crash), and no engine is killed.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from nemotron_ops.service.hardening import (
     SMALL_SANDBOX,
     devices,
     limits,
+    socket_access,
     system_sandbox,
     user_sandbox,
-    who_may_connect,
 )
 from nemotron_ops.service.spec import CREDENTIALS, ENGINES, PREPARE, RESUME, SERVICE, SOCKET, USER, ServiceSpec
 from nemotron_ops.service.words import address, command, word
 
-GPU_WAIT_S = 30  # longer than StartLimitIntervalSec / StartLimitBurst: so waiting for a driver never uses up the starts
+GPU_WAIT_S = 30  # > StartLimitIntervalSec / StartLimitBurst: waiting for a driver never exhausts the starts
 
-# Another start cannot cure these; everything else is tried again.
+# Another start cannot help against these; after any other error systemd starts the service again.
 PERMANENT_ERRORS = (UsageError, RecipeError, BuildError, ModelError, FitError, GatewayError)
 PERMANENT_EXIT_CODES = tuple(error.exit_code for error in PERMANENT_ERRORS)
 
@@ -58,7 +58,7 @@ ListenStream={address(spec.host, spec.port)}
 NoDelay=yes
 # clients that come while the service restarts wait here
 Backlog=4096
-{who_may_connect(spec)}
+{socket_access(spec)}
 [Install]
 WantedBy=sockets.target
 """
@@ -75,9 +75,9 @@ def service_unit(spec: ServiceSpec) -> str:
 
 
 def engines_unit(spec: ServiceSpec) -> str:
-    """The unit that ends what a stop left over; see the module's text."""
+    """The unit that kills what a stop left over; see the module's docstring."""
     systemctl = "systemctl" if spec.system else "systemctl --user"
-    ended = f'case "$$({systemctl} show -P Job {SERVICE})" in ""|0) {systemctl} kill --signal=SIGKILL {SERVICE};; esac'
+    kill = f'case "$$({systemctl} show -P Job {SERVICE})" in ""|0) {systemctl} kill --signal=SIGKILL {SERVICE};; esac'
     sandbox = SMALL_SANDBOX if spec.system else "NoNewPrivileges=yes\n"
     return f"""\
 [Unit]
@@ -90,12 +90,12 @@ RemainAfterExit=yes
 ExecStart=/bin/true
 # Runs after the service has stopped (it is ordered after this unit), so what its control group still holds is left
 # over. No job left for the service: it was a stop. SIGKILL, because llama-server may hang on SIGTERM.
-ExecStop=-/bin/sh -c '{ended}'
+ExecStop=-/bin/sh -c '{kill}'
 {sandbox}"""
 
 
 def prepare_unit(spec: ServiceSpec) -> str:
-    """A oneshot that fetches the models as the service's user, with the hub token and a way out."""
+    """A oneshot that fetches the models as the service's user, with the hub token and network access."""
     lines = [
         "[Unit]",
         "Description=nemotron-ops: fetch models",
@@ -133,7 +133,7 @@ WantedBy=suspend.target hibernate.target hybrid-sleep.target suspend-then-hibern
 
 
 def _free_bind(host: str) -> str:
-    """An address of one network card may come up after the socket does."""
+    """Needed for the address of a network interface that comes up after the socket."""
     return "" if is_loopback(host) or is_wildcard(host) else "FreeBind=yes\n"
 
 
@@ -141,7 +141,7 @@ def _unit_section(spec: ServiceSpec) -> str:
     after = [SOCKET, ENGINES]
     wants = [ENGINES]
     if spec.system and spec.gpu == "cuda":
-        # device groups are resolved when the unit starts: without nvidia-uvm, the first start gets CUDA error 999
+        # device groups are resolved at the unit's start: without nvidia-uvm, the first start gets CUDA error 999
         wants += ["modprobe@nvidia.service", "modprobe@nvidia_uvm.service"]
         after += ["modprobe@nvidia.service", "modprobe@nvidia_uvm.service", "nvidia-persistenced.service"]
     if spec.system:

@@ -55,7 +55,7 @@ class Host:
         return Path(self.info["ssh_config"])
 
     def ssh(self, script: str, *, user: str = "root", check: bool = True) -> str:
-        """Run a shell script there over ssh; its stdout."""
+        """Run a shell script on the host over ssh; its stdout."""
         done = subprocess.run(
             ["ssh", "-F", self.ssh_config, "-l", user, self.name, "sh -s"],
             input=f'export XDG_RUNTIME_DIR="/run/user/$(id -u)"\n{script}', capture_output=True, text=True, timeout=300,
@@ -69,7 +69,7 @@ class Host:
         host_tool(verb, self.name)
 
     def cut_power(self) -> None:
-        """The power goes, and the network with it: nobody is told that connections have ended."""
+        """Cut power and network together: no peer learns that its connections have ended."""
         self._link("down")
         self.control("crash")
 
@@ -78,27 +78,27 @@ class Host:
         self.control("start")
 
     def _link(self, state: str) -> None:
-        """The host's own end of the wire: at this end, packets would look for another way out of the machine."""
+        """Set the host's own end of the link: packets at this end would be routed elsewhere."""
         subprocess.run(["ip", "-n", f"nmt-{self.name}", "link", "set", "eth0", state], check=True, timeout=30)
 
     def pids(self, pattern: str) -> list[str]:
         return self.ssh(f"pgrep -f {pattern!r} || true").split()
 
     def outer(self, pid: str) -> int:
-        """What the machine outside calls the host's process `pid`."""
+        """The process id outside the host of its process `pid`."""
         for entry in Path("/proc").glob("[0-9]*"):
             try:
                 names = (entry / "status").read_text().partition("NSpid:")[2].splitlines()[0].split()
                 if names[-1] == pid and len(names) > 1 and f"/nmt-{self.name}/" in (entry / "cgroup").read_text():
                     return int(entry.name)
             except (OSError, IndexError):
-                continue  # it ended just now
+                continue  # it has just ended
         raise AssertionError(f"{self.name} has no process {pid}")
 
     def ask(self, *, port: int = PORT, timeout_s: float = 30.0, check: bool = True) -> str:
-        """The tiny model's answer to the usual question, asked over there on loopback through the real gateway.
+        """The tiny model's answer to the usual question, asked on the host's loopback through the real gateway.
 
-        Without `check`, "" where there is none.
+        Without `check`, "" if there is none.
         """
         question = '{"messages":[{"role":"user","content":"What is 2 + 2?"}],"max_tokens":40}'
         url = f"http://127.0.0.1:{port}/v1/chat/completions"
@@ -110,7 +110,7 @@ class Host:
         return self.ssh(f'python3 -c "{code.replace(chr(34), chr(92) + chr(34))}"', check=check)
 
     def journal(self) -> str:
-        """What its systemd and our services said last."""
+        """The last lines that systemd and our services logged."""
         return self.ssh("journalctl --no-pager -o short-precise -n 80 -u 'nemotron-ops*' 2>&1", check=False)
 
 
@@ -142,7 +142,7 @@ class Laptop:
         return done
 
     def start(self, *words: str) -> subprocess.Popen[str]:
-        """A deploy that goes on beside the test; stdout and stderr as one stream of lines."""
+        """A deploy that runs beside the test; stdout and stderr as one stream of lines."""
         return subprocess.Popen(
             self.argv(*words), env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True, start_new_session=True,
@@ -168,18 +168,18 @@ class Laptop:
             child.communicate()
 
     def recipe(self, text: str, *, name: str = "tiny") -> None:
-        """Put down a recipe of the user's own."""
+        """Write a recipe of the user's own."""
         folder = self.home / "config/recipes"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{name}.toml").write_text(text)
 
     def knows(self, *hosts: Host) -> None:
-        """Take over the ssh configuration of these hosts."""
+        """Use the ssh configuration of these hosts."""
         self.ssh_config.write_text("".join(h.ssh_config.read_text() for h in hosts))
 
 
 def make_laptop(folder: Path, llama_bin: Path, bundles: Path) -> Laptop:
-    """A laptop that has built llama.cpp already: its store has the build that this test run uses."""
+    """A laptop with a build of llama.cpp in its store: the one that this test run uses."""
     home = folder / "home"
     build = home / "data/builds/testbuild-cpu"
     (build / "bin").mkdir(parents=True)
@@ -195,7 +195,7 @@ def make_laptop(folder: Path, llama_bin: Path, bundles: Path) -> Laptop:
 
 @dataclass(kw_only=True)
 class Load:
-    """Clients that ask the same question again and again; counts what became of it.
+    """Clients that repeat one question, and count the outcomes.
 
     `kept` of the `threads` keep their connection for the next question, the others open a new one for each.
     """
@@ -229,7 +229,7 @@ class Load:
         body = json.dumps({"messages": [{"role": "user", "content": "What is 2 + 2?"}], "max_tokens": 40})
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.key}"}
         while not self._stop.is_set():
-            headers["X-Session-Id"] = uuid.uuid4().hex  # many conversations: a balancer spreads them
+            headers["X-Session-Id"] = uuid.uuid4().hex  # many conversations, which a balancer spreads
             try:
                 c.request("POST", "/v1/chat/completions", body=body, headers=headers)
                 response = c.getresponse()

@@ -302,7 +302,7 @@ def check_target(name: str, facts: TargetFacts, scope: Scope) -> None:
         raise DeployError(f"cannot deploy to {name}: systemd does not run that machine")
     if scope is Scope.SYSTEM and facts.uid != 0 and not facts.sudo:
         raise DeployError(
-            f"cannot deploy to {name}: a system service takes root, and {facts.user} has no sudo without a password",
+            f"cannot deploy to {name}: a system service needs root, and {facts.user} has no sudo without a password",
             hint=f"deploy a user service (leave out --system), or deploy to root@{name}",
         )
 

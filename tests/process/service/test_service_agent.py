@@ -10,7 +10,7 @@ import pytest
 from nemotron_ops.cli.app import App
 from nemotron_ops.cli.service_agent import Agent
 from nemotron_ops.errors import ServiceError
-from nemotron_ops.service.place import place_for, recorded
+from nemotron_ops.service.place import installed_spec, place_for
 from nemotron_ops.service.spec import Scope, ServiceSpec
 
 pytestmark = pytest.mark.process
@@ -59,7 +59,7 @@ def test_an_agent_is_written_loaded_and_waited_for(mac: Mac) -> None:
         mac.install(start=True)
     assert mac.told() == ["bootout", "bootstrap"]
     assert mac.agent.path.exists()
-    assert recorded(mac.place) == SPEC
+    assert installed_spec(mac.place) == SPEC
     assert json.loads(mac.place.record.read_text())["spec"]["recipes"] == ["tiny"]
 
 

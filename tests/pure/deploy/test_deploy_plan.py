@@ -243,7 +243,7 @@ def test_a_target_that_will_not_do_is_refused_before_anything_is_sent() -> None:
     assert "/usr/bin/python3 is 3.9" in refusal(replace(FACTS, python="/usr/bin/python3", python_version=(3, 9)))
     assert "there is none" in refusal(replace(FACTS, python="", python_version=(0, 0)))
     assert "systemd does not run" in refusal(replace(FACTS, systemd=0))
-    assert "takes root" in refusal(FACTS, Scope.SYSTEM)
+    assert "needs root" in refusal(FACTS, Scope.SYSTEM)
     check_target("gpu1", replace(FACTS, sudo=True), Scope.SYSTEM)
 
 
