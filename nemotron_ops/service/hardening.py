@@ -163,7 +163,7 @@ def system_sandbox(spec: ServiceSpec) -> str:
     else:
         lines.append("RestrictRealtime=yes")
     lines += [
-        "# no way out of this machine. Who may come in is the socket's to say: what it accepts is not under this list",
+        "# no outgoing network. The socket has its own list for clients: this one does not apply to its connections",
         "IPAddressDeny=any",
         "IPAddressAllow=localhost",
     ]
@@ -178,7 +178,7 @@ def socket_access(spec: ServiceSpec) -> str:
         return "IPAddressDeny=any\nIPAddressAllow=localhost\n"
     if spec.allow_from:
         return f"IPAddressDeny=any\nIPAddressAllow=localhost {' '.join(spec.allow_from)}\n"
-    return "# not set: IPAddressDeny=. The service listens beyond this machine, and nobody said to whom.\n"
+    return "# not set: IPAddressDeny=. The service listens beyond this machine, without --allow-from.\n"
 
 
 def user_sandbox() -> str:

@@ -151,7 +151,7 @@ def test_a_change_in_place_that_the_supervisor_undoes_is_no_good_release(host: H
     done = laptop.run("deploy", target(host), "-r", "tiny", "--in-place", "--yes", check=False)
     assert done.returncode == 13
     assert "step verify" in done.stderr
-    assert "runs what it ran before" in done.stderr
+    assert "still runs its old configuration" in done.stderr
     assert (current(host), host.pids(ENGINE)) == before
     assert audit(host)[-1][0] == "failed"
     assert host.ask() == "2 + 2 = 4."

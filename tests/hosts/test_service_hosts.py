@@ -287,7 +287,7 @@ chown -R nemotron: {builds}/for-cuda; {use} for-cuda""")
 
 @fault("the GPU's driver is late at boot", "the service waits for it; no model runs on the CPU meanwhile")
 def test_a_service_for_a_gpu_waits_until_llama_server_sees_it(host: Host, eventually: Eventually) -> None:
-    """Plain files stand for the device nodes, a script for llama-server's device list: shows that the service waits, and
+    """Plain files stand for the device nodes, a script for llama-server's list: shows that the service waits, and
     that it serves in the sandbox for GPUs."""
     nodes = "/dev/nvidia0 /dev/nvidia-uvm"
     check = f"{PROGRAM} service check-gpu cuda 2>&1 || true"

@@ -95,9 +95,9 @@ def roll_back(connection: Connection, rollback: Rollback, report: Report) -> Out
                 code, lines = _run(session, step, report)
                 if code:
                     report(Step(what="forward", note=f"{target}: {step.name} failed, returning to the current release"))
-                    again, said = session.run(plan.forward.script)
+                    returned, output = session.run(plan.forward.script)
                     so = f"{facts.current} serves again"
-                    so = f"returning to it failed too: {' '.join(said[-3:])}" if again else so
+                    so = f"returning to it failed too: {' '.join(output[-3:])}" if returned else so
                     raise _failed("roll back", target, step, code, lines, so)
     return Outcome(target=target, release=to, result="rolled back")
 
@@ -154,9 +154,9 @@ def _switch(prepared: PreparedTarget, session: Session, report: Report) -> None:
         code, lines = _run(session, step, report)
         if code:
             report(Step(what="back", note=f"{target}: {step.name} failed, going back"))
-            back, said = session.run(plan.back.script)
+            undone, output = session.run(plan.back.script)
             so = "the previous release serves again" if prepared.facts.current else "it is as it was before"
-            so = f"going back failed too: {' '.join(said[-3:])}" if back else so
+            so = f"going back failed too: {' '.join(output[-3:])}" if undone else so
             raise _failed("deploy to", target, step, code, lines, so)
 
 
