@@ -17,7 +17,7 @@ from nemotron_ops.deploy.remote.prepare import Hooks, Job, PreparedTarget, look,
 from nemotron_ops.deploy.remote.session import Session, check_hold, locked_session
 from nemotron_ops.deploy.remote.ssh import Connection
 from nemotron_ops.deploy.steps.release import DeployPlan, RemoteStep
-from nemotron_ops.deploy.steps.rollback import rollback_plan, rollback_target
+from nemotron_ops.deploy.steps.rollback import RollbackPlan, rollback_plan, rollback_target
 from nemotron_ops.deploy.steps.scripts import claim_script
 from nemotron_ops.errors import DeployError, FitError, NemotronOpsError
 from nemotron_ops.progress import Report, Step
@@ -91,14 +91,7 @@ def roll_back(connection: Connection, rollback: Rollback, report: Report) -> Out
         reason = f"rollback to {to}" + (f": {rollback.why}" if rollback.why else "")
         session.run(claim_script(site, who=rollback.who, now=rollback.now, why=reason))
         with out_of_traffic(rollback.hooks, target, report):
-            for step in (plan.switch, plan.verify, plan.settle):
-                code, lines = _run(session, step, report)
-                if code:
-                    report(Step(what="forward", note=f"{target}: {step.name} failed, returning to the current release"))
-                    returned, output = session.run(plan.forward.script)
-                    so = f"{facts.current} serves again"
-                    so = f"returning to it failed too: {' '.join(output[-3:])}" if returned else so
-                    raise _failed("roll back", target, step, code, lines, so)
+            _switch_back(session, plan, facts.current, report)
     return Outcome(target=target, release=to, result="rolled back")
 
 
@@ -154,10 +147,23 @@ def _switch(prepared: PreparedTarget, session: Session, report: Report) -> None:
         code, lines = _run(session, step, report)
         if code:
             report(Step(what="back", note=f"{target}: {step.name} failed, going back"))
-            undone, output = session.run(plan.back.script)
-            so = "the previous release serves again" if prepared.facts.current else "it is as it was before"
-            so = f"going back failed too: {' '.join(output[-3:])}" if undone else so
-            raise _failed("deploy to", target, step, code, lines, so)
+            exit_code, output = session.run(plan.back.script)
+            outcome = "the previous release serves again" if prepared.facts.current else "it is as it was before"
+            if exit_code:
+                outcome = f"going back failed too: {' '.join(output[-3:])}"
+            raise _failed("deploy to", target, step, code, lines, outcome)
+
+
+def _switch_back(session: Session, plan: RollbackPlan, current: str, report: Report) -> None:
+    """The steps of a rollback; if one fails, the release `current` serves again."""
+    target = session.target
+    for step in (plan.switch, plan.verify, plan.settle):
+        code, lines = _run(session, step, report)
+        if code:
+            report(Step(what="forward", note=f"{target}: {step.name} failed, returning to {current or 'nothing'}"))
+            exit_code, output = session.run(plan.forward.script)
+            outcome = f"returning failed too: {' '.join(output[-3:])}" if exit_code else f"{current} serves again"
+            raise _failed("roll back", target, step, code, lines, outcome)
 
 
 def _run(session: Session, step: RemoteStep, report: Report) -> tuple[int, tuple[str, ...]]:
@@ -167,9 +173,9 @@ def _run(session: Session, step: RemoteStep, report: Report) -> tuple[int, tuple
     )
 
 
-def _failed(verb: str, target: str, step: RemoteStep, code: int, lines: tuple[str, ...], so: str) -> DeployError:
+def _failed(verb: str, target: str, step: RemoteStep, code: int, lines: tuple[str, ...], outcome: str) -> DeployError:
     return DeployError(
-        f"cannot {verb} {target}: step {step.name} ({step.about}) failed with exit code {code}; {so}",
+        f"cannot {verb} {target}: step {step.name} ({step.about}) failed with exit code {code}; {outcome}",
         log_tail=lines[-TAIL:],
         hint=f"nemotron-ops deploy logs {target}",
     )
