@@ -80,7 +80,7 @@ def doctor(ctx: Context) -> RemoteStep:
         script = f"{words} --offline || echo 'going on: llama.cpp need not be compiled there'\n"
     else:
         script = f"{words}\n"
-    return RemoteStep(name="doctor", about="check what the machine has", script=script)
+    return RemoteStep(name="doctor", about="check the machine", script=script)
 
 
 def upload_build(ctx: Context) -> RemoteStep:
@@ -98,14 +98,14 @@ if [ ! -f {q(dest / "manifest.json")} ]; then
 fi
 {q(dest / "bin/llama-server")} --version
 """
-    about = f"bring llama.cpp build {ctx.release.build_id}, made here"
+    about = f"send llama.cpp build {ctx.release.build_id}"
     return RemoteStep(name="build", about=about, script=script, send=(ctx.release.build,))
 
 
 def build_on_target(ctx: Context) -> RemoteStep:
     words = shlex.join(("build", *ctx.request.build_words))
     script = f"{ctx.as_service_user}{q(ctx.program)} {words}\n"
-    return RemoteStep(name="build", about="build llama.cpp there (nothing to do if it is built)", script=script)
+    return RemoteStep(name="build", about="build llama.cpp (nothing to do if it is built)", script=script)
 
 
 def send_model(ctx: Context, recipe: str, files: tuple[Artifact, ...]) -> RemoteStep:
@@ -116,7 +116,7 @@ def send_model(ctx: Context, recipe: str, files: tuple[Artifact, ...]) -> Remote
     run = f"{ctx.candidate.words}{q(ctx.program)} models"
     return RemoteStep(
         name="model",
-        about=f"bring the model of {recipe}; its bytes are proven there",
+        about=f"send the model of {recipe}, verify its bytes",
         script=f"{make_home}{own}{run} import {q(folder.parent)}\nrm -rf {q(folder.parent)} {q(home)}\n",
         send=files,
         done_if=f"{make_home}{run} verify --quick {q(recipe)} >/dev/null 2>&1\n",
@@ -135,14 +135,14 @@ def fetch_models(ctx: Context) -> RemoteStep:
         words += 'HF_TOKEN_PATH="$token" '
     lines += [f"{words}{q(ctx.program)} fetch {q(r)}" for r in fetched]
     lines.append(f"rm -rf {q(ctx.candidate.home)}")
-    return RemoteStep(name="models", about="fetch what is missing of the models", script="\n".join(lines) + "\n")
+    return RemoteStep(name="models", about="fetch missing models", script="\n".join(lines) + "\n")
 
 
 def try_candidate(ctx: Context) -> RemoteStep:
     """Serves with the new release on a port of its own, beside the old one, and asks it one question."""
     python = ctx.facts.python
     script = ctx.candidate.try_script(ctx.request, venv=ctx.release_dir / "venv/bin", python=python)
-    return RemoteStep(name="try", about="serve with it beside the old one, and ask it one question", script=script)
+    return RemoteStep(name="try", about="serve beside the old release, and ask one question", script=script)
 
 
 def _folders(ctx: Context) -> str:

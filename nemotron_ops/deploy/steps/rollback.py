@@ -46,8 +46,8 @@ def rollback_plan(site: Site, *, current: str, to: str, who: str, now: str, why:
         release=to,
         switch=RemoteStep(name="rollback", about=f"switch `current` back to {to}, hand over", script=switch),
         verify=verify_step(site, to),
-        settle=RemoteStep(name="settle", about="mark it good, and the one before bad", script=settle),
-        forward=RemoteStep(name="forward", about="the release before serves again", script=forward),
+        settle=RemoteStep(name="settle", about="mark it good, and the earlier current one bad", script=settle),
+        forward=RemoteStep(name="forward", about="the earlier current release serves again", script=forward),
     )
 
 

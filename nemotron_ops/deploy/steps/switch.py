@@ -77,4 +77,4 @@ if [ -n "$old" ] && [ "$old" != releases/{ctx.name} ] && [ -x "$old/activate.sh"
   exec "$old/activate.sh"
 fi
 {restore}"""
-    return RemoteStep(name="back", about="what served before serves again", script=script)
+    return RemoteStep(name="back", about="the previous release serves again", script=script)
