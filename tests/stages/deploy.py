@@ -8,7 +8,8 @@ from pathlib import Path
 
 from nemotron_ops.deploy.remote.prepare import Hooks, Job, PreparedTarget
 from nemotron_ops.deploy.remote.ssh import Connection
-from nemotron_ops.deploy.steps.facts import parse_facts, site_for
+from nemotron_ops.deploy.steps.facts import site_for
+from nemotron_ops.deploy.steps.probe import parse_facts
 from nemotron_ops.deploy.steps.release import Artifact, DeployPlan, RemoteStep, Request
 from nemotron_ops.errors import DeployError
 from nemotron_ops.progress import Report

@@ -16,8 +16,9 @@ from nemotron_ops.deploy.artifacts.fits import SpaceNeeded, check_room, why_not_
 from nemotron_ops.deploy.remote.session import check_hold
 from nemotron_ops.deploy.remote.ssh import Connection
 from nemotron_ops.deploy.steps.context import Context
-from nemotron_ops.deploy.steps.facts import Site, TargetFacts, check_target, facts_script, parse_facts, site_for
+from nemotron_ops.deploy.steps.facts import Site, TargetFacts, check_target, site_for
 from nemotron_ops.deploy.steps.plan import deploy_plan
+from nemotron_ops.deploy.steps.probe import facts_script, parse_facts
 from nemotron_ops.deploy.steps.release import Artifact, DeployPlan, Release, Request
 from nemotron_ops.errors import DeployError
 from nemotron_ops.files import sha256_of

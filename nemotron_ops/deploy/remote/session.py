@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable
 from pathlib import PurePosixPath
 
 from nemotron_ops.deploy.remote.ssh import Connection, unreachable
-from nemotron_ops.deploy.steps.facts import Site, facts_script, parse_facts
+from nemotron_ops.deploy.steps.facts import Site
+from nemotron_ops.deploy.steps.probe import facts_script, parse_facts
 from nemotron_ops.deploy.steps.scripts import prelude, read_hold
 from nemotron_ops.errors import DeployError
 

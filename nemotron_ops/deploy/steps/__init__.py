@@ -12,5 +12,6 @@ Each file uses only those below it:
     saved_state      the state of a target before its first deploy: saved, and restored if the deploy fails
     release          what is deployed: the request, the release made from it, and the steps of a plan
     scripts          small scripts for a target: locks, links, the audit log, running a command
-    facts            the facts of a target: the script that prints them, and what its output says
+    probe            asks a target for its facts: the script that prints them, and the parser of its output
+    facts            the facts of a target, where its releases live, and whether a release can run there
 """

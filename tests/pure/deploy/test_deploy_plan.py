@@ -18,8 +18,9 @@ from nemotron_ops.deploy.artifacts.fits import PROGRAM_BYTES, SpaceNeeded, check
 from nemotron_ops.deploy.remote.ssh import Connection, accept_script, offset_script, tunnel_argv, unreachable
 from nemotron_ops.deploy.remote.targets import expand, parse_groups
 from nemotron_ops.deploy.steps.context import Context
-from nemotron_ops.deploy.steps.facts import TargetFacts, check_target, facts_script, parse_facts, site_for
+from nemotron_ops.deploy.steps.facts import TargetFacts, check_target, site_for
 from nemotron_ops.deploy.steps.plan import deploy_plan
+from nemotron_ops.deploy.steps.probe import facts_script, parse_facts
 from nemotron_ops.deploy.steps.release import Artifact, DeployPlan, Release, Request
 from nemotron_ops.deploy.steps.rollback import rollback_plan, rollback_target
 from nemotron_ops.deploy.steps.scripts import break_script, claim_script, exec_script, hold_script, read_hold
