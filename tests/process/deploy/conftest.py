@@ -19,7 +19,7 @@ exec sh -c "$3"
 
 @pytest.fixture
 def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The home folder of the user at the other end."""
+    """The home folder of the user on the target."""
     home = tmp_path / "there"
     home.mkdir()
     ssh = tmp_path / "bin/ssh"

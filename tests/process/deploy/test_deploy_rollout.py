@@ -142,8 +142,8 @@ def test_ctrl_c_ends_all_targets_at_once_and_leaves_none_out_of_the_balancer(
     )  # fmt: skip
     eventually(lambda: all(map(steps, homes)) and sum("activate" in steps(h) for h in homes) == 2)
     os.kill(child.pid, signal.SIGINT)
-    said, _ = child.communicate(timeout=30)  # the second one's step takes a minute
+    said, _ = child.communicate(timeout=30)  # the second target's step takes a minute
     assert child.returncode != 0
     assert said.endswith("still out:\n")
-    # the third had not begun to switch, and does not begin any more
+    # the third had not begun to switch, and does not begin
     assert sum("activate" in steps(h) for h in homes) == 2

@@ -1,6 +1,6 @@
 """Sessions, locks and transfers, with an `ssh` that runs the remote command on this machine instead.
 
-What ssh itself does is tested on real hosts (tests/hosts); here it is about what we make of it.
+ssh itself is tested on real hosts (tests/hosts); these tests are about our use of it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def test_steps_run_one_after_another_and_each_stops_at_its_first_failure(connect
         assert session.run("echo one; echo two >&2", on_line=seen.append) == (0, ("one", "two"))
         assert session.run("echo before; false; echo after") == (1, ("before",))
         assert session.run("printf no-newline; exit 7") == (7, ("no-newline",))
-        assert session.run("cat") == (0, ())  # nobody else's input is read
+        assert session.run("cat") == (0, ())  # a step does not read the session's input
         assert session.run("false | true")[0] == 1
     assert seen == ["one", "two"]
 
@@ -132,7 +132,7 @@ def test_a_broken_transfer_goes_on_where_it_stopped(connection: Connection, ther
     part_of(to, source).write_bytes(source.read_bytes()[: 2 << 20])
     steps: list[Step] = []
     connection.send_file(source, PurePosixPath(to), sha256=sha256_of(source), report=steps.append)
-    assert [s.done for s in steps] == [3 << 20]  # one chunk of a MiB after the two that were there
+    assert [s.done for s in steps] == [3 << 20]  # one chunk of a MiB after two that had arrived
     assert to.read_bytes() == source.read_bytes()
 
 
@@ -149,7 +149,7 @@ def test_bytes_that_are_wrong_over_there_never_get_the_files_name(
 ) -> None:
     to = there / "incoming/big.bin"
     to.parent.mkdir()
-    part_of(to, source).write_bytes(b"x" * (1 << 20))  # a beginning that is not this file's
+    part_of(to, source).write_bytes(b"x" * (1 << 20))  # the beginning of another file
     with pytest.raises(DeployError, match="another sha256"):
         connection.send_file(source, PurePosixPath(to), sha256=sha256_of(source), report=silent)
     assert not to.exists()

@@ -1,4 +1,4 @@
-"""`service check-gpu`: what keeps a service for a GPU from starting on the CPU, with a llama-server made of sh."""
+"""`service check-gpu` keeps a service for a GPU from starting on the CPU; with a llama-server in sh."""
 
 from __future__ import annotations
 

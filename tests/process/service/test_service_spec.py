@@ -1,4 +1,4 @@
-"""What `service install` makes of its words: the spec, and what it refuses before anything is done."""
+"""How `service install` turns its options into a spec, and what it refuses before any change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bundle: our own wheel, other people's wheels for another machine, and the same bytes each time."""
+"""The bundle: our own wheel, dependencies' wheels for another machine, and the same bytes each time."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def plan_for(request: Request, release: Release = RELEASE, facts: TargetFacts = 
 
 
 def scripts(plan: DeployPlan) -> dict[str, str]:
-    """Everything that could be run on the target, in order."""
+    """Every script of a plan, in order."""
     steps = [*plan.steps, plan.withdraw, plan.back]
     return {f"{i}-{s.name}.sh": s.script for i, s in enumerate(steps)}
 
@@ -80,7 +80,7 @@ CASES = {
 
 
 def small(scope: Scope) -> dict[str, str]:
-    """What is run besides deploys."""
+    """The scripts of other commands than `deploy`."""
     site = site_for(scope, home="/home/me")
     rollback = rollback_plan(site, current="1.2.3-new", to="1.2.2-old", who="ann@desk", now=NOW, why="it is slow")
     hold = {"who": "ann@desk", "since": NOW, "why": "benchmarks"}

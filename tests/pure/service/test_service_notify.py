@@ -38,7 +38,7 @@ def test_ready_is_said_once_and_only_when_nothing_loads_any_more() -> None:
 
 
 def test_any_sign_that_a_load_moves_buys_time_but_not_every_one_is_on_instances() -> None:
-    """Also where no byte is read any more: kernels being compiled, a warm-up."""
+    """Also after the last byte is read: while kernels compile, or a warm-up runs."""
     sent, _ = on_instances(NotifyState(), [loading(0.99)])
     sent, first = on_progress(sent, 100.0)
     sent, at_once = on_progress(sent, 100.2)

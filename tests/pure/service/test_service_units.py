@@ -1,4 +1,4 @@
-"""Unit files: whole texts, what systemd itself says of them, and the rules behind them.
+"""Unit files: their complete texts, systemd's own checks, and the rules behind them.
 
 The golden files in tests/golden/service are rewritten by `python tests/pure/service/test_service_units.py`.
 """
@@ -50,7 +50,7 @@ def test_units_are_these_to_the_letter(case: str) -> None:
 
 
 def write(spec: ServiceSpec, folder: Path) -> list[Path]:
-    """The units on disk, with a program that exists, so that systemd-analyze can judge them."""
+    """The units on disk, with an existing program, for systemd-analyze."""
     program = shutil.which("true")
     assert program
     for name, text in unit_files(replace(spec, program=program)).items():
@@ -116,7 +116,7 @@ def test_the_unit_that_fetches_is_open_only_to_the_network() -> None:
 
 
 def test_a_threshold_below_the_score_fails() -> None:
-    """The test above can fail: the same tool refuses the same unit one step lower."""
+    """The test above can fail: the same tool refuses the same unit at a threshold one step lower."""
     path = GOLDEN / "system-cuda-guide" / SERVICE
     done = subprocess.run(
         ["systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold=10", str(path)],
