@@ -457,7 +457,8 @@ def test_a_first_deploy_of_a_system_service_that_fails_leaves_credentials_alone(
     words = ("deploy", target(host, "root"), "--system", "-r", "tiny", "--yes")
     laptop.recipe(BROKEN.format(slots=2))
     try:
-        done = laptop.run(*words, "--in-place", check=False)
+        # systemd would start it thirty times in a minute before it gives up
+        done = laptop.run(*words, "--in-place", "--ready-timeout", "10", check=False)
         assert done.returncode == 13
         assert "it is as it was before" in done.stderr, done.stderr
         assert host.ssh("ls /etc/systemd/system | grep nemotron || true") == ""

@@ -112,11 +112,11 @@ def test_after_a_failure_no_further_target_is_begun() -> None:
 
 
 INTERRUPTED = """
-import sys, threading
+import sys
 from pathlib import Path
 from nemotron_ops.deploy.remote.rollout import roll_out
 from nemotron_ops.progress import silent
-from tests.process.deploy.test_deploy_rollout import FakeBalancer, job_with, target_for
+from tests.stages.deploy import FakeBalancer, job_for, prepared_target
 balancer = FakeBalancer()
 homes = [Path(p) for p in sys.argv[1:]]
 targets = [prepared_target(h, target=f"gpu{n}", activate="" if n == 0 else "sleep 60")
