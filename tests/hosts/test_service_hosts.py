@@ -396,7 +396,7 @@ def test_an_upgrade_that_does_not_come_up_puts_the_units_back(host: Host) -> Non
     units = "cat /etc/systemd/system/nemotron-ops*"
     before = host.ssh(units)
     with gpu_build(host):
-        said = host.ssh(f"{PROGRAM} service upgrade --ready-timeout 25 2>&1 || true")
+        said = host.ssh(f"{PROGRAM} service upgrade --ready-timeout 60 2>&1 || true")
         assert "cannot start nemotron-ops.service" in said
         assert "the earlier units are restored and serve; this program cannot be restored" in said
         assert host.ssh(units) == before
