@@ -11,7 +11,7 @@ from nemotron_ops.cli.app import App
 from nemotron_ops.errors import UsageError
 
 if TYPE_CHECKING:
-    from nemotron_ops.deploy.remote.prepare import Hooks, LocalBuild, LocalModel, Ready
+    from nemotron_ops.deploy.remote.prepare import Hooks, LocalBuild, LocalModel, PreparedTarget
     from nemotron_ops.deploy.remote.targets import Group
 
 
@@ -34,8 +34,7 @@ def compile_bytes() -> dict[str, int]:
 def local_model(app: App, recipe: str) -> LocalModel:
     """The stored model of a recipe, as files to send; with them goes what `models import` wants to know."""
     from nemotron_ops.deploy.remote.prepare import LocalModel
-    from nemotron_ops.deploy.remote.ssh import sha256_of
-    from nemotron_ops.files import write_json
+    from nemotron_ops.files import sha256_of, write_json
     from nemotron_ops.models import store
     from nemotron_ops.models.carry import MANIFEST
     from nemotron_ops.models.ref import Ref
@@ -72,7 +71,7 @@ def hooks_for(door: Path | None) -> Hooks:
     return Hooks(
         before_switch=lambda target, report: haproxy.take_out(door, server_name(target), report=report),
         after_switch=lambda target: haproxy.put_back(door, server_name(target)),
-        turn=threading.Lock(),
+        lock=threading.Lock(),
     )
 
 
@@ -90,7 +89,7 @@ def render_door(app: App, group: Group | None, ssh_config: Path | None) -> None:
     app.ui.say(f"{name}, beside targets.toml, makes HAProxy one door for them: nemotron-ops balancer")
 
 
-def show(app: App, readies: list[Ready], *, scripts: bool, as_json: bool) -> None:
+def show(app: App, readies: list[PreparedTarget], *, scripts: bool, as_json: bool) -> None:
     """The plan, before anything is done."""
     if as_json:
         if scripts:
@@ -107,7 +106,7 @@ def show(app: App, readies: list[Ready], *, scripts: bool, as_json: bool) -> Non
                 app.ui.data("\n".join(f"    {line}" for line in step.script.rstrip().splitlines()))
 
 
-def plan_json(ready: Ready) -> dict[str, Any]:
+def plan_json(ready: PreparedTarget) -> dict[str, Any]:
     facts = asdict(replace(ready.facts, cpu_features=frozenset()))
     steps = [asdict(s) for s in ready.plan.steps]
     return {"target": ready.connection.target, "release": ready.plan.release, "facts": facts, "steps": steps}

@@ -105,7 +105,7 @@ def run(
     Up to the moment when the new release has answered a question beside the old one, nothing that serves is touched;
     if it fails after that, the old release is put back. Running it again continues what was interrupted.
     """
-    from nemotron_ops.deploy.remote.prepare import Job, make_ready
+    from nemotron_ops.deploy.remote.prepare import Job, prepare_target
     from nemotron_ops.deploy.remote.rollout import roll_out
     from nemotron_ops.deploy.steps.release import Request
 
@@ -134,7 +134,7 @@ def run(
         )  # fmt: skip
         if build == "send" and job.build is None:
             raise UsageError("cannot send a build: this machine has none that is current", hint="nemotron-ops build")
-        readies = [make_ready(c, job, report=app.ui.report) for c in there.connections]
+        readies = [prepare_target(c, job, report=app.ui.report) for c in there.connections]
         show(app, readies, scripts=dry_run, as_json=as_json)
         if dry_run:
             return
@@ -170,11 +170,13 @@ def rollback(
 
     It must be at rest and answer a question; if it does not, the release of now serves again.
     """
-    from nemotron_ops.deploy.remote.rollout import Wish, roll_back_all
+    from nemotron_ops.deploy.remote.rollout import Rollback, roll_back_all
 
     with App() as app, reach(app, targets, system=system, config=ssh_config) as there:
-        wish = Wish(scope=there.scope, who=who(app), now=now(), to=to, why=why, force=force, hooks=hooks_for(door))
-        tell(app, *roll_back_all(there.connections, wish, report=app.ui.report), as_json=as_json)
+        request = Rollback(
+            scope=there.scope, who=who(app), now=now(), to=to, why=why, force=force, hooks=hooks_for(door)
+        )
+        tell(app, *roll_back_all(there.connections, request, report=app.ui.report), as_json=as_json)
 
 
 @deploy.command()

@@ -8,9 +8,9 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from nemotron_ops.progress import Report, Step, silent
-from nemotron_ops.service.notify import Notifier, Seen, under_service_manager, watchdog_period_s
+from nemotron_ops.service.notify import InstanceState, Notifier, under_service_manager, watchdog_period_s
+from nemotron_ops.service.spec import Scope
 from nemotron_ops.service.systemd import Manager
-from nemotron_ops.service.units import Scope
 from nemotron_ops.supervisor.snapshot import Snapshot, State
 
 
@@ -49,20 +49,20 @@ def wired(env: Mapping[str, str], on_snapshot: Callable[[Snapshot], None], *, la
 
     def proof(step: Step) -> None:
         share = f" {100 * (step.done or 0) / step.total:.0f} %" if step.total else ""
-        notifier.going_on(time.monotonic(), status=f"after a power cut: {step.what}{share}")
+        notifier.progress(time.monotonic(), status=f"after a power cut: {step.what}{share}")
 
     manager = Manager(scope=Scope.SYSTEM if env.get("NEMOTRON_OPS_SYSTEM") else Scope.USER)
     return Wires(
         on_snapshot=told, on_tick=notifier.alive if watched else lambda: None,
-        on_progress=lambda: notifier.going_on(time.monotonic()), on_reload=reload, on_proof=proof,
+        on_progress=lambda: notifier.progress(time.monotonic()), on_reload=reload, on_proof=proof,
         socket_stays=manager.socket_stays,
     )  # fmt: skip
 
 
-def seen(snapshot: Snapshot, begun: Collection[str]) -> list[Seen]:
+def seen(snapshot: Snapshot, begun: Collection[str]) -> list[InstanceState]:
     """The snapshot's instances in the service manager's terms; what has not `begun` yet is on its way, not stopped."""
     return [
-        Seen(
+        InstanceState(
             name=i.name, state=(i.state if i.name in begun else State.STARTING).value,
             load_progress=i.load_progress, reason=i.reason,
         )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nemotron_ops.deploy.remote.ssh import Connection
     from nemotron_ops.deploy.remote.targets import Group
     from nemotron_ops.deploy.steps.facts import Site, TargetFacts
-    from nemotron_ops.service.units import Scope
+    from nemotron_ops.service.spec import Scope
 
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 ssh_option: Option = click.option(
@@ -46,10 +46,10 @@ class There:
 
     def look(self, connection: Connection) -> tuple[TargetFacts, Site, Connection]:
         """Facts, site, and the connection with sudo where that is needed."""
-        from nemotron_ops.deploy.remote.prepare import as_needed, look
+        from nemotron_ops.deploy.remote.prepare import look, with_sudo_if_needed
 
         facts, site = look(connection, self.scope)
-        return facts, site, as_needed(connection, self.scope, facts)
+        return facts, site, with_sudo_if_needed(connection, self.scope, facts)
 
 
 @contextmanager
@@ -57,7 +57,7 @@ def reach(app: App, words: tuple[str, ...], *, system: bool | None, config: Path
     """The targets that `words` name, with shared connections that end with the block."""
     from nemotron_ops.deploy.remote.ssh import Connection, ControlFolder
     from nemotron_ops.deploy.remote.targets import expand
-    from nemotron_ops.service.units import Scope
+    from nemotron_ops.service.spec import Scope
 
     targets, group = expand(words, read_groups(app))
     scope = group.scope if group and system is None else Scope.SYSTEM if system else Scope.USER
@@ -88,8 +88,8 @@ def target_status(connection: Connection, scope: Scope) -> dict[str, Any]:
     """One target for `deploy status`; a target that cannot be reached is a row too."""
     from nemotron_ops.deploy.remote.prepare import look
     from nemotron_ops.deploy.steps.scripts import prelude
+    from nemotron_ops.service.spec import SERVICE, Scope
     from nemotron_ops.service.systemd import PROPERTIES, parse_status
-    from nemotron_ops.service.units import SERVICE, Scope
 
     row = {"target": connection.target, "release": "", "service": "", "says": "", "previous": "", "lock": ""}
     try:
@@ -105,13 +105,13 @@ def target_status(connection: Connection, scope: Scope) -> dict[str, Any]:
 
 def lock_of(facts: TargetFacts) -> str:
     """Who holds a target's lock, in words; a deploy that was cut off holds none, and is explained."""
-    from nemotron_ops.deploy.remote.session import held
+    from nemotron_ops.deploy.remote.session import describe_lock
 
     if facts.hold:
-        return held(facts.hold)
+        return describe_lock(facts.hold)
     if facts.lock and not facts.lock_alive:
-        return f"free; cut off: {held(facts.lock)} (doing it again continues it)"
-    return held(facts.lock) if facts.lock else ""
+        return f"free; cut off: {describe_lock(facts.lock)} (doing it again continues it)"
+    return describe_lock(facts.lock) if facts.lock else ""
 
 
 def in_session(
@@ -120,14 +120,14 @@ def in_session(
 ) -> list[str]:  # fmt: skip
     """Run a command of the current release on a target, holding its lock; its lines, which are also shown."""
     from nemotron_ops.deploy.remote.session import locked_session
-    from nemotron_ops.deploy.steps.scripts import claim_script, exec_script, log
+    from nemotron_ops.deploy.steps.scripts import append_audit, claim_script, exec_script
     from nemotron_ops.errors import DeployError
 
     _, site, connection = there.look(connection)
     many = len(there.connections) > 1
     with locked_session(connection, site, force=force, verb=f"{why} on") as session:
         session.run(claim_script(site, who=who(app), now=now(), why=why))
-        session.run(log(site, who=who(app), now=now(), event=why, command=shlex.join(words)))
+        session.run(append_audit(site, who=who(app), now=now(), event=why, command=shlex.join(words)))
         code, lines = session.run(
             exec_script(site, words),
             on_line=None if quiet else lambda x: app.ui.data(f"{connection.target}: {x}" if many else x),

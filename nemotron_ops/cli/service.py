@@ -31,7 +31,7 @@ service.add_command(install)
 def status(system: bool | None, as_json: bool) -> None:
     """What the service manager says of the service. Exit code 1 if it is not up."""
     from nemotron_ops.service import install as installing
-    from nemotron_ops.service.place import place_for, recorded
+    from nemotron_ops.service.place import installed_spec, place_for
     from nemotron_ops.service.systemd import Manager
 
     with service_app(system) as (app, scope):
@@ -42,7 +42,7 @@ def status(system: bool | None, as_json: bool) -> None:
         manager = Manager(scope=scope)
         manager.check()
         now = manager.status()
-        spec = recorded(place_for(scope, app.layout, env=app.env))
+        spec = installed_spec(place_for(scope, app.layout, env=app.env))
         lacks = installing.withheld(spec, now.pid) if spec and now.up else ()
         if as_json:
             app.ui.json({"scope": scope.value, **asdict(now), "up": now.up, "withheld": lacks})
@@ -153,7 +153,7 @@ def upgrade(system: bool | None, ready_s: float, as_json: bool) -> None:
 def uninstall(system: bool | None, purge: bool, dry_run: bool, as_json: bool) -> None:
     """Stop the service and remove it. Models and builds stay, unless --purge."""
     from nemotron_ops.service import install as installing
-    from nemotron_ops.service.place import doomed, place_for
+    from nemotron_ops.service.place import place_for, removed_by_uninstall
     from nemotron_ops.service.systemd import Manager
 
     with service_app(system) as (app, scope):
@@ -164,7 +164,7 @@ def uninstall(system: bool | None, purge: bool, dry_run: bool, as_json: bool) ->
         removed: tuple[str, ...] = ()
         if agent:
             removed = ((str(agent.path),) if agent.installed else ()) if dry_run else agent.uninstall()
-        removed += doomed(place, purge=purge) if dry_run else installing.uninstall(place, purge=purge)
+        removed += removed_by_uninstall(place, purge=purge) if dry_run else installing.uninstall(place, purge=purge)
         app.ui.json({"removed": removed}) if as_json else app.ui.data("\n".join(removed) or "nothing was installed")
 
 
@@ -189,6 +189,6 @@ def check_gpu(kind: str, within_s: float, as_json: bool) -> None:
             break
         time.sleep(0.5)
     if as_json:
-        app.ui.json({"kind": kind, "missing": seen.lacking, "build": seen.backend, "devices": seen.devices, "why": why})
+        app.ui.json({"kind": kind, "missing": seen.missing, "build": seen.backend, "devices": seen.devices, "why": why})
     if why:
-        raise HostError(f"cannot start on {kind}: {why}", hint=hint, log_tail=seen.said)
+        raise HostError(f"cannot start on {kind}: {why}", hint=hint, log_tail=seen.output)

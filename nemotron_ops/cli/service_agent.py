@@ -17,7 +17,7 @@ from nemotron_ops.supervisor.control import client
 if TYPE_CHECKING:
     from nemotron_ops.cli.app import App
     from nemotron_ops.service.place import Place
-    from nemotron_ops.service.units import ServiceSpec
+    from nemotron_ops.service.spec import ServiceSpec
 
 POLL_S = 0.5
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nemotron_ops.cli.service_agent import Agent
     from nemotron_ops.service.install import Installed
     from nemotron_ops.service.place import Place
-    from nemotron_ops.service.units import ServiceSpec
+    from nemotron_ops.service.spec import ServiceSpec
 
 
 @click.command()
@@ -61,8 +61,8 @@ def install(
     from nemotron_ops.cli.service_spec import Asked, build_first, composed, fetch_first, with_absolute_keys
     from nemotron_ops.service import install as installing
     from nemotron_ops.service import systemd
-    from nemotron_ops.service.place import check_possible, place_for, take_keys
-    from nemotron_ops.service.units import notes
+    from nemotron_ops.service.granted import notes
+    from nemotron_ops.service.place import check_possible, install_keys, place_for
 
     with service_app(system) as (app, scope):
         asked = with_absolute_keys(Asked(
@@ -80,7 +80,7 @@ def install(
         if not agent:
             check_possible(spec, booted=systemd.booted(), uid=os.getuid())
         if keys and spec.system:
-            take_keys(Path(asked.keys), place)
+            install_keys(Path(asked.keys), place)
         build_first(app, spec, place, may_build=not no_build)
         if not no_fetch:
             fetch_first(app, spec, place)
@@ -120,7 +120,7 @@ def tell_agent(app: App, agent: Agent, spec: ServiceSpec, *, started: bool, as_j
 
 def tell_installed(app: App, spec: ServiceSpec, done: Installed, *, as_json: bool) -> None:
     from nemotron_ops.service import install as installing
-    from nemotron_ops.service.units import serve_argv
+    from nemotron_ops.service.commands import serve_argv
     from nemotron_ops.service.words import address
 
     lacks = installing.withheld(spec, done.status.pid) if done.status else ()

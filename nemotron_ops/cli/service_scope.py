@@ -13,7 +13,7 @@ from nemotron_ops.errors import ServiceError, UsageError
 
 if TYPE_CHECKING:
     from nemotron_ops.cli.service_agent import Agent
-    from nemotron_ops.service.units import Scope, ServiceSpec
+    from nemotron_ops.service.spec import Scope, ServiceSpec
 
 scope_option = click.option(
     "--system/--user",
@@ -29,7 +29,7 @@ class service_app:
     """`with service_app(system) as (app, scope)`: the App whose layout is that of the chosen scope."""
 
     def __init__(self, system: bool | None) -> None:
-        from nemotron_ops.service.units import Scope
+        from nemotron_ops.service.spec import Scope
 
         if ON_A_MAC and system:
             raise UsageError("cannot use a system service on a Mac: launchd runs the agent of this user")
@@ -70,9 +70,9 @@ def needs_units(app: App, scope: Scope) -> None:
 
 def needs_service(app: App, scope: Scope) -> ServiceSpec:
     """What is installed. Raises ServiceError if nothing is."""
-    from nemotron_ops.service.place import place_for, recorded
+    from nemotron_ops.service.place import installed_spec, place_for
 
-    spec = recorded(place_for(scope, app.layout, env=app.env))
+    spec = installed_spec(place_for(scope, app.layout, env=app.env))
     if spec is None:
         raise not_installed(scope)
     return spec

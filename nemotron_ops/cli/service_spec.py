@@ -16,7 +16,7 @@ from nemotron_ops.errors import BuildError, GatewayError, ServiceError, UsageErr
 if TYPE_CHECKING:
     from nemotron_ops.cli.app import App
     from nemotron_ops.service.place import Place
-    from nemotron_ops.service.units import Scope, ServiceSpec
+    from nemotron_ops.service.spec import Scope, ServiceSpec
 
 # fields of `serve` that the service itself decides: the socket, the way it is started
 DECIDED = {"host": "--host", "port": "--port", "profile": "--profile"}
@@ -54,7 +54,7 @@ def composed(app: App, scope: Scope, asked: Asked) -> ServiceSpec:
     from nemotron_ops.cli.compose import endpoint_of
     from nemotron_ops.recipes.load import load_settings, recipe_for
     from nemotron_ops.recipes.resolve import resolve
-    from nemotron_ops.service.units import CREDENTIALS, Scope, ServiceSpec
+    from nemotron_ops.service.spec import CREDENTIALS, Scope, ServiceSpec
     from nemotron_ops.service.words import check_address, check_networks
 
     system = scope is Scope.SYSTEM
@@ -148,7 +148,7 @@ def build_first(app: App, spec: ServiceSpec, place: Place, *, may_build: bool) -
     """Have a build that fits before the service starts, because the service itself builds nothing."""
     from nemotron_ops.builds.store import store
     from nemotron_ops.service import install as installing
-    from nemotron_ops.service.units import build_words, lacks_build
+    from nemotron_ops.service.commands import build_words, lacks_build
 
     def lacking() -> str:
         now = store.current(app.layout)

@@ -1,13 +1,13 @@
-"""Manifests for people who have Kubernetes already. Pure.
+"""Renders manifests for Kubernetes. Pure.
 
-The probes are those of the gateway: ready is `GET /health` with 200, which is only so while a model can answer;
-alive is that the port accepts connections, because a gateway that waits for its model is no reason to kill the pod.
+The probes are those of the gateway: ready means `GET /health` with 200, which it answers only while a model can serve;
+alive means that the port accepts connections, because a gateway that waits for its model must not be killed.
 
-    init build      llama.cpp into the volume: built there, or taken from an archive in the image; nothing to do later
-    init fetch-N    the model of each recipe into the volume, proven
-    server          `serve --no-build --offline`: it takes what is there, and starts without a network
+    init build      llama.cpp into the volume: built, or unpacked from an archive in the image; skipped once it is there
+    init fetch-N    the model of each recipe into the volume, verified
+    server          `serve --no-build --offline`: serves what is in the volume, starts without a network
 
-The volume is mounted over the image's /data, so nothing that the server needs may lie there in the image.
+The volume is mounted over the image's /data, so files that the image has there are hidden.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """What is to run. `image` has nemotron-ops in it, and a compiler or the archive of a build."""
+    """What to run. `image` contains nemotron-ops, and a compiler or the archive of a build."""
 
     recipes: tuple[str, ...]
     image: str
@@ -26,7 +26,7 @@ class Workload:
     namespace: str = "default"
     replicas: int = 2
     profile: str = ""
-    build_archive: str = ""  # path in the image of what `builds export` wrote; without it, the init container builds
+    build_archive: str = ""  # path in the image of an archive from `builds export`; "" to build in the init container
     gpus: int = 1
     gpu_resource: str = "nvidia.com/gpu"
     memory: str = "48Gi"
@@ -36,7 +36,7 @@ class Workload:
     keys_secret: str = "nemotron-ops-api-keys"
     token_secret: str = "nemotron-ops-hub-token"
     port: int = 8001
-    load_s: int = 1800  # longest time that loading may take
+    load_s: int = 1800  # longest time for loading
     stop_s: int = 120  # preStop, draining (30 s) and each engine's SIGTERM, SIGTERM, SIGKILL fit in here
 
 
@@ -46,7 +46,7 @@ def manifests(w: Workload) -> list[dict[str, Any]]:
 
 
 def to_yaml(value: Any) -> str:
-    """`value` (dicts, lists, strings, numbers, booleans) as YAML documents' body; strings are always quoted."""
+    """`value` (dicts, lists, strings, numbers, booleans) as the body of a YAML document."""
     return "\n".join(_lines(value, 0)) + "\n"
 
 
@@ -105,17 +105,17 @@ def _server(w: Workload) -> dict[str, Any]:
         # the pod takes traffic only while a model can answer
         "readinessProbe": {"httpGet": health, "periodSeconds": 2, "failureThreshold": 2},
         "startupProbe": {"httpGet": health, "periodSeconds": 5, "failureThreshold": -(-w.load_s // 5)},
-        # engines are watched and restarted inside the pod: only a door that is shut is a reason to begin again
+        # the supervisor restarts engines inside the pod: only a port that refuses connections needs a new pod
         "livenessProbe": {"tcpSocket": {"port": "http"}, "periodSeconds": 10, "failureThreshold": 6},
         "resources": _resources(w),
-        # out of the Service first, then draining: requests that are still being routed here are not refused
+        # the pod leaves the Service before it drains, so that no request still routed to it is refused
         "lifecycle": {"preStop": {"exec": {"command": ["sleep", "5"]}}},
         "volumeMounts": [*_mounts(), {"name": "keys", "mountPath": "/etc/nemotron-ops/keys", "readOnly": True}],
     }
 
 
 def _build(w: Workload) -> dict[str, Any]:
-    """With the pod's GPUs: a build is for them, and proves itself on them. What is built or imported stays so."""
+    """Builds or imports llama.cpp, with the pod's GPUs, which the build is made for and tested on."""
     args = ["builds", "import", w.build_archive] if w.build_archive else ["build", *_backend(w)]
     return {**_container(w, "build"), "args": args, "resources": _resources(w), "volumeMounts": _mounts()}
 
@@ -156,7 +156,7 @@ def _container(w: Workload, name: str) -> dict[str, Any]:
 
 
 def _env() -> list[dict[str, Any]]:
-    """The user has no home in the image, and the image's file system cannot be written to."""
+    """Writable folders: the user has no home in the image, whose file system is read-only."""
     places = {"NEMOTRON_OPS_HOME": "/data", "NEMOTRON_OPS_RUNTIME": "/tmp/run", "HOME": "/data"}
     return [{"name": name, "value": value} for name, value in places.items()]
 
@@ -166,7 +166,7 @@ def _mounts() -> list[dict[str, Any]]:
 
 
 def _headless(w: Workload) -> dict[str, Any]:
-    """Names for each replica, for a balancer that wants to choose (warm prompts)."""
+    """A name for each replica, for a balancer that routes by prompt cache."""
     ports = [{"name": "http", "port": w.port, "targetPort": "http"}]
     spec = {"clusterIP": "None", "selector": _labels(w), "ports": ports}
     return {"apiVersion": "v1", "kind": "Service", "metadata": _metadata(w, f"{w.name}-hosts"), "spec": spec}
@@ -178,7 +178,7 @@ def _service(w: Workload) -> dict[str, Any]:
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": _metadata(w),
-        # one client stays on one replica while it can: its prompts are warm there
+        # a client stays on one replica, which has its prompts cached
         "spec": {"selector": _labels(w), "ports": ports, "sessionAffinity": "ClientIP"},
     }
 

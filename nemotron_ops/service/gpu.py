@@ -1,9 +1,8 @@
-"""Whether the GPU that a service is meant for can be used: its device nodes, and what llama-server itself sees. Pure.
+"""Decides whether the GPU that a service is meant for can be used, from device nodes and llama-server's devices. Pure.
 
-llama-server built for a GPU and started without one would run on the CPU, silently and slowly. The unit therefore
-fails until the nodes exist and the current build lists a device, and systemd tries again. Nodes alone prove little:
-driver and library may differ in version, the nodes may be closed to this user or by the unit's DevicePolicy=, and the
-build may be for something else.
+Without its GPU, llama-server would run on the CPU, silently and slowly. The unit therefore fails until the nodes exist
+and the current build lists a device, and systemd tries again. Nodes alone prove little: driver and library may differ
+in version, this user or the unit's DevicePolicy= may not open the nodes, and the build may be for another backend.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ NODES = {
 
 
 def missing_nodes(kind: str, *, present: Callable[[str], bool]) -> tuple[str, ...]:
-    """The patterns that `present` does not find, one per need; any one of a need's alternatives will do.
+    """The patterns that `present` does not find, one for each group; any pattern of a group is enough.
 
     WSL has /dev/dxg and Jetson /dev/nvgpu instead of NVIDIA's usual nodes.
     """
@@ -27,24 +26,24 @@ def missing_nodes(kind: str, *, present: Callable[[str], bool]) -> tuple[str, ..
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sight:
-    """What was seen: nodes that lack, the current build's backend ("" for no build), its devices, its last words."""
+class GpuCheck:
+    """What was found on this machine."""
 
-    lacking: tuple[str, ...] = ()
-    backend: str = ""
+    missing: tuple[str, ...] = ()  # patterns of device nodes
+    backend: str = ""  # of the current build, "" where there is none
     devices: tuple[str, ...] = ()  # of this backend, as `llama-server --list-devices` names them
-    said: tuple[str, ...] = ()
+    output: tuple[str, ...] = ()  # of llama-server, its last lines
 
 
-def refusal(kind: str, seen: Sight) -> tuple[str, str]:
-    """Why a service for `kind` must not start, and what to try; empty where the GPU can be used."""
-    if not seen.backend:
+def refusal(kind: str, found: GpuCheck) -> tuple[str, str]:
+    """Why a service for `kind` must not start, and a hint; both empty if the GPU can be used."""
+    if not found.backend:
         return "there is no build of llama.cpp", f"nemotron-ops build --{kind}"
-    if seen.backend != kind:
-        return f"the current build is for {seen.backend}", f"nemotron-ops build --{kind}, or `builds use` such a build"
-    if seen.lacking:
-        return f"no {' and no '.join(seen.lacking)}", "the driver is not loaded: `nemotron-ops doctor` looks"
-    if not seen.devices:
+    if found.backend != kind:
+        return f"the current build is for {found.backend}", f"nemotron-ops build --{kind}, or `builds use` such a build"
+    if found.missing:
+        return f"no {' and no '.join(found.missing)}", "the driver is not loaded: `nemotron-ops doctor` looks"
+    if not found.devices:
         return "llama-server sees no such device, although its nodes are there", NO_DEVICE
     return "", ""
 
@@ -56,7 +55,7 @@ NO_DEVICE = (
 
 
 def kind_for(asked: str, *, backend: str, machine: Sequence[str]) -> str:
-    """The kind of GPU a service is for, "" for none: as asked, else the current build's, else the machine's."""
+    """The kind of GPU a service is for, "" for none: as requested, else the current build's, else the machine's."""
     if asked != "auto":
         return asked.replace("none", "")
     if backend:

@@ -5,25 +5,21 @@ Directives that a hardened unit would have and this one has not carry their reas
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from nemotron_ops.addresses import is_loopback
-
-if TYPE_CHECKING:
-    from nemotron_ops.service.units import ServiceSpec
+from nemotron_ops.service.spec import ServiceSpec
 
 # llama-server --prio N: nice value, and SCHED_FIFO priority of its CPU threads (llama.cpp common.cpp
 # set_process_priority, ggml-cpu ggml_thread_apply_priority). A limit below these grants nothing at all.
 PRIO_LIMITS = {1: (-5, 40), 2: (-10, 80), 3: (-20, 90)}
 
-# By kind of GPU, beside DRI nodes. A node that is not there is passed over.
-NODES_LET_THROUGH = {
+# By kind of GPU, besides DRI nodes. systemd ignores nodes that do not exist.
+DEVICE_NODES = {
     "cuda": ("char-nvidia* rw", "/dev/dxg rw"),
     "hip": ("char-kfd rw",),
     "vulkan": ("char-nvidia* rw", "/dev/dxg rw"),
 }
 
-# What the serving unit and the fetching one have in common.
+# Common to the serving unit and the fetching one.
 HARDENED = """\
 NoNewPrivileges=yes
 CapabilityBoundingSet=
@@ -119,6 +115,7 @@ UMask=0077
 
 
 def limits(spec: ServiceSpec) -> str:
+    """Files, memory, out-of-memory order, CPU and I/O weight, locked memory, priority."""
     lines = ["LimitNOFILE=65536", "LimitCORE=0", "TasksMax=4096"]
     if spec.memory_max:
         lines.append(f"MemoryMax={spec.memory_max}")
@@ -136,12 +133,13 @@ def limits(spec: ServiceSpec) -> str:
 
 
 def devices(spec: ServiceSpec) -> str:
+    """The device nodes that may be opened."""
     if not spec.gpu:
         return "# no GPU is used\nPrivateDevices=yes\n"
     if not spec.device_policy:
         why = "--no-device-policy, or a Jetson, whose nodes have no common name"
         return f"# left open ({why}): DevicePolicy=\nPrivateDevices=no\n"
-    nodes = ["char-drm rw", *NODES_LET_THROUGH[spec.gpu]]
+    nodes = ["char-drm rw", *DEVICE_NODES[spec.gpu]]
     return "\n".join([
         "# PrivateDevices= would hide the GPU: only its device nodes may be opened instead. The group is called",
         "# nvidia-frontend or nvidia, by driver; the pattern matches both, and nvidia-uvm. /dev/dxg is WSL's GPU.",
@@ -154,6 +152,7 @@ def devices(spec: ServiceSpec) -> str:
 
 
 def system_sandbox(spec: ServiceSpec) -> str:
+    """The sandbox of a system service."""
     lines = [SERVING.rstrip()]
     lines += [
         "# not set: PrivateUsers=. A restarted supervisor would live in another user namespace than the engines it",
@@ -164,25 +163,26 @@ def system_sandbox(spec: ServiceSpec) -> str:
     else:
         lines.append("RestrictRealtime=yes")
     lines += [
-        "# no way out of this machine. Who may come in is the socket's to say: what it accepts is not under this list",
+        "# no outgoing network. The socket has its own list for clients: this one does not apply to its connections",
         "IPAddressDeny=any",
         "IPAddressAllow=localhost",
     ]
     return "\n".join([*lines, ""])
 
 
-def who_may_connect(spec: ServiceSpec) -> str:
-    """The access list of the socket, which its connections keep; that of the service is not applied to them."""
+def socket_access(spec: ServiceSpec) -> str:
+    """The access list of the socket. It applies to accepted connections; the list of the service does not."""
     if not spec.system:
         return "# not set: IPAddressDeny=. A user's service manager cannot filter.\n"
     if is_loopback(spec.host):
         return "IPAddressDeny=any\nIPAddressAllow=localhost\n"
     if spec.allow_from:
         return f"IPAddressDeny=any\nIPAddressAllow=localhost {' '.join(spec.allow_from)}\n"
-    return "# not set: IPAddressDeny=. The service listens beyond this machine, and nobody said to whom.\n"
+    return "# not set: IPAddressDeny=. The service listens beyond this machine, without --allow-from.\n"
 
 
 def user_sandbox() -> str:
+    """The sandbox of a user's service."""
     return """\
 # The sandbox that a user's service manager can really give. Not set: everything that needs a mount namespace
 # (ProtectSystem=, PrivateTmp= …): without PrivateUsers= it would silently do nothing, and with it a restarted

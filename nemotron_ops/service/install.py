@@ -1,7 +1,7 @@
 """Installs, restarts and removes the service on this machine. Disk, systemctl.
 
-Every step looks first and acts only where something is missing, so that installing twice is installing once, and an
-interrupted installation is continued by the next one.
+Every step looks first and acts only where something is missing: installing twice changes nothing, and the next
+installation continues an interrupted one.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from nemotron_ops.files import read_json, write_atomic, write_json
 from nemotron_ops.proc import run_lines
 from nemotron_ops.progress import Report, Step
 from nemotron_ops.service import granted, systemd
+from nemotron_ops.service.commands import as_owner_argv, build_words
 from nemotron_ops.service.place import (
     ALL_UNITS,
     Place,
@@ -23,33 +24,23 @@ from nemotron_ops.service.place import (
     put_units,
     remove_folders,
     remove_user,
-    socket_moved,
+    socket_changed,
     units_in,
     write_units,
 )
+from nemotron_ops.service.spec import ENGINES, PREPARE, RESUME, SERVICE, SOCKET, Scope, ServiceSpec
 from nemotron_ops.service.systemd import Manager, UnitStatus
-from nemotron_ops.service.units import (
-    ENGINES,
-    PREPARE,
-    RESUME,
-    SERVICE,
-    SOCKET,
-    Scope,
-    ServiceSpec,
-    build_words,
-    own_argv,
-    unit_files,
-)
+from nemotron_ops.service.units import unit_files
 
 INSTALL_EARLIER = (
-    "this program stays as it is, the version before it is overwritten: install that one and run "
+    "this program cannot be restored, its earlier version was overwritten: install that one and run "
     "`nemotron-ops service upgrade` again, or use `deploy`, which keeps releases side by side and rolls back"
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Installed:
-    """What an installation did and found."""
+    """The outcome of an installation."""
 
     changed: tuple[str, ...]  # unit files written or removed
     status: UnitStatus | None
@@ -66,12 +57,12 @@ def install(
 ) -> Installed:
     """Bring units, user, folders and the running service to what `spec` says; returns once it is up.
 
-    A running service keeps its models: the new supervisor takes them over (with `take_over` also where no unit has
-    changed, only the program). Raises ServiceError.
+    A running service keeps its models: a new supervisor adopts them, if a unit has changed or `take_over` is set
+    (because the program has). Raises ServiceError.
     """
     manager = Manager(scope=place.scope)
     before = manager.status()
-    moved = socket_moved(spec, place)
+    moved = socket_changed(spec, place)
     prepare_folders(place)
     changed = write_units(spec, place)
     lingering = _enable(spec, manager, place, report)
@@ -93,18 +84,18 @@ def install(
 
 
 def withheld(spec: ServiceSpec, pid: int) -> tuple[str, ...]:
-    """What the running service (`pid`) should have got by its unit and has not, in words."""
+    """What the unit of the running service (`pid`) asks for and the machine did not grant, in words."""
     try:
         return granted.withheld(spec, Path(f"/proc/{pid}/limits").read_text())
     except OSError:
-        return ()  # it ended just now
+        return ()  # the process has just ended
 
 
 def hand_over(scope: Scope, *, report: Report, ready_s: float = 3600.0) -> UnitStatus:
-    """Replace the running supervisor by a new one that takes over its models; returns once that is up.
+    """Replace the running supervisor by a new one that adopts its models; returns once that is up.
 
-    The supervisor is killed, not asked: surviving that is what it is built and tested for, and nothing it could do
-    on its way out is needed. systemd starts the next one at once, through whatever `current` points to by then.
+    The supervisor is killed: it is built and tested to survive that, and no shutdown work of it is needed. systemd
+    starts the next one at once, with the program that `current` points to by then.
     """
     manager = Manager(scope=scope)
     now = manager.status()
@@ -117,7 +108,7 @@ def hand_over(scope: Scope, *, report: Report, ready_s: float = 3600.0) -> UnitS
 
 
 def restart(scope: Scope, *, report: Report, ready_s: float = 3600.0) -> UnitStatus:
-    """Stop everything, models too, and start again. The socket stays open meanwhile."""
+    """Stop the service with its models, and start it again. The socket stays open meanwhile."""
     manager = Manager(scope=scope)
     manager.must("restart", "--no-block", SERVICE)
     old = manager.status().invocation
@@ -128,16 +119,16 @@ def restart(scope: Scope, *, report: Report, ready_s: float = 3600.0) -> UnitSta
 
 
 def stop(scope: Scope) -> None:
-    """Stop the service and everything it started; the socket too, or the next request would start it again."""
+    """Stop the service, its engines and its socket, because a request to the socket would start the service again."""
     manager = Manager(scope=scope)
     manager.ctl("stop", SOCKET, SERVICE, ENGINES, timeout_s=300)
 
 
 def upgrade(spec: ServiceSpec, place: Place, *, report: Report, ready_s: float) -> UnitStatus:
-    """Bring an installed service to `spec` and hand over to the program as it is now.
+    """Bring an installed service to `spec`, and hand over to the program as it is now.
 
-    If that does not come up, the units are put back to the letter, where they have changed, and started once more. The
-    program cannot be: what was there before is overwritten. Raises ServiceError, which says so.
+    If that does not come up, units that have changed are restored and started again. The program cannot be restored,
+    because its earlier version was overwritten; the ServiceError raised then says so.
     """
     before, record = units_in(place), read_json(place.record)
     try:
@@ -147,26 +138,26 @@ def upgrade(spec: ServiceSpec, place: Place, *, report: Report, ready_s: float) 
         if before != units_in(place):
             put_units(before, place)
             write_json(place.record, record)
-            undone = _again(place.scope, report=report, ready_s=ready_s)
+            undone = _restart_with_old_units(place.scope, report=report, ready_s=ready_s)
         raise ServiceError(exc.message, log_tail=exc.log_tail, hint=undone + INSTALL_EARLIER) from exc
     assert now
     return now
 
 
-def _again(scope: Scope, *, report: Report, ready_s: float) -> str:
-    """Start with the units that were put back; what came of it, in words."""
+def _restart_with_old_units(scope: Scope, *, report: Report, ready_s: float) -> str:
+    """Start with the restored units; the outcome, in words."""
     try:
         hand_over(scope, report=report, ready_s=ready_s)
     except ServiceError:
-        return "the units from before are back, and do not come up with this program either; "
-    return "the units from before are back, and serve; "
+        return "the earlier units are restored, but do not come up with this program either; "
+    return "the earlier units are restored and serve; "
 
 
 def build(spec: ServiceSpec, place: Place, *, report: Report) -> None:
-    """Build llama.cpp for the service, as the user whom it belongs to. Raises ServiceError."""
+    """Build llama.cpp for the service, as its user. Raises ServiceError."""
     prepare_folders(place)
     report(Step(what="build", note="building llama.cpp for the service"))
-    argv = own_argv(spec, *build_words(spec))
+    argv = as_owner_argv(spec, *build_words(spec))
     done = run_lines(argv, on_line=lambda line: report(Step(what="build", note=line)))
     if not done.ok:
         raise ServiceError(
@@ -177,10 +168,10 @@ def build(spec: ServiceSpec, place: Place, *, report: Report) -> None:
 
 
 def prepare(spec: ServiceSpec, place: Place, *, report: Report) -> None:
-    """Run the prepare unit to its end: models fetched as the service's user. Raises ServiceError."""
+    """Run the prepare unit, which fetches models as the service's user, to its end. Raises ServiceError."""
     prepare_folders(place)
     manager = Manager(scope=place.scope)
-    # this unit only: `install` must still see that the others have changed
+    # only this unit: `install` must still find the others changed
     write_atomic(place.units / PREPARE, unit_files(spec)[PREPARE])
     manager.must("daemon-reload")
     report(Step(what="prepare", note="fetching models"))
@@ -191,7 +182,7 @@ def prepare(spec: ServiceSpec, place: Place, *, report: Report) -> None:
 
 
 def uninstall(place: Place, *, purge: bool) -> tuple[str, ...]:
-    """Remove the service; returns what was removed. Models and builds stay unless `purge`."""
+    """Remove the service; returns the names of what was removed. Models and builds stay unless `purge`."""
     manager = Manager(scope=place.scope)
     record = read_json(place.record) or {}
     present = [u for u in ALL_UNITS if (place.units / u).exists()]
@@ -213,13 +204,13 @@ def uninstall(place: Place, *, purge: bool) -> tuple[str, ...]:
 
 
 def _enable(spec: ServiceSpec, manager: Manager, place: Place, report: Report) -> bool:
-    """Have the service started at boot; returns whether it is us who made this user's services linger."""
+    """Enable the service at boot; returns whether this program enabled lingering for the user."""
     ours = bool((read_json(place.record) or {}).get("linger_enabled"))
     if place.scope is Scope.USER and not systemd.lingers(getpass.getuser()):
         done = systemd.linger(getpass.getuser(), on=True)
         if not done.ok:
-            cure = f"an administrator can change that: loginctl enable-linger {getpass.getuser()}"
-            report(Step(what="install", note=f"the service will end when you log out; {cure}"))
+            remedy = f"an administrator can change that: loginctl enable-linger {getpass.getuser()}"
+            report(Step(what="install", note=f"the service will end when you log out; {remedy}"))
         ours = done.ok
     resume = [RESUME] if RESUME in unit_files(spec) else []
     manager.must("enable", SOCKET, SERVICE, *resume)

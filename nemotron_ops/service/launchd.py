@@ -1,7 +1,7 @@
-"""The launchd agent of a service on macOS: its property list, and the commands around it. Pure.
+"""Renders the launchd agent of a service on macOS, and the commands around it. Pure.
 
-launchd has no readiness, no watchdog and no socket hand-over that suits a user's agent, so this is the plain thing:
-kept alive, restarted after a crash, engines left alone (`AbandonProcessGroup`) so that they can be adopted.
+launchd has no readiness, no watchdog and no socket activation that suits a user's agent. The agent is only kept alive
+and restarted after a crash; engines stay alive (`AbandonProcessGroup`), so that the next supervisor adopts them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import plistlib
 from pathlib import Path
 
-from nemotron_ops.service.units import ServiceSpec, serve_argv
+from nemotron_ops.service.commands import serve_argv
+from nemotron_ops.service.spec import ServiceSpec
 
 LABEL = "io.github.nemotron-ops"
 
@@ -45,12 +46,12 @@ def load_argv(uid: int, path: Path) -> tuple[str, ...]:
 
 
 def unload_argv(uid: int) -> tuple[str, ...]:
-    """SIGTERM, and ExitTimeOut for the end: models are stopped too. At the next login it is loaded again."""
+    """Sends SIGTERM and waits for ExitTimeOut; models stop too. The next login loads the agent again."""
     return ("launchctl", "bootout", f"gui/{uid}/{LABEL}")
 
 
 def status_argv(uid: int) -> tuple[str, ...]:
-    """Fails where the agent is not loaded."""
+    """Fails if the agent is not loaded."""
     return ("launchctl", "print", f"gui/{uid}/{LABEL}")
 
 
@@ -64,6 +65,6 @@ def logs_argv(home: Path, *, follow: bool, lines: int) -> tuple[str, ...]:
 
 
 def running_pid(printed: str) -> int:
-    """The agent's process in the answer to `status_argv`; 0 where none runs."""
+    """The agent's process id in the output of `status_argv`; 0 if none runs."""
     words = [line.split() for line in printed.splitlines()]
     return next((int(w[2]) for w in words if w[:2] == ["pid", "="] and w[2:] and w[2].isdigit()), 0)

@@ -1,13 +1,13 @@
-"""Tells the service manager how the service is doing: sd_notify, with the standard library only. Environment, socket.
+"""Reports the service's state to the service manager: sd_notify, standard library only. Environment, socket.
 
-What to tell is decided from plain values by functions over `Said` (`told`, `going_on`, `reload_begins`,
-`reload_ended`); `Notifier` remembers what was said and sends the difference. The words are those of sd_notify(3):
+Pure functions over `NotifyState` (`on_instances`, `on_progress`, `on_reload`, `on_reload_end`) decide what to send;
+`Notifier` holds the state and sends. The messages are those of sd_notify(3):
 
-    READY=1                 once, when nothing is loading any more and something can answer; again after a reload
+    READY=1                 once, when no instance is loading and one can answer; again after a reload
     STATUS=                 a line for `systemctl status`, whenever it changes
-    EXTEND_TIMEOUT_USEC=    while a start or a reload goes on, so that it is cut short by a stall, not by its length:
-                            at any sign that a load moves, and while models' bytes are proven before it
-    WATCHDOG=1              while each of the supervisor's own tasks comes round, never from a timer of its own
+    EXTEND_TIMEOUT_USEC=    during a start or a reload, so that a stall ends it, not its length: at every progress of a
+                            load, and while the bytes of models are verified before it
+    WATCHDOG=1              while each of the supervisor's own tasks is alive, never from a timer of its own
     RELOADING=1, STOPPING=1 as the service passes through them
 """
 
@@ -18,15 +18,15 @@ import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-EXTEND_S = 120  # each sign of progress buys a loading service this much more time
-EXTEND_PERIOD_S = 5.0  # signs come many times a second
+EXTEND_S = 120  # a loading service gets this much more time at each progress
+EXTEND_PERIOD_S = 5.0  # progress is reported many times a second
 EXTEND = f"EXTEND_TIMEOUT_USEC={EXTEND_S * 1_000_000}"
 SETTLED = frozenset({"ready", "failed", "stopped"})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
-    """One instance as the service manager cares about it; `state` in the words of the supervisor's snapshot."""
+class InstanceState:
+    """One instance, as far as the service manager needs it; `state` as in the supervisor's snapshot."""
 
     name: str
     state: str
@@ -35,8 +35,8 @@ class Seen:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Said:
-    """What the service manager has been told already."""
+class NotifyState:
+    """What was sent to the service manager so far."""
 
     ready: bool = False
     reloading: bool = False
@@ -45,59 +45,59 @@ class Said:
     extended_at: float = float("-inf")  # monotonic seconds
 
 
-def told(said: Said, instances: Iterable[Seen]) -> tuple[Said, tuple[str, ...]]:
-    """What to say now, given what was said before: the new memory, and the lines to send."""
-    seen = tuple(instances)
-    status = status_line(seen)
-    states = {i.name: i.state for i in seen}
+def on_instances(sent: NotifyState, instances: Iterable[InstanceState]) -> tuple[NotifyState, tuple[str, ...]]:
+    """The new state, and the lines to send, for the present state of all instances."""
+    current = tuple(instances)
+    status = status_line(current)
+    states = {i.name: i.state for i in current}
     lines: list[str] = []
-    if status != said.status:
+    if status != sent.status:
         lines.append(f"STATUS={status}")
-    if waited_for(said) and states != said.states:
+    if timeout_runs(sent) and states != sent.states:
         lines.append(EXTEND)
-    if not said.ready and is_up(seen):
+    if not sent.ready and is_up(current):
         lines.append("READY=1")
-    return replace(said, status=status, states=states, ready=said.ready or is_up(seen)), tuple(lines)
+    return replace(sent, status=status, states=states, ready=sent.ready or is_up(current)), tuple(lines)
 
 
-def going_on(said: Said, now: float, *, status: str = "") -> tuple[Said, tuple[str, ...]]:
-    """What to say at a sign that the work which is waited for moves; `status` describes it, if given."""
-    if not waited_for(said) or now - said.extended_at < EXTEND_PERIOD_S:
-        return said, ()
-    lines = (f"STATUS={status}",) if status and status != said.status else ()
-    return replace(said, extended_at=now, status=status or said.status), (*lines, EXTEND)
+def on_progress(sent: NotifyState, now: float, *, status: str = "") -> tuple[NotifyState, tuple[str, ...]]:
+    """The new state, and the lines to send, when work that the service manager waits for advances, as `status` says."""
+    if not timeout_runs(sent) or now - sent.extended_at < EXTEND_PERIOD_S:
+        return sent, ()
+    lines = (f"STATUS={status}",) if status and status != sent.status else ()
+    return replace(sent, extended_at=now, status=status or sent.status), (*lines, EXTEND)
 
 
-def reload_begins(said: Said, now: float) -> tuple[Said, tuple[str, ...]]:
-    """What to say when a reload begins. A service that is not up yet goes on starting: nothing."""
-    if not said.ready:
-        return said, ()
-    # systemd 253 and later wait for ever, or fail, without MONOTONIC_USEC
-    return replace(said, reloading=True), ("RELOADING=1", f"MONOTONIC_USEC={int(now * 1_000_000)}")
+def on_reload(sent: NotifyState, now: float) -> tuple[NotifyState, tuple[str, ...]]:
+    """The new state, and the lines to send, when a reload begins; none while the service is still starting."""
+    if not sent.ready:
+        return sent, ()
+    # without MONOTONIC_USEC, systemd 253 and later wait forever or fail
+    return replace(sent, reloading=True), ("RELOADING=1", f"MONOTONIC_USEC={int(now * 1_000_000)}")
 
 
-def reload_ended(said: Said) -> tuple[Said, tuple[str, ...]]:
-    """What to say when a reload has ended. One during the first load has not made the service ready."""
-    return replace(said, reloading=False), (("READY=1",) if said.reloading else ())
+def on_reload_end(sent: NotifyState) -> tuple[NotifyState, tuple[str, ...]]:
+    """The new state, and the lines to send, when a reload has ended; READY=1 only if its begin was sent."""
+    return replace(sent, reloading=False), (("READY=1",) if sent.reloading else ())
 
 
-def waited_for(said: Said) -> bool:
-    """Whether the service manager waits for the service, with a deadline that can be extended.
+def timeout_runs(sent: NotifyState) -> bool:
+    """Whether the service manager waits for a start or reload, with a timeout that can be extended.
 
-    At other times EXTEND_TIMEOUT_USEC would only put off the watchdog.
+    At other times EXTEND_TIMEOUT_USEC would only delay the watchdog.
     """
-    return not said.ready or said.reloading
+    return not sent.ready or sent.reloading
 
 
-def is_up(instances: tuple[Seen, ...]) -> bool:
-    """Whether the service may be called up: nobody is on the way, and not everybody has failed."""
+def is_up(instances: tuple[InstanceState, ...]) -> bool:
+    """Whether the service counts as up: no instance is loading, and not all have failed."""
     if not instances or any(i.state not in SETTLED for i in instances):
         return False
     return not all(i.state == "failed" for i in instances)
 
 
-def status_line(instances: tuple[Seen, ...]) -> str:
-    """One line for people: `1 of 2 ready; loading 30b-0 40 %; failed 4b-0: out of device memory`."""
+def status_line(instances: tuple[InstanceState, ...]) -> str:
+    """One line for `systemctl status`: `1 of 2 ready; loading 30b-0 40 %; failed 4b-0: out of device memory`."""
     if not instances:
         return "starting"
     ready = sum(i.state == "ready" for i in instances)
@@ -111,45 +111,45 @@ def status_line(instances: tuple[Seen, ...]) -> str:
 
 
 class Notifier:
-    """The wire to the service manager; silent where there is none (`$NOTIFY_SOCKET` unset)."""
+    """Sends to the service manager; does nothing without one (`$NOTIFY_SOCKET` unset)."""
 
     def __init__(self, env: Mapping[str, str]) -> None:
         self._address = env.get("NOTIFY_SOCKET", "")
-        self._said = Said()
+        self._sent = NotifyState()
 
-    def instances(self, instances: Iterable[Seen]) -> None:
-        """Tell what has changed in the picture of all instances."""
-        self._say(told(self._said, instances))
+    def instances(self, instances: Iterable[InstanceState]) -> None:
+        """Send what has changed among the instances."""
+        self._send_change(on_instances(self._sent, instances))
 
-    def going_on(self, now: float, *, status: str = "") -> None:
-        """There is a sign that the work which is waited for moves; `now` is the monotonic clock."""
-        self._say(going_on(self._said, now, status=status))
+    def progress(self, now: float, *, status: str = "") -> None:
+        """Work that the service manager waits for has advanced; `now` is the monotonic clock."""
+        self._send_change(on_progress(self._sent, now, status=status))
 
     def alive(self) -> None:
-        """The supervisor's own tasks have come round: feed the watchdog."""
+        """Reset the watchdog: the supervisor's own tasks are alive."""
         self.send("WATCHDOG=1")
 
     def reloading(self, now: float) -> None:
-        """A reload begins; `now` is the monotonic clock. READY=1 is said again when it is done."""
-        self._say(reload_begins(self._said, now))
+        """A reload begins; `now` is the monotonic clock. READY=1 is sent again when it has ended."""
+        self._send_change(on_reload(self._sent, now))
 
     def reloaded(self) -> None:
-        self._say(reload_ended(self._said))
+        self._send_change(on_reload_end(self._sent))
 
     def stopping(self) -> None:
         self.send("STOPPING=1", "STATUS=draining")
 
-    def _say(self, told: tuple[Said, tuple[str, ...]]) -> None:
-        self._said, lines = told
+    def _send_change(self, change: tuple[NotifyState, tuple[str, ...]]) -> None:
+        self._sent, lines = change
         self.send(*lines)
 
     def send(self, *lines: str) -> None:
-        """One datagram. A service manager that is gone is no reason to fail."""
+        """Send one datagram; a missing service manager is not an error."""
         if not self._address or not lines:
             return
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as s:
-            s.setblocking(False)  # a full queue must not stall the supervisor
+            s.setblocking(False)  # a full queue must not block the supervisor
             try:
                 s.sendto("\n".join(lines).encode(), address)
             except OSError:
@@ -157,7 +157,7 @@ class Notifier:
 
 
 def watchdog_period_s(env: Mapping[str, str], *, pid: int) -> float | None:
-    """How often to call `alive`: a third of what the service manager allows; None if it does not watch us."""
+    """The period for `alive`: a third of the watchdog's timeout; None without a watchdog."""
     usec = env.get("WATCHDOG_USEC", "")
     if not usec.isdigit() or env.get("WATCHDOG_PID", str(pid)) != str(pid):
         return None
@@ -165,7 +165,7 @@ def watchdog_period_s(env: Mapping[str, str], *, pid: int) -> float | None:
 
 
 def listen_fds(env: Mapping[str, str], *, pid: int) -> dict[str, int]:
-    """Sockets that the service manager opened for us: name (FileDescriptorName=) -> file descriptor."""
+    """Sockets that the service manager passed: name (FileDescriptorName=) -> file descriptor."""
     if env.get("LISTEN_PID") != str(pid) or not env.get("LISTEN_FDS", "").isdigit():
         return {}
     count = int(env["LISTEN_FDS"])
@@ -174,5 +174,5 @@ def listen_fds(env: Mapping[str, str], *, pid: int) -> dict[str, int]:
 
 
 def under_service_manager(env: Mapping[str, str] | None = None) -> bool:
-    """Whether a service manager waits for our READY=1."""
+    """Whether a service manager waits for READY=1."""
     return bool((os.environ if env is None else env).get("NOTIFY_SOCKET"))

@@ -1,4 +1,4 @@
-"""Where a service lives on this machine, and what of it is there: units, folders, user, record. Disk, systemctl."""
+"""Where a service lives on this machine: its folders, unit files, user and record. Disk, systemctl."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from nemotron_ops.files import read_json, write_atomic
 from nemotron_ops.paths import Layout
 from nemotron_ops.proc import run
 from nemotron_ops.service import systemd
-from nemotron_ops.service.systemd import Manager
-from nemotron_ops.service.units import (
+from nemotron_ops.service.spec import (
     CREDENTIALS,
     ENGINES,
     PREPARE,
@@ -24,8 +23,9 @@ from nemotron_ops.service.units import (
     Scope,
     ServiceSpec,
     sysusers_conf,
-    unit_files,
 )
+from nemotron_ops.service.systemd import Manager
+from nemotron_ops.service.units import unit_files
 
 SYSUSERS = Path("/etc/sysusers.d/nemotron-ops.conf")
 ALL_UNITS = (SOCKET, SERVICE, ENGINES, PREPARE, RESUME)
@@ -34,7 +34,7 @@ HIDDEN_FROM_SERVICES = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a service lives: systemd's scope, the folder of its units, its own folders."""
+    """The places of a service: systemd's scope, the folder of its units, its own folders."""
 
     scope: Scope
     units: Path
@@ -42,7 +42,7 @@ class Place:
 
     @property
     def record(self) -> Path:
-        """What was installed, so that an upgrade or an uninstall knows."""
+        """The record of what was installed, for upgrade and uninstall."""
         return self.layout.config / "service.json"
 
 
@@ -54,16 +54,16 @@ def place_for(scope: Scope, layout: Layout, *, env: Mapping[str, str]) -> Place:
 
 
 def check_possible(spec: ServiceSpec, *, booted: bool, uid: int) -> None:
-    """Raise ServiceError where this service cannot be installed here, with the way out."""
+    """Raise ServiceError, with a hint, if this service cannot be installed on this machine."""
     if not booted:
         raise ServiceError(
             "cannot install a service: systemd does not run this machine",
-            hint="let your own process supervisor run: nemotron-ops serve " + " ".join(spec.recipes)
-            + " (it stays in the foreground, stops on SIGTERM, and says READY=1 to $NOTIFY_SOCKET)",
-        )  # fmt: skip
+            hint=f"let your own process supervisor run: nemotron-ops serve {' '.join(spec.recipes)} (it stays in the "
+            "foreground, stops on SIGTERM, and sends READY=1 to $NOTIFY_SOCKET)",
+        )
     if spec.scope is Scope.SYSTEM and uid != 0:
         raise ServiceError(
-            "cannot install a system service: that takes root",
+            "cannot install a system service: root is needed",
             hint="run it with sudo, or install a user service with --user",
         )
     if spec.scope is Scope.SYSTEM and (f"{spec.program}/").startswith(HIDDEN_FROM_SERVICES):
@@ -74,7 +74,7 @@ def check_possible(spec: ServiceSpec, *, booted: bool, uid: int) -> None:
         )
 
 
-def recorded(place: Place) -> ServiceSpec | None:
+def installed_spec(place: Place) -> ServiceSpec | None:
     """The spec of the installed service, or None."""
     record = read_json(place.record)
     if not isinstance(record, dict) or "spec" not in record:
@@ -89,19 +89,19 @@ def units_in(place: Place) -> dict[str, str]:
     return {name: (place.units / name).read_text() for name in ALL_UNITS if (place.units / name).exists()}
 
 
-def socket_moved(spec: ServiceSpec, place: Place) -> bool:
-    """Whether the installed socket is another than that of `spec`: systemd has to open it anew."""
+def socket_changed(spec: ServiceSpec, place: Place) -> bool:
+    """Whether the installed socket differs from that of `spec`, so that systemd has to reopen it."""
     path = place.units / SOCKET
     return path.exists() and path.read_text() != unit_files(spec)[SOCKET]
 
 
 def write_units(spec: ServiceSpec, place: Place) -> tuple[str, ...]:
-    """Write what differs, remove what `spec` no longer has; returns the names. Tells systemd if anything changed."""
+    """Write units that differ, remove those that `spec` no longer has; returns the names. Reloads systemd if needed."""
     return put_units(unit_files(spec), place)
 
 
 def put_units(wanted: Mapping[str, str], place: Place) -> tuple[str, ...]:
-    """`write_units` for units that are rendered already."""
+    """`write_units` for rendered units."""
     current, manager = units_in(place), Manager(scope=place.scope)
     changed = []
     for name in ALL_UNITS:
@@ -111,7 +111,7 @@ def put_units(wanted: Mapping[str, str], place: Place) -> tuple[str, ...]:
             if name in wanted:
                 write_atomic(path, wanted[name])
             else:
-                manager.ctl("disable", name)  # its links too, which nothing would find without it
+                manager.ctl("disable", name)  # also removes its links, which systemd could not find later
                 path.unlink()
     if changed:
         manager.must("daemon-reload")
@@ -119,7 +119,7 @@ def put_units(wanted: Mapping[str, str], place: Place) -> tuple[str, ...]:
 
 
 def prepare_folders(place: Place) -> None:
-    """The system service's user and its folders; a user's service needs none."""
+    """Create the system service's user and folders; a user's service needs none."""
     if place.scope is Scope.USER:
         return
     write_atomic(SYSUSERS, sysusers_conf())
@@ -135,29 +135,29 @@ def prepare_folders(place: Place) -> None:
         shutil.chown(folder, owner, owner)
 
 
-def take_keys(keys: Path, place: Place) -> None:
-    """Put a file of API keys where the system service's unit takes its credential from."""
-    kept = Path(CREDENTIALS, "api-keys")
-    if keys.resolve() != kept:
+def install_keys(keys: Path, place: Place) -> None:
+    """Copy a file of API keys to where the system service's unit reads its credential."""
+    credential = Path(CREDENTIALS, "api-keys")
+    if keys.resolve() != credential:
         prepare_folders(place)
-        write_atomic(kept, keys.read_bytes(), mode=0o600)
+        write_atomic(credential, keys.read_bytes(), mode=0o600)
 
 
-def doomed(place: Place, *, purge: bool) -> tuple[str, ...]:
-    """What `uninstall` would remove."""
+def removed_by_uninstall(place: Place, *, purge: bool) -> tuple[str, ...]:
+    """The paths that `uninstall` would remove."""
     units = [place.units / u for u in ALL_UNITS if (place.units / u).exists()]
     return tuple(map(str, [*units, *_folders(place, purge=purge)]))
 
 
 def remove_folders(place: Place, *, purge: bool) -> list[str]:
-    """Our own folders. Models and builds stay, and recipes that people wrote, unless `purge`."""
+    """Remove our own folders. Models, builds and the operator's recipes stay, unless `purge`."""
     layout = place.layout
     removed = []
     for path in _folders(place, purge=purge):
         if path.is_dir():
             shutil.rmtree(path)
         else:
-            path.unlink(missing_ok=True)  # a user's logs are inside the state folder, and gone with it
+            path.unlink(missing_ok=True)  # a user's logs lie in the state folder and are removed with it
         removed.append(str(path))
     if layout.config.is_dir() and not any(layout.config.iterdir()):
         layout.config.rmdir()
@@ -165,7 +165,7 @@ def remove_folders(place: Place, *, purge: bool) -> list[str]:
 
 
 def remove_user(*, purge: bool) -> list[str]:
-    """The service's user goes only together with the models it owns: a uid without a name may be given away again."""
+    """Remove the service's user, but only together with the models it owns: its uid could be assigned again."""
     removed = []
     if SYSUSERS.exists() and purge:
         SYSUSERS.unlink()
@@ -182,5 +182,5 @@ def _folders(place: Place, *, purge: bool) -> list[Path]:
     elif place.scope is Scope.SYSTEM:
         found += [p for p in sorted(layout.config.glob("*")) if p != layout.user_recipes or not any(p.iterdir())]
     else:
-        found.append(place.record)  # the rest of the folder is the user's own: recipes, keys
+        found.append(place.record)  # all else in the folder is the user's own: recipes, keys
     return [p for p in found if p.exists()]

@@ -1,6 +1,6 @@
-"""Talks to systemd: systemctl, journalctl, loginctl. Subprocess.
+"""Runs systemctl, journalctl and loginctl. Subprocess.
 
-One `Manager` is systemd as seen from one scope; it asks and orders, and decides nothing.
+A `Manager` is the systemd of one scope; it queries and commands, and decides nothing.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from pathlib import Path
 from nemotron_ops.errors import ServiceError
 from nemotron_ops.proc import Finished, run
 from nemotron_ops.progress import Report, Step
-from nemotron_ops.service.units import SERVICE, SOCKET, Scope
+from nemotron_ops.service.spec import SERVICE, SOCKET, Scope
 
 PROPERTIES = "ActiveState,SubState,StatusText,NRestarts,Result,MainPID,InvocationID,ExecMainStatus,UnitFileState,Job"
 POLL_S = 0.2
 NO_SYSTEMD = (
-    "what runs here was started by hand or by another process supervisor: `nemotron-ops status`, `stop`, `reload` and "
-    "`logs` reach it"
+    "a server that was started by hand or by another process supervisor is reached by `nemotron-ops status`, `stop`, "
+    "`reload` and `logs`"
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnitStatus:
-    """What systemd says of a unit. `active` is "active", "activating", "failed", "inactive" …"""
+    """A unit's properties in systemd. `active` is "active", "activating", "failed", "inactive" …"""
 
     active: str
     sub: str
@@ -36,7 +36,7 @@ class UnitStatus:
     invocation: str = ""
     exit_status: int = 0
     enabled: str = ""
-    job: int = 0  # a start or stop that is queued
+    job: int = 0  # id of a queued start or stop
 
     @property
     def up(self) -> bool:
@@ -44,13 +44,13 @@ class UnitStatus:
 
     @property
     def gave_up(self) -> bool:
-        """Down, and nothing is under way: between a crash and its restart a unit is dead for a moment, with a job."""
+        """Down, with no job queued: between a crash and its restart a unit is inactive for a moment, with a job."""
         return self.active in ("failed", "inactive") and not self.job
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manager:
-    """systemd of this machine (SYSTEM) or of this user (USER)."""
+    """The systemd of this machine (SYSTEM) or of this user (USER)."""
 
     scope: Scope
 
@@ -68,14 +68,14 @@ class Manager:
         return done.stdout
 
     def check(self) -> None:
-        """Raise ServiceError where there is no such service manager, or it cannot be reached from here."""
+        """Raise ServiceError if systemd does not run here, or this session cannot reach it."""
         if not booted():
-            raise ServiceError("cannot ask for the service: systemd does not run this machine", hint=NO_SYSTEMD)
+            raise ServiceError("cannot query the service: systemd does not run this machine", hint=NO_SYSTEMD)
         done = self.ctl("show", "--property=Version")
         if not done.ok:
             cure = "log in as this user (sudo and su open no session), or `loginctl enable-linger`"
             raise ServiceError(
-                f"cannot ask for the service: {done.stderr.strip() or 'systemctl failed'}",
+                f"cannot query the service: {done.stderr.strip() or 'systemctl failed'}",
                 hint=cure if self.scope is Scope.USER else None,
             )
 
@@ -83,16 +83,16 @@ class Manager:
         return parse_status(self.ctl("show", "--property", PROPERTIES, unit).stdout)
 
     def socket_stays(self) -> bool:
-        """Whether the socket goes on listening when the service ends: not where its own stop is queued, or done.
+        """Whether the socket still listens after the service ends: not if its own stop is queued or done.
 
-        True also where that cannot be known: the socket is another unit's then.
+        True also if it cannot be known: then the socket belongs to another unit.
         """
-        said = self.ctl("show", "--property", f"LoadState,{PROPERTIES}", SOCKET, timeout_s=5).stdout
-        now = parse_status(said)
-        return "LoadState=loaded" not in said or (now.up and not now.job)
+        output = self.ctl("show", "--property", f"LoadState,{PROPERTIES}", SOCKET, timeout_s=5).stdout
+        now = parse_status(output)
+        return "LoadState=loaded" not in output or (now.up and not now.job)
 
     def journal(self, *, unit: str = SERVICE, lines: int = 30, invocation: str = "") -> tuple[str, ...]:
-        """The last lines of a unit's journal, of one run of it if `invocation` is given."""
+        """The last lines of a unit's journal, limited to one run if `invocation` is given."""
         which = (f"_SYSTEMD_INVOCATION_ID={invocation}", "+", f"INVOCATION_ID={invocation}") if invocation else ()
         if invocation and self.scope is Scope.USER:
             which = (*which, "+", f"USER_INVOCATION_ID={invocation}")
@@ -102,16 +102,16 @@ class Manager:
         return tuple(line for line in done.stdout.splitlines() if line.strip())
 
     def follow_argv(self, *, unit: str = SERVICE, follow: bool, lines: int, as_json: bool = False) -> tuple[str, ...]:
-        """The command that shows a unit's journal to people."""
+        """The command that prints a unit's journal."""
         named = "--user-unit" if self._flag else "--unit"
         more = (*(("--follow",) if follow else ()), *(("--output=json",) if as_json else ()))
         return ("journalctl", "--no-pager", f"--lines={lines}", named, unit, *more)
 
     def wait_up(self, *, report: Report, timeout_s: float, after_restarts: int = -1) -> UnitStatus:
-        """Wait until the service is up; the unit's own time-outs decide when a start has failed.
+        """Wait until the service is up; the unit's own timeouts decide when a start has failed.
 
-        With `after_restarts`, a start counts only once the unit has been restarted more often than that. Raises
-        ServiceError with the journal's last lines if it gives up, or after `timeout_s`.
+        `after_restarts` is a number of restarts that the unit must exceed first. Raises ServiceError with the journal's
+        last lines if systemd gives up, or after `timeout_s`.
         """
         deadline = time.monotonic() + timeout_s
         shown = ""
@@ -123,7 +123,7 @@ class Manager:
                 shown = now.text
                 report(Step(what="start", note=f"{SERVICE}: {now.text}"))
             if now.gave_up:
-                self._fail(now, "it gave up")
+                self._fail(now, "systemd gave up")
             if time.monotonic() > deadline:
                 self._fail(now, f"not ready after {timeout_s:.0f} s")
             time.sleep(POLL_S)
@@ -132,7 +132,7 @@ class Manager:
         words = f"{why} (state {now.active}/{now.sub}, result {now.result}, exit status {now.exit_status})"
         tail = self.journal(lines=25, invocation=now.invocation) or self.journal(lines=25)
         raise ServiceError(
-            f"cannot start {SERVICE}: {words}", log_tail=tail, hint="the whole story: nemotron-ops service logs"
+            f"cannot start {SERVICE}: {words}", log_tail=tail, hint="see the log: nemotron-ops service logs"
         )
 
     @property
@@ -141,7 +141,7 @@ class Manager:
 
 
 def parse_status(text: str) -> UnitStatus:
-    """The answer of `systemctl show`."""
+    """The output of `systemctl show`."""
     value = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 
     def number(key: str) -> int:
@@ -162,7 +162,7 @@ def parse_status(text: str) -> UnitStatus:
 
 
 def linger(user: str, *, on: bool) -> Finished:
-    """Let `user`'s services run without a login, or no longer."""
+    """Set whether `user`'s services run without a login."""
     return run(("loginctl", "enable-linger" if on else "disable-linger", user), timeout_s=30)
 
 
@@ -176,14 +176,14 @@ def booted() -> bool:
 
 
 def sysusers(conf: Path) -> None:
-    """Make the users and groups of `conf`. Raises ServiceError."""
+    """Create the users and groups of `conf`. Raises ServiceError."""
     done = run(("systemd-sysusers", str(conf)), timeout_s=60)
     if not done.ok:
-        raise ServiceError(f"cannot make the service's user: {done.stderr.strip()}")
+        raise ServiceError(f"cannot create the service's user: {done.stderr.strip()}")
 
 
 def verify(paths: Sequence[Path], *, scope: Scope) -> tuple[str, ...]:
-    """What `systemd-analyze verify` finds wrong with unit files; nothing where it is not installed."""
+    """What `systemd-analyze verify` reports about unit files; nothing if it is not installed."""
     done = run(("systemd-analyze", f"--{scope.value}", "verify", *map(str, paths)), timeout_s=60)
     if done.returncode == 127:
         return ()

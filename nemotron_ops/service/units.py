@@ -1,83 +1,40 @@
-"""The unit files of a service, complete. Pure.
+"""Renders the unit files of a service. Pure.
 
-    nemotron-ops.socket           holds the listening socket: nobody is refused while the service restarts
+    nemotron-ops.socket           holds the listening socket, so no client is refused while the service restarts
     nemotron-ops.service          `nemotron-ops serve …`
-    nemotron-ops-engines.service  does nothing while it runs; when the service is *stopped* it ends what is left
-    nemotron-ops-prepare.service  fetches models: the only unit with a way out and the hub token (system only)
-    nemotron-ops-resume.service   restarts after suspend, where there are GPUs (system only)
+    nemotron-ops-engines.service  does nothing while it runs; when the service is *stopped* it kills what is left
+    nemotron-ops-prepare.service  fetches models: the only unit with network access and the hub token (system only)
+    nemotron-ops-resume.service   restarts after suspend on machines with GPUs (system only)
 
-How a crash and a stop are told apart. Models take minutes to load, so they outlive the supervisor: with
-`KillMode=process` systemd signals only the supervisor, and a supervisor that was killed finds its engines again.
-A stop must end them all the same, at any moment, also between a crash and the restart, when no `ExecStop=` of the
-service would run. The engines unit does that: `PartOf=` hands it every stop and restart that is asked for; where a job
-for the service is still queued, it is a restart (systemd itself asks for one after a crash), and nothing is ended.
+How a crash and a stop are distinguished: models take minutes to load, so engines outlive the supervisor. With
+`KillMode=process` systemd signals only the supervisor, and the next supervisor adopts its engines. A stop must kill the
+engines at any moment, also between a crash and the restart, when no `ExecStop=` of the service would run. The engines
+unit does that: `PartOf=` passes every requested stop and restart on to it. If a job for the service is still queued, it
+is a restart (systemd itself requests one after a crash), and no engine is killed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
-
 from nemotron_ops.addresses import is_loopback, is_wildcard
+from nemotron_ops.errors import BuildError, FitError, GatewayError, ModelError, RecipeError, UsageError
+from nemotron_ops.service.commands import serve_argv
 from nemotron_ops.service.hardening import (
     FETCHING,
     SMALL_SANDBOX,
     devices,
     limits,
+    socket_access,
     system_sandbox,
     user_sandbox,
-    who_may_connect,
 )
+from nemotron_ops.service.spec import CREDENTIALS, ENGINES, PREPARE, RESUME, SERVICE, SOCKET, USER, ServiceSpec
 from nemotron_ops.service.words import address, command, word
 
-NAME = "nemotron-ops"
-SERVICE = f"{NAME}.service"
-SOCKET = f"{NAME}.socket"
-ENGINES = f"{NAME}-engines.service"
-PREPARE = f"{NAME}-prepare.service"
-RESUME = f"{NAME}-resume.service"
-USER = "nemotron"
-CREDENTIALS = "/etc/nemotron-ops/credentials"
+GPU_WAIT_S = 30  # > StartLimitIntervalSec / StartLimitBurst: waiting for a driver never exhausts the starts
 
-GPU_WAIT_S = 30  # longer than StartLimitIntervalSec / StartLimitBurst: so waiting for a driver never uses up the starts
-
-# exit codes (errors.py) that another start cannot cure: usage, recipe, no build, model, fit, listening side
-HOPELESS = (2, 3, 6, 7, 8, 11)
-
-
-class Scope(StrEnum):
-    SYSTEM = "system"
-    USER = "user"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServiceSpec:
-    """What is to run as a service. `program` is an absolute path; `options` are further words for `serve`."""
-
-    scope: Scope
-    program: str
-    recipes: tuple[str, ...]
-    host: str = "127.0.0.1"
-    port: int = 8001
-    profile: str = ""
-    options: tuple[str, ...] = ()
-    prio: int = 0  # llama-server's --prio, as the recipe or profile asks for it
-    mlock: bool = False  # whether the recipe locks the model in memory
-    gpu: str = ""  # "cuda", "hip", "vulkan" or "" for a CPU-only service
-    gpu_asked: str = "auto"  # what `gpu` was found from: an upgrade asks again
-    api_keys: bool = False  # CREDENTIALS/api-keys exists
-    key_file: str = ""  # keys of a user service, which has no credentials
-    hub_token: bool = False  # CREDENTIALS/hub-token exists
-    device_policy: bool = True
-    allow_from: tuple[str, ...] = ()  # networks that may connect, besides this machine
-    memory_max: str = ""  # MemoryMax= of the whole service
-    env: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def system(self) -> bool:
-        """Whether it is the machine's service, not a user's."""
-        return self.scope is Scope.SYSTEM
+# Another start cannot help against these; after any other error systemd starts the service again.
+PERMANENT_ERRORS = (UsageError, RecipeError, BuildError, ModelError, FitError, GatewayError)
+PERMANENT_EXIT_CODES = tuple(error.exit_code for error in PERMANENT_ERRORS)
 
 
 def unit_files(spec: ServiceSpec) -> dict[str, str]:
@@ -101,7 +58,7 @@ ListenStream={address(spec.host, spec.port)}
 NoDelay=yes
 # clients that come while the service restarts wait here
 Backlog=4096
-{who_may_connect(spec)}
+{socket_access(spec)}
 [Install]
 WantedBy=sockets.target
 """
@@ -118,9 +75,9 @@ def service_unit(spec: ServiceSpec) -> str:
 
 
 def engines_unit(spec: ServiceSpec) -> str:
-    """The unit that ends what a stop left over; see the module's text."""
+    """The unit that kills what a stop left over; see the module's docstring."""
     systemctl = "systemctl" if spec.system else "systemctl --user"
-    ended = f'case "$$({systemctl} show -P Job {SERVICE})" in ""|0) {systemctl} kill --signal=SIGKILL {SERVICE};; esac'
+    kill = f'case "$$({systemctl} show -P Job {SERVICE})" in ""|0) {systemctl} kill --signal=SIGKILL {SERVICE};; esac'
     sandbox = SMALL_SANDBOX if spec.system else "NoNewPrivileges=yes\n"
     return f"""\
 [Unit]
@@ -133,12 +90,12 @@ RemainAfterExit=yes
 ExecStart=/bin/true
 # Runs after the service has stopped (it is ordered after this unit), so what its control group still holds is left
 # over. No job left for the service: it was a stop. SIGKILL, because llama-server may hang on SIGTERM.
-ExecStop=-/bin/sh -c '{ended}'
+ExecStop=-/bin/sh -c '{kill}'
 {sandbox}"""
 
 
 def prepare_unit(spec: ServiceSpec) -> str:
-    """A oneshot that fetches the models as the service's user, with the hub token and a way out."""
+    """A oneshot that fetches the models as the service's user, with the hub token and network access."""
     lines = [
         "[Unit]",
         "Description=nemotron-ops: fetch models",
@@ -175,84 +132,16 @@ WantedBy=suspend.target hibernate.target hybrid-sleep.target suspend-then-hibern
 """
 
 
-def sysusers_conf() -> str:
-    """sysusers.d: a static user, because a dynamic one's uid changes and shared model files suffer."""
-    return f"""\
-g render - -
-u {USER} - "nemotron-ops service" /var/lib/nemotron-ops /usr/sbin/nologin
-m {USER} render
-m {USER} video
-"""
-
-
-def serve_argv(spec: ServiceSpec) -> tuple[str, ...]:
-    """The command line of the service. It builds and fetches nothing: that is done before it starts."""
-    words = [spec.program, "serve", *spec.recipes, "--host", spec.host, "--port", str(spec.port)]
-    if spec.profile:
-        words += ["--profile", spec.profile]
-    words += ["--no-build", "--offline", *spec.options]
-    if spec.api_keys and spec.system:
-        words += ["--api-key-file", "${CREDENTIALS_DIRECTORY}/api-keys"]
-    elif spec.key_file:
-        words += ["--api-key-file", spec.key_file]
-    return tuple(words)
-
-
 def _free_bind(host: str) -> str:
-    """An address of one network card may come up after the socket does."""
+    """Needed for the address of a network interface that comes up after the socket."""
     return "" if is_loopback(host) or is_wildcard(host) else "FreeBind=yes\n"
-
-
-def own_argv(spec: ServiceSpec, *words: str) -> tuple[str, ...]:
-    """The command that runs the program with `words` as the user whom builds and models belong to."""
-    if not spec.system:
-        return (spec.program, *words)
-    env = ("env", "NEMOTRON_OPS_SYSTEM=1", "HOME=/var/lib/nemotron-ops")
-    return ("runuser", "-u", USER, "--", *env, spec.program, *words)
-
-
-def build_words(spec: ServiceSpec) -> tuple[str, ...]:
-    """The command that makes the build this service needs."""
-    if spec.gpu:
-        return ("build", f"--{spec.gpu}")
-    return ("build", "--cpu") if spec.gpu_asked == "none" else ("build",)
-
-
-def lacks_build(spec: ServiceSpec, backend: str) -> str:
-    """Why the current build, which is for `backend` ("" if there is none), will not do; empty if it will."""
-    if not backend:
-        return "there is no build of llama.cpp"
-    return f"the current build is for {backend}, not for {spec.gpu}" if spec.gpu not in ("", backend) else ""
-
-
-def notes(spec: ServiceSpec) -> tuple[str, ...]:
-    """What the service will not get, in words, so that nobody has to find out."""
-    found = []
-    if not spec.system:
-        if spec.prio > 0:
-            found.append(
-                f"--prio {spec.prio} will have no effect: a user service cannot raise its priority; use --system"
-            )
-        if spec.mlock:
-            found.append("locking the model in memory works only up to `ulimit -l` of this user; use --system")
-        if spec.gpu:
-            found.append("a user service starts without waiting for the GPU driver; it is retried until a GPU is there")
-            found.append(
-                "a user service is not restarted after suspend, when what the GPU held may be lost; then: "
-                "nemotron-ops service restart --reload-models, or use --system"
-            )
-    elif spec.prio >= 2:
-        found.append(f"--prio {spec.prio}: real-time threads of the CPU backend can starve a small machine")
-    if not is_loopback(spec.host) and not spec.allow_from and spec.system:
-        found.append(f"any network that reaches {address(spec.host, spec.port)} may connect; --allow-from narrows it")
-    return tuple(found)
 
 
 def _unit_section(spec: ServiceSpec) -> str:
     after = [SOCKET, ENGINES]
     wants = [ENGINES]
     if spec.system and spec.gpu == "cuda":
-        # device groups are resolved when the unit starts: without nvidia-uvm, the first start gets CUDA error 999
+        # device groups are resolved at the unit's start: without nvidia-uvm, the first start gets CUDA error 999
         wants += ["modprobe@nvidia.service", "modprobe@nvidia_uvm.service"]
         after += ["modprobe@nvidia.service", "modprobe@nvidia_uvm.service", "nvidia-persistenced.service"]
     if spec.system:
@@ -295,7 +184,7 @@ def _service_section(spec: ServiceSpec) -> str:
         "TimeoutAbortSec=10s",
         "Restart=on-failure",
         "RestartSec=1s",
-        f"RestartPreventExitStatus={' '.join(map(str, HOPELESS))}",
+        f"RestartPreventExitStatus={' '.join(map(str, PERMANENT_EXIT_CODES))}",
         "# engines and open streams outlive a crashed supervisor; nemotron-ops-engines.service ends them at a stop",
         "KillMode=process",
         "",

@@ -1,4 +1,4 @@
-"""Command lines and addresses as systemd reads them. Pure."""
+"""Quotes command lines and addresses as systemd reads them. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def address(host: str, port: int) -> str:
 
 
 def check_address(host: str) -> None:
-    """Raise UsageError where `host` is no address: a socket unit with a name in it is refused by systemd."""
+    """Raise UsageError if `host` is not an address: systemd refuses a name in a socket unit."""
     if host == "localhost":
         return
     try:
@@ -26,13 +26,14 @@ def check_address(host: str) -> None:
 
 
 def check_networks(networks: tuple[str, ...]) -> None:
-    """Raise UsageError for a network that systemd would ignore with a warning, leaving its list shorter than asked."""
+    """Raise UsageError for an invalid network: systemd would only warn, and leave it out of the list."""
     for network in networks:
         try:
             ipaddress.ip_network(network, strict=False)
         except ValueError:
             raise UsageError(
-                f"cannot allow {network!r}: that is no network", hint="such as 10.0.0.0/8, 192.168.1.7 or fd00::/8"
+                f"cannot allow {network!r}: not a network or address",
+                hint="such as 10.0.0.0/8, 192.168.1.7 or fd00::/8",
             ) from None
 
 
@@ -42,7 +43,7 @@ def command(argv: tuple[str, ...]) -> str:
 
 
 def word(text: str) -> str:
-    """One word of a command line, quoted as systemd.syntax(7) wants it; `${NAME}` alone is left to systemd."""
+    """One word of a command line, quoted by systemd.syntax(7); only `${CREDENTIALS_DIRECTORY}` is left to systemd."""
     if any(ord(c) < 32 for c in text):
         raise ValueError(f"control character in {text!r}")
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")

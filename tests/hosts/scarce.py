@@ -1,6 +1,6 @@
-"""Too little memory for some processes of a host: a memory cgroup (v1) on the machine outside.
+"""Too little memory for some processes of a host: a memory cgroup (v1) outside the host.
 
-The hosts' systemd cannot limit memory itself where the machine keeps that controller in the old hierarchy.
+The host's systemd cannot limit memory itself where the machine has that controller in the v1 hierarchy.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.hosts.conftest import Host
+from tests.stages.hosts import Host
 
 MOST_STEPS = 1024
-NEXT = 400  # below an engine's score, above everybody else's
-# fills memory that nobody can take back, in a file without a disk, until the kernel has killed somebody for it. If
-# it finds the memory of the killed not yet free, it kills a second one: that is this process itself, by its score
+NEXT = 400  # below an engine's score, above all others
+# Fills unreclaimable memory, in a file on tmpfs, until the kernel has killed a process. If the memory of that process
+# is not yet free, the kernel kills a second one: by its score, this program itself.
 FILL = """
 import os, sys
 control, path, steps = sys.argv[1:]
@@ -33,19 +33,19 @@ with open(path, "wb", buffering=0) as file:
 
 @dataclass(frozen=True, kw_only=True)
 class Scarce:
-    """A memory cgroup outside of which its processes' memory cannot grow."""
+    """A memory cgroup, and the one that its processes came from."""
 
     folder: Path
-    home: Path  # where processes were before
+    home: Path  # the processes' own cgroup
 
     def take(self, pid: int) -> None:
-        """What `pid` and its later children allocate from now on counts here."""
+        """Count what `pid` and its later children allocate from now on."""
         (self.folder / "cgroup.procs").write_text(str(pid))
 
     def run_out(self, *, left_bytes: int) -> int:
-        """Leave so much, and use it up; how many processes the kernel has killed.
+        """Use up all but `left_bytes` of memory; returns how many processes the kernel has killed.
 
-        A score is a share of what there is: to count more than what the processes have, `left_bytes` is larger.
+        A score is a share of the limit: for scores to outweigh the processes' own memory, `left_bytes` must be larger.
         """
         used = int((self.folder / "memory.usage_in_bytes").read_text())
         limit, control = self.folder / "memory.limit_in_bytes", self.folder / "memory.oom_control"
@@ -53,7 +53,7 @@ class Scarce:
         words = [sys.executable, "-c", FILL, str(control), f"/dev/shm/{self.folder.name}", str(MOST_STEPS)]
         own = f"echo $$ > {self.folder}/cgroup.procs; echo {NEXT} > /proc/$$/oom_score_adj"
         subprocess.run(["sh", "-c", f'{own}; exec "$@"', "sh", *words], check=False, timeout=120)
-        limit.write_text("-1")  # or who is started in place of the killed one might cost another its life
+        limit.write_text("-1")  # or the restart of the killed process might get another one killed
         found = re.search(r"oom_kill (\d+)", control.read_text())
         assert found
         return int(found.group(1))
@@ -61,7 +61,7 @@ class Scarce:
 
 @contextmanager
 def scarce(host: Host) -> Iterator[Scarce]:
-    """An empty cgroup; at the end its processes are back where they came from."""
+    """An empty cgroup; at the end its processes return to their own."""
     own = re.search(r"^\d+:memory:(.*)$", Path("/proc/self/cgroup").read_text(), re.M)
     assert own, "memory is limited by cgroup v2 here: limit the host's own cgroup instead"
     home = Path("/sys/fs/cgroup/memory") / own.group(1).lstrip("/")
@@ -71,8 +71,8 @@ def scarce(host: Host) -> Iterator[Scarce]:
     try:
         yield Scarce(folder=folder, home=home)
     finally:
-        while pids := (folder / "cgroup.procs").read_text().split():  # those that have come meanwhile, too
+        while pids := (folder / "cgroup.procs").read_text().split():  # processes may be added meanwhile
             for pid in pids:
-                with suppress(ProcessLookupError):  # it ended just now
+                with suppress(ProcessLookupError):  # it has just ended
                     (home / "cgroup.procs").write_text(pid)
         folder.rmdir()

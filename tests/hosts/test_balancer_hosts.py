@@ -1,6 +1,6 @@
-"""Three machines, one endpoint: deployed as a group behind a real HAProxy, then disturbed under load.
+"""Three machines, one endpoint: deployed as a group behind a real HAProxy, with faults under load.
 
-The how-to docs/how-to/balancer.md is the script: its commands are run in their order, and its output is compared.
+The how-to docs/how-to/balancer.md is the script: its commands run in their order, and their output is compared.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ import pytest
 
 from nemotron_ops.deploy.balancer import haproxy
 from tests.fakes.ports import free_port
-from tests.hosts.conftest import Host, Laptop, Load, make_laptop
-from tests.hosts.test_deploy_hosts import BROKEN
+from tests.stages.hosts import BROKEN, Host, Laptop, Load, make_laptop
 from tests.tables.host_faults import PAGES, fault
 from tests.tables.transcript import tell
 
@@ -32,7 +31,7 @@ Eventually = Callable[..., None]
 
 @dataclass(kw_only=True)
 class Fleet:
-    """Three hosts, the laptop that deploys, and the door in front. `loads` has the clients of each part."""
+    """Three hosts, the laptop that deploys, and the balancer in front of them. `asking` are the clients."""
 
     hosts: tuple[Host, ...]
     laptop: Laptop
@@ -41,7 +40,7 @@ class Fleet:
     eventually: Eventually
     key: str = ""
     asking: Load = field(default_factory=Load)
-    in_flight: list[str] = field(default_factory=list)  # what the power cut broke
+    in_flight: list[str] = field(default_factory=list)  # requests that the power cut broke
 
     @property
     def runtime(self) -> Path:
@@ -51,11 +50,11 @@ class Fleet:
         return {s.name: s.status.split()[0] for s in haproxy.states(self.runtime)}
 
     def running(self, name: str) -> int:
-        """Requests that the door has at a machine."""
+        """Requests that the balancer has at a machine."""
         return sum(s.running for s in haproxy.states(self.runtime) if s.name == name)
 
     def lost(self, name: str) -> None:
-        """Wait until the door knows that a machine is gone, and waits for nothing from it any more."""
+        """Wait until the balancer has marked a machine down and has no request left there."""
         try:
             self.eventually(lambda: self.states()[name] == "DOWN" and not self.running(name), within_s=120)
         except AssertionError:
@@ -63,17 +62,17 @@ class Fleet:
             raise AssertionError(door) from None
 
     def all_up(self) -> str:
-        """Wait until the door sends requests to all three."""
+        """Wait until the balancer sends requests to all three."""
         self.eventually(lambda: {s.status for s in haproxy.states(self.runtime)} == {"UP"})
         return ""
 
     def cut_power(self) -> None:
-        """Cut gpu1's power once gpu2 gets no more requests, because it is about to switch."""
+        """Cut gpu1's power once gpu2 is drained for its switch."""
         self.eventually(lambda: self.states()["gpu2"] == "DRAIN", within_s=400)
         self.hosts[0].cut_power()
 
     def ask(self) -> str:
-        """Four clients begin to ask at the door."""
+        """Start four clients of the balancer."""
         self.asking = Load(port=self.port, key=self.key, threads=4)
         self.asking.__enter__()
         self.go_on()
@@ -85,13 +84,13 @@ class Fleet:
         self.eventually(lambda: self.asking.answered > seen + 10)
 
     def told(self) -> str:
-        """The clients go on for a little, end, and say how it was."""
+        """Stop the clients after ten more answers; their counts, in words."""
         self.go_on()
         self.asking.__exit__()
         return f"{self.asking.answered} requests served, {len(self.asking.failed)} failed"
 
     def sh(self, command: str) -> str:
-        """Run a command of the how-to, with a port that is free here for its own; a new key is kept."""
+        """Run a command of the how-to, on a free port instead of its own; a new key is remembered."""
         mine = command.replace("127.0.0.1:8000", f"127.0.0.1:{self.port}")
         env = {**self.laptop.env, "PATH": f"{self.folder}:{os.environ['PATH']}"}
         done = subprocess.run(
@@ -112,7 +111,7 @@ def fleet(
     bundles: Path,
     eventually: Eventually,
 ) -> Iterator[Fleet]:
-    """Three hosts that ssh knows as gpu1, gpu2 and gpu3, deployed to, and a door in front: the how-to begins so."""
+    """The start of the how-to: three hosts that ssh knows as gpu1, gpu2 and gpu3, deployed to, behind a balancer."""
     folder = tmp_path_factory.mktemp("fleet")
     hosts = tuple(new_host() for _ in range(3))
     laptop = make_laptop(folder, llama_bin, bundles)
@@ -172,7 +171,7 @@ def test_the_how_to_upgrades_all_three_under_load_and_fails_no_request(fleet: Fl
 
 @fault(
     "one machine loses its power while another is upgraded, under client load",
-    "at most what was being answered there is lost, as broken answers; nothing fails after that",
+    "at most the answers in flight there break off; no request fails after that",
 )
 def test_the_how_to_loses_one_machine_while_another_is_upgraded_and_the_door_stays_open(fleet: Fleet) -> None:
     beside = ThreadPoolExecutor(max_workers=1)

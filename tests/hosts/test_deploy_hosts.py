@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hosts.conftest import Host, Laptop, Load, make_laptop
+from tests.stages.hosts import BROKEN, TINY, Host, Laptop, Load, make_laptop
 from tests.tables.host_faults import PAGES, fault
 from tests.tables.transcript import tell
 
@@ -21,26 +21,13 @@ pytestmark = [pytest.mark.hosts, pytest.mark.timeout(900)]
 ROOT = ".local/lib/nemotron-ops"
 ENGINE = "llama-server --model"
 Eventually = Callable[..., None]
-TINY = """\
-title = "tiny, with {slots} slots"
-arch = "nemotron_h_moe"
-[model]
-synthetic = "moe"
-quant = "Q8_0"
-alias = "nemotron-ops/tiny"
-[context]
-default_tokens = 4096
-[server]
-parallel = {slots}
-"""
-BROKEN = TINY.replace('synthetic = "moe"\nquant = "Q8_0"', 'path = "/nowhere/model.gguf"')
 
 
 @pytest.fixture(scope="module")
 def place(
     new_host: Callable[[], Host], tmp_path_factory: pytest.TempPathFactory, llama_bin: Path, bundles: Path
 ) -> tuple[Host, Laptop]:
-    """A host that has been deployed to as a user without any privilege beyond lingering."""
+    """A host with a deploy as a user whose only privilege is lingering."""
     host = new_host()
     laptop = make_laptop(tmp_path_factory.mktemp("laptop"), llama_bin, bundles)
     laptop.knows(host)
@@ -133,7 +120,7 @@ def test_an_upgrade_under_load_fails_no_request_and_can_be_rolled_back(
     assert load.failed == []
 
 
-@fault("a recipe that cannot load", "withdrawn; the old release never stops, no request fails")
+@fault("a recipe that cannot load", "it is withdrawn; the old release never stops, no request fails")
 def test_a_recipe_that_cannot_load_is_withdrawn_and_the_old_release_never_stopped(
     host: Host, laptop: Laptop, eventually: Eventually
 ) -> None:
@@ -153,10 +140,10 @@ def test_a_recipe_that_cannot_load_is_withdrawn_and_the_old_release_never_stoppe
 
 @fault(
     "a change in place (`--in-place`) whose engine does not come up",
-    "the old engine serves on, and the release is withdrawn",
+    "the old engine still serves, and the release is rolled back",
 )
 def test_a_change_in_place_that_the_supervisor_undoes_is_no_good_release(host: Host, laptop: Laptop) -> None:
-    """The plan is made and the switch goes well; then llama-server does not know the model's kind of vocabulary."""
+    """Plan and switch succeed; then llama-server does not know the model's kind of vocabulary."""
     before = (current(host), host.pids(ENGINE))
     model = host.ssh("find ~/.local/share/nemotron-ops/models -name '*.gguf' | head -1", user="deploy")
     host.ssh(f"sed s/gpt2/gpt0/ {model} > ~/odd.gguf", user="deploy")
@@ -164,13 +151,13 @@ def test_a_change_in_place_that_the_supervisor_undoes_is_no_good_release(host: H
     done = laptop.run("deploy", target(host), "-r", "tiny", "--in-place", "--yes", check=False)
     assert done.returncode == 13
     assert "step verify" in done.stderr
-    assert "runs what it ran before" in done.stderr
+    assert "still runs its old configuration" in done.stderr
     assert (current(host), host.pids(ENGINE)) == before
     assert audit(host)[-1][0] == "failed"
     assert host.ask() == "2 + 2 = 4."
 
 
-@fault("a build that cannot serve", "withdrawn; the old release never stops")
+@fault("a build that cannot serve", "it is withdrawn; the old release never stops")
 def test_a_broken_build_is_withdrawn_before_it_could_serve(host: Host, laptop: Laptop) -> None:
     before = (current(host), host.pids(ENGINE))
     bad = laptop.home / "data/builds/badbuild-cpu"
@@ -192,7 +179,7 @@ def test_a_broken_build_is_withdrawn_before_it_could_serve(host: Host, laptop: L
     assert host.ask() == "2 + 2 = 4."
 
 
-# what a deploy says when it begins: a step, or sending a file
+# step, or file that is sent -> what a deploy prints when it begins it; in their order
 CUTS = {
     "begin": ": begin: ", "bundle": "send bundle-", "unpack": ": unpack: ", "doctor": ": doctor: ",
     "llama.cpp": "send build-", "build": ": build: ", "model": "send nemotron-ops-model.json", "models": ": models: ",
@@ -203,27 +190,44 @@ CUTS = {
 @fault(
     "the connection is cut, or Ctrl-C is pressed, at `begin`, `unpack`, `doctor`, `build`, `models`, `try`, "
     "`activate`, `verify` or `finish`, or as the program, the build or a model is sent",
-    "it goes on serving; deploying again continues",
+    "it still serves; deploying again continues",
 )
 @pytest.mark.parametrize("how", ["cut", "ctrl-c"])
-@pytest.mark.parametrize("step", CUTS)
 def test_a_connection_cut_at_any_step_leaves_it_serving_and_is_continued(
-    step: str, how: str, host: Host, laptop: Laptop, eventually: Eventually
+    how: str, host: Host, laptop: Laptop, eventually: Eventually
 ) -> None:
-    words = ("deploy", target(host), "-r", "tiny", "--yes")
-    laptop.recipe(TINY.format(slots=2) + f"# {how} at {step}\n")
-    if step == "model":
-        carry(laptop, name=f"carried-{how}")
-        words = ("deploy", target(host), "-r", f"carried-{how}", "--send-models", "--yes")
-    child = laptop.start(*words)
+    """One deploy, interrupted at every step in turn: a run that gets to the next step has continued the last one."""
+    carry(laptop, name=f"carried-{how}")
+    words = ("deploy", target(host), "-r", f"carried-{how}", "--send-models", "--yes")
+
+    # the interrupted step ends first on the target, and holds the lock until then
+    def free() -> bool:
+        return host.ssh(f"flock -n {ROOT}/.lock echo free || true", user="deploy") == "free"
+
+    for step in CUTS:
+        interrupt(how, step, laptop.start(*words), host, laptop)
+        assert host.ask() == "2 + 2 = 4.", step
+        eventually(free, within_s=120)
+        (row,) = json.loads(laptop.run("deploy", "status", target(host), "--json").stdout)
+        assert row["lock"] == "" or row["lock"].startswith("free; cut off: tester since"), step
+    laptop.run(*words)
+    assert audit(host)[-1] == ("good", current(host))
+    assert host.ask() == "2 + 2 = 4."
+    assert len(host.pids(ENGINE)) == 1
+
+
+def interrupt(how: str, step: str, child: subprocess.Popen[str], host: Host, laptop: Laptop) -> None:
+    """End a deploy when it begins `step`."""
     assert child.stdout
+    said = ""
     for line in child.stdout:
+        said += line
         if step == "finish" and CUTS["verify"] in line:
             hold_the_end(host)
         if CUTS[step] in line:
             break
     else:
-        raise AssertionError(f"no {CUTS[step]}")
+        raise AssertionError(f"no {CUTS[step]} in {said}")
     if how == "cut":
         lose_connection(child, laptop)
     else:
@@ -231,29 +235,16 @@ def test_a_connection_cut_at_any_step_leaves_it_serving_and_is_continued(
     if step == "finish":
         let_it_end(host)
     child.communicate()
-    assert child.returncode == (-signal.SIGKILL if how == "cut" else 130)
-    assert host.ask() == "2 + 2 = 4."
-
-    # the step that was under way over there ends first, holding the lock
-    def free() -> bool:
-        return host.ssh(f"flock -n {ROOT}/.lock echo free || true", user="deploy") == "free"
-
-    eventually(free, within_s=120)
-    (row,) = json.loads(laptop.run("deploy", "status", target(host), "--json").stdout)
-    assert row["lock"] == "" or row["lock"].startswith("free; cut off: tester since")
-    laptop.run(*words)
-    assert audit(host)[-1] == ("good", current(host))
-    assert host.ask() == "2 + 2 = 4."
-    assert len(host.pids(ENGINE)) == 1
+    assert child.returncode == (-signal.SIGKILL if how == "cut" else 130), step
 
 
 def hold_the_end(host: Host) -> None:
-    """Have the last step, which takes a moment only, wait before its line in the audit log."""
+    """Make the last step, which is short, block before it appends to the audit log."""
     host.ssh(f"cd {ROOT} && mv deploy.log noted && mkfifo deploy.log", user="deploy")
 
 
 def let_it_end(host: Host) -> None:
-    """Take its line, if it has come that far before it was cut off, and have the audit log as it was."""
+    """Take its line, if it got that far before the interruption, and restore the audit log."""
     host.ssh(
         f"cd {ROOT} && mv deploy.log gate && mv noted deploy.log && exec 3<>gate && rm gate\n"
         "timeout 2 cat <&3 >> deploy.log || true",
@@ -262,7 +253,7 @@ def let_it_end(host: Host) -> None:
 
 
 def carry(laptop: Laptop, *, name: str) -> None:
-    """A recipe whose model is one that the laptop has, under a name that no hub knows."""
+    """A recipe for a model that only the laptop has, under a name that no hub knows."""
     made = json.loads(laptop.run("fetch", "tiny", "--json").stdout)["path"]
     laptop.run("models", "import", made, "--as", f"test/{name}:Q8_0")
     text = TINY.format(slots=2).replace('synthetic = "moe"', f'repo = "test/{name}"')
@@ -270,15 +261,15 @@ def carry(laptop: Laptop, *, name: str) -> None:
 
 
 def lose_connection(child: subprocess.Popen[str], laptop: Laptop) -> None:
-    """End the whole process group at once, and every ssh, as when a laptop's lid is closed."""
+    """Kill the whole process group and every ssh at once, as when a laptop's lid is closed."""
     os.killpg(child.pid, signal.SIGKILL)
     for ssh in laptop_ssh(laptop):
-        with suppress(ProcessLookupError):  # it was of the group, and is gone by now
+        with suppress(ProcessLookupError):  # killed with the group
             os.kill(ssh, signal.SIGKILL)
 
 
 def laptop_ssh(laptop: Laptop) -> list[int]:
-    """Every ssh that reaches out with this laptop's configuration, shared connections too."""
+    """Every ssh process with this laptop's configuration, shared connections too."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
@@ -290,7 +281,7 @@ def laptop_ssh(laptop: Laptop) -> list[int]:
     return found
 
 
-@fault("two deployers at once", "the second one is told who the first is, and since when")
+@fault("two deployers at once", "the second one is refused, and told who holds the lock since when")
 def test_the_second_of_two_deployers_is_told_who_the_first_is(host: Host, laptop: Laptop) -> None:
     laptop.recipe(TINY.format(slots=4))
     first = laptop.start("deploy", target(host), "-r", "tiny", "--yes")
@@ -306,7 +297,7 @@ def test_the_second_of_two_deployers_is_told_who_the_first_is(host: Host, laptop
     assert "another deploy is under way there (tester since" in done.stderr
 
 
-@fault("a person holds the lock", "refused, with the reason given")
+@fault("an operator has locked the target", "the deploy is refused, with the operator's reason")
 def test_a_lock_put_down_by_a_person_keeps_others_out_until_it_is_taken_away(host: Host, laptop: Laptop) -> None:
     laptop.run("deploy", "lock", target(host), "-m", "benchmarks are running")
     laptop.recipe(TINY.format(slots=2))
@@ -323,8 +314,8 @@ def test_a_lock_put_down_by_a_person_keeps_others_out_until_it_is_taken_away(hos
 
 
 @fault(
-    "the shell over there goes on alone and holds the lock",
-    "the next deployer is told; `deploy unlock --force` ends it",
+    "a session whose client is gone still holds the lock",
+    "the next deploy is refused, and names it; `deploy unlock --force` ends it",
 )
 def test_a_ghost_that_holds_the_lock_is_named_and_can_be_ended(
     host: Host, laptop: Laptop, eventually: Eventually
@@ -351,7 +342,7 @@ def test_exec_runs_commands_of_the_release_that_serves(host: Host, laptop: Lapto
     assert host.pids(ENGINE) == pids
 
 
-@fault("the target has no network", "`--send-models`: the model is sent from here, and proven there")
+@fault("the target has no network", "`--send-models`: the model is sent from this machine, and verified on the target")
 def test_a_model_is_sent_and_proven_where_the_target_has_no_network(host: Host, laptop: Laptop) -> None:
     laptop.recipe(TINY.format(slots=2))
     carry(laptop, name="carried")
@@ -371,7 +362,7 @@ def test_the_how_to_a_service_in_one_command_is_what_happens(host: Host) -> None
     assert left == ["/home/deploy/.config/nemotron-ops"]  # the user's own recipes
 
 
-@fault("too little disk", "refused before anything is sent")
+@fault("too little disk", "the deploy is refused before anything is sent")
 def test_a_full_disk_is_found_before_anything_is_sent(host: Host, laptop: Laptop) -> None:
     host.ssh("mkdir -p /home/alice/.local/lib && mount -t tmpfs -o size=50m none /home/alice/.local/lib")
     done = laptop.run("deploy", target(host, "alice"), "-r", "tiny", "--yes", check=False)
@@ -381,8 +372,8 @@ def test_a_full_disk_is_found_before_anything_is_sent(host: Host, laptop: Laptop
 
 
 @fault(
-    "the disk there fills up while a release is sent, and while one is switched to",
-    "withdrawn, or gone back from; the lock is free; deploying again continues",
+    "the target's disk fills up while a release is sent, or while it is switched to",
+    "it is withdrawn or rolled back; the lock is free; deploying again continues",
 )
 def test_a_disk_that_fills_up_meanwhile_leaves_no_lock_and_what_served_before(host: Host, laptop: Laptop) -> None:
     root = "/home/alice/.local/lib/nemotron-ops"
@@ -421,12 +412,12 @@ def test_a_disk_that_fills_up_meanwhile_leaves_no_lock_and_what_served_before(ho
         host.ssh(f"loginctl disable-linger alice; loginctl terminate-user alice; umount -l {root}")
 
 
-@fault("the first deploy to a machine fails", "it is as it was: also a service that was installed by hand serves on")
+@fault("the first deploy to a machine fails", "the machine is restored; a service installed by hand serves again")
 def test_a_first_deploy_that_fails_gives_back_a_service_that_was_there(host: Host, laptop: Laptop) -> None:
     laptop.recipe(TINY.format(slots=2))
     laptop.run("deploy", target(host), "-r", "tiny", "--yes")
     config, units = ".config/nemotron-ops", ".config/systemd/user"
-    # what a person would have: the program in a place of its own, units that name it, settings, a key; no releases
+    # as installed by hand: the program in its own folder, units that name it, settings, a key; no releases
     host.ssh(
         f"""
         ln -sfn ~/{ROOT}/programs/$(ls {ROOT}/programs | head -1) ~/hand
@@ -450,7 +441,7 @@ def test_a_first_deploy_that_fails_gives_back_a_service_that_was_there(host: Hos
     host.ssh("~/hand/bin/nemotron-ops service uninstall", user="deploy")
 
 
-@fault("the first deploy of a system service fails", "no unit is left; credentials, settings and the hub token are")
+@fault("the first deploy of a system service fails", "no unit is left; credentials, settings and the hub token stay")
 def test_a_first_deploy_of_a_system_service_that_fails_leaves_credentials_alone(
     new_host: Callable[[], Host], laptop: Laptop
 ) -> None:
@@ -466,7 +457,8 @@ def test_a_first_deploy_of_a_system_service_that_fails_leaves_credentials_alone(
     words = ("deploy", target(host, "root"), "--system", "-r", "tiny", "--yes")
     laptop.recipe(BROKEN.format(slots=2))
     try:
-        done = laptop.run(*words, "--in-place", check=False)
+        # systemd would start it thirty times in a minute before it gives up
+        done = laptop.run(*words, "--in-place", "--ready-timeout", "10", check=False)
         assert done.returncode == 13
         assert "it is as it was before" in done.stderr, done.stderr
         assert host.ssh("ls /etc/systemd/system | grep nemotron || true") == ""
@@ -483,7 +475,7 @@ def test_a_first_deploy_of_a_system_service_that_fails_leaves_credentials_alone(
         laptop.ssh_config.write_text(config)
 
 
-@fault("the release that is rolled back to is no good any more", "the one of now serves again")
+@fault("a rollback to a release that cannot serve any more", "the current release serves again")
 def test_a_rollback_to_a_release_that_is_no_good_goes_forward_again(host: Host, laptop: Laptop) -> None:
     for slots in (2, 3):
         laptop.recipe(TINY.format(slots=slots))
@@ -498,7 +490,7 @@ def test_a_rollback_to_a_release_that_is_no_good_goes_forward_again(host: Host, 
     assert (current(host), host.pids(ENGINE)) == (now, pids)
     assert audit(host)[-1] == ("failed", before)
     assert host.ask() == "2 + 2 = 4."
-    host.ssh(f"rm -rf {ROOT}/releases/{before} {ROOT}/previous", user="deploy")  # no release that anybody made
+    host.ssh(f"rm -rf {ROOT}/releases/{before} {ROOT}/previous", user="deploy")  # not a release that a deploy made
 
 
 def test_the_balancer_is_installed_into_haproxys_own_service_and_gives_up_root(
@@ -516,7 +508,7 @@ def test_the_balancer_is_installed_into_haproxys_own_service_and_gives_up_root(
     refused = host.ssh(f"{install} || true")
     assert "/etc/haproxy/haproxy.cfg is not ours" in refused, refused
     host.ssh(f"{install} --force")
-    for _ in range(2):  # the second time it is reloaded
+    for _ in range(2):  # the second time HAProxy is reloaded
         host.ssh(install)
         eventually(lambda: "UP" in host.ssh(f"{program} status | grep here || true"))
         assert host.ask(port=8000) == "2 + 2 = 4."
@@ -528,7 +520,7 @@ def test_the_balancer_is_installed_into_haproxys_own_service_and_gives_up_root(
 
 
 def bring_haproxy(host: Host) -> None:
-    """HAProxy as this machine has it from its package: hosts have no network to install it from."""
+    """Copy HAProxy from this machine's package: hosts have no network to install it from."""
     ours = subprocess.run(["dpkg", "-L", "haproxy"], capture_output=True, text=True, check=True).stdout.split()
     libraries = subprocess.run(["ldd", "/usr/sbin/haproxy"], capture_output=True, text=True, check=True).stdout.split()
     files = [f for f in (*ours, *(w for w in libraries if w.startswith("/lib/x86_64"))) if Path(f).is_file()]
@@ -543,14 +535,14 @@ def bring_haproxy(host: Host) -> None:
     """)
 
 
-@fault("no sudo for `--system`", "refused, with the way out")
+@fault("no sudo for `--system`", "the deploy is refused, with a hint")
 def test_a_system_service_without_sudo_is_refused_cleanly(host: Host, laptop: Laptop) -> None:
     done = laptop.run("deploy", target(host, "alice"), "--system", "-r", "tiny", "--yes", check=False)
     assert "alice has no sudo without a password" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-@fault("another host key than the known one", "refused")
+@fault("the host key is not the known one", "the deploy is refused")
 def test_a_changed_host_key_stops_it(host: Host, laptop: Laptop, tmp_path: Path) -> None:
     other = tmp_path / "key"
     os.system(f"ssh-keygen -q -t ed25519 -N '' -f {other}")
@@ -563,7 +555,7 @@ def test_a_changed_host_key_stops_it(host: Host, laptop: Laptop, tmp_path: Path)
     assert "its host key is not the known one" in done.stderr
 
 
-@fault("Python there is too old", "refused, with the way out")
+@fault("Python on the target is too old", "the deploy is refused, with a hint")
 def test_a_python_too_old_is_named_with_the_way_out(host: Host, laptop: Laptop) -> None:
     host.ssh("""
         cd /usr/bin && mv python3.11 python3.11.real

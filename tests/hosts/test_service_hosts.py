@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from nemotron_ops.service.granted import LOCKED, NICE, REALTIME, hard_limits
-from tests.hosts.conftest import Host, Laptop, Load, make_laptop
 from tests.hosts.scarce import scarce
+from tests.stages.hosts import Host, Laptop, Load, make_laptop
 from tests.tables.host_faults import fault
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(600)]
@@ -52,7 +52,7 @@ def engine(host: Host) -> str:
 
 
 def drains(host: Host) -> int:
-    """How often a gateway has left new clients to the next start."""
+    """How often a gateway has drained, leaving new clients to the next start."""
     return int(host.ssh("grep -c gateway-draining /var/log/nemotron-ops/events.jsonl || true"))
 
 
@@ -68,7 +68,7 @@ def test_it_answers_as_its_own_user_in_its_sandbox(host: Host) -> None:
 
 @fault(
     "the supervisor is killed (`kill -9`) under load",
-    "no request fails, the model stays loaded, the same gateway goes on",
+    "no request fails, the model stays loaded, the gateway keeps running",
 )
 def test_a_killed_supervisor_costs_no_request_and_no_model(
     host: Host, machine: tuple[Host, Laptop], eventually: Eventually
@@ -89,12 +89,12 @@ def test_a_killed_supervisor_costs_no_request_and_no_model(
     assert host.pids(GATEWAY) == gateway
 
 
-@fault("the supervisor hangs", "systemd's watchdog ends it; its successor finds the model loaded")
+@fault("the supervisor hangs", "systemd's watchdog kills it; the next supervisor adopts the loaded model")
 def test_a_hung_supervisor_is_bitten_by_the_watchdog_and_the_model_stays(host: Host, eventually: Eventually) -> None:
     drop_in = "/run/systemd/system/nemotron-ops.service.d"
     host.ssh(f"mkdir -p {drop_in}; printf '[Service]\\nWatchdogSec=3s\\n' > {drop_in}/w.conf; systemctl daemon-reload")
-    host.ssh("/opt/nemotron-ops/current/venv/bin/nemotron-ops service restart")  # to learn of the shorter watchdog
-    eventually(lambda: host.ssh("systemctl is-active nemotron-ops || true") == "active")  # from here on it is watched
+    host.ssh("/opt/nemotron-ops/current/venv/bin/nemotron-ops service restart")  # reads the shorter timeout
+    eventually(lambda: host.ssh("systemctl is-active nemotron-ops || true") == "active")  # the watchdog runs
     before = engine(host)
     restarts = int(host.ssh("systemctl show -P NRestarts nemotron-ops"))
     host.ssh("kill -STOP $(systemctl show -P MainPID nemotron-ops)")
@@ -108,25 +108,25 @@ def test_a_hung_supervisor_is_bitten_by_the_watchdog_and_the_model_stays(host: H
 
 @fault("`systemctl stop`", "engine, gateway and supervisor are gone")
 def test_a_stop_stops_everything(host: Host, eventually: Eventually) -> None:
-    host.ssh("systemctl stop nemotron-ops 2>/dev/null")  # it says that the socket could start it again
+    host.ssh("systemctl stop nemotron-ops 2>/dev/null")  # it warns that the socket could start it again
     assert (host.pids(ENGINE), host.pids(GATEWAY), host.pids(SUPERVISOR)) == ([], [], [])
     eventually(lambda: host.ssh("systemctl is-active nemotron-ops-engines || true") == "inactive")
 
 
-@fault("`systemctl stop` of a supervisor that hangs", "the same, once its time is over: the engines do not stay behind")
+@fault("`systemctl stop` of a supervisor that hangs", "the same after the stop timeout: no engine is left")
 def test_a_stop_of_a_hung_supervisor_stops_everything_too(host: Host, eventually: Eventually) -> None:
-    """Here nobody but the engines' unit, which goes with the service, can end the engines."""
+    """Only the engines' unit, which stops with the service, can kill the engines here."""
     drop_in = "/run/systemd/system/nemotron-ops.service.d"
     short = "[Service]\\nTimeoutStopSec=2s\\nTimeoutAbortSec=1s\\nWatchdogSec=0\\n"
     host.ssh(f"mkdir -p {drop_in}; printf '{short}' > {drop_in}/w.conf; systemctl daemon-reload")
     assert host.pids(ENGINE)
     host.ssh("kill -STOP $(systemctl show -P MainPID nemotron-ops); systemctl stop nemotron-ops 2>/dev/null")
-    # the engines' unit comes after the one that was waited for
+    # systemctl waited for the service only; the engines' unit stops after it
     eventually(lambda: (host.pids(ENGINE), host.pids(GATEWAY), host.pids(SUPERVISOR)) == ([], [], []))
     host.ssh(f"rm -r {drop_in}; systemctl daemon-reload")
 
 
-@fault("`service stop`", "the socket goes too: clients are refused at once, not left waiting for nobody")
+@fault("`service stop`", "the socket stops too: clients are refused at once instead of waiting")
 def test_a_stop_of_the_service_with_its_socket_leaves_nobody_waiting(host: Host) -> None:
     before = drains(host)
     host.ssh(f"{PROGRAM} service stop")
@@ -134,7 +134,7 @@ def test_a_stop_of_the_service_with_its_socket_leaves_nobody_waiting(host: Host)
     assert drains(host) == before
 
 
-@fault("`systemctl stop` between a crash and the restart", "the same: nothing is left over")
+@fault("`systemctl stop` between a crash and the restart", "the same: nothing is left")
 def test_a_stop_between_crash_and_restart_stops_everything_too(host: Host, eventually: Eventually) -> None:
     drop_in = "/run/systemd/system/nemotron-ops.service.d"
     host.ssh(f"mkdir -p {drop_in}; printf '[Service]\\nRestartSec=60s\\n' > {drop_in}/w.conf; systemctl daemon-reload")
@@ -148,7 +148,7 @@ def test_a_stop_between_crash_and_restart_stops_everything_too(host: Host, event
 
 @fault(
     "`systemctl restart` (a full stop) under load",
-    "none is refused, none fails: what was accepted is answered, who comes later waits for the model",
+    "no request is refused or fails: accepted requests are answered, later ones wait for the model",
 )
 def test_a_full_restart_under_load_loses_no_request(
     host: Host, machine: tuple[Host, Laptop], eventually: Eventually
@@ -165,7 +165,7 @@ def test_a_full_restart_under_load_loses_no_request(
     assert (engine(host) != before, drains(host)) == (True, drained + 1)
 
 
-@fault("reboot, power cut", "serves again without a touch")
+@fault("reboot, power cut", "serves again without intervention")
 def test_after_a_reboot_and_after_a_power_cut_it_serves_without_a_touch(host: Host, eventually: Eventually) -> None:
     host.control("reboot")
     eventually(lambda: host.ssh("systemctl is-active nemotron-ops || true") == "active")
@@ -209,20 +209,20 @@ def test_keys_reach_the_service_as_a_credential_and_models_come_by_the_prepare_u
 
 @fault(
     "memory runs out in the service",
-    "the kernel takes an engine, not the supervisor or the gateway; the engine is started again",
+    "the kernel kills an engine, not the supervisor or the gateway; the engine is started again",
 )
 def test_when_memory_runs_out_the_kernel_takes_the_engine_and_nothing_else(host: Host, eventually: Eventually) -> None:
     def score(pid: str) -> int:
         return int(host.ssh(f"cat /proc/{pid}/oom_score_adj"))
 
-    eventually(lambda: len(host.pids(GATEWAY)) == 1)  # one that was relieved is gone
+    eventually(lambda: len(host.pids(GATEWAY)) == 1)  # a replaced gateway has exited
     supervisor, (gateway,) = host.ssh("systemctl show -P MainPID nemotron-ops"), host.pids(GATEWAY)
     assert score(engine(host)) >= score(supervisor) + 500
     assert host.ssh("systemctl show -P OOMPolicy nemotron-ops") == "continue"
     with scarce(host) as memory:
         for pid in (supervisor, gateway):
             memory.take(host.outer(pid))
-        host.ssh(f"{PROGRAM} restart")  # the new engine's memory is the cgroup's
+        host.ssh(f"{PROGRAM} restart")  # the new engine allocates in the cgroup
         victim = engine(host)
         eventually(lambda: host.ask(check=False) == "2 + 2 = 4.")
         killed = memory.run_out(left_bytes=128 << 20)
@@ -285,10 +285,10 @@ chown -R nemotron: {builds}/for-cuda; {use} for-cuda""")
         host.ssh(f"{use} {now}; rm -rf {builds}/for-cuda {works}; {PROGRAM} service install tiny --no-fetch")
 
 
-@fault("the GPU's driver is late at boot", "the service waits for it, and nothing runs on the CPU meanwhile")
+@fault("the GPU's driver is late at boot", "the service waits for it; no model runs on the CPU meanwhile")
 def test_a_service_for_a_gpu_waits_until_llama_server_sees_it(host: Host, eventually: Eventually) -> None:
-    """Plain files in the place of the nodes, a script before llama-server: what is shown is the waiting, and that the
-    GPU's sandbox serves."""
+    """Plain files stand for the device nodes, a script for llama-server's list: shows that the service waits, and
+    that it serves in the sandbox for GPUs."""
     nodes = "/dev/nvidia0 /dev/nvidia-uvm"
     check = f"{PROGRAM} service check-gpu cuda 2>&1 || true"
     host.ssh("systemctl stop nemotron-ops.socket nemotron-ops")
@@ -304,7 +304,7 @@ def test_a_service_for_a_gpu_waits_until_llama_server_sees_it(host: Host, eventu
         assert host.ask() == "2 + 2 = 4."
         assert host.ssh("systemctl show -P DevicePolicy nemotron-ops") == "closed"
         before = engine(host)
-        host.ssh("systemctl start nemotron-ops-resume")  # what a resume does
+        host.ssh("systemctl start nemotron-ops-resume")  # as after a resume
         eventually(lambda: host.pids(ENGINE) not in ([], [before]))
         eventually(lambda: host.ssh("systemctl is-active nemotron-ops || true") == "active")
         host.ssh(f"rm {nodes}")
@@ -312,7 +312,7 @@ def test_a_service_for_a_gpu_waits_until_llama_server_sees_it(host: Host, eventu
 
 
 def answers(host: Host, *, source: str = "", within_s: float = 30.0) -> int:
-    """The status of the host's endpoint as asked over the network from `source`; 0 where nothing comes back."""
+    """The status of the host's endpoint over the network, asked from `source`; 0 without an answer."""
     bound = (source, 0) if source else None
     c = http.client.HTTPConnection(host.address, 8001, timeout=within_s, source_address=bound)
     try:
@@ -324,12 +324,12 @@ def answers(host: Host, *, source: str = "", within_s: float = 30.0) -> int:
         c.close()
 
 
-@fault("a client outside `--allow-from` connects", "it gets nothing at all; one inside is served")
+@fault("a client outside `--allow-from` connects", "it gets no answer; a client inside is served")
 def test_only_networks_that_were_named_get_an_answer(host: Host) -> None:
-    stranger = "10.232.255.77"  # beside the hosts' own networks, and nobody's
+    stranger = host.address.replace("10.231.", "10.232.")  # outside the hosts' own networks, one for each host
     wire = json.loads(subprocess.check_output(["ip", "-json", "route", "get", host.address]))[0]["dev"]
     assert stranger not in subprocess.check_output(["ip", "addr"], text=True)
-    subprocess.run(["ip", "addr", "add", f"{stranger}/32", "dev", wire], check=True)  # gone with the wire
+    subprocess.run(["ip", "addr", "add", f"{stranger}/32", "dev", wire], check=True)  # removed with the interface
     host.ssh(f"ip route add {stranger} dev eth0; {PROGRAM} keys create team --file /root/keys --json")
     install = f"{PROGRAM} service install tiny --host 0.0.0.0 --no-fetch"
     assert "cannot listen on 0.0.0.0" in host.ssh(f"{install} 2>&1 || true")
@@ -338,7 +338,7 @@ def test_only_networks_that_were_named_get_an_answer(host: Host) -> None:
     assert (answers(host), answers(host, source=stranger)) == (200, 200)
     host.ssh(f"{install} --api-keys /root/keys --allow-from 10.231.0.0/16")
     assert (answers(host), answers(host, source=stranger, within_s=3)) == (200, 0)
-    host.ssh("systemctl kill --kill-who=main --signal=SIGKILL nemotron-ops")  # its successor has the same socket
+    host.ssh("systemctl kill --kill-who=main --signal=SIGKILL nemotron-ops")  # the next supervisor gets the same socket
     assert answers(host, source=stranger, within_s=3) == 0
     host.ssh(f"rm /etc/nemotron-ops/credentials/api-keys /root/keys; {PROGRAM} service install tiny --no-fetch")
     assert host.ask() == "2 + 2 = 4."
@@ -356,8 +356,8 @@ def test_the_socket_listens_on_an_address_that_is_not_there_yet(host: Host) -> N
 
 
 @fault(
-    "there is no build (any more)",
-    "`service install` makes one or says why not; a start fails once, not again and again",
+    "there is no build (or it was removed)",
+    "`service install` makes one or says why it cannot; a start fails once and is not repeated",
 )
 def test_without_a_build_install_makes_one_and_a_start_fails_only_once(host: Host, eventually: Eventually) -> None:
     builds = "/var/lib/nemotron-ops/builds"
@@ -366,7 +366,7 @@ def test_without_a_build_install_makes_one_and_a_start_fails_only_once(host: Hos
     try:
         assert "there is no build of llama.cpp" in host.ssh(f"{install} --no-build 2>&1 || true")
         tried = host.ssh(f"{install} 2>&1 || true")
-        assert "this machine has no C and C++ compiler" in tried  # so near does a bare host come
+        assert "this machine has no C and C++ compiler" in tried  # as far as a bare host gets
         assert "cannot build llama.cpp for the service" in tried
         assert "runuser -u nemotron" in tried
         restarts = host.ssh("systemctl show -P NRestarts nemotron-ops")
@@ -387,15 +387,18 @@ def test_an_upgrade_in_place_keeps_the_model(host: Host) -> None:
     assert host.ask() == "2 + 2 = 4."
 
 
-@fault("`service upgrade` does not come up", "the units from before are back and serve; that the program stays is said")
+@fault(
+    "`service upgrade` does not come up",
+    "the earlier units are restored and serve; the program is not, and that is said",
+)
 def test_an_upgrade_that_does_not_come_up_puts_the_units_back(host: Host) -> None:
-    """The build became one for a GPU that this host has not: new units, which wait for it in vain."""
+    """The build is replaced by one for a GPU that this host lacks: the new units wait for it in vain."""
     units = "cat /etc/systemd/system/nemotron-ops*"
     before = host.ssh(units)
     with gpu_build(host):
         said = host.ssh(f"{PROGRAM} service upgrade --ready-timeout 60 2>&1 || true")
         assert "cannot start nemotron-ops.service" in said
-        assert "the units from before are back, and serve; this program stays as it is" in said
+        assert "the earlier units are restored and serve; this program cannot be restored" in said
         assert host.ssh(units) == before
         assert host.ask() == "2 + 2 = 4."
 
@@ -410,7 +413,7 @@ def test_an_upgrade_looks_again_at_what_there_is_and_remembers_it(host: Host) ->
     assert host.ask() == "2 + 2 = 4."
 
 
-@fault("`service uninstall`", "nothing is left but models and builds")
+@fault("`service uninstall`", "only models and builds are left")
 def test_uninstall_leaves_nothing_but_models_and_builds(host: Host) -> None:
     host.ssh("/opt/nemotron-ops/current/venv/bin/nemotron-ops service uninstall --system")
     assert (host.pids(ENGINE), host.pids(GATEWAY), host.pids(SUPERVISOR)) == ([], [], [])
@@ -421,7 +424,7 @@ def test_uninstall_leaves_nothing_but_models_and_builds(host: Host) -> None:
     assert host.ssh("systemctl list-units --all --no-legend '*nemotron*'") == ""
 
 
-@fault("`service uninstall --purge`", "models, builds, recipes, keys and the service's user are gone too")
+@fault("`service uninstall --purge`", "models, builds, recipes, keys and the service's user are removed too")
 def test_a_purge_leaves_nothing_at_all(machine: tuple[Host, Laptop]) -> None:
     host, _ = machine
     host.ssh(f"{PROGRAM} service install tiny --no-fetch")

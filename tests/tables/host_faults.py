@@ -22,7 +22,7 @@ Test = TypeVar("Test", bound=Callable[..., None])
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """What happens, what follows, and the test that shows it."""
+    """A fault, its outcome, and the test that shows it."""
 
     what: str
     follows: str
@@ -30,13 +30,13 @@ class Fault:
 
 
 def fault(what: str, follows: str) -> Callable[[Test], Test]:
-    """Put a test into the table of its page."""
+    """Add a test to the table of its page."""
 
-    def told(test: Test) -> Test:
+    def mark(test: Test) -> Test:
         test.__dict__["fault"] = Fault(what=what, follows=follows, test=test.__name__)
         return test
 
-    return told
+    return mark
 
 
 def faults(module: str) -> tuple[Fault, ...]:
@@ -53,7 +53,7 @@ def table(module: str) -> str:
 
 
 def page_with_table(text: str, module: str) -> str:
-    """The page with its table as it should be."""
+    """The page with its table up to date."""
     begin, end = f"<!-- faults: tests/hosts/{module}.py -->", "<!-- /faults -->"
     before, found, rest = text.partition(begin)
     assert found, f"no table of {module} in the page"

@@ -1,8 +1,8 @@
-"""The how-tos' transcripts: console blocks whose commands are run, and whose output must be what the run gives.
+"""The how-tos' transcripts: console blocks whose commands are run, and whose output must match.
 
 A block stands in a page between `<!-- transcript: NAME -->` and `<!-- /transcript -->`. Its `$ ` lines are commands,
-its `# ` lines are what happens meanwhile (the test knows how to make it happen), and the rest is output, of which only
-what is the same in each run is kept. To take over what a run gives:
+its `# ` lines are events that the test makes happen, and the rest is output, without what differs from run to run. To
+write the output of a run into the page:
 
     NEMOTRON_OPS_WRITE_TRANSCRIPTS=1 python -m pytest tests/hosts -k how_to
 """
@@ -19,14 +19,14 @@ WRITE = "NEMOTRON_OPS_WRITE_TRANSCRIPTS"
 HOW_TO_WRITE = f"{WRITE}=1 python -m pytest tests/hosts -k how_to"
 FENCE = "```"
 
-# progress, which depends on how fast things go; the plan, which the steps repeat; what programs of a target say
+# progress, which depends on timing; the plan, which the steps repeat; output of programs on a target
 PASSING = re.compile(
     r"send |bundle|fetching wheels|  \w+: |nemotron-ops\.service: |[\w-]+:   (?!ready|nothing)|\s*$|made "
     r"|.* is here: nothing to fetch|.* requests in flight$"
 )
 WORDS = (
     (re.compile(r"\bpid(\s+)\d+"), r"pid\1PID"),
-    (re.compile(r"\b\d+\.\d+\.\d+-[0-9a-f]{10}\b"), "RELEASE         "),  # as wide, for tables
+    (re.compile(r"\b\d+\.\d+\.\d+-[0-9a-f]{10}\b"), "RELEASE         "),  # as wide as a release, for tables
     (re.compile(r"\bRELEASE +->"), "RELEASE ->"),
     (re.compile(r"\bnemotron-ops \d+\.\d+\.\d+\S*"), "nemotron-ops VERSION"),
     (re.compile(r"\[\d+ tokens, [^]]*\]"), "[… tokens, … tokens/s]"),
@@ -41,7 +41,7 @@ COUNTED = re.compile(r"served|UP|DOWN|DRAIN|MAINT")
 
 
 def stable(output: str) -> list[str]:
-    """The lines of `output` that are the same in each run; machines that are worked on at once one after another."""
+    """The lines of `output` that are the same in each run, those of parallel machines sorted by machine."""
     lines = [line for line in output.splitlines() if not PASSING.match(line)]
     for pattern, words in WORDS:
         lines = [pattern.sub(words, line) for line in lines]
@@ -56,7 +56,7 @@ def machine(line: str) -> str:
 
 
 def compared(text: str) -> str:
-    """`text` without the counts of one run, which are quoted and not compared, and without the width of columns."""
+    """`text` without the counts of one run, which are shown but not compared, and without the width of columns."""
     lines = [re.sub(r"\d+", "N", x) if COUNTED.search(x) else x for x in text.splitlines()]
     return "\n".join(re.sub(r" +", " ", line) for line in lines)
 
@@ -72,10 +72,10 @@ def block(page: Path, name: str) -> str:
 def tell(
     page: Path, name: str, run: Callable[[str], str], *, events: Mapping[str, Callable[[], str]] | None = None
 ) -> None:
-    """Run a block's commands, and compare what they say with the page; with WRITE set, correct the page.
+    """Run a block's commands, and compare their output with the page; with WRITE set, update the page.
 
-    `run` takes a command line and returns its output; `events` maps the text of a `# ` line to what makes it happen,
-    which returns further lines to show.
+    `run` takes a command line and returns its output; `events` maps the text of a `# ` line to a function that makes it
+    happen and returns further lines to show.
     """
     before = block(page, name)
     lines: list[str] = []
@@ -88,4 +88,4 @@ def tell(
     if os.environ.get(WRITE):
         page.write_text(page.read_text().replace(before, now))
     else:
-        assert compared(now) == compared(before), f"{page.name}, {name}: to take over what was said: {HOW_TO_WRITE}"
+        assert compared(now) == compared(before), f"{page.name}, {name}: to write the new output: {HOW_TO_WRITE}"

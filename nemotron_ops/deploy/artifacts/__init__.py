@@ -2,7 +2,7 @@
 
 Each file uses only those below it:
 
-    bundle  everything a target needs to install this version without a network, as one tar file
-    fits    what fits a target: whether a build made elsewhere is right for it, and whether there is room
-    wheel   this very program as a wheel, from wherever it is running: an installation or a checkout
+    bundle  packs everything a target needs to install this version without a network, as one tar file
+    wheel   packs this program as a wheel, from an installation or a checkout
+    fits    what fits a target: whether a build of another machine runs there, and whether its disks have room
 """

@@ -1,7 +1,7 @@
 """Everything a target needs to install this version without a network, as one tar file. Disk, pip.
 
 The wheels of our dependencies are for the *target's* Python, machine and C library, not ours. They are kept in the
-cache under a hash of what they were asked for, so deploying the same version twice sends the same bytes.
+cache under a hash of the request for them, so deploying the same version twice sends the same bytes.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nemotron_ops.deploy.artifacts.wheel import own_distribution, write_wheel
-from nemotron_ops.deploy.remote.ssh import sha256_of
 from nemotron_ops.errors import DeployError
-from nemotron_ops.files import locked
+from nemotron_ops.files import locked, sha256_of
 from nemotron_ops.proc import run
 from nemotron_ops.progress import Report, Step
 
@@ -36,7 +35,7 @@ class Bundle:
 
 @dataclass(frozen=True, kw_only=True)
 class Platform:
-    """What wheels must be for."""
+    """The platform that wheels must support."""
 
     python: tuple[int, int]
     machine: str
@@ -52,7 +51,7 @@ class Platform:
 
 
 def make_bundle(platform: Platform, *, cache: Path, report: Report, python: str = sys.executable) -> Bundle:
-    """The bundle for `platform`, from the cache or made now. Raises DeployError if wheels cannot be had."""
+    """The bundle for `platform`, from the cache or made now. Raises DeployError if wheels cannot be downloaded."""
     cache.mkdir(parents=True, exist_ok=True)
     with locked(cache / ".lock"):
         wheels = _dependencies(platform, cache=cache, report=report, python=python)
@@ -61,7 +60,7 @@ def make_bundle(platform: Platform, *, cache: Path, report: Report, python: str 
 
 
 def download_argv(platform: Platform, requirements: tuple[str, ...], to: Path, *, python: str) -> tuple[str, ...]:
-    """The pip command that fetches wheels for another machine."""
+    """The pip command that downloads wheels for another machine."""
     return (
         python, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--only-binary=:all:",
         "--implementation=cp", f"--python-version={platform.python[0]}.{platform.python[1]}",
@@ -70,25 +69,21 @@ def download_argv(platform: Platform, requirements: tuple[str, ...], to: Path, *
 
 
 def _dependencies(platform: Platform, *, cache: Path, report: Report, python: str) -> Path:
-    """The folder with the wheels of our dependencies for `platform`; complete once it has its final name."""
+    """The folder with our dependencies' wheels for `platform`; it gets its final name when it is complete."""
     requirements = tuple(r for r in own_distribution().requires or () if "extra ==" not in r)
     asked = repr((sorted(requirements), platform.python, platform.machine, platform.glibc))
     folder = cache / f"wheels-{hashlib.sha256(asked.encode()).hexdigest()[:16]}"
     if folder.is_dir():
         return folder
-    report(
-        Step(
-            what="bundle",
-            note=f"fetching wheels for Python {platform.python[0]}.{platform.python[1]} on {platform.machine}",
-        )
-    )
+    major, minor = platform.python
+    report(Step(what="bundle", note=f"fetching wheels for Python {major}.{minor} on {platform.machine}"))
     part = folder.with_suffix(".part")
     shutil.rmtree(part, ignore_errors=True)
     done = run(download_argv(platform, requirements, part, python=python), timeout_s=1800)
     if not done.ok:
         missing = "No module named pip" in done.stderr
         raise DeployError(
-            "cannot make the bundle: " + ("this Python has no pip" if missing else "pip could not get all wheels"),
+            "cannot make the bundle: " + ("this Python has no pip" if missing else "pip could not download all wheels"),
             hint="python -m ensurepip" if missing else "check the package registry with: nemotron-ops doctor",
             log_tail=tuple(done.stderr.splitlines()[-8:]),
         )
@@ -97,18 +92,18 @@ def _dependencies(platform: Platform, *, cache: Path, report: Report, python: st
 
 
 def _pack(wheels: list[Path], cache: Path) -> Bundle:
-    """One tar of all wheels, without times and owners: same content, same bytes."""
-    made = cache / ".bundle.tar.part"
-    with tarfile.open(made, "w", format=tarfile.PAX_FORMAT) as tar:
+    """One tar of all wheels, without times and owners, so that the same content gives the same bytes."""
+    part = cache / ".bundle.tar.part"
+    with tarfile.open(part, "w", format=tarfile.PAX_FORMAT) as tar:
         for wheel in sorted(wheels, key=lambda p: p.name):
             info = tarfile.TarInfo(wheel.name)
             info.size = wheel.stat().st_size
             with wheel.open("rb") as f:
                 tar.addfile(info, f)
-    sha256 = sha256_of(made)
+    sha256 = sha256_of(part)
     path = cache / f"bundle-{sha256[:16]}.tar"
-    made.rename(path)
-    # targets of several platforms have a bundle each, all made before the first is sent
+    part.rename(path)
+    # each platform has its own bundle, and all are made before the first is sent
     for old in sorted(cache.glob("bundle-*.tar"), key=lambda p: p.stat().st_mtime)[:-BUNDLES_KEPT]:
         old.unlink()
     return Bundle(path=path, sha256=sha256, version=own_distribution().version)

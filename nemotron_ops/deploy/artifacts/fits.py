@@ -1,4 +1,4 @@
-"""What fits a target: whether a build made elsewhere is right for it, and whether there is room. Pure."""
+"""What fits a target: whether a build of another machine runs there, and whether its disks have room. Pure."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from typing import Any
 from nemotron_ops.deploy.steps.facts import Site, TargetFacts, dotted
 from nemotron_ops.errors import DeployError
 
-# a release unpacked, with its bundle beside it: Python packages, most of it uvloop, rich and huggingface_hub
+# a release unpacked beside its bundle; most of it is uvloop, rich and huggingface_hub
 PROGRAM_BYTES = 400 << 20
 NAMES = {"cpu": "the CPU", "cuda": "NVIDIA GPUs", "hip": "AMD GPUs", "vulkan": "Vulkan", "metal": "Metal"}
 
 
 def why_not_send(manifest: Mapping[str, Any], facts: TargetFacts, *, asked: str = "") -> str:
-    """Why the build of this manifest is not the one for the target, or cannot run there; "" if it is and can.
+    """Why the build of this manifest is not sent: wrong backend, or it cannot run on the target; "" if it can.
 
-    `asked` is the backend that the command line asks for; without one it is what the target has.
+    `asked` is the backend from the command line; by default it is what the target has.
     """
     plan, platform = manifest["plan"], manifest.get("platform")
     backend, wanted = str(plan["backend"]), asked or facts.backend
     if backend != wanted:
-        said = f"--{asked} is asked for" if asked else f"the target has {_has(facts)}"
-        return f"it is for {NAMES.get(backend, backend)}, and {said}"
+        reason = f"--{asked} is asked for" if asked else f"the target has {_has(facts)}"
+        return f"it is for {NAMES.get(backend, backend)}, and {reason}"
     if not platform:
         return "its manifest does not say what it needs"
     if (platform["system"], platform["machine"]) != ("Linux", facts.machine):
         return f"it is for {platform['system']} on {platform['machine']}, the target is {facts.machine}"
     if platform["glibc"] and tuple(platform["glibc"]) > facts.glibc:
         return f"it needs glibc {'.'.join(map(str, platform['glibc']))}, the target has {dotted(facts.glibc)}"
-    # a binary dies with SIGILL on a machine without an instruction set that it was compiled for
+    # without an instruction set that it was compiled for, a binary dies with SIGILL
     if lacking := sorted(set(platform["isa"]) - facts.cpu_features):
         return f"the target's CPU lacks {', '.join(lacking)}"
     if backend == "cuda":
@@ -39,24 +39,24 @@ def why_not_send(manifest: Mapping[str, Any], facts: TargetFacts, *, asked: str 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cargo:
-    """Bytes that a deploy brings to a target or makes there."""
+class SpaceNeeded:
+    """Bytes that a deploy sends to a target or makes there."""
 
-    build_bytes: int = 0  # a build that is sent
+    build_bytes: int = 0  # of a build that is sent
     build_id: str = ""
-    compile_bytes: int = 0  # a build that is made there, while it is made
-    models: Sequence[tuple[str, int]] = ()  # files of models that are sent
+    compile_bytes: int = 0  # of a build on the target, while it is made
+    models: Sequence[tuple[str, int]] = ()  # name and bytes of model files that are sent
 
 
-def check_room(name: str, facts: TargetFacts, site: Site, cargo: Cargo) -> None:
-    """Raise DeployError where this does not fit on the target's disks, counting what is there already.
+def check_room(name: str, facts: TargetFacts, site: Site, space: SpaceNeeded) -> None:
+    """Raise DeployError where this does not fit on the target's disks; what is stored there already does not count.
 
-    What `fetch` and `build` need over there they check themselves, byte for byte, before they begin.
+    `fetch` and `build` check what they need on the target themselves, to the byte.
     """
-    models = sum(size for file, size in cargo.models if (file, size) not in facts.models)
-    build = 0 if cargo.build_id in facts.builds else cargo.build_bytes
-    made = 0 if any(b.partition("-")[0] == facts.backend for b in facts.builds) else cargo.compile_bytes
-    # what is sent lies in `incoming` first; a model goes from there into the store by rename where that can be
+    models = sum(size for file, size in space.models if (file, size) not in facts.models)
+    build = 0 if space.build_id in facts.builds else space.build_bytes
+    made = 0 if any(b.partition("-")[0] == facts.backend for b in facts.builds) else space.compile_bytes
+    # files arrive in `incoming`; on one file system a model moves from there into the store by rename
     root = max(0, PROGRAM_BYTES + build + models - facts.incoming_bytes)
     data = build + made + (0 if facts.one_disk else models)
     if facts.one_disk:
@@ -79,7 +79,7 @@ def _cuda(plan: Mapping[str, Any], facts: TargetFacts) -> str:
         return "it uses the CUDA toolkit that is installed on this machine"
     if not facts.compute:
         return "the target's nvidia-smi does not tell its GPUs' compute capability"
-    # code for one compute capability ("90-real") runs on no other, or runs worse than what would be built there
+    # code for one compute capability ("90-real") does not run on others, or runs slower than a build made there
     made_for = {int("".join(c for c in arch.partition("-")[0] if c.isdigit())) for arch in plan["archs"]}
     if others := sorted(set(facts.compute) - made_for):
         return f"it is for compute capability {_listed(made_for)}, the target has {_listed(others)}"

@@ -1,4 +1,4 @@
-"""This very program as a wheel, from wherever it is running: an installation or a checkout. Disk.
+"""Packs this program as a wheel, from an installation or a checkout. Disk.
 
 The wheel's bytes depend only on its content (fixed times, sorted names), so the same code is the same release.
 """
@@ -20,7 +20,7 @@ EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def own_distribution() -> Distribution:
-    """Our metadata. Raises DeployError where the program runs without having been installed."""
+    """Our metadata. Raises DeployError if the program runs without being installed."""
     try:
         return distribution("nemotron-ops")
     except PackageNotFoundError as exc:
@@ -50,7 +50,7 @@ def write_wheel(folder: Path, *, package: Path = PACKAGE) -> Path:
 
 
 def package_files(package: Path) -> Iterator[tuple[str, bytes]]:
-    """The package's files as a wheel has them; a checkout's recipes go where the built wheel carries them."""
+    """The package's files as a wheel has them; the recipes of a checkout go to their place in a built wheel."""
     for path in sorted(package.rglob("*")):
         name = path.relative_to(package.parent).as_posix()
         if path.is_file() and not any(part in name for part in LEFT_OUT):

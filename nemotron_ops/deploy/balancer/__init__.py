@@ -3,5 +3,5 @@
 Each file uses only those below it:
 
     haproxy  HAProxy's runtime API, and its service on this machine
-    config   HAProxy's configuration for many hosts behind one door
+    config   renders HAProxy's configuration, and reads its state
 """

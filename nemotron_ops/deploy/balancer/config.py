@@ -1,16 +1,16 @@
-"""HAProxy's configuration for many hosts behind one door. Pure.
+"""Renders HAProxy's configuration for several hosts behind one endpoint, and reads its state. Pure.
 
-What it does for a model server, and where:
+What it does for a model server, and how:
 
     readiness      GET /health of each host's gateway, which is 200 only while a model can answer
-    slots          `maxconn` per host; what is more waits in HAProxy's queue, bounded in time
+    slots          `maxconn` per host; further requests wait in HAProxy's queue, for a limited time
     warm prompts   one conversation goes to one host: consistent hashing over a session header, the request's
-                   prompt_cache_key, or the first messages. A host that has more than its share (`hash-balance-factor`)
-                   is passed over, because a cold prompt elsewhere beats a warm one in a queue
-    a dead host    a request that no byte came back for is sent to another one. Open answers of a host that vanished
-                   end after seconds, as broken ones; a failed check alone ends none (the gateway may continue them)
+                   prompt_cache_key, or the first messages. A host with more than its share (`hash-balance-factor`) is
+                   skipped, because a cold prompt elsewhere beats a warm one in a queue
+    a dead host    a request without any response byte is sent to another host. Open responses of a lost host are
+                   aborted after seconds; a failed check alone aborts none (the gateway may continue them)
     deploys        one host at a time is drained through the runtime API (see `rollout`)
-    names          looked up again while it runs; a host whose name nobody knows is down, and stops nobody else
+    names          resolved again at run time; a host whose name cannot be resolved is down, the others are unaffected
 """
 
 from __future__ import annotations
@@ -35,27 +35,27 @@ class Server:
 
     @property
     def named(self) -> bool:
-        """Whether its host is a name that must be looked up."""
+        """Whether its host is a name that must be resolved."""
         host = self.address.rpartition(":")[0]
         return not (host.startswith("[") or host.replace(".", "").isdigit())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Balancer:
-    """What is asked of the balancer."""
+    """The parameters of the configuration."""
 
     servers: tuple[Server, ...]
-    slots: int = 4  # requests that one host works on at once
+    slots: int = 4  # concurrent requests per host
     bind: str = "127.0.0.1:8000"
     certificate: str = ""  # PEM file with key, for TLS
     stats: str = "127.0.0.1:8404"
     socket: str = SOCKET
-    user: str = ""  # who HAProxy becomes where root starts it; its group has the same name
+    user: str = ""  # user (and group) that HAProxy switches to when root starts it
     chroot: str = ""
     queue_s: int = 600
-    answer_s: int = 3600  # longest silence of a host: a long prompt may take this long to read
-    # a host may have this share of the mean load before it is passed over. Small, because HAProxy queues at the host
-    # that was chosen: with 200, requests waited for one host while another one had slots free
+    answer_s: int = 3600  # longest silence of a host: prefill of a long prompt takes this long
+    # A host with more than this share of the mean load is skipped. Small, because HAProxy queues at the chosen host:
+    # with 200, requests waited for one host while another one had free slots.
     overload_percent: int = 125
     check_ms: int = 1000
 
@@ -98,7 +98,7 @@ def parse_stat(csv: str) -> tuple[ServerState, ...]:
 
 
 def waiting(csv: str) -> int:
-    """Requests that wait for a slot, at a host or at the door."""
+    """Requests that wait for a slot, at a host or at the balancer."""
     lines = [line.split(",") for line in csv.splitlines() if line.strip()]
     column = [name.strip("# ") for name in lines[0]].index("qcur") if lines else 0
     return sum(int(line[column]) for line in lines[1:] if line[0] == BACKEND and line[column].isdigit())
@@ -123,7 +123,7 @@ global
 {drop}\
     log stdout format raw local0
     stats socket {balancer.socket} mode 600 level admin
-    # requests up to this size are read whole: they can be hashed, and sent again to another host
+    # requests up to this size are buffered, so that they can be hashed, and sent again to another host
     tune.bufsize 131072
     ssl-default-bind-options ssl-min-ver TLSv1.2
     hard-stop-after 10m
@@ -143,8 +143,8 @@ defaults
     timeout http-keep-alive 60s
     timeout queue {balancer.queue_s}s
     timeout check 2s
-    # the open answers of a host that vanished end after seconds, as broken ones: nobody waits for nothing (with tcp-ut,
-    # also those whose request it had not acknowledged: then no probe is sent)
+    # open responses of a lost host are aborted after seconds (with tcp-ut, also those whose request it had not
+    # acknowledged: then no probe is sent)
     option srvtcpka
     srvtcpka-idle 3s
     srvtcpka-intvl 1s
@@ -153,14 +153,14 @@ defaults
 
 
 def _resolvers(balancer: Balancer) -> str:
-    """For hosts with names: those are asked of the C library at the start, then of the name servers."""
+    """For hosts with names: the C library resolves them at the start, the name servers later."""
     if not any(s.named for s in balancer.servers):
         return ""
     return f"""\
 resolvers names
     parse-resolv-conf
     accepted_payload_size 8192
-    # what the C library found stays where name servers cannot tell: it may be from /etc/hosts
+    # keep the C library's result if name servers have none: it may come from /etc/hosts
     hold nx {HOLD_NAME}
     hold other {HOLD_NAME}
     hold refused {HOLD_NAME}
@@ -196,7 +196,7 @@ def _models(balancer: Balancer) -> str:
     return f"""\
 backend {BACKEND}
     option http-buffer-request
-    # what belongs together: a session that the client names, or the beginning of the conversation
+    # the key of a conversation: a session that the client names, or its first messages
     http-request set-var(txn.key) req.hdr(x-session-id) if {{ req.hdr(x-session-id) -m found }}
     http-request set-var(txn.key) req.body,json_query('$.prompt_cache_key') if !{{ var(txn.key) -m found }}
     http-request set-var(txn.m0) req.body,json_query('$.messages[0].content') if !{{ var(txn.key) -m found }}
@@ -210,8 +210,8 @@ backend {BACKEND}
     http-response set-header X-Served-By %s
     option httpchk GET /health
     http-check expect status 200
-    # a host that is gone is known by failed connections before its check fails: bounded load may send a request that it
-    # refused to it again, if few others are left
+    # failed connections mark a lost host down before its check fails; otherwise bounded load could send a refused
+    # request to it again, if few others are left
     default-server {check} tcp-ut 10s observe layer4 error-limit 2 on-error mark-down
 {_lines(balancer, "")}"""
 
@@ -227,7 +227,7 @@ backend {LIGHT}
 
 
 _RETRIES = """\
-    # an answer that has not begun may come from another host; one that has begun is never patched together
+    # a response that has not begun may come from another host; one that has begun is never continued by another
     retries 3
     option redispatch 1
     retry-on conn-failure empty-response 502 503

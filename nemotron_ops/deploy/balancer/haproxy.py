@@ -13,14 +13,14 @@ from nemotron_ops.proc import run
 from nemotron_ops.progress import Report, Step
 
 CONFIG = Path("/etc/haproxy/haproxy.cfg")
-USER = "haproxy"  # this user, its group and its folder come with the packages of Debian, Ubuntu, Fedora and RHEL
+USER = "haproxy"  # user, group and folder come with the packages of Debian, Ubuntu, Fedora and RHEL
 CHROOT = "/var/lib/haproxy"
 DRAIN_S = 120.0
 POLL_S = 0.2
 
 
 def ask(path: Path, command: str) -> str:
-    """The runtime API's answer to one command. Raises DeployError if nobody listens there."""
+    """The runtime API's answer to one command. Raises DeployError if it cannot be reached."""
     try:
         with socket.socket(socket.AF_UNIX) as s:
             s.settimeout(10)
@@ -39,8 +39,8 @@ def states(path: Path) -> tuple[ServerState, ...]:
 
 
 def take_out(path: Path, name: str, *, report: Report, within_s: float = DRAIN_S) -> None:
-    """No new requests for this host; returns when it has none left, or after `within_s`."""
-    _order(path, name, "drain")
+    """Drain a host: it gets no new requests; returns when none is left there, or after `within_s`."""
+    _set_state(path, name, "drain")
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         left = [s.running + s.queued for s in states(path) if s.name == name]
@@ -51,13 +51,13 @@ def take_out(path: Path, name: str, *, report: Report, within_s: float = DRAIN_S
 
 
 def put_back(path: Path, name: str) -> None:
-    _order(path, name, "ready")
+    _set_state(path, name, "ready")
 
 
 def install(text: str, *, config: Path = CONFIG, force: bool = False) -> None:
-    """Put the configuration where HAProxy's service reads it, once HAProxy itself finds it good, and reload.
+    """Write the configuration of HAProxy's service, after HAProxy itself has checked it, and reload the service.
 
-    A configuration that is not ours is not overwritten unless `force`; then it is kept beside.
+    A configuration that is not ours is overwritten only with `force`, and kept as `.before`.
     """
     current = config.read_text(errors="replace") if config.exists() else ""
     if current and not current.startswith(MARK):
@@ -80,7 +80,7 @@ def install(text: str, *, config: Path = CONFIG, force: bool = False) -> None:
 
 
 def check(config: Path) -> None:
-    """Raise DeployError with HAProxy's own words if it finds the configuration wrong."""
+    """Raise DeployError, with HAProxy's own message, if the configuration is invalid."""
     done = run(("haproxy", "-c", "-f", config), timeout_s=30)
     if done.returncode == 127:
         raise DeployError(
@@ -92,7 +92,7 @@ def check(config: Path) -> None:
         )
 
 
-def _order(path: Path, name: str, state: str) -> None:
+def _set_state(path: Path, name: str, state: str) -> None:
     answer = ask(path, set_state(name, state)).strip()
     if answer:
         raise DeployError(f"cannot set {name} to {state}: {answer}")

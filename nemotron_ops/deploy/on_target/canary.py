@@ -1,7 +1,7 @@
-"""One real question to an endpoint on this machine: `python -m nemotron_ops.deploy.on_target.canary PORT [HOST]`. HTTP.
+"""Asks an endpoint on this machine one question: `python -m nemotron_ops.deploy.on_target.canary PORT [HOST]`. HTTP.
 
 Runs on the target, from the release that is being tried. Prints one JSON line; exit code 0 if an answer came, or if
-the door asks for a key (then it is up, and nobody here has one to show).
+the endpoint requires a key (then it is up; the canary has no key).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ POLL_S = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What came back: "answered", "closed" (a key is needed) or "failed", and the details."""
+    """The outcome: "answered", "closed" (a key is required) or "failed", with details."""
 
     outcome: str
     model: str = ""
@@ -35,7 +35,7 @@ class Answer:
 
 
 def ask(port: int, *, host: str = "127.0.0.1", model: str = "", timeout_s: float = 300.0) -> Answer:
-    """Ask the first model of the endpoint (or `model`) one question; never raises for what the endpoint does."""
+    """Ask the first model of the endpoint (or `model`) one question; failures of the endpoint do not raise."""
     try:
         if not model:
             status, models = _models(host, port, timeout_s)
@@ -54,7 +54,7 @@ def ask(port: int, *, host: str = "127.0.0.1", model: str = "", timeout_s: float
 
 
 def judge(status: int, body: Any, *, model: str) -> Answer:
-    """Whether `body` is an answer: some text or reasoning, and at least one token."""
+    """Whether `body` is an answer: text or reasoning, and at least one token."""
     try:
         message = body["choices"][0]["message"]
         text = f"{message.get('reasoning_content') or ''} {message.get('content') or ''}".strip()
@@ -67,7 +67,7 @@ def judge(status: int, body: Any, *, model: str) -> Answer:
 
 
 def _models(host: str, port: int, timeout_s: float) -> tuple[int, list[str]]:
-    """The names of the endpoint's models; a door that has only just opened may not know them yet."""
+    """The names of the endpoint's models; retries, because a gateway that has just started may not know them yet."""
     deadline = time.monotonic() + min(timeout_s, SETTLE_S)
     while True:
         status, body = _call(host, port, "GET", "/v1/models", None, timeout_s)

@@ -1,11 +1,11 @@
-"""Whether a service has come to rest as its release wants it: `… status --json | python -m …deploy.settled`. stdin.
+"""Checks that a service has settled as its release asks: `… status --json | python -m …on_target.settled`. stdin.
 
-A new release is up as soon as its supervisor has taken over the models that it found. What has to change is loaded
-after that, beside the old; only when that is over is it known how the release fares. A change that fails its canary is
-undone by the supervisor: all is well then but for the release, which does not serve what it asks for.
+A new release is up as soon as its supervisor has adopted the running models. Changed models load after that, beside the
+old ones, and only then is the outcome known. The supervisor undoes a change that fails its canary: then every instance
+is ready, but the release does not serve what it asks for.
 
-stdin: the supervisor's status. Argument: the build that must serve, if the release brought one. stdout: what is wrong.
-Exit code 0: at rest; 2: on the way; 1: something has failed, or that was no status.
+stdin: the supervisor's status. Argument: the build that must serve, if the release brought one. stdout: the failure.
+Exit code 0: settled; 2: still changing; 1: an instance has failed, or stdin is not a status.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 import sys
 from typing import Any
 
-AT_REST, FAILED, MOVING = 0, 1, 2
+SETTLED, FAILED, CHANGING = 0, 1, 2
 
 
 def verdict(status: Any, *, build: str = "") -> tuple[int, str]:
@@ -26,27 +26,27 @@ def verdict(status: Any, *, build: str = "") -> tuple[int, str]:
         refused = dict(status["refused"])
         changing = bool(status["changing"])
     except (LookupError, TypeError, ValueError):
-        return FAILED, "that is no status"
+        return FAILED, "not a status"
     if changing:
-        return MOVING, "a change is under way"
+        return CHANGING, "a change is running"
     if bad := [f"{name} is {state}" for name, state in states.items() if state in ("failed", "backoff")]:
         return FAILED, "; ".join(bad)
     if not status["instances"]:
         return FAILED, "there is no instance"
     if not set(states.values()) <= {"ready", "stopped"}:
-        return MOVING, "something is loading"
+        return CHANGING, "an instance is loading"
     if refused:
-        return FAILED, "; ".join(f"{name} runs what it ran before: {why}" for name, why in refused.items())
+        return FAILED, "; ".join(f"{name} still runs its old configuration: {why}" for name, why in refused.items())
     if others:
         return FAILED, f"{', '.join(others)}: another build than {build} serves"
-    return AT_REST, ""
+    return SETTLED, ""
 
 
 def main(text: str, *, build: str) -> int:
     try:
         code, why = verdict(json.loads(text), build=build)
     except ValueError:
-        code, why = FAILED, "that is no status"
+        code, why = FAILED, "not a status"
     if code == FAILED:
         sys.stdout.write(f"{why}\n")
     return code

@@ -2,10 +2,10 @@
 
 Each file uses only those below it:
 
-    rollout  carries out deploys and rollbacks: lock, steps
-    fleet    many targets: the first one alone, then the rest, some at a time
-    prepare  what is to be deployed, and what it comes to on one target: looked at, packed and planned
-    session  a target's lock, and the session that holds it: steps run one after another through one ssh channel
-    ssh      openSSH's client: one command, one file (one long session: `session`)
+    rollout  runs deploys and rollbacks: lock, steps, what follows from a failure
+    fleet    runs one task for each target: the first one alone, then the rest, some at a time
+    prepare  prepares a deploy to one target: reads its facts, packs what is sent, makes the plan
+    session  holds a target's lock, and runs steps one after another through one ssh channel
+    ssh      OpenSSH's client: runs one command, sends one file
     targets  `targets.toml`: groups of targets and what they serve
 """

@@ -1,4 +1,4 @@
-"""Many targets: the first one alone, then the rest, some at a time; Ctrl-C ends all of them at once. Threads."""
+"""Runs one task for each target: the first alone, then the rest, some at a time; Ctrl-C ends all. Threads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nemotron_ops.progress import Report, Step
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How it went on one target."""
+    """The outcome on one target."""
 
     target: str
     release: str
@@ -23,8 +23,8 @@ class Outcome:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Turn:
-    """What is to be done on one target, to which release."""
+class TargetTask:
+    """A deploy or rollback of one target to a release."""
 
     connection: Connection
     release: str
@@ -32,38 +32,38 @@ class Turn:
 
 
 def first_then_rest(
-    turns: Sequence[Turn], *, parallel: int, report: Report
+    tasks: Sequence[TargetTask], *, parallel: int, report: Report
 ) -> tuple[tuple[Outcome, ...], tuple[NemotronOpsError, ...]]:
-    """Do the first; if it went well, the others, `parallel` at a time. No turn begins after a failure.
+    """Run the first task; if it succeeds, the others, `parallel` at a time. No task starts after a failure.
 
-    On Ctrl-C no turn begins either, and those under way lose their connections: what runs over there ends its step.
+    On Ctrl-C no task starts either, and running ones lose their connections: the targets finish the current step.
     """
     errors: list[NemotronOpsError] = []
     stop = threading.Event()
 
-    def told(step: Step) -> None:
+    def forward(step: Step) -> None:
         if stop.is_set():
-            raise KeyboardInterrupt  # in a thread of the pool, which Ctrl-C itself does not reach
+            raise KeyboardInterrupt  # Ctrl-C itself does not reach the threads of the pool
         report(step)
 
-    def one(turn: Turn) -> Outcome:
-        target, release = turn.connection.target, turn.release
+    def run(task: TargetTask) -> Outcome:
+        target, release = task.connection.target, task.release
         if errors or stop.is_set():
             return Outcome(target=target, release=release, result="not tried")
         try:
-            return turn.act(told)
+            return task.act(forward)
         except NemotronOpsError as exc:
             errors.append(exc)
             return Outcome(target=target, release=release, result="failed", reason=exc.message)
 
-    outcomes = [one(turn) for turn in turns[:1]]
+    outcomes = [run(task) for task in tasks[:1]]
     pool = ThreadPoolExecutor(max_workers=max(1, parallel))
     try:
-        outcomes += pool.map(one, turns[1:])
+        outcomes += pool.map(run, tasks[1:])
     except BaseException:
         stop.set()
-        for turn in turns:
-            turn.connection.cut()
+        for task in tasks:
+            task.connection.cut()
         raise
     finally:
         pool.shutdown(cancel_futures=True)

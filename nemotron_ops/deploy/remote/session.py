@@ -1,4 +1,4 @@
-"""A target's lock, and the session that holds it: steps run one after another through one ssh channel. Subprocess."""
+"""Holds a target's lock, and runs steps one after another through one ssh channel. Subprocess."""
 
 from __future__ import annotations
 
@@ -10,44 +10,45 @@ from collections.abc import Callable, Iterable
 from pathlib import PurePosixPath
 
 from nemotron_ops.deploy.remote.ssh import Connection, unreachable
-from nemotron_ops.deploy.steps.facts import Site, facts_script, parse_facts
-from nemotron_ops.deploy.steps.scripts import hold_there, prelude
+from nemotron_ops.deploy.steps.facts import Site
+from nemotron_ops.deploy.steps.probe import facts_script, parse_facts
+from nemotron_ops.deploy.steps.scripts import prelude, read_hold
 from nemotron_ops.errors import DeployError
 
-LOCKED = 75  # exit code of flock when somebody else has the lock (EX_TEMPFAIL)
-MARK = "\x1e"  # record separator: begins the line that ends a step
+LOCKED = 75  # exit code of flock if the lock is taken (EX_TEMPFAIL)
+MARK = "\x1e"  # record separator: starts the line that ends a step
 
 
 def locked_session(connection: Connection, site: Site, *, force: bool = False, verb: str = "deploy to") -> Session:
     """A session that holds the target's deploy lock.
 
-    Raises Locked, with who holds it; and, unless `force`, DeployError if a person has put down a lock of their own.
+    Raises Locked, with its holder; and, unless `force`, DeployError if an operator has locked the target.
     """
     session = Session(connection, site.root / ".lock", prelude=prelude(site.scope))
     try:
-        # asked here, where nobody can put one down between the question and the first step
-        _, hold = session.run(hold_there(site))
+        # read inside the session, so that no operator can lock the target between this and the first step
+        _, hold = session.run(read_hold(site))
         if not force:
-            refuse_hold(connection.target, "".join(hold), verb)
+            check_hold(connection.target, "".join(hold), verb)
     except Locked as exc:
         session.close()
         facts = parse_facts(connection.sh(facts_script(site.scope)).stdout)
-        raise Locked(connection.target, held(facts.lock)) from exc
+        raise Locked(connection.target, describe_lock(facts.lock)) from exc
     except BaseException:
         session.close()
         raise
     return session
 
 
-def refuse_hold(target: str, hold: str, verb: str) -> None:
-    """Raise DeployError if `hold`, the JSON of a person's lock, is one."""
+def check_hold(target: str, hold: str, verb: str) -> None:
+    """Raise DeployError if `hold`, the JSON of an operator's lock, is not empty."""
     if hold:
         raise DeployError(
-            f"cannot {verb} {target}: it is locked: {held(hold)}", hint=f"nemotron-ops deploy unlock {target}"
+            f"cannot {verb} {target}: it is locked: {describe_lock(hold)}", hint=f"nemotron-ops deploy unlock {target}"
         )
 
 
-def held(text: str) -> str:
+def describe_lock(text: str) -> str:
     """`alice since 2026-01-01T12:00Z: upgrade of the driver`, from the JSON of a lock."""
     try:
         value = json.loads(text)
@@ -59,8 +60,8 @@ def held(text: str) -> str:
 class Session:
     """One ssh channel that holds the target's deploy lock and runs steps one after another.
 
-    Steps go through the channel that holds the lock, so whoever has lost the lock cannot do anything any more: when
-    the connection dies, the shell over there ends its current step, reads end-of-file and leaves; so does the lock.
+    Steps go through the channel that holds the lock, so a client without the lock cannot run any: when the connection
+    dies, the shell on the target ends its current step, reads end-of-file and exits, which releases the lock.
     """
 
     def __init__(self, connection: Connection, lock: PurePosixPath, *, prelude: str = "") -> None:
@@ -70,7 +71,7 @@ class Session:
         self._child = subprocess.Popen(
             connection.argv(*connection.as_root("sh", "-c", script)),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
-            start_new_session=True,  # Ctrl-C is ours to handle: the step over there ends first
+            start_new_session=True,  # Ctrl-C must not reach ssh: the step on the target ends first
         )  # fmt: skip
         self._count = 0
         self._prelude = prelude
@@ -112,7 +113,7 @@ class Session:
         raise AssertionError  # _lost raises
 
     def close(self) -> None:
-        """Let go of the lock. A step that still runs over there runs to its end first."""
+        """Release the lock. A step that is running on the target ends first."""
         assert self._child.stdin is not None
         assert self._child.stdout is not None
         assert self._child.stderr is not None
@@ -136,13 +137,13 @@ class Session:
         if code == 255:
             raise unreachable(self.target, stderr)
         raise DeployError(
-            f"cannot go on with {self.target}: the connection's shell ended with exit code {code}",
+            f"cannot continue on {self.target}: the connection's shell ended with exit code {code}",
             log_tail=tuple(stderr.splitlines()[-5:]),
         )
 
 
 class Locked(DeployError):
-    """Somebody else deploys to this target right now."""
+    """Another deploy to this target is running."""
 
     def __init__(self, target: str, holder: str = "") -> None:
         super().__init__(

@@ -1,13 +1,12 @@
-"""OpenSSH's client: one command, one file (one long session: `session`). Subprocess, disk.
+"""OpenSSH's client: runs one command, sends one file (long sessions: `session`). Subprocess, disk.
 
-The user's own ssh configuration decides how a target is reached (jump hosts, agent, user); what is fixed here is that
-nobody is asked anything (BatchMode) and that host keys are checked. All connections to a target share one
-(ControlMaster), so that only the first one pays for the handshake.
+The user's own ssh configuration decides how a target is reached (jump hosts, agent, user). Fixed here: no prompts
+(BatchMode), and host keys are checked. All connections to a target share one (ControlMaster), so that only the first
+one pays for the handshake.
 """
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 import subprocess
 import tempfile
@@ -24,13 +23,13 @@ CHUNK = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Connection:
-    """How to reach one target. `sudo` runs everything there as root."""
+    """How to reach one target. `sudo` runs every command there as root."""
 
     target: str
     config: Path | None = None
     control: Path | None = None  # folder for the shared connection's socket
     sudo: bool = False
-    live: list[subprocess.Popen[str]] = field(default_factory=list, compare=False, repr=False)  # sessions, to be cut
+    live: list[subprocess.Popen[str]] = field(default_factory=list, compare=False, repr=False)  # `cut` ends these
 
     def argv(self, *remote: str) -> tuple[str, ...]:
         """The ssh command that runs `remote` (words, quoted here) on the target."""
@@ -53,16 +52,16 @@ class Connection:
         return ("sudo", "-n", "--", *words) if self.sudo else words
 
     def sh(self, script: str, *, timeout_s: float | None = 120.0) -> Finished:
-        """Run a shell script there, handed over on stdin. Raises DeployError if the target cannot be reached."""
+        """Run a shell script on the target, passed on stdin. Raises DeployError if the target cannot be reached."""
         done = run(self.argv(*self.as_root("sh", "-s")), stdin=script, timeout_s=timeout_s)
         if done.returncode == 255:
             raise unreachable(self.target, done.stderr)
         return done
 
     def cut(self) -> None:
-        """Take the connection away from whoever uses it in another thread; what runs over there ends its step."""
+        """Ends sessions that other threads use; the target finishes the step that is running."""
         for child in list(self.live):
-            kill_group(child.pid)  # a jump host's connection is a child of ssh
+            kill_group(child.pid)  # with a jump host, ssh has a child
 
     def close(self) -> None:
         """End the shared connection."""
@@ -70,9 +69,9 @@ class Connection:
             run((*self.base(), "-O", "exit", self.target), timeout_s=10)
 
     def send_file(self, source: Path, to: PurePosixPath, *, sha256: str, report: Report) -> None:
-        """Put `source` at `to`, whole and proven, or not at all; a broken transfer goes on where it stopped.
+        """Put `source` at `to`, complete and verified, or not at all; an interrupted transfer is resumed.
 
-        Bytes go to `to.part-HASH`; only when their sha256 is right over there does that become `to`.
+        Bytes go to `to.part-HASH`, which is renamed to `to` only if its sha256 on the target is right.
         """
         part = f"{to}.part-{sha256[:16]}"
         have = self._offset(to, part, sha256)
@@ -86,12 +85,13 @@ class Connection:
         done = self.sh(accept_script(part, str(to), sha256), timeout_s=None)
         if not done.ok:
             raise DeployError(
-                f"cannot send {source.name} to {self.target}: its bytes over there have another sha256",
-                hint="try again: the transfer starts afresh", log_tail=tuple(done.stderr.splitlines()[-3:]),
-            )  # fmt: skip
+                f"cannot send {source.name} to {self.target}: the bytes that arrived have another sha256",
+                hint="try again: the transfer starts from the beginning",
+                log_tail=tuple(done.stderr.splitlines()[-3:]),
+            )
 
     def _offset(self, to: PurePosixPath, part: str, sha256: str) -> int | None:
-        """How many bytes of the partial file are there; None if the whole file is."""
+        """How many bytes of the partial file have arrived; None if the whole file has."""
         script = offset_script(part, str(to), sha256)
         done = self.sh(script, timeout_s=None)
         answer = done.stdout.strip()
@@ -142,7 +142,7 @@ class ControlFolder:
 
 
 def offset_script(part: str, to: str, sha256: str) -> str:
-    """Prints "whole" if `to` is there and right, else how many bytes of the partial file are."""
+    """Prints "whole" if `to` exists with the right sha256, else the size of the partial file."""
     p, t = shlex.quote(part), shlex.quote(to)
     return f"""\
 umask 077
@@ -153,7 +153,7 @@ else touch {p} && wc -c < {p}; fi
 
 
 def accept_script(part: str, to: str, sha256: str) -> str:
-    """Give the partial file its name if its bytes are right; drop it if not."""
+    """Renames the partial file to `to` if its sha256 is right, else removes it."""
     p, t = shlex.quote(part), shlex.quote(to)
     return f"""\
 sync {p}
@@ -162,38 +162,33 @@ if printf '%s  %s\\n' {sha256} {p} | sha256sum -c --quiet -; then mv -f {p} {t};
 
 
 def unreachable(target: str, stderr: str) -> DeployError:
-    """What ssh's own words mean, and what to do."""
+    """ssh's own message, explained, with a hint."""
     text = stderr.strip()
     hint = "try it by hand: ssh " + target
     if "Host key verification failed" in text or "REMOTE HOST IDENTIFICATION HAS CHANGED" in text:
         why = "its host key is not the known one" if "CHANGED" in text else "its host key is not known"
-        hint = f"make sure that it is the right machine, then connect once by hand: ssh {target}"
+        hint = f"check that it is the right machine, then connect once by hand: ssh {target}"
     elif "Permission denied" in text:
         why = "it does not accept our key"
         hint = f"load the key into the agent (ssh-add), or name it in ~/.ssh/config; {hint}"
     elif "Could not resolve" in text:
         why = "there is no host of that name"
     elif any(words in text for words in ("timed out", "No route to host", "Connection refused")):
-        why = "nobody answers"
+        why = "no answer"
     else:
         why = "the connection broke"
     return DeployError(f"cannot reach {target}: {why}", hint=hint, log_tail=tuple(text.splitlines()[-3:]))
 
 
 def tunnel_argv(target: str, *, config: Path | None, port: int, remote_port: int) -> tuple[str, ...]:
-    """The ssh command that shows a target's loopback port on ours. A connection of its own: it is meant to last."""
+    """The ssh command that forwards a local port to the target's loopback; on its own connection, because it lasts."""
     forward = f"127.0.0.1:{port}:127.0.0.1:{remote_port}"
     base = Connection(target=target, config=config).base()
     return (*base, "-o", "ExitOnForwardFailure=yes", "-N", "-L", forward, "--", target)
 
 
 def address_of(target: str, *, config: Path | None) -> str:
-    """The address behind a target's name, as ssh's configuration has it (`HostName`); nothing is connected."""
+    """The address of a target in ssh's configuration (`HostName`); nothing is connected."""
     done = run(("ssh", *(("-F", str(config)) if config else ()), "-G", "--", target), timeout_s=10)
     found = [line.partition(" ")[2] for line in done.stdout.splitlines() if line.startswith("hostname ")]
     return found[0] if done.ok and found else target.rpartition("@")[2]
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()

@@ -1,12 +1,12 @@
 """`targets.toml`: groups of targets and what they serve. Pure.
 
 [groups.prod]
-targets = ["gpu1", "gpu2", "admin@gpu3"]    # anything that ssh understands
-recipes = ["30b"]                           # what they serve, where the command line does not say
+targets = ["gpu1", "gpu2", "admin@gpu3"]    # any name that ssh accepts
+recipes = ["30b"]                           # default for `deploy --recipe`
 scope = "system"
 host = "0.0.0.0"
 port = 8001
-slots = 4                                   # requests that one of them works on at once (balancer)
+slots = 4                                   # concurrent requests per target (balancer)
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from nemotron_ops.errors import RecipeError, UsageError
-from nemotron_ops.service.units import Scope
+from nemotron_ops.service.spec import Scope
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ def parse_groups(text: str, *, origin: str) -> dict[str, Group]:
 
 
 def expand(words: Sequence[str], groups: dict[str, Group]) -> tuple[tuple[str, ...], Group | None]:
-    """The targets that `words` name, each once, and the group if it is exactly one."""
+    """The targets that `words` name, without duplicates, and the group if there is exactly one."""
     found: list[str] = []
     for word in words:
         found += groups[word].targets if word in groups else [word]
@@ -58,7 +58,7 @@ def expand(words: Sequence[str], groups: dict[str, Group]) -> tuple[tuple[str, .
         )
     for target in found:
         if target.startswith("-") or any(c.isspace() for c in target):
-            raise UsageError(f"cannot deploy to {target!r}: that is not the name of a host")
+            raise UsageError(f"cannot deploy to {target!r}: not the name of a host")
     group = groups.get(words[0]) if len(words) == 1 else None
     return tuple(dict.fromkeys(found)), group
 

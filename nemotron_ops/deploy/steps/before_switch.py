@@ -1,24 +1,20 @@
-"""The steps of a deploy up to the switch (the rest: `ending`), as shell scripts for the target. Pure.
+"""The steps of a deploy up to the switch, as shell scripts for the target. Pure.
 
-Each one looks first and acts only where something is missing.
+Each script looks first and acts only where something is missing.
 """
 
 from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import dataclass
-from pathlib import PurePosixPath
 
-from nemotron_ops import addresses
-from nemotron_ops.deploy.steps.candidate import Candidate
-from nemotron_ops.deploy.steps.facts import Site, TargetFacts
-from nemotron_ops.deploy.steps.release import Parcel, Release, RemoteStep, Request
-from nemotron_ops.deploy.steps.saved_state import Before
-from nemotron_ops.deploy.steps.scripts import claim_script, journal, link, log, log_if_possible, prelude, q
-from nemotron_ops.service.units import CREDENTIALS, SERVICE, USER, Scope, sysusers_conf
+from nemotron_ops.deploy.steps.context import Context
+from nemotron_ops.deploy.steps.release import Artifact, RemoteStep
+from nemotron_ops.deploy.steps.release_scripts import activate_sh, verify_sh
+from nemotron_ops.deploy.steps.scripts import claim_script, q
+from nemotron_ops.service.spec import CREDENTIALS, USER, sysusers_conf
 
-# polkit may not let a user ask for it; whoever has sudo may
+# polkit may refuse a user's own request; sudo may be allowed
 LINGER = """\
 [ -e "/var/lib/systemd/linger/$(id -un)" ] || loginctl enable-linger 2>/dev/null \\
   || sudo -n loginctl enable-linger "$(id -un)" 2>/dev/null \\
@@ -27,267 +23,152 @@ LINGER = """\
 HUB_TOKEN = f"{CREDENTIALS}/hub-token"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Steps:
-    """The scripts of one deploy to one target."""
-
-    request: Request
-    release: Release
-    name: str
-    facts: TargetFacts
-    site: Site
-    who: str
-    now: str
-    why: str = ""
-
-    @property
-    def dir(self) -> PurePosixPath:
-        return self.site.release(self.name)
-
-    @property
-    def program(self) -> PurePosixPath:
-        return self.site.release_program(self.name)
-
-    @property
-    def python_env(self) -> PurePosixPath:
-        """The virtual environment of this release, shared by releases that differ only in what they serve."""
-        return self.site.root / "programs" / self.release.bundle.sha256[:16]
-
-    @property
-    def systemctl(self) -> str:
-        return "systemctl" if self.site.scope is Scope.SYSTEM else "systemctl --user"
-
-    @property
-    def _as_service(self) -> str:
-        """Words before a command that writes builds or models: those belong to the service's user."""
-        if self.site.scope is Scope.USER:
-            return ""
-        return f"runuser -u {USER} -- env NEMOTRON_OPS_SYSTEM=1 HOME=/var/lib/nemotron-ops "
-
-    @property
-    def candidate(self) -> Candidate:
-        recipes, build = self.dir / "recipes", self.release.build_id
-        return Candidate(site=self.site, recipes=recipes, config=self.config, build_id=build)
-
-    @property
-    def before(self) -> Before:
-        return Before(site=self.site, config=self.config, keys_at=self._keys_at if self.release.keys else "")
-
-    def note(self, event: str, *, why: str = "") -> str:
-        return log(self.site, who=self.who, now=self.now, event=event, release=self.name, why=why)
-
-    @property
-    def failed(self) -> str:
-        return log_if_possible(self.site, who=self.who, now=self.now, event="failed", release=self.name)
-
-    def begin(self) -> RemoteStep:
-        """Folders, the service's user, and a clean floor: releases that were never finished go."""
-        system, root = "", self.site.root
-        if self.site.scope is Scope.SYSTEM:
-            # modes by name: root's umask may have made these folders before
-            system = f"""\
-install -d -m 0755 {q(root)} {q(self.site.releases)} {q(root / "programs")}
-printf '%s' {q(sysusers_conf())} | systemd-sysusers -
-install -d -o {USER} -g {USER} {q(self.site.data)} {q(self.site.data / "builds")} {q(self.site.data / "models")}
-install -d -m 0755 /etc/nemotron-ops
-"""
-        else:
-            system = f"{LINGER}mkdir -p {q(self.site.data / 'builds')} {q(self.site.data / 'models')}\n"
-        why = f"deploy of {self.name}" + (f": {self.why}" if self.why else "")
-        script = f"""\
-mkdir -p {q(self.site.releases)} {q(self.site.incoming)}
-{system}{claim_script(self.site, who=self.who, now=self.now, why=why)}{self.note("begin", why=self.why)}
-for r in {q(self.site.releases)}/*; do
-  [ -d "$r" ] && [ ! -f "$r/RELEASE.json" ] && [ "$r" != {q(self.dir)} ] && rm -rf "$r"
+def begin(ctx: Context) -> RemoteStep:
+    """Makes the folders and the service's user; removes unfinished releases."""
+    why = f"deploy of {ctx.name}" + (f": {ctx.why}" if ctx.why else "")
+    script = f"""\
+mkdir -p {q(ctx.site.releases)} {q(ctx.site.incoming)}
+{_folders(ctx)}{claim_script(ctx.site, who=ctx.who, now=ctx.now, why=why)}{ctx.audit("begin", why=ctx.why)}
+for r in {q(ctx.site.releases)}/*; do
+  [ -d "$r" ] && [ ! -f "$r/RELEASE.json" ] && [ "$r" != {q(ctx.release_dir)} ] && rm -rf "$r"
 done
 true
 """
-        return RemoteStep(name="begin", about="make folders, drop unfinished releases", script=script)
+    return RemoteStep(name="begin", about="make folders, drop unfinished releases", script=script)
 
-    def unpack(self) -> RemoteStep:
-        bundle = self.site.incoming / self.release.bundle.name
-        about = {"release": self.name, "version": self.release.version, "by": self.who, "at": self.now}
-        program = self.python_env
-        script = f"""\
+
+def unpack(ctx: Context) -> RemoteStep:
+    """Installs the program from its bundle, and writes the release: recipes, keys, activate.sh and verify.sh."""
+    release, release_dir, program = ctx.release, ctx.release_dir, ctx.python_env
+    record = {"release": ctx.name, "version": release.version, "by": ctx.who, "at": ctx.now}
+    script = f"""\
 if [ ! -f {q(program / "COMPLETE")} ]; then
   rm -rf {q(program)}; mkdir -p {q(program / "wheels")}
-  tar -xf {q(bundle)} -C {q(program / "wheels")}
+  tar -xf {q(ctx.site.incoming / release.bundle.name)} -C {q(program / "wheels")}
   # Debian's python3 has no ensurepip: pip runs from its own wheel
-  {q(self.facts.python)} -m venv --without-pip {q(program)}
+  {q(ctx.facts.python)} -m venv --without-pip {q(program)}
   pip=$(ls {q(program / "wheels")}/pip-*.whl)
   {q(program / "bin/python")} "$pip/pip" install --quiet --disable-pip-version-check --no-index \\
-    --find-links {q(program / "wheels")} nemotron-ops=={self.release.version}
+    --find-links {q(program / "wheels")} nemotron-ops=={release.version}
   rm -rf {q(program / "wheels")}
   {q(program / "bin/nemotron-ops")} --version
   sync {q(program)}; : > {q(program / "COMPLETE")}
 fi
-if [ ! -f {q(self.dir / "RELEASE.json")} ]; then
-  rm -rf {q(self.dir)}; mkdir -p {q(self.dir)}
-  ln -s {q(program)} {q(self.dir / "venv")}
-{self._recipes()}
-{self._keys()}  cat > {q(self.dir / "activate.sh")} <<'ACTIVATE'
-{self._activate_sh()}ACTIVATE
-  cat > {q(self.dir / "verify.sh")} <<'VERIFY'
-{self._verify_sh()}VERIFY
-  chmod 755 {q(self.dir / "activate.sh")} {q(self.dir / "verify.sh")}
-  printf '%s\\n' {q(json.dumps(about))} > {q(self.dir / ".RELEASE.json")}
-  sync {q(self.dir / ".RELEASE.json")}; mv {q(self.dir / ".RELEASE.json")} {q(self.dir / "RELEASE.json")}
+if [ ! -f {q(release_dir / "RELEASE.json")} ]; then
+  rm -rf {q(release_dir)}; mkdir -p {q(release_dir)}
+  ln -s {q(program)} {q(release_dir / "venv")}
+{_recipes(ctx)}
+{_keys(ctx)}  cat > {q(release_dir / "activate.sh")} <<'ACTIVATE'
+{activate_sh(ctx)}ACTIVATE
+  cat > {q(release_dir / "verify.sh")} <<'VERIFY'
+{verify_sh(ctx)}VERIFY
+  chmod 755 {q(release_dir / "activate.sh")} {q(release_dir / "verify.sh")}
+  printf '%s\\n' {q(json.dumps(record))} > {q(release_dir / ".RELEASE.json")}
+  sync {q(release_dir / ".RELEASE.json")}; mv {q(release_dir / ".RELEASE.json")} {q(release_dir / "RELEASE.json")}
 fi
-{q(self.program)} --version
+{q(ctx.program)} --version
 """
-        about_ = f"install nemotron-ops {self.release.version} as release {self.name}"
-        return RemoteStep(name="unpack", about=about_, script=script, send=self._parcels())
+    about = f"install nemotron-ops {release.version} as release {ctx.name}"
+    send = (release.bundle, *((release.keys,) if release.keys else ()))
+    return RemoteStep(name="unpack", about=about, script=script, send=send)
 
-    def _parcels(self) -> tuple[Parcel, ...]:
-        return (self.release.bundle, *((self.release.keys,) if self.release.keys else ()))
 
-    def _keys(self) -> str:
-        if not self.release.keys:
-            return ""
-        sent = self.site.incoming / self.release.keys.name
-        return f"  install -m 600 {q(sent)} {q(self.dir / 'api-keys')}\n"
+def doctor(ctx: Context) -> RemoteStep:
+    """Reports what is missing before a compiler needs it; a failure only where llama.cpp is compiled on the target."""
+    words = f"{ctx.as_service_user}{q(ctx.program)} doctor"
+    if ctx.release.build or ctx.facts.builds:
+        script = f"{words} --offline || echo 'going on: llama.cpp need not be compiled there'\n"
+    else:
+        script = f"{words}\n"
+    return RemoteStep(name="doctor", about="check the machine", script=script)
 
-    @property
-    def _keys_at(self) -> str:
-        """Where the service reads its keys from: a credential of the system's, or a file of the user's."""
-        if self.site.scope is Scope.SYSTEM:
-            return f"{CREDENTIALS}/api-keys"
-        return f"{self.facts.home}/.config/nemotron-ops/api-keys"
 
-    def _recipes(self) -> str:
-        lines = [f"  mkdir -p {q(self.dir / 'recipes')}"]
-        for name, text in sorted(self.request.own_recipes.items()):
-            lines.append(f"  printf '%s' {q(text)} > {q(self.dir / 'recipes' / f'{name}.toml')}")
-        return "\n".join(lines)
-
-    @property
-    def config(self) -> str:
-        """The target's configuration folder, as a shell word."""
-        return "/etc/nemotron-ops" if self.site.scope is Scope.SYSTEM else '"$HOME/.config/nemotron-ops"'
-
-    def _activate_sh(self) -> str:
-        request = self.request
-        words = ["service", "install", *request.recipes, f"--{self.site.scope.value}", "--host", request.host]
-        words += ["--port", str(request.port), *(["--profile", request.profile] if request.profile else [])]
-        keys = ""
-        if self.release.keys:
-            keys = f"install -D -m 600 releases/{self.name}/api-keys {q(self._keys_at)}\n"
-            if self.site.scope is Scope.USER:
-                words += ["--serve-option=--api-key-file", f"--serve-option={self._keys_at}"]
-        words += [f"--serve-option={option}" for option in request.serve_options]
-        words += [
-            *request.service_words,
-            "--no-build",
-            "--no-fetch",
-            "--take-over",
-            "--ready-timeout",
-            str(request.ready_s),
-        ]
-        use = (
-            f"{self._as_service}{q(self.program)} builds use {q(self.release.build_id)}\n"
-            if self.release.build_id
-            else ""
-        )
-        return f"""\
-#!/bin/sh
-# makes this release the one that serves; safe to run again
-set -eu
-{prelude(self.site.scope)}cd {q(self.site.root)}
-mkdir -p {self.config}/recipes
-cp -f releases/{self.name}/recipes/*.toml {self.config}/recipes/ 2>/dev/null || true
-# recipes that only came with another release must not hide the shipped ones of that name
-for r in {self.config}/recipes/*.toml; do
-  [ -f "releases/{self.name}/recipes/${{r##*/}}" ] && continue
-  for d in releases/*/recipes; do
-    if cmp -s "$r" "$d/${{r##*/}}"; then rm -f "$r"; break; fi
-  done
-done
-{keys}{use}{link("current", f"releases/{self.name}")}
-exec {q(self.site.program)} {shlex.join(words)}
-"""
-
-    def upload_build(self) -> RemoteStep:
-        assert self.release.build is not None
-        builds = self.site.data / "builds"
-        dest = builds / self.release.build_id
-        chown = f"  chown -R {USER}:{USER} {q(builds / '.sent')}\n" if self.site.scope is Scope.SYSTEM else ""
-        script = f"""\
+def upload_build(ctx: Context) -> RemoteStep:
+    """Unpacks the build that was sent, unless the target has it."""
+    assert ctx.release.build is not None
+    builds = ctx.site.data / "builds"
+    dest = builds / ctx.release.build_id
+    chown = f"  chown -R {USER}:{USER} {q(builds / '.sent')}\n" if ctx.system else ""
+    script = f"""\
 if [ ! -f {q(dest / "manifest.json")} ]; then
   rm -rf {q(builds / ".sent")}; mkdir -p {q(builds / ".sent")}
-  tar -xf {q(self.site.incoming / self.release.build.name)} -C {q(builds / ".sent")}
-{chown}  rm -rf {q(dest)}; mv -T {q(builds / ".sent" / self.release.build_id)} {q(dest)}
+  tar -xf {q(ctx.site.incoming / ctx.release.build.name)} -C {q(builds / ".sent")}
+{chown}  rm -rf {q(dest)}; mv -T {q(builds / ".sent" / ctx.release.build_id)} {q(dest)}
   rm -rf {q(builds / ".sent")}
 fi
 {q(dest / "bin/llama-server")} --version
 """
-        about = f"bring llama.cpp build {self.release.build_id}, made here"
-        return RemoteStep(name="build", about=about, script=script, send=(self.release.build,))
+    about = f"send llama.cpp build {ctx.release.build_id}"
+    return RemoteStep(name="build", about=about, script=script, send=(ctx.release.build,))
 
-    def build_there(self) -> RemoteStep:
-        words = shlex.join(("build", *self.request.build_words))
-        script = f"{self._as_service}{q(self.program)} {words}\n"
-        return RemoteStep(name="build", about="build llama.cpp there (nothing to do if it is built)", script=script)
 
-    def doctor(self) -> RemoteStep:
-        """What is missing there is said before a compiler stumbles over it; needed only where one will run."""
-        words = f"{self._as_service}{q(self.program)} doctor"
-        if self.release.build or self.facts.builds:
-            script = f"{words} --offline || echo 'going on: llama.cpp need not be compiled there'\n"
-        else:
-            script = f"{words}\n"
-        return RemoteStep(name="doctor", about="check what the machine has", script=script)
+def build_on_target(ctx: Context) -> RemoteStep:
+    words = shlex.join(("build", *ctx.request.build_words))
+    script = f"{ctx.as_service_user}{q(ctx.program)} {words}\n"
+    return RemoteStep(name="build", about="build llama.cpp (nothing to do if it is built)", script=script)
 
-    def send_model(self, recipe: str, files: tuple[Parcel, ...]) -> RemoteStep:
-        folder = self.site.incoming / files[0].name
-        own = f"chown -R {USER}:{USER} {q(folder.parent)}\n" if self.site.scope is Scope.SYSTEM else ""
-        home, aside = self.candidate.home, self.candidate.folder()
-        run = f"{self.candidate.words}{q(self.program)} models"
-        return RemoteStep(
-            name="model",
-            about=f"bring the model of {recipe}; its bytes are proven there",
-            script=f"{aside}{own}{run} import {q(folder.parent)}\nrm -rf {q(folder.parent)} {q(home)}\n",
-            send=files,
-            done_if=f"{aside}{run} verify --quick {q(recipe)} >/dev/null 2>&1\n",
-        )
 
-    def models(self) -> RemoteStep:
-        fetched = [r for r in self.request.recipes if r not in self.release.models]
-        lines = [self.candidate.folder().rstrip()]
-        words = self.candidate.words
-        if self.site.scope is Scope.SYSTEM:
-            # a file that only the service's user reads, gone with the step: the token is in no environment
-            lines.insert(0, f"token={q(self.site.root / '.hub-token')}; trap 'rm -f \"$token\"' EXIT")
-            lines.append(f'[ ! -f {HUB_TOKEN} ] || install -o {USER} -m 400 {HUB_TOKEN} "$token"')
-            words += 'HF_TOKEN_PATH="$token" '
-        lines += [f"{words}{q(self.program)} fetch {q(r)}" for r in fetched]
-        lines.append(f"rm -rf {q(self.candidate.home)}")
-        return RemoteStep(name="models", about="fetch what is missing of the models", script="\n".join(lines) + "\n")
+def send_model(ctx: Context, recipe: str, files: tuple[Artifact, ...]) -> RemoteStep:
+    """Imports a model that was sent, unless the target has it."""
+    folder = ctx.site.incoming / files[0].name
+    own = f"chown -R {USER}:{USER} {q(folder.parent)}\n" if ctx.system else ""
+    home, make_home = ctx.candidate.home, ctx.candidate.make_home()
+    run = f"{ctx.candidate.words}{q(ctx.program)} models"
+    return RemoteStep(
+        name="model",
+        about=f"send the model of {recipe}, verify its bytes",
+        script=f"{make_home}{own}{run} import {q(folder.parent)}\nrm -rf {q(folder.parent)} {q(home)}\n",
+        send=files,
+        done_if=f"{make_home}{run} verify --quick {q(recipe)} >/dev/null 2>&1\n",
+    )
 
-    def try_beside(self) -> RemoteStep:
-        """Serve with the new release on a port of its own, beside the old one, and ask it one question."""
-        script = self.candidate.try_script(self.request, venv=self.dir / "venv/bin", python=self.facts.python)
-        return RemoteStep(name="try", about="serve with it beside the old one, and ask it one question", script=script)
 
-    def _verify_sh(self) -> str:
-        host = addresses.near(self.request.host)
-        python = q(self.dir / "venv/bin/python")
-        build = f" {q(self.release.build_id)}" if self.release.build_id else ""
-        return f"""\
-#!/bin/sh
-# whether this release serves as it should; changes nothing
-set -eu
-{prelude(self.site.scope)}trap 'code=$?; [ $code = 0 ] || {journal(self.site.scope, SERVICE)}' EXIT
-before=$({self.systemctl} show -P NRestarts {SERVICE})
-sleep {self.request.stable_s}
-end=$(( $(date +%s) + {self.request.ready_s} ))
-while :; do
-  code=0; {q(self.program)} status --json | {python} -m nemotron_ops.deploy.on_target.settled{build} || code=$?
-  [ "$code" != 0 ] || break
-  # on the way: what changed is loading beside the old
-  [ "$code" = 2 ] && [ "$(date +%s)" -lt "$end" ] || {{ {q(self.program)} status; exit 1; }}
-  sleep 1
-done
-{python} -m nemotron_ops.deploy.on_target.canary {self.request.port} {q(host)}
-[ "$({self.systemctl} show -P ActiveState {SERVICE})" = active ]
-[ "$({self.systemctl} show -P NRestarts {SERVICE})" = "$before" ]
+def fetch_models(ctx: Context) -> RemoteStep:
+    """Fetches the models that were not sent, as the service's user."""
+    fetched = [r for r in ctx.request.recipes if r not in ctx.release.models]
+    lines = [ctx.candidate.make_home().rstrip()]
+    words = ctx.candidate.words
+    if ctx.system:
+        # the token is in no environment: a file that only the service's user reads, removed when the step ends
+        lines.insert(0, f"token={q(ctx.site.root / '.hub-token')}; trap 'rm -f \"$token\"' EXIT")
+        lines.append(f'[ ! -f {HUB_TOKEN} ] || install -o {USER} -m 400 {HUB_TOKEN} "$token"')
+        words += 'HF_TOKEN_PATH="$token" '
+    lines += [f"{words}{q(ctx.program)} fetch {q(r)}" for r in fetched]
+    lines.append(f"rm -rf {q(ctx.candidate.home)}")
+    return RemoteStep(name="models", about="fetch missing models", script="\n".join(lines) + "\n")
+
+
+def try_candidate(ctx: Context) -> RemoteStep:
+    """Serves with the new release on a port of its own, beside the old one, and asks it one question."""
+    python = ctx.facts.python
+    script = ctx.candidate.try_script(ctx.request, venv=ctx.release_dir / "venv/bin", python=python)
+    return RemoteStep(name="try", about="serve beside the old release, and ask one question", script=script)
+
+
+def _folders(ctx: Context) -> str:
+    data = ctx.site.data
+    if not ctx.system:
+        return f"{LINGER}mkdir -p {q(data / 'builds')} {q(data / 'models')}\n"
+    root = ctx.site.root
+    # explicit modes: root's umask may have made these folders earlier
+    return f"""\
+install -d -m 0755 {q(root)} {q(ctx.site.releases)} {q(root / "programs")}
+printf '%s' {q(sysusers_conf())} | systemd-sysusers -
+install -d -o {USER} -g {USER} {q(data)} {q(data / "builds")} {q(data / "models")}
+install -d -m 0755 /etc/nemotron-ops
 """
+
+
+def _recipes(ctx: Context) -> str:
+    folder = ctx.release_dir / "recipes"
+    lines = [f"  mkdir -p {q(folder)}"]
+    for name, text in sorted(ctx.request.own_recipes.items()):
+        lines.append(f"  printf '%s' {q(text)} > {q(folder / f'{name}.toml')}")
+    return "\n".join(lines)
+
+
+def _keys(ctx: Context) -> str:
+    if not ctx.release.keys:
+        return ""
+    sent = ctx.site.incoming / ctx.release.keys.name
+    return f"  install -m 600 {q(sent)} {q(ctx.release_dir / 'api-keys')}\n"

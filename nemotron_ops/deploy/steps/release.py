@@ -1,4 +1,4 @@
-"""What is deployed: the request, the release it comes to, and the steps of a plan. Pure."""
+"""What is deployed: the request, the release made from it, and the steps of a plan. Pure."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nemotron_ops.service.units import Scope
+from nemotron_ops.service.spec import Scope
 
 KEEP_RELEASES = 5
-DOES_NOT_FIT = 8  # exit code of FitError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,10 +22,10 @@ class Request:
     profile: str = ""
     host: str = "127.0.0.1"
     port: int = 8001
-    own_recipes: Mapping[str, str] = field(default_factory=dict)  # name -> TOML, of recipes that are not shipped
+    own_recipes: Mapping[str, str] = field(default_factory=dict)  # name -> TOML of recipes that are not shipped
     service_words: tuple[str, ...] = ()  # further words for `service install`
-    serve_options: tuple[str, ...] = ()  # further words for `serve`, at the service and at its trial
-    backend: str = ""  # "cuda", "cpu": what is asked for; without it, what the target has
+    serve_options: tuple[str, ...] = ()  # further words for `serve`, of the service and of its trial
+    backend: str = ""  # as requested: "cuda", "cpu" …; by default what the target has
     candidate: bool = True  # try the new release beside the old one
     keep: int = KEEP_RELEASES
     stable_s: int = 3
@@ -34,13 +33,13 @@ class Request:
 
     @property
     def build_words(self) -> tuple[str, ...]:
-        """For a build made there."""
+        """The words of `build` on the target."""
         return (f"--{self.backend}",) if self.backend else ()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parcel:
-    """A file to send: what it is here, its sha256, and its name in ROOT/incoming."""
+class Artifact:
+    """A file to send: its name in ROOT/incoming, and its sha256."""
 
     name: str
     sha256: str
@@ -48,49 +47,49 @@ class Parcel:
 
 @dataclass(frozen=True, kw_only=True)
 class Release:
-    """What one target gets: the program's bundle, and the llama.cpp build if one made here fits."""
+    """What one target gets: the program's bundle; a llama.cpp build, models and keys if they are sent."""
 
     version: str
-    bundle: Parcel
+    bundle: Artifact
     build_id: str = ""
-    build: Parcel | None = None
-    models: Mapping[str, tuple[Parcel, ...]] = field(default_factory=dict)  # recipe -> files of its model
-    keys: Parcel | None = None  # API keys (hashed) that clients must show
+    build: Artifact | None = None
+    models: Mapping[str, tuple[Artifact, ...]] = field(default_factory=dict)  # recipe -> files of its model
+    keys: Artifact | None = None  # API keys (hashed) that clients must show
 
     def id(self, request: Request) -> str:
-        """The release's name: same content and same wishes, same name."""
-        what: list[Any] = [self.bundle.sha256, self.build_id, request.recipes, request.profile, request.host]
-        what += [request.port, sorted(request.own_recipes.items()), request.service_words, request.build_words]
-        what += [request.serve_options]
-        what += [self.keys.sha256 if self.keys else ""]
-        return f"{self.version}-{hashlib.sha256(json.dumps(what).encode()).hexdigest()[:10]}"
+        """The release's name, the same for the same content and the same request."""
+        content: list[Any] = [self.bundle.sha256, self.build_id, request.recipes, request.profile, request.host]
+        content += [request.port, sorted(request.own_recipes.items()), request.service_words, request.build_words]
+        content += [request.serve_options]
+        content += [self.keys.sha256 if self.keys else ""]
+        return f"{self.version}-{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:10]}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteStep:
-    """One step: what it is called, what it is for, its script, and what must be sent before it.
+    """One step: its name, its purpose, its script, and the files to send before it.
 
-    `done_if` is a script that ends with 0 where there is nothing to send and nothing to do.
+    `done_if` is a script; if it exits with 0, there is nothing to send and nothing to do.
     """
 
     name: str
     about: str
     script: str
-    send: tuple[Parcel, ...] = ()
+    send: tuple[Artifact, ...] = ()
     done_if: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeployPlan:
-    """All steps for one target. Before `activate`, failing means withdrawing; from then on, going back."""
+    """All steps for one target. A failure before the switch leads to `withdraw`, from then on to `back`."""
 
     release: str
-    before: tuple[RemoteStep, ...]
-    activate: tuple[RemoteStep, ...]
+    before_switch: tuple[RemoteStep, ...]
+    switch: tuple[RemoteStep, ...]
     finish: RemoteStep
     withdraw: RemoteStep
     back: RemoteStep
 
     @property
     def steps(self) -> tuple[RemoteStep, ...]:
-        return (*self.before, *self.activate, self.finish)
+        return (*self.before_switch, *self.switch, self.finish)

@@ -1,13 +1,13 @@
-"""What was on a target before its first deploy: kept before the switch, put back if the deploy fails. Pure.
+"""The state of a target before its first deploy: saved before the switch, restored if the deploy fails. Pure.
 
-Somebody may have installed a service by hand. The first switch overwrites its units and its record, and may overwrite
-recipes, keys and the choice of the build; all of that is copied into ROOT/before. Going back restores it, and removes
-only what the deploy itself has put there. Settings, credentials and whatever else lies beside are not touched.
+A service may have been installed by hand. The first switch overwrites its units and its record, and may overwrite
+recipes, keys and the choice of the build; all of that is copied into ROOT/before. Restoring puts it back and removes
+only what the deploy itself added. Settings, credentials and all other files stay untouched.
 
-    ROOT/before/units       unit files, as they were
-    ROOT/before/config      service.json, api-keys, recipes
-    ROOT/before/current.json    which build was chosen
-    ROOT/before/state       "active" or what else the service was
+    ROOT/before/units           unit files
+    ROOT/before/config          service.json, api-keys, recipes
+    ROOT/before/current.json    the chosen build
+    ROOT/before/state           the state of the service, such as "active"
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from pathlib import PurePosixPath
 
 from nemotron_ops.deploy.steps.facts import Site
 from nemotron_ops.deploy.steps.scripts import q
-from nemotron_ops.service.units import ENGINES, PREPARE, RESUME, SERVICE, SOCKET, Scope
+from nemotron_ops.service.spec import ENGINES, PREPARE, RESUME, SERVICE, SOCKET, Scope
 
 UNITS = (SOCKET, SERVICE, ENGINES, PREPARE, RESUME)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Before:
-    """`config` is the target's configuration folder as a shell word; `keys_at` where this deploy puts keys, or ""."""
+class SavedState:
+    """`config` is the target's configuration folder as a shell word; `keys_path` the deploy's key file, or ""."""
 
     site: Site
     config: str
-    keys_at: str = ""
+    keys_path: str = ""
 
     @property
     def _units(self) -> str:
@@ -39,9 +39,9 @@ class Before:
     def _ctl(self) -> str:
         return "systemctl" if self.site.scope is Scope.SYSTEM else "systemctl --user"
 
-    def keep(self) -> str:
-        """Run in ROOT: copies what is there, once, where no release serves yet."""
-        keys = f"cp -p {q(self.keys_at)} .before/config/ 2>/dev/null || true\n  " if self.keys_at else ""
+    def save(self) -> str:
+        """Run in ROOT: copies the state once, while no release serves yet."""
+        keys = f"cp -p {q(self.keys_path)} .before/config/ 2>/dev/null || true\n  " if self.keys_path else ""
         return f"""\
 if [ ! -L current ] && [ ! -d before ]; then
   rm -rf .before; (umask 077; mkdir -p .before/units .before/config)
@@ -54,13 +54,13 @@ if [ ! -L current ] && [ ! -d before ]; then
 fi
 """
 
-    def put_back(self, *, release: PurePosixPath, program: PurePosixPath, ready_s: int) -> str:
-        """Run in ROOT: makes it as it was; the service that was there serves again, or none does."""
+    def restore(self, *, release: PurePosixPath, program: PurePosixPath, ready_s: int) -> str:
+        """Run in ROOT: restores the state; the earlier service serves again, if there was one."""
         scope = self.site.scope.value
         keys = ""
-        if self.keys_at:
-            kept = f"before/config/{PurePosixPath(self.keys_at).name}"
-            keys = f"if [ -f {kept} ]; then cp -pf {kept} {q(self.keys_at)}; else rm -f {q(self.keys_at)}; fi\n"
+        if self.keys_path:
+            kept = f"before/config/{PurePosixPath(self.keys_path).name}"
+            keys = f"if [ -f {kept} ]; then cp -pf {kept} {q(self.keys_path)}; else rm -f {q(self.keys_path)}; fi\n"
         return f"""\
 rm -f current
 [ -d before ] || exit 0

@@ -16,7 +16,7 @@ from nemotron_ops.cli import cli
 from nemotron_ops.cli.build import split
 from nemotron_ops.errors import BuildError, EngineError
 from nemotron_ops.paths import Layout
-from nemotron_ops.service.units import HOPELESS
+from nemotron_ops.service.units import PERMANENT_EXIT_CODES
 from tests.fakes.llama_cpp_tree import write_tree
 from tests.pure.builds.test_build_store import put, put_unproven
 
@@ -116,7 +116,7 @@ def test_a_build_that_cannot_run_here_serves_nothing(run, layout: Layout, words:
     assert "cannot tell the flags of build cuda-aaaaaaaa-1: llama-server --help ended with 127" in str(result.exception)
     assert result.exception.log_tail == ("libcuda.so.1: cannot open shared object file",)
     assert "nemotron-ops doctor" in (result.exception.hint or "")
-    assert result.exception.exit_code not in HOPELESS  # a service tries again
+    assert result.exception.exit_code not in PERMANENT_EXIT_CODES  # a service tries again
 
 
 @pytest.mark.parametrize(

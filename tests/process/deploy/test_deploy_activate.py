@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from nemotron_ops.deploy.steps.context import Context
 from nemotron_ops.deploy.steps.facts import TargetFacts, site_for
 from nemotron_ops.deploy.steps.plan import deploy_plan
-from nemotron_ops.deploy.steps.release import Parcel, Release, Request
-from nemotron_ops.service.units import Scope
+from nemotron_ops.deploy.steps.release import Artifact, Release, Request
+from nemotron_ops.service.spec import Scope
 
 pytestmark = pytest.mark.process
-RELEASE = Release(version="1.2.3", bundle=Parcel(name="bundle.tar", sha256="a" * 64))
+RELEASE = Release(version="1.2.3", bundle=Artifact(name="bundle.tar", sha256="a" * 64))
 
 
 @pytest.fixture
@@ -29,8 +30,8 @@ def activate(home: Path, **own_recipes: str) -> dict[str, str]:
     )  # fmt: skip
     request = Request(scope=Scope.USER, recipes=("tiny",), own_recipes=own_recipes)
     site = site_for(Scope.USER, home=str(home))
-    plan = deploy_plan(request, RELEASE, facts, site, who="ann", now="2026")
-    (unpack,) = [s.script for s in plan.before if s.name == "unpack"]
+    plan = deploy_plan(Context(request=request, release=RELEASE, facts=facts, site=site, who="ann", now="2026"))
+    (unpack,) = [s.script for s in plan.before_switch if s.name == "unpack"]
     release = Path(site.release(plan.release))
     (release / "venv/bin").mkdir(parents=True, exist_ok=True)
     program = release / "venv/bin/nemotron-ops"

@@ -1,4 +1,4 @@
-"""A real HAProxy with the configuration that we render, in front of small servers with knobs."""
+"""A real HAProxy with our configuration, in front of small servers that fail on demand."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Upstream:
     name: str
     ready: bool = True
     dies: bool = False  # closes the connection instead of answering
-    gate: threading.Event = field(default_factory=threading.Event)  # answers wait for it
+    gate: threading.Event = field(default_factory=threading.Event)  # responses wait for it
     asked: int = 0
     running: int = 0
     most: int = 0
@@ -79,7 +79,7 @@ class Upstream:
                 self.wfile.write(body)
 
             def handle(self) -> None:
-                with suppress(ConnectionError):  # HAProxy ends connections that it has no more use for
+                with suppress(ConnectionError):  # HAProxy closes connections that it no longer needs
                     super().handle()
 
             def log_message(self, *args: Any) -> None:
@@ -111,24 +111,24 @@ class Door:
     pid: int
 
     def ask_quietly(self, text: str, **more: Any) -> str:
-        """Like `ask`, once all is quiet."""
+        """`ask`, once no request is running."""
         self.quiet()
         return self.ask(text, **more)
 
     def quiet(self) -> None:
-        """Wait until HAProxy has finished with every earlier request: load decides nothing then."""
+        """Wait until HAProxy has finished every earlier request, so that load does not decide the choice of host."""
         deadline = time.monotonic() + 30
         while self.held():
             assert time.monotonic() < deadline
             time.sleep(0.01)
 
     def held(self) -> int:
-        """Requests that HAProxy has, at hosts or waiting."""
+        """Requests in HAProxy, at hosts or queued."""
         answer = haproxy.ask(self.runtime, "show stat")
         return sum(s.running for s in parse_stat(answer)) + waiting(answer)
 
     def ask(self, text: str, *, headers: dict[str, str] | None = None, fields: dict[str, Any] | None = None) -> str:
-        """Who answers a conversation that begins with `text`."""
+        """The host that answers a conversation that begins with `text`."""
         status, answer = self.post({"messages": [{"role": "user", "content": text}], **(fields or {})}, headers or {})
         assert status == 200, answer
         return str(json.loads(answer)["host"])
@@ -142,7 +142,7 @@ class Door:
             return response.status, response.read().decode()
 
     def is_open(self) -> bool:
-        """Whether HAProxy answers: its sockets are there a moment before, and one after another."""
+        """Whether HAProxy answers: its sockets exist earlier, and not all at once."""
         with suppress(haproxy.DeployError):
             return haproxy.states(self.runtime) != ()
         return False
@@ -234,7 +234,7 @@ def test_a_host_that_dies_before_its_answer_begins_costs_no_request(door: Door) 
 def test_a_host_that_is_gone_costs_no_request_before_its_check_notices_even_if_only_one_is_left(
     started: Callable[..., Door],
 ) -> None:
-    """With few hosts left, bounded load would send a request that one refused to the same one again."""
+    """With few hosts left, bounded load could send a refused request to the same host again."""
     door = started(check_ms=60_000, slots=1)
     door.upstreams["a"].close()
     haproxy.take_out(door.runtime, "b", report=silent)
@@ -243,7 +243,7 @@ def test_a_host_that_is_gone_costs_no_request_before_its_check_notices_even_if_o
 
 
 def one_by_one(door: Door, pool: ThreadPoolExecutor, eventually: Eventually, texts: Iterable[str]) -> list[Future[str]]:
-    """Ask once HAProxy has the one before: two of its threads, at once, may find the same host free."""
+    """Ask once HAProxy has the previous request: two of its threads could pick the same free host at once."""
     answers: list[Future[str]] = []
     for text in texts:
         answers.append(pool.submit(door.ask, text))
@@ -268,7 +268,7 @@ def test_a_host_takes_as_many_requests_as_it_has_slots_and_the_rest_waits(
 
 
 def test_one_busy_conversation_does_not_bury_its_host(started: Callable[..., Door], eventually: Eventually) -> None:
-    """Bounded load: the same prompt everywhere would put everything on one host without it."""
+    """Without bounded load, equal prompts would all go to one host."""
     door = started(slots=8)
     for upstream in door.upstreams.values():
         upstream.gate.clear()
@@ -289,7 +289,7 @@ def test_a_client_that_leaves_before_its_answer_frees_its_slot(door: Door, event
         client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: d\r\nContent-Length: 2\r\n\r\n{}")
         eventually(lambda: sum(u.running for u in door.upstreams.values()) == 1)
     eventually(lambda: sum(s.running for s in haproxy.states(door.runtime)) == 0)
-    assert sum(u.running for u in door.upstreams.values()) == 1  # it still works on it: nobody waits for that
+    assert sum(u.running for u in door.upstreams.values()) == 1  # the host still works on an abandoned request
 
 
 def test_draining_lets_requests_end_and_sends_no_new_ones(door: Door, eventually: Eventually) -> None:
@@ -329,7 +329,7 @@ def test_tls_is_ended_at_the_door(started: Callable[..., Door], tmp_path: Path) 
 def test_a_host_whose_name_nobody_knows_stops_nobody_else(started: Callable[..., Door], eventually: Eventually) -> None:
     door = started(Server(name="d", address="nosuch.invalid:8001"), Server(name="e", address="localhost:1"))
     assert "MAINT" in door.state("d")
-    eventually(lambda: door.state("e") == "DOWN")  # a name that is known, of a host where nobody listens
+    eventually(lambda: door.state("e") == "DOWN")  # a name that resolves, to a host without a server
     assert {door.ask(f"q{i}") for i in range(24)} == {"a", "b", "c"}
 
 

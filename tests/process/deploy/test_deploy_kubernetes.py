@@ -1,4 +1,4 @@
-"""A pod's containers, run here one after another as Kubernetes would, on a volume that is empty at first."""
+"""A pod's containers, run here one after another as by Kubernetes, on an initially empty volume."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Eventually = Callable[..., None]
 
 @pytest.fixture
 def volume() -> Iterator[Path]:
-    """Short, because sockets lie in it."""
+    """A folder with a short path, because it holds unix sockets."""
     with tempfile.TemporaryDirectory(prefix="nops-pod-") as folder:
         yield Path(folder)
 
@@ -42,7 +42,7 @@ def pod(archive: Path, port: int) -> dict[str, Any]:
 
 
 def words_of(container: dict[str, Any], volume: Path) -> list[str]:
-    """The container's command line, with the volume and the secret in a folder of ours."""
+    """The container's command line, with volume and secret in `volume`."""
     assert container["command"] == ["nemotron-ops"]
     words = [w.replace("/etc/nemotron-ops/keys", str(volume)) for w in container["args"]]
     return [sys.executable, "-m", "nemotron_ops", *words]
@@ -71,7 +71,7 @@ def test_a_pod_with_an_empty_volume_comes_to_serve_and_ends_in_its_time(
     archive = carry.export_build(build, volume, silent)
     port = free_port()
     spec = pod(archive, port)
-    for _ in range(2):  # a pod that is started again finds everything
+    for _ in range(2):  # a restarted pod finds its volume filled
         for container in spec["initContainers"]:
             done = subprocess.run(
                 words_of(container, volume), env=env_of(container, volume), capture_output=True, text=True, timeout=240

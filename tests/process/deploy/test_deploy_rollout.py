@@ -1,4 +1,4 @@
-"""What follows from a failure, a lost connection or Ctrl-C, with steps of one line and an `ssh` that stays here."""
+"""What a failure, a lost connection or Ctrl-C leads to, with one-line steps and an `ssh` that runs them here."""
 
 from __future__ import annotations
 
@@ -7,149 +7,93 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from nemotron_ops.deploy.remote.fleet import Outcome, Turn, first_then_rest
-from nemotron_ops.deploy.remote.prepare import Hooks, Job, Ready
+from nemotron_ops.deploy.remote.fleet import Outcome, TargetTask, first_then_rest
 from nemotron_ops.deploy.remote.rollout import carry_out, roll_out
 from nemotron_ops.deploy.remote.ssh import Connection
-from nemotron_ops.deploy.steps.facts import parse_facts, site_for
-from nemotron_ops.deploy.steps.release import DeployPlan, Parcel, RemoteStep, Request
+from nemotron_ops.deploy.steps.release import Artifact
 from nemotron_ops.errors import DeployError
 from nemotron_ops.progress import Report, silent
-from nemotron_ops.service.units import Scope
-from tests.process.deploy.test_deploy_ssh import there  # noqa: F401  (the fixture)
+from tests.stages.deploy import FakeBalancer, job_for, prepared_target
 
 pytestmark = pytest.mark.process
 Eventually = Callable[..., None]
-
-
-@dataclass(kw_only=True)
-class Door:
-    """A balancer that only remembers who it was told to take out and to put back."""
-
-    told: list[str] = field(default_factory=list)
-    out: set[str] = field(default_factory=set)
-    most_out: int = 0
-    refuses: bool = False
-
-    def take_out(self, target: str, report: Report) -> None:
-        self.told.append(f"out {target}")
-        self.out.add(target)
-        self.most_out = max(self.most_out, len(self.out))
-        if self.refuses:
-            raise DeployError("cannot talk to the balancer")
-
-    def put_back(self, target: str) -> None:
-        self.told.append(f"back {target}")
-        self.out.discard(target)
-
-    @property
-    def hooks(self) -> Hooks:
-        import threading
-
-        return Hooks(before_switch=self.take_out, after_switch=self.put_back, turn=threading.Lock())
-
-
-def step(name: str, home: Path, script: str = "") -> RemoteStep:
-    """A step that notes its name at the target, and does what `script` says."""
-    return RemoteStep(name=name, about=name, script=f"echo {name} >> {home}/steps\n{script}\n")
-
-
-def ready_for(home: Path, *, target: str = "gpu1", send: tuple[Parcel, ...] = (), **scripts: str) -> Ready:
-    """A target with a plan of small steps, of which some have a script."""
-    facts = parse_facts(f"user=me\nhome={home}\n")
-    first = replace(step("first", home, scripts.get("first", "")), send=send)
-    plan = DeployPlan(
-        release="r1",
-        before=(first,),
-        activate=(step("activate", home, scripts.get("activate", "")), step("verify", home, scripts.get("verify", ""))),
-        finish=step("finish", home, scripts.get("finish", "")),
-        withdraw=step("withdraw", home),
-        back=step("back", home),
-    )
-    site = site_for(Scope.USER, home=str(home))
-    return Ready(connection=Connection(target=target), facts=facts, site=site, plan=plan, parcels={})
-
-
-def job_with(door: Door) -> Job:
-    request = Request(scope=Scope.USER, recipes=("tiny",))
-    return Job(request=request, cache=Path("/nowhere"), who="ann", now="noon", hooks=door.hooks)
 
 
 def steps(home: Path) -> list[str]:
     return (home / "steps").read_text().split() if (home / "steps").exists() else []
 
 
-def test_a_deploy_takes_the_target_out_for_the_switch_only(there: Path) -> None:  # noqa: F811
-    door = Door()
-    assert carry_out(ready_for(there), job_with(door), silent).result == "deployed"
+def test_a_deploy_takes_the_target_out_for_the_switch_only(there: Path) -> None:
+    balancer = FakeBalancer()
+    assert carry_out(prepared_target(there), job_for(balancer), silent).result == "deployed"
     assert steps(there) == ["first", "activate", "verify", "finish"]
-    assert door.told == ["out gpu1", "back gpu1"]
+    assert balancer.calls == ["out gpu1", "back gpu1"]
 
 
 @pytest.mark.parametrize("fails", ["activate", "verify", "finish"])
-def test_a_target_is_back_in_its_balancer_whatever_fails_in_the_switch(fails: str, there: Path) -> None:  # noqa: F811
-    door = Door()
+def test_a_target_is_back_in_its_balancer_whatever_fails_in_the_switch(fails: str, there: Path) -> None:
+    balancer = FakeBalancer()
     with pytest.raises(DeployError, match=f"step {fails}"):
-        carry_out(ready_for(there, **{fails: "exit 3"}), job_with(door), silent)
-    assert door.told == ["out gpu1", "back gpu1"]
+        carry_out(prepared_target(there, **{fails: "exit 3"}), job_for(balancer), silent)
+    assert balancer.calls == ["out gpu1", "back gpu1"]
     assert steps(there)[-1] == ("finish" if fails == "finish" else "back")
 
 
-def test_a_target_is_back_in_its_balancer_when_the_connection_is_lost(there: Path) -> None:  # noqa: F811
-    door = Door()
+def test_a_target_is_back_in_its_balancer_when_the_connection_is_lost(there: Path) -> None:
+    balancer = FakeBalancer()
     with pytest.raises(DeployError, match="connection's shell ended"):
-        carry_out(ready_for(there, activate="kill -9 $PPID"), job_with(door), silent)
-    assert door.told == ["out gpu1", "back gpu1"]
+        carry_out(prepared_target(there, activate="kill -9 $PPID"), job_for(balancer), silent)
+    assert balancer.calls == ["out gpu1", "back gpu1"]
 
 
-def test_a_balancer_that_cannot_be_reached_withdraws_the_release(there: Path) -> None:  # noqa: F811
-    door = Door(refuses=True)
+def test_a_balancer_that_cannot_be_reached_withdraws_the_release(there: Path) -> None:
+    balancer = FakeBalancer(refuses=True)
     with pytest.raises(DeployError, match="cannot talk to the balancer"):
-        carry_out(ready_for(there), job_with(door), silent)
+        carry_out(prepared_target(there), job_for(balancer), silent)
     assert steps(there) == ["first", "withdraw"]
-    assert door.told == ["out gpu1", "back gpu1"]
+    assert balancer.calls == ["out gpu1", "back gpu1"]
 
 
-def test_an_upload_that_fails_withdraws_the_release(there: Path, tmp_path: Path) -> None:  # noqa: F811
-    cargo = tmp_path / "cargo"
-    cargo.write_bytes(b"x")
-    ready = ready_for(there, send=(Parcel(name="cargo", sha256="0" * 64),))
+def test_an_upload_that_fails_withdraws_the_release(there: Path, tmp_path: Path) -> None:
+    artifact = tmp_path / "artifact"
+    artifact.write_bytes(b"x")
+    target = prepared_target(there, send=(Artifact(name="artifact", sha256="0" * 64),))
     with pytest.raises(DeployError, match="another sha256"):
-        carry_out(replace(ready, parcels={"cargo": cargo}), job_with(Door()), silent)
+        carry_out(replace(target, files={"artifact": artifact}), job_for(FakeBalancer()), silent)
     assert steps(there) == ["withdraw"]
 
 
-def test_a_release_that_cannot_be_marked_good_is_not_called_deployed(there: Path) -> None:  # noqa: F811
+def test_a_release_that_cannot_be_marked_good_is_not_called_deployed(there: Path) -> None:
     with pytest.raises(DeployError, match="the new release serves"):
-        carry_out(ready_for(there, finish="exit 1"), job_with(Door()), silent)
+        carry_out(prepared_target(there, finish="exit 1"), job_for(FakeBalancer()), silent)
 
 
-def test_one_target_at_a_time_is_out_of_the_balancer(there: Path, tmp_path: Path) -> None:  # noqa: F811
-    door = Door()
+def test_one_target_at_a_time_is_out_of_the_balancer(there: Path, tmp_path: Path) -> None:
+    balancer = FakeBalancer()
     homes = [tmp_path / f"home{n}" for n in range(4)]
     for home in homes:
         home.mkdir()
-    readies = [ready_for(home, target=f"gpu{n}", activate="sleep 0.2") for n, home in enumerate(homes)]
-    outcomes, errors = roll_out(readies, job_with(door), parallel=4, report=silent)
+    targets = [prepared_target(home, target=f"gpu{n}", activate="sleep 0.2") for n, home in enumerate(homes)]
+    outcomes, errors = roll_out(targets, job_for(balancer), parallel=4, report=silent)
     assert not errors
     assert [o.result for o in outcomes] == ["deployed"] * 4
-    assert (door.most_out, len(door.told)) == (1, 8)
+    assert (balancer.most_out, len(balancer.calls)) == (1, 8)
 
 
-def test_a_lock_that_a_person_puts_down_meanwhile_keeps_a_deploy_out(there: Path) -> None:  # noqa: F811
-    ready = ready_for(there)
-    root = Path(ready.site.root)
+def test_a_lock_that_a_person_puts_down_meanwhile_keeps_a_deploy_out(there: Path) -> None:
+    target = prepared_target(there)
+    root = Path(target.site.root)
     root.mkdir(parents=True)
     (root / "HOLD.json").write_text('{"who": "ann", "since": "noon", "why": "benchmarks"}\n')
     with pytest.raises(DeployError, match="it is locked: ann since noon: benchmarks"):
-        carry_out(ready, job_with(Door()), silent)
+        carry_out(target, job_for(FakeBalancer()), silent)
     assert not (there / "steps").exists()
-    assert carry_out(ready, replace(job_with(Door()), force=True), silent).result == "deployed"
+    assert carry_out(target, replace(job_for(FakeBalancer()), force=True), silent).result == "deployed"
 
 
 def test_after_a_failure_no_further_target_is_begun() -> None:
@@ -161,31 +105,31 @@ def test_after_a_failure_no_further_target_is_begun() -> None:
 
         return run
 
-    turns = [Turn(connection=Connection(target=n), release="r", act=act(n)) for n in ("a", "b", "c")]
-    outcomes, errors = first_then_rest(turns, parallel=1, report=silent)
+    tasks = [TargetTask(connection=Connection(target=n), release="r", act=act(n)) for n in ("a", "b", "c")]
+    outcomes, errors = first_then_rest(tasks, parallel=1, report=silent)
     assert [o.result for o in outcomes] == ["deployed", "failed", "not tried"]
     assert len(errors) == 1
 
 
 INTERRUPTED = """
-import sys, threading
+import sys
 from pathlib import Path
 from nemotron_ops.deploy.remote.rollout import roll_out
 from nemotron_ops.progress import silent
-from tests.process.deploy.test_deploy_rollout import Door, job_with, ready_for
-door = Door()
+from tests.stages.deploy import FakeBalancer, job_for, prepared_target
+balancer = FakeBalancer()
 homes = [Path(p) for p in sys.argv[1:]]
-readies = [ready_for(h, target=f"gpu{n}", activate="" if n == 0 else "sleep 60")
+targets = [prepared_target(h, target=f"gpu{n}", activate="" if n == 0 else "sleep 60")
            for n, h in enumerate(homes)]
 try:
-    roll_out(readies, job_with(door), parallel=4, report=silent)
+    roll_out(targets, job_for(balancer), parallel=4, report=silent)
 finally:
-    print(*door.told, "still out:", *door.out, sep="\\n", flush=True)
+    print(*balancer.calls, "still out:", *balancer.out, sep="\\n", flush=True)
 """
 
 
 def test_ctrl_c_ends_all_targets_at_once_and_leaves_none_out_of_the_balancer(
-    there: Path,  # noqa: F811
+    there: Path,
     tmp_path: Path,
     eventually: Eventually,
 ) -> None:
@@ -198,8 +142,8 @@ def test_ctrl_c_ends_all_targets_at_once_and_leaves_none_out_of_the_balancer(
     )  # fmt: skip
     eventually(lambda: all(map(steps, homes)) and sum("activate" in steps(h) for h in homes) == 2)
     os.kill(child.pid, signal.SIGINT)
-    said, _ = child.communicate(timeout=30)  # the second one's step takes a minute
+    said, _ = child.communicate(timeout=30)  # the second target's step takes a minute
     assert child.returncode != 0
     assert said.endswith("still out:\n")
-    # the third had not begun to switch, and does not begin any more
+    # the third had not begun to switch, and does not begin
     assert sum("activate" in steps(h) for h in homes) == 2

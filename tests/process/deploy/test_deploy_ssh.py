@@ -1,6 +1,6 @@
 """Sessions, locks and transfers, with an `ssh` that runs the remote command on this machine instead.
 
-What ssh itself does is tested on real hosts (tests/hosts); here it is about what we make of it.
+ssh itself is tested on real hosts (tests/hosts); these tests are about our use of it.
 """
 
 from __future__ import annotations
@@ -15,35 +15,15 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from nemotron_ops.deploy.remote.session import Locked, Session, locked_session
-from nemotron_ops.deploy.remote.ssh import Connection, address_of, sha256_of
+from nemotron_ops.deploy.remote.ssh import Connection, address_of
 from nemotron_ops.deploy.steps.facts import site_for
 from nemotron_ops.errors import DeployError
+from nemotron_ops.files import sha256_of
 from nemotron_ops.progress import Step, silent
-from nemotron_ops.service.units import Scope
+from nemotron_ops.service.spec import Scope
 
 pytestmark = pytest.mark.process
 Eventually = Callable[..., None]
-SSH = """\
-#!/bin/sh
-# as sshd does: the words after the target are one command line for the user's shell
-while [ "$1" != -- ]; do shift; done
-[ "$2" = away ] && { echo "ssh: connect to host away port 22: Connection refused" >&2; exit 255; }
-export HOME=@HOME@
-exec sh -c "$3"
-"""
-
-
-@pytest.fixture
-def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The home folder of the user at the other end."""
-    home = tmp_path / "there"
-    home.mkdir()
-    ssh = tmp_path / "bin/ssh"
-    ssh.parent.mkdir()
-    ssh.write_text(SSH.replace("@HOME@", str(home)))
-    ssh.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{ssh.parent}:{os.environ['PATH']}")
-    return home
 
 
 @pytest.fixture
@@ -61,7 +41,7 @@ def test_steps_run_one_after_another_and_each_stops_at_its_first_failure(connect
         assert session.run("echo one; echo two >&2", on_line=seen.append) == (0, ("one", "two"))
         assert session.run("echo before; false; echo after") == (1, ("before",))
         assert session.run("printf no-newline; exit 7") == (7, ("no-newline",))
-        assert session.run("cat") == (0, ())  # nobody else's input is read
+        assert session.run("cat") == (0, ())  # a step does not read the session's input
         assert session.run("false | true")[0] == 1
     assert seen == ["one", "two"]
 
@@ -121,9 +101,9 @@ def test_whoever_is_refused_reads_who_holds_the_lock(connection: Connection, the
 
 def test_a_target_that_cannot_be_reached_is_an_error_in_words(there: Path) -> None:
     away = Connection(target="away")
-    with pytest.raises(DeployError, match="cannot reach away: nobody answers"):
+    with pytest.raises(DeployError, match="cannot reach away: no answer"):
         away.sh("true")
-    with Session(away, lock_of(there)) as session, pytest.raises(DeployError, match="nobody answers"):
+    with Session(away, lock_of(there)) as session, pytest.raises(DeployError, match="no answer"):
         session.run("true")
 
 
@@ -152,7 +132,7 @@ def test_a_broken_transfer_goes_on_where_it_stopped(connection: Connection, ther
     part_of(to, source).write_bytes(source.read_bytes()[: 2 << 20])
     steps: list[Step] = []
     connection.send_file(source, PurePosixPath(to), sha256=sha256_of(source), report=steps.append)
-    assert [s.done for s in steps] == [3 << 20]  # one chunk of a MiB after the two that were there
+    assert [s.done for s in steps] == [3 << 20]  # one chunk of a MiB after two that had arrived
     assert to.read_bytes() == source.read_bytes()
 
 
@@ -169,7 +149,7 @@ def test_bytes_that_are_wrong_over_there_never_get_the_files_name(
 ) -> None:
     to = there / "incoming/big.bin"
     to.parent.mkdir()
-    part_of(to, source).write_bytes(b"x" * (1 << 20))  # a beginning that is not this file's
+    part_of(to, source).write_bytes(b"x" * (1 << 20))  # the beginning of another file
     with pytest.raises(DeployError, match="another sha256"):
         connection.send_file(source, PurePosixPath(to), sha256=sha256_of(source), report=silent)
     assert not to.exists()

@@ -1,4 +1,4 @@
-"""A Mac's agent: every command, in order, with a launchctl made of sh that writes down what it is told."""
+"""A Mac's agent: every command, in order, with a launchctl in sh that records its arguments."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from nemotron_ops.cli.app import App
 from nemotron_ops.cli.service_agent import Agent
 from nemotron_ops.errors import ServiceError
-from nemotron_ops.service.place import place_for, recorded
-from nemotron_ops.service.units import Scope, ServiceSpec
+from nemotron_ops.service.place import installed_spec, place_for
+from nemotron_ops.service.spec import Scope, ServiceSpec
 
 pytestmark = pytest.mark.process
 SPEC = ServiceSpec(scope=Scope.USER, program="/Users/me/.venv/bin/nemotron-ops", recipes=("tiny",))
@@ -26,7 +26,7 @@ esac
 
 
 class Mac:
-    """A home, and what launchctl was told since one last looked."""
+    """A home, and the launchctl commands since the last look."""
 
     def __init__(self, folder: Path) -> None:
         self._told = folder / "told"
@@ -38,8 +38,8 @@ class Mac:
         self.agent = Agent(self.app)
         self.place = place_for(Scope.USER, self.app.layout, env=self.app.env)
 
-    def told(self) -> list[str]:
-        """The first words of what launchctl was told; forgotten then."""
+    def commands(self) -> list[str]:
+        """The first words of the launchctl commands so far; clears them."""
         lines = self._told.read_text().splitlines() if self._told.exists() else []
         self._told.write_text("")
         return [line.split()[0] for line in lines]
@@ -55,17 +55,17 @@ def mac(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mac:
 
 
 def test_an_agent_is_written_loaded_and_waited_for(mac: Mac) -> None:
-    with pytest.raises(ServiceError, match="not ready after 0 s"):  # nothing serves here
+    with pytest.raises(ServiceError, match="not ready after 0 s"):  # no server runs here
         mac.install(start=True)
-    assert mac.told() == ["bootout", "bootstrap"]
+    assert mac.commands() == ["bootout", "bootstrap"]
     assert mac.agent.path.exists()
-    assert recorded(mac.place) == SPEC
+    assert installed_spec(mac.place) == SPEC
     assert json.loads(mac.place.record.read_text())["spec"]["recipes"] == ["tiny"]
 
 
 def test_installing_twice_writes_once(mac: Mac) -> None:
     assert [mac.install(start=False), mac.install(start=False)] == [True, False]
-    assert mac.told() == []
+    assert mac.commands() == []
 
 
 def test_a_restart_keeps_the_models_unless_they_are_to_be_reloaded(mac: Mac) -> None:
@@ -77,7 +77,7 @@ def test_a_restart_keeps_the_models_unless_they_are_to_be_reloaded(mac: Mac) -> 
     ):
         with pytest.raises(ServiceError, match="not ready"):
             mac.agent.restart(reload_models=reload_models, ready_s=0.0)
-        assert mac.told() == expected
+        assert mac.commands() == expected
 
 
 def test_status_stop_and_uninstall_are_launchds(mac: Mac) -> None:
@@ -87,10 +87,10 @@ def test_status_stop_and_uninstall_are_launchds(mac: Mac) -> None:
     assert (mac.agent.status()["installed"], mac.agent.status()["loaded"], mac.agent.status()["up"]) == (
         True, False, False,
     )  # fmt: skip
-    mac.told()
+    mac.commands()
     mac.agent.stop()
-    assert mac.told() == ["bootout"]
+    assert mac.commands() == ["bootout"]
     assert mac.agent.uninstall() == (str(mac.agent.path),)
-    assert mac.told() == ["bootout"]
+    assert mac.commands() == ["bootout"]
     assert not mac.agent.path.exists()
     assert mac.agent.uninstall() == ()

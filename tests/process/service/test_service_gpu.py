@@ -1,4 +1,4 @@
-"""`service check-gpu`: what keeps a service for a GPU from starting on the CPU, with a llama-server made of sh."""
+"""`service check-gpu` keeps a service for a GPU from starting on the CPU; with a llama-server in sh."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_nodes_alone_are_not_enough_and_what_the_driver_said_is_kept(tmp_path: P
     script = "echo 'ggml_cuda_init: failed to initialize CUDA: driver/library mismatch' >&2; echo 'Available devices:'"
     app, root = machine(tmp_path, script=script)
     assert "sees no such device" in why(app, root)
-    assert look_for_gpu(app, "cuda", root=root).said == (
+    assert look_for_gpu(app, "cuda", root=root).output == (
         "ggml_cuda_init: failed to initialize CUDA: driver/library mismatch",
     )
 

@@ -1,4 +1,4 @@
-"""What `service install` makes of its words: the spec, and what it refuses before anything is done."""
+"""How `service install` turns its options into a spec, and what it refuses before any change."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import pytest
 from nemotron_ops.cli.app import App
 from nemotron_ops.cli.service_spec import Asked, asked_before, build_first, composed, with_absolute_keys
 from nemotron_ops.errors import BuildError, GatewayError, UsageError
-from nemotron_ops.service.place import place_for, recorded
-from nemotron_ops.service.units import SERVICE, Scope, serve_argv, unit_files
+from nemotron_ops.service.commands import serve_argv
+from nemotron_ops.service.place import installed_spec, place_for
+from nemotron_ops.service.spec import SERVICE, Scope
+from nemotron_ops.service.units import unit_files
 
 pytestmark = pytest.mark.process
 TINY = Asked(recipes=("tiny",))
@@ -102,7 +104,7 @@ def test_a_record_of_another_version_is_still_understood(app: App) -> None:
     place.record.parent.mkdir(parents=True)
     value = {"scope": "user", "program": "/p", "recipes": ["tiny"], "options": [], "allow_from": [], "of_tomorrow": 1}
     place.record.write_text(json.dumps({"spec": value}))
-    spec = recorded(place)
+    spec = installed_spec(place)
     assert spec
     assert (spec.recipes, spec.gpu_asked, spec.key_file) == (("tiny",), "auto", "")
 

@@ -1,4 +1,4 @@
-"""The bundle: our own wheel, other people's wheels for another machine, and the same bytes each time."""
+"""The bundle: our own wheel, dependencies' wheels for another machine, and the same bytes each time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nemotron_ops import __version__
 from nemotron_ops.deploy.artifacts.bundle import Platform, download_argv, pack_folder
 from nemotron_ops.deploy.artifacts.wheel import write_wheel
 from nemotron_ops.deploy.on_target.canary import judge
-from nemotron_ops.deploy.on_target.settled import AT_REST, FAILED, MOVING, verdict
+from nemotron_ops.deploy.on_target.settled import CHANGING, FAILED, SETTLED, verdict
 
 
 def test_the_wheel_has_the_program_its_recipes_and_its_command(tmp_path: Path) -> None:
@@ -72,26 +72,26 @@ def test_a_release_is_judged_only_when_everything_is_at_rest() -> None:
     def of(*states: str) -> int:
         return verdict(status(*states))[0]
 
-    assert of("ready", "ready") == AT_REST
-    assert of("ready", "starting") == MOVING
-    assert of("ready", "stopping") == MOVING
+    assert of("ready", "ready") == SETTLED
+    assert of("ready", "starting") == CHANGING
+    assert of("ready", "stopping") == CHANGING
     assert of("ready", "failed") == FAILED
     assert of("ready", "backoff") == FAILED
-    assert of("stopped") == AT_REST  # on demand
+    assert of("stopped") == SETTLED  # on demand
     assert of() == FAILED
     assert verdict({"error": "no supervisor"})[0] == FAILED
 
 
 def test_a_release_whose_change_was_undone_does_not_serve_what_it_asks_for() -> None:
-    assert verdict(status("ready", changing=True))[0] == MOVING
+    assert verdict(status("ready", changing=True))[0] == CHANGING
     code, why = verdict(status("ready", refused={"30b-0": "no answer to the canary"}))
-    assert (code, why) == (FAILED, "30b-0 runs what it ran before: no answer to the canary")
+    assert (code, why) == (FAILED, "30b-0 still runs its old configuration: no answer to the canary")
 
 
 def test_a_release_is_good_only_if_its_own_build_serves() -> None:
-    assert verdict(status("ready", build="b1"), build="b1")[0] == AT_REST
+    assert verdict(status("ready", build="b1"), build="b1")[0] == SETTLED
     assert verdict(status("ready", build="b0"), build="b1") == (FAILED, "i-0: another build than b1 serves")
-    assert verdict(status("stopped", build="b0", wanted=False), build="b1")[0] == AT_REST
+    assert verdict(status("stopped", build="b0", wanted=False), build="b1")[0] == SETTLED
 
 
 def test_an_answer_counts_only_with_text_and_tokens() -> None:

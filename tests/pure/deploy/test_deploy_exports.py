@@ -1,4 +1,4 @@
-"""What is written for other programs: HAProxy's configuration and Kubernetes manifests.
+"""Files for other programs: HAProxy's configuration and Kubernetes manifests.
 
 The golden configuration in tests/golden/balancer is rewritten by `python tests/pure/deploy/test_deploy_exports.py`.
 """

@@ -14,16 +14,18 @@ from pathlib import Path
 
 import pytest
 
-from nemotron_ops.deploy.artifacts.fits import PROGRAM_BYTES, Cargo, check_room, why_not_send
+from nemotron_ops.deploy.artifacts.fits import PROGRAM_BYTES, SpaceNeeded, check_room, why_not_send
 from nemotron_ops.deploy.remote.ssh import Connection, accept_script, offset_script, tunnel_argv, unreachable
 from nemotron_ops.deploy.remote.targets import expand, parse_groups
-from nemotron_ops.deploy.steps.facts import TargetFacts, check_target, facts_script, parse_facts, site_for
+from nemotron_ops.deploy.steps.context import Context
+from nemotron_ops.deploy.steps.facts import TargetFacts, check_target, site_for
 from nemotron_ops.deploy.steps.plan import deploy_plan
-from nemotron_ops.deploy.steps.release import DeployPlan, Parcel, Release, Request
+from nemotron_ops.deploy.steps.probe import facts_script, parse_facts
+from nemotron_ops.deploy.steps.release import Artifact, DeployPlan, Release, Request
 from nemotron_ops.deploy.steps.rollback import rollback_plan, rollback_target
-from nemotron_ops.deploy.steps.scripts import break_script, claim_script, exec_script, hold_script, hold_there
+from nemotron_ops.deploy.steps.scripts import break_script, claim_script, exec_script, hold_script, read_hold
 from nemotron_ops.errors import DeployError, RecipeError, UsageError
-from nemotron_ops.service.units import Scope
+from nemotron_ops.service.spec import Scope
 
 GOLDEN = Path(__file__).parents[2] / "golden/deploy"
 FACTS = TargetFacts(
@@ -33,12 +35,13 @@ FACTS = TargetFacts(
 )  # fmt: skip
 RELEASE = Release(
     version="1.2.3",
-    bundle=Parcel(name="bundle-aaaa.tar", sha256="a" * 64),
+    bundle=Artifact(name="bundle-aaaa.tar", sha256="a" * 64),
     build_id="cpu-1234",
-    build=Parcel(name="build-cpu-1234.tar", sha256="b" * 64),
+    build=Artifact(name="build-cpu-1234.tar", sha256="b" * 64),
 )
 NOW = "2026-01-01T00:00:00+00:00"
-KEYS = Parcel(name="keys-cccc.json", sha256="c" * 64)
+KEYS = Artifact(name="keys-cccc.json", sha256="c" * 64)
+MODEL = (Artifact(name="model-30b/m.json", sha256="d"), Artifact(name="model-30b/x.gguf", sha256="e"))
 USER = Request(scope=Scope.USER, recipes=("30b",))
 SYSTEM = Request(
     scope=Scope.SYSTEM, recipes=("30b", "mine"), profile="guide", host="0.0.0.0",
@@ -49,11 +52,13 @@ SYSTEM = Request(
 
 def plan_for(request: Request, release: Release = RELEASE, facts: TargetFacts = FACTS) -> DeployPlan:
     site = site_for(request.scope, home=facts.home)
-    return deploy_plan(request, release, facts, site, who="ann@desk", now=NOW, why="a new driver")
+    return deploy_plan(
+        Context(request=request, release=release, facts=facts, site=site, who="ann@desk", now=NOW, why="a new driver")
+    )
 
 
 def scripts(plan: DeployPlan) -> dict[str, str]:
-    """Everything that could be run on the target, in order."""
+    """Every script of a plan, in order."""
     steps = [*plan.steps, plan.withdraw, plan.back]
     return {f"{i}-{s.name}.sh": s.script for i, s in enumerate(steps)}
 
@@ -65,7 +70,9 @@ CASES = {
         USER,
         replace(
             RELEASE,
-            models={"30b": (Parcel(name="model-30b/m.json", sha256="d"), Parcel(name="model-30b/x.gguf", sha256="e"))},
+            models={
+                "30b": (Artifact(name="model-30b/m.json", sha256="d"), Artifact(name="model-30b/x.gguf", sha256="e"))
+            },
         ),
     ),
     "user-with-keys-in-place": plan_for(replace(USER, candidate=False), replace(RELEASE, keys=KEYS)),
@@ -73,7 +80,7 @@ CASES = {
 
 
 def small(scope: Scope) -> dict[str, str]:
-    """What is run besides deploys."""
+    """The scripts of other commands than `deploy`."""
     site = site_for(scope, home="/home/me")
     rollback = rollback_plan(site, current="1.2.3-new", to="1.2.2-old", who="ann@desk", now=NOW, why="it is slow")
     hold = {"who": "ann@desk", "since": NOW, "why": "benchmarks"}
@@ -82,7 +89,7 @@ def small(scope: Scope) -> dict[str, str]:
         "claim": claim_script(site, who="ann@desk", now=NOW, why="deploy of 1.2.3"),
         "hold": hold_script(site, hold=hold, who="ann@desk", now=NOW),
         "unhold": hold_script(site, hold=None, who="ann@desk", now=NOW),
-        "hold-there": hold_there(site),
+        "hold-there": read_hold(site),
         "break": break_script(site),
         "exec": exec_script(site, ("builds", "list")),
         "offset": offset_script("/x/a.part", "/x/a", "0" * 64),
@@ -136,7 +143,7 @@ def test_same_content_is_the_same_release_and_any_change_another() -> None:
         RELEASE.id(replace(USER, recipes=("4b",))),
         RELEASE.id(replace(USER, port=9000)),
         RELEASE.id(replace(USER, own_recipes={"30b": "x"})),
-        replace(RELEASE, bundle=Parcel(name="bundle", sha256="c" * 64)).id(USER),
+        replace(RELEASE, bundle=Artifact(name="bundle", sha256="c" * 64)).id(USER),
         replace(RELEASE, build_id="cpu-9").id(USER),
     ]
     assert len({name, *others}) == 6
@@ -144,7 +151,7 @@ def test_same_content_is_the_same_release_and_any_change_another() -> None:
 
 def test_who_and_when_are_no_part_of_a_releases_name() -> None:
     site = site_for(Scope.USER, home="/home/me")
-    later = deploy_plan(USER, RELEASE, FACTS, site, who="bob", now="2027")
+    later = deploy_plan(Context(request=USER, release=RELEASE, facts=FACTS, site=site, who="bob", now="2027"))
     assert later.release == plan_for(USER).release
 
 
@@ -218,7 +225,7 @@ def test_host_keys_are_checked_and_nobody_is_asked(tmp_path: Path) -> None:
         ("@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\nHost key verification failed.", "not the known one"),
         ("ann@gpu1: Permission denied (publickey).", "does not accept our key"),
         ("ssh: Could not resolve hostname gpu9: Name or service not known", "no host of that name"),
-        ("ssh: connect to host gpu1 port 22: Connection refused", "nobody answers"),
+        ("ssh: connect to host gpu1 port 22: Connection refused", "no answer"),
         ("client_loop: send disconnect: Broken pipe", "the connection broke"),
     ],
 )
@@ -237,7 +244,7 @@ def test_a_target_that_will_not_do_is_refused_before_anything_is_sent() -> None:
     assert "/usr/bin/python3 is 3.9" in refusal(replace(FACTS, python="/usr/bin/python3", python_version=(3, 9)))
     assert "there is none" in refusal(replace(FACTS, python="", python_version=(0, 0)))
     assert "systemd does not run" in refusal(replace(FACTS, systemd=0))
-    assert "takes root" in refusal(FACTS, Scope.SYSTEM)
+    assert "needs root" in refusal(FACTS, Scope.SYSTEM)
     check_target("gpu1", replace(FACTS, sudo=True), Scope.SYSTEM)
 
 
@@ -300,24 +307,24 @@ def test_room_is_asked_for_what_is_brought_and_made_on_the_disk_where_it_goes() 
     gib = 1 << 30
     site = site_for(Scope.SYSTEM, home="/root")
 
-    def refusal(cargo: Cargo, **facts: object) -> str:
+    def refusal(space: SpaceNeeded, **facts: object) -> str:
         try:
-            check_room("gpu1", replace(FACTS, **facts), site, cargo)
+            check_room("gpu1", replace(FACTS, **facts), site, space)
         except DeployError as exc:
             return exc.message
         return ""
 
-    assert refusal(Cargo(), free_bytes=PROGRAM_BYTES) == ""
-    assert "for /opt/nemotron-ops, 399 MiB are free" in refusal(Cargo(), free_bytes=PROGRAM_BYTES - 1)
-    model = Cargo(models=(("m.gguf", 20 * gib),))
+    assert refusal(SpaceNeeded(), free_bytes=PROGRAM_BYTES) == ""
+    assert "for /opt/nemotron-ops, 399 MiB are free" in refusal(SpaceNeeded(), free_bytes=PROGRAM_BYTES - 1)
+    model = SpaceNeeded(models=(("m.gguf", 20 * gib),))
     assert "20880 MiB are needed there" in refusal(model, free_bytes=20 * gib)
     assert refusal(model, free_bytes=gib, models=frozenset({("m.gguf", 20 * gib)})) == ""
     assert refusal(model, free_bytes=gib, incoming_bytes=20 * gib) == ""
-    build = Cargo(compile_bytes=2 * gib)
+    build = SpaceNeeded(compile_bytes=2 * gib)
     apart = {"one_disk": False, "data_free_bytes": gib}
     assert "2048 MiB are needed there for /var/lib/nemotron-ops" in refusal(build, **apart)
     assert refusal(build, **apart, builds=("cpu-1-2",)) == ""
-    sent = Cargo(build_bytes=gib, build_id="cpu-1234")
+    sent = SpaceNeeded(build_bytes=gib, build_id="cpu-1234")
     assert "2448 MiB" in refusal(sent, free_bytes=gib)
     assert refusal(sent, free_bytes=gib, builds=("cpu-1234",)) == ""
 

@@ -1,4 +1,4 @@
-"""What the service manager is told, and when."""
+"""What is sent to the service manager, and when."""
 
 from __future__ import annotations
 
@@ -7,97 +7,97 @@ from pathlib import Path
 
 from nemotron_ops.service.notify import (
     EXTEND_PERIOD_S,
+    InstanceState,
     Notifier,
-    Said,
-    Seen,
-    going_on,
+    NotifyState,
     listen_fds,
-    reload_begins,
-    reload_ended,
-    told,
+    on_instances,
+    on_progress,
+    on_reload,
+    on_reload_end,
     watchdog_period_s,
 )
 
 EXTEND = "EXTEND_TIMEOUT_USEC=120000000"
 
 
-def loading(progress: float | None, name: str = "30b-0") -> Seen:
-    return Seen(name=name, state="starting", load_progress=progress)
+def loading(progress: float | None, name: str = "30b-0") -> InstanceState:
+    return InstanceState(name=name, state="starting", load_progress=progress)
 
 
-READY = Seen(name="30b-0", state="ready")
+READY = InstanceState(name="30b-0", state="ready")
 
 
 def test_ready_is_said_once_and_only_when_nothing_loads_any_more() -> None:
-    said, lines = told(Said(), [loading(0.4), Seen(name="4b-0", state="ready")])
+    sent, lines = on_instances(NotifyState(), [loading(0.4), InstanceState(name="4b-0", state="ready")])
     assert "READY=1" not in lines
-    said, lines = told(said, [READY, Seen(name="4b-0", state="ready")])
+    sent, lines = on_instances(sent, [READY, InstanceState(name="4b-0", state="ready")])
     assert "READY=1" in lines
-    _, lines = told(said, [READY, Seen(name="4b-0", state="ready")])
+    _, lines = on_instances(sent, [READY, InstanceState(name="4b-0", state="ready")])
     assert lines == ()
 
 
-def test_any_sign_that_a_load_moves_buys_time_but_not_every_one_is_told() -> None:
-    """Also where no byte is read any more: kernels being compiled, a warm-up."""
-    said, _ = told(Said(), [loading(0.99)])
-    said, first = going_on(said, 100.0)
-    said, at_once = going_on(said, 100.2)
-    said, later = going_on(said, 100.0 + EXTEND_PERIOD_S)
+def test_any_sign_that_a_load_moves_buys_time_but_not_every_one_is_on_instances() -> None:
+    """Also after the last byte is read: while kernels compile, or a warm-up runs."""
+    sent, _ = on_instances(NotifyState(), [loading(0.99)])
+    sent, first = on_progress(sent, 100.0)
+    sent, at_once = on_progress(sent, 100.2)
+    sent, later = on_progress(sent, 100.0 + EXTEND_PERIOD_S)
     assert (first, at_once, later) == ((EXTEND,), (), (EXTEND,))
 
 
 def test_a_service_that_is_up_asks_for_no_time_for_that_would_put_off_its_watchdog() -> None:
-    said, _ = told(Said(), [READY])
-    assert going_on(said, 100.0)[1] == ()
-    _, lines = told(said, [loading(0.1)])
+    sent, _ = on_instances(NotifyState(), [READY])
+    assert on_progress(sent, 100.0)[1] == ()
+    _, lines = on_instances(sent, [loading(0.1)])
     assert EXTEND not in lines
 
 
 def test_work_before_the_load_says_what_it_is_and_buys_time() -> None:
-    said, lines = going_on(Said(), 100.0, status="after a power cut: check a.gguf 40 %")
+    sent, lines = on_progress(NotifyState(), 100.0, status="after a power cut: check a.gguf 40 %")
     assert lines == ("STATUS=after a power cut: check a.gguf 40 %", EXTEND)
-    assert told(said, [loading(0.1)])[1][0] == "STATUS=0 of 1 ready; loading 30b-0 10 %"
+    assert on_instances(sent, [loading(0.1)])[1][0] == "STATUS=0 of 1 ready; loading 30b-0 10 %"
 
 
 def test_a_reload_is_announced_buys_time_while_it_moves_and_ends_ready() -> None:
-    said, _ = told(Said(), [READY])
-    said, begun = reload_begins(said, 12.5)
+    sent, _ = on_instances(NotifyState(), [READY])
+    sent, begun = on_reload(sent, 12.5)
     assert begun == ("RELOADING=1", "MONOTONIC_USEC=12500000")
-    said, moving = going_on(said, 20.0)
+    sent, moving = on_progress(sent, 20.0)
     assert moving == (EXTEND,)
-    said, ended = reload_ended(said)
+    sent, ended = on_reload_end(sent)
     assert ended == ("READY=1",)
-    assert going_on(said, 40.0)[1] == ()
+    assert on_progress(sent, 40.0)[1] == ()
 
 
 def test_a_reload_during_the_first_load_does_not_make_the_service_ready() -> None:
-    said, _ = told(Said(), [loading(0.1)])
-    said, begun = reload_begins(said, 12.5)
-    said, ended = reload_ended(said)
+    sent, _ = on_instances(NotifyState(), [loading(0.1)])
+    sent, begun = on_reload(sent, 12.5)
+    sent, ended = on_reload_end(sent)
     assert (begun, ended) == ((), ())
-    assert "READY=1" in told(said, [READY])[1]
+    assert "READY=1" in on_instances(sent, [READY])[1]
 
 
 def test_a_state_that_changes_is_progress_too() -> None:
-    said, _ = told(Said(), [loading(None)])
-    _, lines = told(said, [Seen(name="30b-0", state="backoff", reason="out of device memory")])
+    sent, _ = on_instances(NotifyState(), [loading(None)])
+    _, lines = on_instances(sent, [InstanceState(name="30b-0", state="backoff", reason="out of device memory")])
     assert "STATUS=0 of 1 ready; backoff 30b-0: out of device memory" in lines
     assert EXTEND in lines
 
 
 def test_on_demand_models_do_not_hold_the_start_up() -> None:
-    assert "READY=1" in told(Said(), [Seen(name="30b-0", state="stopped")])[1]
+    assert "READY=1" in on_instances(NotifyState(), [InstanceState(name="30b-0", state="stopped")])[1]
 
 
 def test_a_service_whose_models_have_all_failed_is_not_up() -> None:
-    failed = Seen(name="4b-0", state="failed", reason="missing file")
-    assert "READY=1" not in told(Said(), [failed])[1]
-    assert "READY=1" in told(Said(), [failed, READY])[1]
-    assert "READY=1" not in told(Said(), [])[1]
+    failed = InstanceState(name="4b-0", state="failed", reason="missing file")
+    assert "READY=1" not in on_instances(NotifyState(), [failed])[1]
+    assert "READY=1" in on_instances(NotifyState(), [failed, READY])[1]
+    assert "READY=1" not in on_instances(NotifyState(), [])[1]
 
 
 def test_a_reason_of_several_lines_cannot_forge_a_message() -> None:
-    _, lines = told(Said(), [Seen(name="a", state="failed", reason="x\nREADY=1")])
+    _, lines = on_instances(NotifyState(), [InstanceState(name="a", state="failed", reason="x\nREADY=1")])
     assert all("\n" not in line for line in lines)
 
 

@@ -1,4 +1,4 @@
-"""Unit files: whole texts, what systemd itself says of them, and the rules behind them.
+"""Unit files: their complete texts, systemd's own checks, and the rules behind them.
 
 The golden files in tests/golden/service are rewritten by `python tests/pure/service/test_service_units.py`.
 """
@@ -16,24 +16,13 @@ import pytest
 from nemotron_ops.errors import ServiceError, UsageError
 from nemotron_ops.paths import system_layout
 from nemotron_ops.service import launchd
-from nemotron_ops.service.gpu import Sight, kind_for, missing_nodes, refusal
-from nemotron_ops.service.granted import withheld
+from nemotron_ops.service.commands import as_owner_argv, build_words, lacks_build, serve_argv
+from nemotron_ops.service.gpu import GpuCheck, kind_for, missing_nodes, refusal
+from nemotron_ops.service.granted import notes, withheld
 from nemotron_ops.service.place import check_possible, place_for
+from nemotron_ops.service.spec import PREPARE, SERVICE, SOCKET, Scope, ServiceSpec
 from nemotron_ops.service.systemd import parse_status
-from nemotron_ops.service.units import (
-    GPU_WAIT_S,
-    PREPARE,
-    SERVICE,
-    SOCKET,
-    Scope,
-    ServiceSpec,
-    build_words,
-    lacks_build,
-    notes,
-    own_argv,
-    serve_argv,
-    unit_files,
-)
+from nemotron_ops.service.units import GPU_WAIT_S, unit_files
 from nemotron_ops.service.words import check_address, check_networks, word
 
 GOLDEN = Path(__file__).parents[2] / "golden/service"
@@ -61,7 +50,7 @@ def test_units_are_these_to_the_letter(case: str) -> None:
 
 
 def write(spec: ServiceSpec, folder: Path) -> list[Path]:
-    """The units on disk, with a program that exists, so that systemd-analyze can judge them."""
+    """The units on disk, with an existing program, for systemd-analyze."""
     program = shutil.which("true")
     assert program
     for name, text in unit_files(replace(spec, program=program)).items():
@@ -127,7 +116,7 @@ def test_the_unit_that_fetches_is_open_only_to_the_network() -> None:
 
 
 def test_a_threshold_below_the_score_fails() -> None:
-    """The test above can fail: the same tool refuses the same unit one step lower."""
+    """The test above can fail: the same tool refuses the same unit at a threshold one step lower."""
     path = GOLDEN / "system-cuda-guide" / SERVICE
     done = subprocess.run(
         ["systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold=10", str(path)],
@@ -213,7 +202,7 @@ def test_a_name_is_no_address_for_systemd_and_is_refused_with_the_way_out() -> N
 
 def test_a_network_that_systemd_would_pass_over_is_refused() -> None:
     check_networks(("10.0.0.0/8", "192.168.1.7", "fd00::/8"))
-    with pytest.raises(UsageError, match="that is no network"):
+    with pytest.raises(UsageError, match="not a network or address"):
         check_networks(("10.0.0.0/33",))
 
 
@@ -234,11 +223,11 @@ def test_a_service_gets_the_build_it_needs_made_by_whom_it_belongs_to() -> None:
     assert build_words(cuda) == ("build", "--cuda")
     assert build_words(CPU) == ("build",)
     assert build_words(replace(CPU, gpu_asked="none")) == ("build", "--cpu")
-    assert own_argv(CPU, "build") == (
+    assert as_owner_argv(CPU, "build") == (
         "runuser", "-u", "nemotron", "--", "env", "NEMOTRON_OPS_SYSTEM=1", "HOME=/var/lib/nemotron-ops", PROGRAM,
         "build",
     )  # fmt: skip
-    assert own_argv(SPECS["user-cpu"], "build") == ("/home/me/.venv/bin/nemotron-ops", "build")
+    assert as_owner_argv(SPECS["user-cpu"], "build") == ("/home/me/.venv/bin/nemotron-ops", "build")
 
 
 def test_the_gpu_is_the_builds_else_the_machines_unless_it_was_said() -> None:
@@ -280,7 +269,7 @@ def test_without_systemd_the_way_out_is_named() -> None:
 
 
 def test_a_system_service_needs_root_and_a_program_it_can_see() -> None:
-    with pytest.raises(ServiceError, match="takes root"):
+    with pytest.raises(ServiceError, match="root is needed"):
         check_possible(CPU, booted=True, uid=1000)
     with pytest.raises(ServiceError, match="cannot see that folder"):
         check_possible(replace(CPU, program="/root/.venv/bin/nemotron-ops"), booted=True, uid=0)
@@ -325,13 +314,13 @@ def test_the_process_of_an_agent_is_read_from_what_launchctl_prints() -> None:
 
 
 def test_a_gpu_service_starts_only_where_the_current_build_sees_its_gpu() -> None:
-    assert refusal("cuda", Sight(backend="cuda", devices=("CUDA0",))) == ("", "")
-    why, hint = refusal("cuda", Sight(backend="cuda"))
+    assert refusal("cuda", GpuCheck(backend="cuda", devices=("CUDA0",))) == ("", "")
+    why, hint = refusal("cuda", GpuCheck(backend="cuda"))
     assert "sees no such device" in why
     assert "DevicePolicy= forbids" in hint
-    assert "current build is for cpu" in refusal("cuda", Sight(backend="cpu"))[0]
-    assert "no build" in refusal("cuda", Sight())[0]
-    assert refusal("cuda", Sight(backend="cuda", lacking=("/dev/nvidia-uvm",)))[0] == "no /dev/nvidia-uvm"
+    assert "current build is for cpu" in refusal("cuda", GpuCheck(backend="cpu"))[0]
+    assert "no build" in refusal("cuda", GpuCheck())[0]
+    assert refusal("cuda", GpuCheck(backend="cuda", missing=("/dev/nvidia-uvm",)))[0] == "no /dev/nvidia-uvm"
 
 
 def test_what_counts_as_a_node_may_be_opened_too() -> None:
