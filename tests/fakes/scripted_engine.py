@@ -162,7 +162,7 @@ def _responses_item(kind: str, prefix: str, delta: str, parts: tuple[str, ...], 
     if kind == "reasoning":
         return [added, *deltas] if parts else [], [done], [whole]
     part = {"type": "response.content_part.added", **at, "part": {"type": "output_text", "text": ""}}
-    dones = [
+    dones: list[dict[str, Any]] = [
         {"type": "response.output_text.done", **at, "text": text["text"]},
         {"type": "response.content_part.done", **at, "part": text},
     ]
@@ -249,7 +249,7 @@ def pass_on(relay: Relay, data: bytes) -> None:
 
 
 def _event(value: dict[str, Any]) -> bytes:
-    return b"event: " + value["type"].encode() + b"\n" + _data(value)
+    return b"event: " + str(value["type"]).encode() + b"\n" + _data(value)
 
 
 def api_of(request: Heard) -> str:

@@ -210,7 +210,7 @@ CUTS = {
 def test_a_connection_cut_at_any_step_leaves_it_serving_and_is_continued(
     step: str, how: str, host: Host, laptop: Laptop, eventually: Eventually
 ) -> None:
-    words = ("deploy", target(host), "-r", "tiny", "--yes")
+    words: tuple[str, ...] = ("deploy", target(host), "-r", "tiny", "--yes")
     laptop.recipe(TINY.format(slots=2) + f"# {how} at {step}\n")
     if step == "model":
         carry(laptop, name=f"carried-{how}")

@@ -24,6 +24,7 @@ import pytest
 
 from nemotron_ops.deploy.balancer import haproxy
 from nemotron_ops.deploy.balancer.config import Balancer, Server, parse_stat, render, waiting
+from nemotron_ops.errors import DeployError
 from nemotron_ops.progress import silent
 from tests.fakes.ports import free_port
 
@@ -143,7 +144,7 @@ class Door:
 
     def is_open(self) -> bool:
         """Whether HAProxy answers: its sockets are there a moment before, and one after another."""
-        with suppress(haproxy.DeployError):
+        with suppress(DeployError):
             return haproxy.states(self.runtime) != ()
         return False
 
@@ -363,7 +364,7 @@ def test_as_a_service_it_gives_up_root_and_can_still_be_told_to_drain(started: C
 def test_a_configuration_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
     config = tmp_path / "haproxy.cfg"
     config.write_text("global\n    # hand-made\n")
-    with pytest.raises(haproxy.DeployError, match="is not ours"):
+    with pytest.raises(DeployError, match="is not ours"):
         haproxy.install("x", config=config)
     assert "hand-made" in config.read_text()
 
@@ -371,6 +372,6 @@ def test_a_configuration_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
 def test_haproxys_own_words_explain_a_wrong_configuration(tmp_path: Path) -> None:
     config = tmp_path / "haproxy.cfg"
     config.write_text("defaults\n    mode nonsense\n")
-    with pytest.raises(haproxy.DeployError, match="haproxy refuses it") as caught:
+    with pytest.raises(DeployError, match="haproxy refuses it") as caught:
         haproxy.check(config)
     assert any("nonsense" in line for line in caught.value.log_tail)
