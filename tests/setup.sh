@@ -9,6 +9,7 @@ cc               build-essential    builds, tests of builds
 c++              build-essential    builds, tests of builds
 git              git                tests of builds
 ccache           ccache             only time: a second build of llama.cpp is a copy
+make             make               make test
 openssl          openssl            tests of TLS
 ssh              openssh-client     tests/hosts, tests of deploys
 curl             curl               one test of serve

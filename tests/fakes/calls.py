@@ -20,6 +20,30 @@ BODY: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "
 MODEL = ModelView(name="m", names=("m",))
 
 
+def body_of(api: str, *, stream: bool) -> dict[str, object]:
+    """The body of a request to `api`, in its own words."""
+    body: dict[str, object] = {"model": "org/m", "stream": stream, "max_tokens": 50}
+    if api in ("completion", "native"):
+        return {**body, "prompt": "Say it: "}
+    if api == "responses":
+        return {"model": "org/m", "stream": stream, "input": "Say it"}
+    return {**body, "messages": [{"role": "user", "content": "Say it"}]}
+
+
+def text_in(answer: bytes) -> str:
+    """All words in an answer, whole or streamed, of any API."""
+    found = ""
+    for line in answer.split(b"\n"):
+        if not line.startswith(b"data: {"):
+            continue
+        value = json.loads(line[6:])
+        found += value.get("content") or "" if isinstance(value.get("content"), str) else ""
+        found += value["delta"] if isinstance(value.get("delta"), str) else (value.get("delta") or {}).get("text", "")
+        for choice in value.get("choices", ()):
+            found += choice.get("text") or (choice.get("delta") or {}).get("content") or ""
+    return found
+
+
 def call(
     stage: Stage, method: str, path: str, body: object = None, **headers: str
 ) -> tuple[int, dict[str, str], bytes]:

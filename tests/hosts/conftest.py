@@ -25,15 +25,13 @@ from typing import Any
 import pytest
 
 from tests.fakes.ports import free_port
+from tests.fakes.programs import need
 
 TESTHOST = Path(__file__).parents[1] / "testhost"
 REPO = Path(__file__).parents[2]
 CACHE = Path(os.environ.get("TESTHOST_CACHE", "/var/cache/nemotron-ops-testhost"))
 PORT = 8001
-PACKAGES = {
-    "systemd-nspawn": "systemd-container", "mmdebstrap": "mmdebstrap", "zstd": "zstd", "ip": "iproute2",
-    "ssh": "openssh-client", "nsenter": "util-linux", "haproxy": "haproxy",
-}  # fmt: skip
+PROGRAMS = ("systemd-nspawn", "mmdebstrap", "zstd", "ip", "ssh", "nsenter", "haproxy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,10 +134,7 @@ def host_tool(*words: str) -> str:
 @pytest.fixture(scope="session")
 def rootfs() -> Path:
     """The hosts' root file system, made once per machine."""
-    if os.geteuid():
-        pytest.skip("test hosts need root")
-    missing = [package for tool, package in PACKAGES.items() if not shutil.which(tool)]
-    assert not missing, f"apt-get install -y --no-install-recommends {' '.join(missing)}"
+    need(*PROGRAMS, root=True)
     tar = CACHE / "testhost.tar.zst"
     if not tar.exists():
         CACHE.mkdir(parents=True, exist_ok=True)

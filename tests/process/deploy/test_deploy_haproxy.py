@@ -6,7 +6,6 @@ import http.client
 import json
 import os
 import pwd
-import shutil
 import socket
 import ssl
 import subprocess
@@ -27,6 +26,7 @@ from nemotron_ops.deploy.balancer.config import Balancer, Server, parse_stat, re
 from nemotron_ops.errors import DeployError
 from nemotron_ops.progress import silent
 from tests.fakes.ports import free_port
+from tests.fakes.programs import need
 
 pytestmark = pytest.mark.process
 Eventually = Callable[..., None]
@@ -155,7 +155,7 @@ class Door:
 @pytest.fixture
 def started(tmp_path: Path, eventually: Eventually) -> Iterator[Callable[..., Door]]:
     """Starts HAProxy in front of three upstreams."""
-    assert shutil.which("haproxy"), "apt-get install -y haproxy"
+    need("haproxy")
     children: list[subprocess.Popen[bytes]] = []
     upstreams = {name: Upstream(name=name) for name in ("a", "b", "c")}
 
