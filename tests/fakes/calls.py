@@ -1,4 +1,4 @@
-"""Whole requests to a gateway on its stage, with keys, and an engine behind it."""
+"""Complete requests to a gateway on its stage, with keys and an engine behind it. HTTP."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MODEL = ModelView(name="m", names=("m",))
 
 
 def body_of(api: str, *, stream: bool) -> dict[str, object]:
-    """The body of a request to `api`, in its own words."""
+    """The body of a request in the shape of `api`."""
     body: dict[str, object] = {"model": "org/m", "stream": stream, "max_tokens": 50}
     if api in ("completion", "native"):
         return {**body, "prompt": "Say it: "}
@@ -31,7 +31,7 @@ def body_of(api: str, *, stream: bool) -> dict[str, object]:
 
 
 def text_in(answer: bytes) -> str:
-    """All words in an answer, whole or streamed, of any API."""
+    """The text of a streamed response of any API."""
     found = ""
     for line in answer.split(b"\n"):
         if not line.startswith(b"data: {"):
@@ -47,7 +47,7 @@ def text_in(answer: bytes) -> str:
 def call(
     stage: Stage, method: str, path: str, body: object = None, **headers: str
 ) -> tuple[int, dict[str, str], bytes]:
-    """One request by the standard library's client."""
+    """One request by the standard library's client; status, headers and body of the response."""
     connection = http.client.HTTPConnection("127.0.0.1", stage.port, timeout=30)
     data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
     try:
