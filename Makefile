@@ -10,7 +10,7 @@ REPORTS := build/tests
 ROOM ?=
 SECONDS ?= 180
 ROUNDS ?= 3
-# the first Python of at least 3.11 on the path
+# The first Python 3.11 or newer on the PATH.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
@@ -27,18 +27,18 @@ $(VENV)/bin/pip:
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "hint: apt-get install python3-venv"; exit 1; }
 
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/pip
-	@echo "make: installing nemotron-ops and what it needs"
+	@echo "make: installing nemotron-ops and its dependencies"
 	@$(PY) -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
 $(VENV)/.installed-lint: pyproject.toml | $(VENV)/bin/pip
-	@echo "make: installing what lint and types need"
+	@echo "make: installing ruff and mypy"
 	@$(PY) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["lint"], sep="\n")' \
 		| $(PY) -m pip install --quiet --disable-pip-version-check --requirement /dev/stdin
 	@touch $@
 
 $(VENV)/.installed-test: pyproject.toml | $(VENV)/.installed $(VENV)/.installed-lint
-	@echo "make: installing what the tests need"
+	@echo "make: installing the dependencies of the tests"
 	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
 
