@@ -6,7 +6,6 @@ set -eu
 cd "$(dirname "$0")/.."
 ring=$1 room=${2:-}
 folder=tests/$ring${room:+/$room}
-python=${PYTHON:-.venv/bin/python}
 [ -d "$folder" ] || exit 0
 
 cores=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
@@ -23,7 +22,7 @@ run() {
   shift
   echo "$name: $*"
   # shellcheck disable=SC2086  # one word per option
-  "$python" -m pytest "$folder" --quiet --junit-xml="build/tests/$name.xml" "$@" ${PYTEST_ARGS:-} || failed=1
+  .venv/bin/python -m pytest "$folder" --quiet --junit-xml="build/tests/$name.xml" "$@" ${PYTEST_ARGS:-} || failed=1
 }
 
 run "$ring" -m "not serial" -n "$workers" --dist loadfile
