@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -125,7 +125,7 @@ def theirs(target: str, size: str, digest: str) -> None:
     assert Path(path).stat().st_size == int(size)
 
 
-ROLES = {"serve": serve, "ours": ours, "theirs": theirs}
+ROLES: dict[str, Callable[..., None]] = {"serve": serve, "ours": ours, "theirs": theirs}
 
 
 def in_words(result: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Fixtures that all rings share: a private installation, and the llama.cpp that this project built."""
+"""Fixtures of all rings: a private installation, the llama.cpp that this project built, waiting. Disk, builds."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from nemotron_ops.paths import Layout, user_layout
 from nemotron_ops.progress import silent
 
 for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
-    if signal.getsignal(_number) is signal.SIG_IGN:  # a script that runs the tests beside itself (`&`) has it so,
-        signal.signal(_number, signal.SIG_DFL)  # and who is started by a test would not hear a Ctrl-C either
+    # A shell starts background jobs (`&`) with these signals ignored, and children of the tests would inherit that.
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.SIG_DFL)
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A folder for NEMOTRON_OPS_HOME, empty."""
+    """An empty folder for NEMOTRON_OPS_HOME."""
     return tmp_path / "home"
 
 
@@ -35,7 +36,7 @@ def layout(home: Path) -> Layout:
 
 @pytest.fixture(scope="session")
 def llama_bin() -> Path:
-    """The folder with llama-server and its companions, built by this project (once per machine)."""
+    """The folder with the llama-server that this project built; built once per machine."""
     env = dict(os.environ)
     request = BuildRequest(options=BuildOptions(backend=Backend.CPU), activate=False)
     build = ensure_build(
@@ -46,7 +47,7 @@ def llama_bin() -> Path:
 
 @pytest.fixture
 def eventually() -> Callable[..., None]:
-    """`eventually(check, within_s=10)`: waits until `check()` is true; fails with its last answer."""
+    """`eventually(check, within_s=30)` waits until `check()` is true; fails with its last answer."""
 
     def wait(check: Callable[[], object], *, within_s: float = 30.0) -> None:
         deadline = time.monotonic() + within_s

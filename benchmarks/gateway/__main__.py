@@ -166,7 +166,8 @@ def leave(plane: Plane, load: Load, room: Path, loadgen: Path) -> Numbers:
     read_aborts(plane.engine)
     log = room / "aborts.log"
     generate(plane, load, loadgen, "--abort-log", str(log))
-    left = dict(map(int, line.split()) for line in log.read_text().splitlines())
+    moments = (line.split() for line in log.read_text().splitlines())
+    left = {int(connection): int(at_ns) for connection, at_ns in moments}
     known = {k: v for k, v in read_aborts(plane.engine).items() if k in left}
     waits = sorted((known[k] - left[k]) / 1e6 for k in known)
     if not waits:

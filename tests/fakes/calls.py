@@ -1,4 +1,4 @@
-"""Whole requests to a gateway on its stage, with keys, and an engine behind it."""
+"""Complete requests to a gateway on its stage, with keys and an engine behind it. HTTP."""
 
 from __future__ import annotations
 
@@ -20,10 +20,34 @@ BODY: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "
 MODEL = ModelView(name="m", names=("m",))
 
 
+def body_of(api: str, *, stream: bool) -> dict[str, object]:
+    """The body of a request in the shape of `api`."""
+    body: dict[str, object] = {"model": "org/m", "stream": stream, "max_tokens": 50}
+    if api in ("completion", "native"):
+        return {**body, "prompt": "Say it: "}
+    if api == "responses":
+        return {"model": "org/m", "stream": stream, "input": "Say it"}
+    return {**body, "messages": [{"role": "user", "content": "Say it"}]}
+
+
+def text_in(answer: bytes) -> str:
+    """The text of a streamed response of any API."""
+    found = ""
+    for line in answer.split(b"\n"):
+        if not line.startswith(b"data: {"):
+            continue
+        value = json.loads(line[6:])
+        found += value.get("content") or "" if isinstance(value.get("content"), str) else ""
+        found += value["delta"] if isinstance(value.get("delta"), str) else (value.get("delta") or {}).get("text", "")
+        for choice in value.get("choices", ()):
+            found += choice.get("text") or (choice.get("delta") or {}).get("content") or ""
+    return found
+
+
 def call(
     stage: Stage, method: str, path: str, body: object = None, **headers: str
 ) -> tuple[int, dict[str, str], bytes]:
-    """One request by the standard library's client."""
+    """One request by the standard library's client; status, headers and body of the response."""
     connection = http.client.HTTPConnection("127.0.0.1", stage.port, timeout=30)
     data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
     try:

@@ -1,4 +1,4 @@
-"""A scripted engine on a unix socket: it speaks like llama-server and fails exactly where it is told to."""
+"""A scripted engine on a unix socket: speaks llama-server's protocol and fails where the test says. Sockets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-E
 
 @dataclass
 class Heard:
-    """One request that the engine got."""
+    """One request that the engine received."""
 
     path: str
     headers: dict[str, str]
@@ -37,7 +37,7 @@ Play = Callable[[socket.socket, Heard], None]
 
 @dataclass
 class ScriptedEngine:
-    """Each connection is played by `play`; `heard` has the requests, `left` counts clients that went away."""
+    """Handles each connection with `play`; `heard` lists the requests, `left` counts those that clients closed."""
 
     name: str
     path: Path
@@ -108,9 +108,9 @@ def chunk(data: bytes) -> bytes:
 def events(
     api: str, words: tuple[str, ...] = WORDS, thoughts: tuple[str, ...] = (), given: tuple[str, str] = ("", "")
 ) -> list[bytes]:
-    """A whole stream of `api` as llama-server writes it, event by event.
+    """A complete stream of `api` as llama-server writes it, one item per event.
 
-    `given` are thoughts and words that the request began the answer with: a response has them at its end.
+    `given` are the reasoning and the words of the request's own partial answer; `responses` repeats them at its end.
     """
     if api == "chat":
         parts = [*(_chat({"reasoning_content": t}) for t in thoughts), *(_chat({"content": w}) for w in words)]
@@ -146,11 +146,11 @@ def _block(index: int, start: dict[str, str], kind: str, parts: tuple[str, ...])
     return [{"type": "content_block_start", "index": index, "content_block": start}, *deltas]
 
 
-Item = tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]  # begins, ends, is at the end
+Item = tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]  # streamed, closing, final
 
 
 def _responses_item(kind: str, prefix: str, delta: str, parts: tuple[str, ...], given: str) -> Item:
-    """An item of a response; what there is of it while it is made, when it is done, and in the whole."""
+    """One output item of `responses`: its events while it streams, its closing events, its final form."""
     if not parts and not given:
         return [], [], []
     item = {"id": f"{prefix}_{next(_ids)}", "type": kind}
@@ -162,7 +162,7 @@ def _responses_item(kind: str, prefix: str, delta: str, parts: tuple[str, ...], 
     if kind == "reasoning":
         return [added, *deltas] if parts else [], [done], [whole]
     part = {"type": "response.content_part.added", **at, "part": {"type": "output_text", "text": ""}}
-    dones = [
+    dones: list[dict[str, Any]] = [
         {"type": "response.output_text.done", **at, "text": text["text"]},
         {"type": "response.content_part.done", **at, "part": text},
     ]
@@ -173,7 +173,7 @@ CALL = ("{", '"city":"', "Oslo", '"', "}")
 
 
 def call_events(api: str, arguments: tuple[str, ...] = CALL, name: str = "get_weather", given: str = "") -> list[bytes]:
-    """A whole stream of `api` that is one tool call; what is `given` of its arguments is in a response's end only."""
+    """A complete stream of `api` with one tool call; only the end of `responses` contains the `given` arguments."""
     new = next(_ids)
     if api == "chat":
         first = {"index": 0, "id": f"id{new}", "type": "function", "function": {"name": name}}
@@ -243,13 +243,13 @@ def _data(value: dict[str, Any]) -> bytes:
 
 
 def pass_on(relay: Relay, data: bytes) -> None:
-    """Give `relay` what an upstream connection has read, as that does it."""
+    """Give `relay` bytes the way an upstream connection does: whole events as tokens where it takes them."""
     if not (data.endswith(b"\n\n") and relay.token(data)):
         relay.feed(data)
 
 
 def _event(value: dict[str, Any]) -> bytes:
-    return b"event: " + value["type"].encode() + b"\n" + _data(value)
+    return b"event: " + str(value["type"]).encode() + b"\n" + _data(value)
 
 
 def api_of(request: Heard) -> str:
@@ -266,7 +266,7 @@ def api_of(request: Heard) -> str:
 
 
 def well(s: socket.socket, request: Heard) -> None:
-    """Answers as asked; a chat that is to be continued is."""
+    """Answers the request; continues a partial answer."""
     if request.path in ("/tokenize", "/v1/messages/count_tokens"):
         body = b'{"tokens":[1,2,3]}'
         s.sendall(
@@ -277,7 +277,7 @@ def well(s: socket.socket, request: Heard) -> None:
 
 
 def answer_to(request: Heard) -> list[bytes]:
-    """The stream that answers a request: a tool call where there are tools."""
+    """The stream for a request: a tool call if the request has tools."""
     if "tools" in request.json:
         return call_events(api_of(request))
     rest = rest_of(request)
@@ -285,9 +285,9 @@ def answer_to(request: Heard) -> list[bytes]:
 
 
 def rest_of(request: Heard) -> tuple[str, ...]:
-    """The words that come after those which the request gives as said."""
+    """The words after those of the request's partial answer."""
     if request.path == "/v1/messages":
-        return WORDS  # here llama-server repeats what it is given
+        return WORDS  # llama-server repeats the partial answer here
     body = request.json
     turns = body.get("messages", body.get("input"))
     last = turns[-1] if isinstance(turns, list) and turns else {}
@@ -303,7 +303,7 @@ HEADS = {"chat": 1, "messages": 2, "responses": 4}  # events before the first wo
 
 
 def dies_after(n: int, *, clean: bool = False, half: bool = False) -> Play:
-    """Sends the head and `n` events, then closes; `clean` ends the body regularly, `half` adds half an event."""
+    """Sends the head and `n` events, then closes; `clean` ends the body properly, `half` adds half an event."""
 
     def play(s: socket.socket, request: Heard) -> None:
         found = answer_to(request)
@@ -317,7 +317,7 @@ def dies_after(n: int, *, clean: bool = False, half: bool = False) -> Play:
 
 
 def dies_saying(n: int, *, clean: bool = False, half: bool = False) -> Play:
-    """The same after `n` words."""
+    """Sends the head and events up to word `n`, then closes; flags as in `dies_after`."""
 
     def play(s: socket.socket, request: Heard) -> None:
         dies_after(HEADS.get(api_of(request), 0) + n, clean=clean, half=half)(s, request)
@@ -326,7 +326,7 @@ def dies_saying(n: int, *, clean: bool = False, half: bool = False) -> Play:
 
 
 def hangs_after(n: int) -> Play:
-    """Sends the head and `n` events, then nothing until the other side leaves."""
+    """Sends the head and `n` events, then nothing until the gateway closes."""
 
     def play(s: socket.socket, request: Heard) -> None:
         s.sendall(STREAM_HEAD + b"".join(map(chunk, events(api_of(request))[:n])))
@@ -349,7 +349,7 @@ def pauses_after(n: int, go_on: threading.Event) -> Play:
 
 
 def keeps(answer: bytes) -> Play:
-    """Answers every request on the connection with `answer`, whole."""
+    """Answers each request of the connection with the whole `answer`."""
 
     def play(s: socket.socket, request: Heard) -> None:
         while True:
@@ -362,7 +362,7 @@ def keeps(answer: bytes) -> Play:
 
 
 def only_thinks(s: socket.socket, request: Heard) -> None:
-    """A chat whose thinking ends and that then says nothing."""
+    """A chat response that ends after its reasoning, with no content."""
     found = [_chat({"role": "assistant", "content": None}), _chat({"reasoning_content": "Hm."}), _chat({}, "stop")]
     s.sendall(STREAM_HEAD + b"".join(map(chunk, [*found, b"data: [DONE]\n\n"])) + b"0\r\n\r\n")
 
@@ -377,7 +377,7 @@ def says(data: bytes) -> Play:
 
 
 def first_then(*plays: Play) -> Play:
-    """The first connection gets the first play, and so on; the last play repeats."""
+    """Handles the first connection with the first play, the second with the second; the last play repeats."""
     left = list(plays)
     lock = threading.Lock()
 

@@ -1,4 +1,4 @@
-"""A stream as a client puts it together: what must be equal whether or not it was interrupted on its way."""
+"""Joins a stream the way a client does, so that interrupted and uninterrupted streams can be compared. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TEXTS = ("content", "reasoning_content", "text", "thinking", "partial_json", "de
 
 
 def put_together(raw: bytes) -> list[Any]:
-    """The events of a stream, with pieces of text that follow each other joined, ids numbered in order, no counts."""
+    """The events of a stream: adjacent pieces of text joined, ids numbered in order, counts removed."""
     names: dict[str, str] = {}
     out: list[Any] = []
     for line in raw.split(b"\n"):
@@ -25,7 +25,7 @@ def put_together(raw: bytes) -> list[Any]:
 
 
 def plain(value: Any, names: dict[str, str]) -> Any:
-    """A value with ids numbered and without counts."""
+    """The value with ids numbered and counts removed."""
     if isinstance(value, list):
         return [plain(v, names) for v in value]
     if not isinstance(value, dict):
@@ -35,7 +35,7 @@ def plain(value: Any, names: dict[str, str]) -> Any:
 
 
 def join(before: Any, value: Any) -> bool:
-    """Add the texts of `value` to those of `before` if both are pieces of the same text; whether they were."""
+    """Append the texts of `value` to those of `before` if both are pieces of the same text; true if they are."""
     one, other = texts(before), texts(value)
     if not one or [path for path, _ in one] != [path for path, _ in other] or bare(before) != bare(value):
         return False
@@ -45,7 +45,7 @@ def join(before: Any, value: Any) -> bool:
 
 
 def places(value: Any) -> list[tuple[dict[str, Any], str]]:
-    """Where in an event pieces of text are."""
+    """The places in an event that hold pieces of text: (object, key)."""
     if isinstance(value, list):
         return [p for v in value for p in places(v)]
     if not isinstance(value, dict) or str(value.get("type", "")).endswith((".done", ".completed", ".added", "_start")):
@@ -59,7 +59,7 @@ def texts(value: Any) -> list[tuple[str, str]]:
 
 
 def bare(value: Any) -> Any:
-    """An event without its text."""
+    """The event with its texts emptied."""
     if isinstance(value, list):
         return [bare(v) for v in value]
     if isinstance(value, dict):

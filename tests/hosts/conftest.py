@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import time
 import uuid
@@ -22,12 +21,10 @@ from pathlib import Path
 import pytest
 
 from nemotron_ops.files import locked
+from tests.fakes.programs import need
 from tests.stages.hosts import CACHE, TESTHOST, Host, Laptop, host_tool, make_laptop
 
-PACKAGES = {
-    "systemd-nspawn": "systemd-container", "mmdebstrap": "mmdebstrap", "zstd": "zstd", "ip": "iproute2",
-    "ssh": "openssh-client", "nsenter": "util-linux", "haproxy": "haproxy",
-}  # fmt: skip
+PROGRAMS = ("systemd-nspawn", "mmdebstrap", "zstd", "ip", "ssh", "nsenter", "haproxy")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -45,10 +42,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 @pytest.fixture(scope="session")
 def rootfs() -> Path:
     """The hosts' root file system, made once per machine."""
-    if os.geteuid():
-        pytest.skip("test hosts need root")
-    missing = [package for tool, package in PACKAGES.items() if not shutil.which(tool)]
-    assert not missing, f"apt-get install -y --no-install-recommends {' '.join(missing)}"
+    need(*PROGRAMS, root=True)
     tar = CACHE / "testhost.tar.zst"
     CACHE.mkdir(parents=True, exist_ok=True)
     with locked(CACHE / ".rootfs.lock"):  # another worker may be at it

@@ -1,4 +1,4 @@
-"""A private installation with the shared build, and a running `serve tiny` for a whole module."""
+"""Fixtures of the real ring: a private installation with the shared build, and `serve tiny`. Processes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def installation(tmp_path: Path, llama_bin: Path) -> Installation:
 
 @pytest.fixture(scope="session")
 def free_port() -> Callable[[], int]:
-    """A port that nobody listens on, and that the kernel gives to no client before a server has it."""
+    """The function that finds a port for a server (see tests/fakes/ports.py)."""
     return ports.free_port
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory, llama_bin: Path, free_port: Callable[[], int]) -> Iterator[Served]:
-    """`serve tiny --detach`, stopped and checked for leftovers at the end of the module."""
+    """`serve tiny --detach` for one module; at its end it is stopped, and no process may be left."""
     installation = installation_in(tmp_path_factory.mktemp("served") / "home", llama_bin)
     port = free_port()
     installation.run("serve", "tiny", "--detach", "--port", str(port))

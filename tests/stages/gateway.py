@@ -1,4 +1,4 @@
-"""A gateway alone on a stage: its process, a scripted supervisor, and llama-servers or a scripted engine behind it."""
+"""A gateway process with a scripted supervisor and real or scripted engines behind it. Processes, sockets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ START_S = 60.0
 
 
 class Control:
-    """A scripted supervisor: `show` publishes a snapshot, `wants` and `inflight` are what the gateway said."""
+    """A scripted supervisor: `show` publishes a snapshot; `wants` and `inflight` hold the gateway's messages."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -45,7 +45,7 @@ class Control:
         threading.Thread(target=self._accept, args=(self._server,), daemon=True).start()
 
     def stop(self) -> None:
-        """The supervisor is gone."""
+        """End the supervisor: close its socket and all connections."""
         assert self._server is not None
         with contextlib.suppress(OSError):
             self._server.shutdown(socket.SHUT_RDWR)
@@ -62,7 +62,7 @@ class Control:
     def show(
         self, *, models: tuple[ModelView, ...] = (), instances: tuple[InstanceView, ...] = (), **rest: Any
     ) -> None:
-        """Publish a new snapshot; what is not given stays."""
+        """Publish a new snapshot; fields that are not given keep their values."""
         old = self.snapshot
         self.snapshot = replace(
             old, serial=old.serial + 1, models=models or old.models, instances=instances or old.instances, **rest
@@ -72,7 +72,7 @@ class Control:
                 self._send(s)
 
     def change(self, name: str, **changes: Any) -> None:
-        """Publish the snapshot with one instance changed."""
+        """Publish the snapshot with changes to one instance."""
         self.show(instances=tuple(replace(i, **changes) if i.name == name else i for i in self.snapshot.instances))
 
     def _send(self, s: socket.socket) -> None:
@@ -169,7 +169,7 @@ class Engine:
 
 
 def ask(path: Path | tuple[str, int], request: bytes, *, timeout_s: float = 10.0) -> tuple[int, bytes]:
-    """One raw request on a connection of its own: status and all bytes that came; status 0 if nothing did."""
+    """Send one raw request on a new connection. Returns status and all bytes received; status 0 without a response."""
     s = socket.socket(socket.AF_INET if isinstance(path, tuple) else socket.AF_UNIX)
     s.settimeout(timeout_s)
     try:
@@ -187,7 +187,7 @@ def ask(path: Path | tuple[str, int], request: bytes, *, timeout_s: float = 10.0
 
 @dataclass
 class Stage:
-    """The gateway's process and the supervisor that it follows."""
+    """The gateway's process and its scripted supervisor."""
 
     folder: Path
     control: Control
@@ -208,11 +208,11 @@ class Stage:
         return ask(self.address, request, timeout_s=timeout_s)
 
     def number(self, line: str) -> float:
-        """The value of one line of /metrics, 0 if it is not there."""
+        """The value of one line of /metrics; 0 if the line is missing."""
         return next(self._numbers(line), 0.0)
 
     def gauge(self, line: str) -> float:
-        """The value of one line of /metrics that is always there."""
+        """The value of one line of /metrics; fails if the line is missing."""
         (value,) = self._numbers(line)
         return value
 
@@ -223,31 +223,31 @@ class Stage:
                 yield float(found.rsplit(" ", 1)[1])
 
     def settle(self, key: str = "") -> None:
-        """Wait until the gateway routes by the latest snapshot (it shows the serial in /metrics)."""
+        """Wait until the gateway routes by the latest snapshot (its serial is in /metrics)."""
         wanted = f"nemotron_ops_snapshot_serial {float(self.control.snapshot.serial)}".encode()
         request = (
             f"GET /metrics HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\nConnection: close\r\n\r\n"
         )
         deadline = time.monotonic() + START_S
         while wanted not in self.raw(request.encode())[1]:
-            assert time.monotonic() < deadline, "the gateway did not take over the snapshot"
+            assert time.monotonic() < deadline, "the gateway does not route by the latest snapshot"
             time.sleep(0.01)
 
     def prefer(self, *names: str) -> None:
-        """Let idle instances be chosen in this order."""
+        """Order the instances; the gateway chooses the first idle one."""
         by_name = {i.name: i for i in self.control.snapshot.instances}
         self.control.show(instances=tuple(by_name[n] for n in names))
         self.settle()
 
     def stop(self) -> int:
-        """SIGTERM and the exit code."""
+        """Send SIGTERM, wait for the end, return the exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout=60)
 
 
 @contextlib.contextmanager
 def gateway(folder: Path, *flags: str, code_ok: tuple[int, ...] = (0,)) -> Iterator[Stage]:
-    """A gateway on a port of its own that follows a scripted supervisor with nothing to show yet."""
+    """Start a gateway on a free port, with a scripted supervisor whose snapshot is empty."""
     control = Control(folder / "control.sock")
     log = folder / "gateway.log"
     argv = [sys.executable, "-X", "dev", "-W", "error", "-m", "nemotron_ops.gateway", "--control", str(control.path)]
@@ -278,7 +278,7 @@ def gateway(folder: Path, *flags: str, code_ok: tuple[int, ...] = (0,)) -> Itera
 def real_gateway(
     folder: Path, llama_bin: Path, *flags: str, key: str = "", extra: tuple[str, ...] = (), **model: Any
 ) -> Iterator[Stage]:
-    """A gateway before one real llama-server with a tiny model; `model` are fields of its ModelView."""
+    """Start a gateway and one real llama-server with a tiny model; `model` sets fields of its ModelView."""
     gguf = ensure("moe", folder)
     binary = llama_bin / "llama-server"
     engine = Engine(name="tiny-0", model=gguf, folder=folder, binary=binary, alias="tiny", extra=extra)
@@ -291,7 +291,7 @@ def real_gateway(
 
 
 class Answer:
-    """A request on a connection of its own, read step by step. `broken`: it did not end as HTTP says it should."""
+    """The response on one connection, read step by step; `broken` if the body did not end as HTTP requires."""
 
     def __init__(self, s: socket.socket) -> None:
         self.socket = s
@@ -307,14 +307,14 @@ class Answer:
         return self.data.partition(b"\r\n\r\n")[0].decode("latin-1")
 
     def until(self, word: bytes) -> None:
-        """Read until `word` has come."""
+        """Read until the data contains `word`."""
         while word not in self.data:
             part = self.socket.recv(65536)
             assert part, f"ended before {word!r}: {self.data!r}"
             self.data += part
 
     def rest(self) -> bytes:
-        """Read to the end; the body without its chunk sizes."""
+        """Read to the end; returns the body without chunk sizes."""
         try:
             while part := self.socket.recv(65536):
                 self.data += part
@@ -345,7 +345,7 @@ class Answer:
 def open_request(
     stage: Stage, path: str, body: object, *, headers: dict[str, str] | None = None, timeout_s: float = 30.0
 ) -> Iterator[Answer]:
-    """A POST on a connection of its own, closed at the end of the block."""
+    """Send a POST on a new connection, which is closed at the end of the block."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     extra = "".join(f"{k}: {v}\r\n" for k, v in (headers or {}).items())
     head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(data)}\r\nConnection: close\r\n{extra}\r\n"

@@ -1,4 +1,4 @@
-"""A private installation of nemotron-ops for tests: its own NEMOTRON_OPS_HOME, this machine's builds."""
+"""A private installation of nemotron-ops for tests: its own NEMOTRON_OPS_HOME, this machine's builds. Processes."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ class Installation:
     env: dict[str, str]
 
     def run(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end; fails unless it ends with `code`."""
+        """Run a command to its end; fails unless its exit code is `code`."""
         argv = [sys.executable, "-m", "nemotron_ops", *words]
         done = subprocess.run(argv, env=self.env, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == code, f"{words} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
         return done
 
     def json(self, *words: str) -> Any:
-        """What a command answers with `--json`."""
+        """The value that a command prints with `--json`."""
         cut = words.index("--") if "--" in words else len(words)
         return json.loads(self.run(*words[:cut], "--json", *words[cut:]).stdout)
 
     def with_env(self, env: Mapping[str, str]) -> Installation:
-        """The same installation with more in its environment."""
+        """The same installation with `env` added to its environment."""
         return Installation(home=self.home, env={**self.env, **env})
 
     @contextmanager
     def started(self, *words: str) -> Iterator[subprocess.Popen[str]]:
-        """Run a command beside the test, in a process group of its own; stopped at the end if it still runs."""
+        """Run a command in the background, in its own process group; it is stopped at the end of the block."""
         argv = [sys.executable, "-m", "nemotron_ops", *words]
         pipe = subprocess.PIPE
         with subprocess.Popen(
@@ -65,7 +65,7 @@ class Served:
 
 
 def installation_in(home: Path, llama_bin: Path) -> Installation:
-    """A private installation whose only build, the current one, is that of `llama_bin`."""
+    """A private installation whose only and current build is the one of `llama_bin`."""
     build = llama_bin.parent
     builds = home / "data" / "builds"
     builds.mkdir(parents=True)
@@ -85,7 +85,7 @@ def is_alive(pid: int) -> bool:
 
 
 def wait_for_line(child: subprocess.Popen[str], start: str) -> str:
-    """Read what `child` prints until a line that starts with `start`; fails if it ends without."""
+    """Read the output of `child` up to a line that starts with `start`; fails if the output ends before."""
     assert child.stdout is not None
     seen = []
     for line in child.stdout:
@@ -96,7 +96,7 @@ def wait_for_line(child: subprocess.Popen[str], start: str) -> str:
 
 
 def end(child: subprocess.Popen[str]) -> None:
-    """Stop a supervisor with all it runs; two signals say not to wait for requests, the kill is for one that hangs."""
+    """Stop a supervisor and its children. A second SIGTERM skips the drain; SIGKILL ends a supervisor that hangs."""
     for sig in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):
         if child.poll() is None:
             child.send_signal(sig)
@@ -105,6 +105,6 @@ def end(child: subprocess.Popen[str]) -> None:
 
 
 def interrupt(child: subprocess.Popen[str]) -> int:
-    """Send Ctrl-C's signal and wait for the end; returns the exit code."""
+    """Send SIGINT, wait for the end, return the exit code."""
     child.send_signal(signal.SIGINT)
     return child.wait(60)

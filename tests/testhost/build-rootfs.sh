@@ -1,11 +1,14 @@
 #!/bin/bash
-# build-rootfs.sh OUT.tar[.zst]  -- bookworm + systemd + sshd + python3 test-host image, from apt only (~40 s, ~55 MiB zst).
-# SUITE=sid EXTRA=llama.cpp-tools,curl gives the newest systemd plus a real CPU llama-server (no weights). Same image boots under systemd-nspawn (testhost.sh) and under qemu (testvm.sh). No keys inside: they are put in at start.
+# build-rootfs.sh OUT.tar[.zst]  -- root file system of a test host: bookworm, systemd, sshd, python3, from apt only (~40 s, ~55 MiB zst).
+# SUITE=sid EXTRA=llama.cpp-tools,curl adds the newest systemd and a CPU llama-server (no weights). It contains no keys: testhost.sh adds them at start.
+# Several callers may ask for the same file at once: one makes it, the others wait for it.
 set -euo pipefail
 out=${1:?usage: build-rootfs.sh OUT.tar.zst}; suite=${SUITE:-bookworm}; mirror=${MIRROR:-$(awk '/^URIs:/{print $2; exit} /^deb /{for(i=2;i<=NF;i++) if ($i ~ /^http/) {print $i; exit}}' /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null)}
 pk=systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,openssh-server,python3,sudo,iproute2,procps,rsync,util-linux,ca-certificates,libgomp1${EXTRA:+,$EXTRA}
 keyring=${KEYRING:-/usr/share/keyrings/debian-archive-keyring.gpg}
 tmp=$out.part.tar
+exec 9>"$out.lock"; flock 9
+[ ! -s "$out" ] || exit 0
 hook() { # runs on the build machine with $1 = chroot
 cat <<'H'
 set -e; r=$1
@@ -25,10 +28,10 @@ printf '# none\n' > $r/etc/fstab; : > $r/etc/machine-id; rm -f $r/var/lib/dbus/m
 rm -rf $r/var/cache/apt/*.bin $r/var/lib/apt/lists/* $r/usr/share/doc/* $r/usr/share/man/* $r/usr/share/locale/*
 H
 }
-h=$(mktemp); hook > "$h"; trap 'rm -f "$h" "$tmp"' EXIT
+h=$(mktemp); hook > "$h"; trap 'rm -f "$h" "$tmp" "$out.part"' EXIT
 mmdebstrap --quiet --variant=minbase --include="$pk" \
   --aptopt='Acquire::Languages "none"' --aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Check-Valid-Until "false"' --aptopt='Acquire::Check-Date "false"' \
   --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
   --customize-hook="sh $h \"\$1\"" "$suite" "$tmp" "deb [signed-by=$keyring] $mirror $suite main" </dev/null
-case $out in *.zst) zstd -q -T0 -6 -f "$tmp" -o "$out";; *) mv "$tmp" "$out";; esac
+case $out in *.zst) zstd -q -T0 -6 -f "$tmp" -o "$out.part" && mv "$out.part" "$out";; *) mv "$tmp" "$out";; esac
 ls -l "$out"

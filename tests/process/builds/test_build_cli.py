@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -74,7 +75,7 @@ def test_a_build_that_was_not_tested_on_its_device_is_not_used(run, layout: Layo
     assert proven == {"cpu-aaaaaaaa-1": True, "cuda-bbbbbbbb-2": False}
 
 
-def noted(flags: list[str]) -> dict[str, object]:
+def noted(flags: list[str]) -> dict[str, Any]:
     return {"selftest": {"whole": True, "flags": flags}}
 
 

@@ -6,7 +6,6 @@ import http.client
 import json
 import os
 import pwd
-import shutil
 import socket
 import ssl
 import subprocess
@@ -24,8 +23,10 @@ import pytest
 
 from nemotron_ops.deploy.balancer import haproxy
 from nemotron_ops.deploy.balancer.config import Balancer, Server, parse_stat, render, waiting
+from nemotron_ops.errors import DeployError
 from nemotron_ops.progress import silent
 from tests.fakes.ports import free_port
+from tests.fakes.programs import need
 
 pytestmark = pytest.mark.process
 Eventually = Callable[..., None]
@@ -143,7 +144,7 @@ class Door:
 
     def is_open(self) -> bool:
         """Whether HAProxy answers: its sockets exist earlier, and not all at once."""
-        with suppress(haproxy.DeployError):
+        with suppress(DeployError):
             return haproxy.states(self.runtime) != ()
         return False
 
@@ -154,7 +155,7 @@ class Door:
 @pytest.fixture
 def started(tmp_path: Path, eventually: Eventually) -> Iterator[Callable[..., Door]]:
     """Starts HAProxy in front of three upstreams."""
-    assert shutil.which("haproxy"), "apt-get install -y haproxy"
+    need("haproxy")
     children: list[subprocess.Popen[bytes]] = []
     upstreams = {name: Upstream(name=name) for name in ("a", "b", "c")}
 
@@ -363,7 +364,7 @@ def test_as_a_service_it_gives_up_root_and_can_still_be_told_to_drain(started: C
 def test_a_configuration_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
     config = tmp_path / "haproxy.cfg"
     config.write_text("global\n    # hand-made\n")
-    with pytest.raises(haproxy.DeployError, match="is not ours"):
+    with pytest.raises(DeployError, match="is not ours"):
         haproxy.install("x", config=config)
     assert "hand-made" in config.read_text()
 
@@ -371,6 +372,6 @@ def test_a_configuration_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
 def test_haproxys_own_words_explain_a_wrong_configuration(tmp_path: Path) -> None:
     config = tmp_path / "haproxy.cfg"
     config.write_text("defaults\n    mode nonsense\n")
-    with pytest.raises(haproxy.DeployError, match="haproxy refuses it") as caught:
+    with pytest.raises(DeployError, match="haproxy refuses it") as caught:
         haproxy.check(config)
     assert any("nonsense" in line for line in caught.value.log_tail)

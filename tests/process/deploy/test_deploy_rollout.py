@@ -39,7 +39,7 @@ def test_a_deploy_takes_the_target_out_for_the_switch_only(there: Path) -> None:
 def test_a_target_is_back_in_its_balancer_whatever_fails_in_the_switch(fails: str, there: Path) -> None:
     balancer = FakeBalancer()
     with pytest.raises(DeployError, match=f"step {fails}"):
-        carry_out(prepared_target(there, **{fails: "exit 3"}), job_for(balancer), silent)
+        carry_out(prepared_target(there, target="gpu1", send=(), **{fails: "exit 3"}), job_for(balancer), silent)
     assert balancer.calls == ["out gpu1", "back gpu1"]
     assert steps(there)[-1] == ("finish" if fails == "finish" else "back")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from nemotron_ops.supervisor.snapshot import ModelView, State
+from tests.fakes.calls import body_of, text_in
 from tests.fakes.scripted_engine import (
     STREAM_HEAD,
     WORDS,
@@ -62,29 +63,6 @@ def engines(stage: Stage, tmp_path: Path) -> Iterator[Callable[..., list[Scripte
     yield make
     for engine in made:
         engine.stop()
-
-
-def body_of(api: str, *, stream: bool) -> dict[str, object]:
-    body: dict[str, object] = {"model": "org/m", "stream": stream, "max_tokens": 50}
-    if api in ("completion", "native"):
-        return {**body, "prompt": "Say it: "}
-    if api == "responses":
-        return {"model": "org/m", "stream": stream, "input": "Say it"}
-    return {**body, "messages": [{"role": "user", "content": "Say it"}]}
-
-
-def text_in(answer: bytes) -> str:
-    """All words in an answer, whole or streamed, of any API."""
-    found = ""
-    for line in answer.split(b"\n"):
-        if not line.startswith(b"data: {"):
-            continue
-        value = json.loads(line[6:])
-        found += value.get("content") or "" if isinstance(value.get("content"), str) else ""
-        found += value["delta"] if isinstance(value.get("delta"), str) else (value.get("delta") or {}).get("text", "")
-        for choice in value.get("choices", ()):
-            found += choice.get("text") or (choice.get("delta") or {}).get("content") or ""
-    return found
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])

@@ -16,6 +16,7 @@ from nemotron_ops.gateway.keys import keystore
 from nemotron_ops.gateway.keys.ring import Key
 from nemotron_ops.gateway.queue.pool import SUSPECT_S
 from nemotron_ops.supervisor.snapshot import ModelView
+from tests.fakes.calls import body_of, text_in
 from tests.fakes.scripted_engine import (  # fmt: skip
     STREAM_HEAD,
     Heard,
@@ -28,7 +29,6 @@ from tests.fakes.scripted_engine import (  # fmt: skip
     says,
     well,
 )
-from tests.process.gateway.test_gateway_faults import body_of, text_in
 from tests.stages.gateway import Stage, gateway, open_request
 from tests.tables.gateway_faults import APIS
 

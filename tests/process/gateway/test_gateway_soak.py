@@ -67,7 +67,8 @@ def raw_request(kind: str, dice: random.Random) -> bytes:
             return start + b"%x\r\n%b\r\n0\r\nHost: elsewhere\r\n\r\n" % (len(body), body)
         case "pipeline":
             return (head + length + body) * 2 + head + b"Connection: close\r\n" + length + body
-    return dice.randbytes(200)
+        case _:
+            return dice.randbytes(200)
 
 
 def one(stage: Stage, dice: random.Random) -> str:
@@ -78,8 +79,8 @@ def one(stage: Stage, dice: random.Random) -> str:
             s.sendall(raw_request(kind, dice))
         return kind
     if kind in ("upgrade", "trailer", "pipeline"):
-        status, answer = stage.raw(raw_request(kind, dice), timeout_s=60)
-        assert answer.count(b"HTTP/1.1 ") <= (3 if kind == "pipeline" else 1)
+        status, data = stage.raw(raw_request(kind, dice), timeout_s=60)
+        assert data.count(b"HTTP/1.1 ") <= (3 if kind == "pipeline" else 1)
         return f"{kind} {status}"
     path, body = CHAT, json.dumps(BODY).encode()
     if kind == "stream":
@@ -204,7 +205,7 @@ def test_tls_is_spoken_and_a_new_certificate_taken_over(tmp_path: Path, eventual
     certificate, key = tmp_path / "tls.pem", tmp_path / "key.pem"
     self_signed(certificate, key, organisation="first")
 
-    def subject() -> str:
+    def subject(stage: Stage) -> str:
         context = ssl.create_default_context(cafile=certificate)
         with (
             socket.create_connection(stage.address, timeout=30) as raw,
@@ -216,15 +217,15 @@ def test_tls_is_spoken_and_a_new_certificate_taken_over(tmp_path: Path, eventual
             assert found is not None
             return str(found["subject"])
 
-    def renewed() -> bool:
+    def renewed(stage: Stage) -> bool:
         try:
-            return "renewed" in subject()
+            return "renewed" in subject(stage)
         except ssl.SSLError:
             return False
 
     with gateway(tmp_path, "--tls-cert", str(certificate), "--tls-key", str(key)) as stage:
-        assert "first" in subject()
+        assert "first" in subject(stage)
         plain = stage.raw(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert plain == (0, b"")
         self_signed(certificate, key, organisation="renewed")
-        eventually(renewed)
+        eventually(lambda: renewed(stage))

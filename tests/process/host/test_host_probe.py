@@ -117,7 +117,7 @@ def nvml(tmp_path: Path) -> Callable[..., str]:
 
     def made(*flags: str, init: int = 0) -> str:
         library = tmp_path / "libnvidia-ml.so.1"
-        words = ["cc", "-shared", "-fPIC", f"-DINIT={init}", *flags, "-o", library, NVML]
+        words: list[str | Path] = ["cc", "-shared", "-fPIC", f"-DINIT={init}", *flags, "-o", library, NVML]
         subprocess.run(words, check=True)
         return str(library)
 

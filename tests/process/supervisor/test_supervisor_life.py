@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from nemotron_ops.errors import EngineError
+from nemotron_ops.errors import ControlError, EngineError
 from nemotron_ops.policy import RestartPolicy
 from nemotron_ops.processes import logfiles
 from nemotron_ops.supervisor.control import client
@@ -301,7 +301,7 @@ def test_requests_that_are_not_understood_are_answered_and_harmless(stage: Stage
         ("stop", {"names": "a-0"}),
         ("want", {"model": "x"}),
     ):
-        with pytest.raises(client.ControlError, match="cannot"):
+        with pytest.raises(ControlError, match="cannot"):
             stage.ask(verb, **args)
     stage.ready("a-0")
 

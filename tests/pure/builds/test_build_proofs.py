@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -223,9 +224,9 @@ def known_bugs(facts: Facts, around: Surroundings) -> list[str]:
     return [f.found for f in diagnose(facts, around) if f.what == "known bug"]
 
 
-def built(number: int, **options: object) -> dict[str, object]:
+def built(number: int, **options: Any) -> dict[str, Any]:
     """The manifest of a build of `number`."""
-    made = planned(**options)  # type: ignore[arg-type]
+    made = planned(**options)
     return {"plan": {**plan_json(made), "source": {**plan_json(made)["source"], "number": number}}}
 
 
@@ -241,7 +242,7 @@ def test_what_is_known_against_the_current_build_is_a_finding_by_its_own_backend
     assert bug.startswith("in the current build: Nemotron 3 Nano stops at an assertion")
     no_amx = built(11146, facts=XEON_AMX, backend=Backend.CPU)
     assert known_bugs(XEON_AMX, replace(around, manifest=no_amx)) == []
-    with_amx = {"plan": {**no_amx["plan"], "fixes": []}}  # type: ignore[dict-item]
+    with_amx = {"plan": {**no_amx["plan"], "fixes": []}}
     assert len(known_bugs(XEON_AMX, replace(around, manifest=with_amx))) == 2
 
 

@@ -12,6 +12,7 @@ from nemotron_ops.builds.source.order import known, order
 from nemotron_ops.builds.spec import (
     BuildRequest,
     Origin,
+    Source,
     SourceKind,
     check_ref,
     parse_origin,
@@ -181,5 +182,5 @@ def test_a_source_survives_its_manifest() -> None:
     assert source_from_json(older) == packaged()
 
 
-def packaged() -> pins.Source:
+def packaged() -> Source:
     return pins.packaged_source(PINS.package("llama-cpp-python", "0.3.36"))

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -248,11 +249,11 @@ def test_a_target_that_will_not_do_is_refused_before_anything_is_sent() -> None:
     check_target("gpu1", replace(FACTS, sudo=True), Scope.SYSTEM)
 
 
-CPU_BUILD = {
+CPU_BUILD: dict[str, Any] = {
     "plan": {"backend": "cpu"},
     "platform": {"system": "Linux", "machine": "x86_64", "glibc": [2, 31], "isa": ["avx2", "fma"]},
 }
-CUDA_BUILD = {
+CUDA_BUILD: dict[str, Any] = {
     **CPU_BUILD,
     "plan": {"backend": "cuda", "cuda": "13.0.2", "cuda_from_wheels": True, "archs": ["90-real", "120a-real"]},
 }
@@ -307,7 +308,7 @@ def test_room_is_asked_for_what_is_brought_and_made_on_the_disk_where_it_goes() 
     gib = 1 << 30
     site = site_for(Scope.SYSTEM, home="/root")
 
-    def refusal(space: SpaceNeeded, **facts: object) -> str:
+    def refusal(space: SpaceNeeded, **facts: Any) -> str:
         try:
             check_room("gpu1", replace(FACTS, **facts), site, space)
         except DeployError as exc:

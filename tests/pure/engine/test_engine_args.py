@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from typing import Any
 
 import pytest
 
@@ -17,8 +18,8 @@ FRAME = (
 )
 
 
-def argv(**more: object) -> str:
-    base = {"settings": {}, **more}
+def argv(**more: Any) -> str:
+    base: dict[str, Any] = {"settings": {}, **more}
     made = server_argv(
         binary="/b/llama-server",
         model="/m/x.gguf",
@@ -26,7 +27,7 @@ def argv(**more: object) -> str:
         api_key_file="{api_key_file}",
         alias="a/b",
         **base,
-    )  # type: ignore[arg-type]
+    )
     return " ".join(made)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -190,7 +191,7 @@ def test_keys_that_are_gone_take_no_memory() -> None:
     assert len(admission._models["m"].served) < 100
 
 
-def go(admission: Admission, key: str = "k", places: list[Place] = ONE, **more: int) -> bool:
+def go(admission: Admission, key: str = "k", places: list[Place] = ONE, **more: Any) -> bool:
     ticket = Ticket(model="m", key=key, **more)
     return admission.go(ticket, places, lambda _, free: least_loaded(admission.inflight, free))
 

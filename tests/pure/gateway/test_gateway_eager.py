@@ -93,7 +93,8 @@ def test_what_is_told_before_somebody_waits_is_not_lost(many: bool) -> None:
 @pytest.mark.parametrize("future", [False, True], ids=["signal", "future"])
 def test_who_is_cancelled_waits_no_longer(many: bool, future: bool) -> None:
     async def story(play: Play) -> None:
-        waitable = asyncio.get_running_loop().create_future() if future else Signal()
+        signal: Signal[int] = Signal()
+        waitable = asyncio.get_running_loop().create_future() if future else signal
         task = play.run(play.listen(waitable))
         await asyncio.sleep(0)
         task.cancel()
@@ -102,7 +103,7 @@ def test_who_is_cancelled_waits_no_longer(many: bool, future: bool) -> None:
         assert play.told == ["begun", "cancelled"]
         task.cancel()
         if not future:
-            waitable.tell(7)
+            signal.tell(7)
         await asyncio.sleep(0)
         assert play.told == ["begun", "cancelled"]
         assert play.over == [None]

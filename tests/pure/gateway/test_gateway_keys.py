@@ -218,6 +218,7 @@ def test_tokens_per_day_come_back_at_midnight_utc() -> None:
     quotas, key = Quotas(), Key(id="a", sha256="", tokens_per_day=100)
     use(quotas, key, tokens=100)
     wait = refused(quotas, key).retry_after_s
+    assert wait is not None
     assert wait == pytest.approx(86400 - NOW % 86400)
     use(quotas, key, at=wait + 1)
 

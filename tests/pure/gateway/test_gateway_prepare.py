@@ -106,10 +106,10 @@ def test_a_profile_fills_in_what_the_client_left_out() -> None:
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens", "n_predict"])
 def test_a_limit_by_any_of_its_names_is_the_clients_and_is_capped(name: str) -> None:
-    assert chat(**{name: 50})[name] == 50
-    assert chat(**{name: 50}).keys() & {"max_tokens", "max_completion_tokens", "n_predict"} == {name}
-    assert chat(**{name: 99999})[name] == 4000
-    assert chat(**{name: -1})[name] == 4000
+    assert chat("30b", **{name: 50})[name] == 50
+    assert chat("30b", **{name: 50}).keys() & {"max_tokens", "max_completion_tokens", "n_predict"} == {name}
+    assert chat("30b", **{name: 99999})[name] == 4000
+    assert chat("30b", **{name: -1})[name] == 4000
 
 
 def test_a_default_limit_has_each_apis_own_name() -> None:
@@ -124,7 +124,7 @@ def test_a_fixed_field_wins_over_the_client() -> None:
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens", "n_predict"])
 def test_null_is_as_good_as_left_out(name: str) -> None:
-    assert chat(**{name: None})["max_tokens"] == 1000
+    assert chat("30b", **{name: None})["max_tokens"] == 1000
     assert chat("30b:tools", temperature=None)["temperature"] == 0.6
     assert "temperature" in (chat("30b", temperature=None))
     assert chat("30b:fast", reasoning_effort=None)["chat_template_kwargs"] == {"enable_thinking": False}
@@ -176,7 +176,7 @@ def test_what_is_within_bounds_is_left_alone() -> None:
         "logprobs": True,
         "top_logprobs": None,
     }
-    assert chat(**within).items() >= within.items()
+    assert chat("30b", **within).items() >= within.items()
 
 
 def test_a_stream_says_its_end_also_where_fields_are_chosen() -> None:
@@ -214,7 +214,7 @@ def test_a_field_twice_reaches_the_engine_once() -> None:
 
 
 def test_a_body_that_is_nested_a_thousand_deep_is_refused() -> None:
-    assert ready(CHAT, b'{"messages":[],"tools":' + b"[" * 200 + b"]" * 200 + b"}")
+    ready(CHAT, b'{"messages":[],"tools":' + b"[" * 200 + b"]" * 200 + b"}")
     with pytest.raises(Refusal, match="too deeply"):
         ready(CHAT, b'{"messages":[],"tools":' + b"[" * 1000 + b"]" * 1000 + b"}")
 

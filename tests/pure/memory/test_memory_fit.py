@@ -207,7 +207,7 @@ def fits_somehow(name: str, facts: Facts, ctx: int) -> bool:
     s = Settings(ctx_size=ctx)
     n_all = len(h.blocks) + 1
     growth = h.rs_sequence_bytes * s.parallel  # one checkpoint per slot
-    counts = [(n,) for n in range(n_all + 1)]
+    counts: list[tuple[int, ...]] = [(n,) for n in range(n_all + 1)]
     if len(pools.gpus) == 2:
         counts = [(a, b) for a in range(n_all + 1) for b in range(n_all + 1 - a)]
     splits = [Split(counts=c) for c in counts]

@@ -10,7 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(460)]
+from tests.fakes.programs import need
+
+pytestmark = [pytest.mark.real, pytest.mark.serial, pytest.mark.timeout(460)]
 PLANES = ("direct", "gateway", "haproxy", "router")
 
 
@@ -20,6 +22,7 @@ def engines() -> set[int]:
 
 
 def test_every_plane_answers_and_the_gateway_cancels_what_its_clients_leave(llama_bin: Path, tmp_path: Path) -> None:
+    need("haproxy")
     kept, drawn = tmp_path / "numbers.json", tmp_path / "plot.svg"
     argv = [sys.executable, "-m", "benchmarks.gateway", "--quick", "--llama-server", str(llama_bin / "llama-server")]
     argv += ["--json", str(kept), "--plot", str(drawn)]

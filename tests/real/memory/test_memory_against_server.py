@@ -47,7 +47,7 @@ def log_of(llama_bin: Path, model: Path, server: dict[str, Any], *, until: str) 
     """
     flags = [word for key, value in server.items() if key in FLAGS for word in (FLAGS[key], str(value))]
     flags += ["-kvu"] if server.get("kv_unified") else []
-    argv = [llama_bin / "llama-server", "-m", model, "--port", "0", "-lv", "4", "--no-repack", "-t", "1", *flags]
+    argv = [f"{llama_bin}/llama-server", "-m", f"{model}", "--port", "0", "-lv", "4", "--no-repack", "-t", "1", *flags]
     lines: list[str] = []
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
         assert child.stdout
@@ -130,7 +130,7 @@ def test_llama_fit_params_counts_the_same_weights_and_context(
     llama_bin: Path, tmp_path: Path, ctx_size: int, parallel: int
 ) -> None:
     model = sparse("30b", tmp_path, quant="BF16", shards=2)
-    argv = [llama_bin / "llama-fit-params", "-m", model, "-c", str(ctx_size), "-np", str(parallel), "-fitp", "on"]
+    argv = [f"{llama_bin}/llama-fit-params", "-m", f"{model}", "-c", str(ctx_size), "-np", str(parallel), "-fitp", "on"]
     done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60)
     host = next(line.split() for line in done.stdout.splitlines() if line.startswith("Host"))
     found = estimate(read_header(model), settings_from({"ctx_size": ctx_size, "parallel": parallel}))

@@ -37,7 +37,8 @@ TOOL = {
 @contextmanager
 def server(llama_bin: Path, model: Path, eventually: Callable[..., None], *flags: str) -> Iterator[httpx.Client]:
     port = free_port()
-    argv = [llama_bin / "llama-server", "-m", model, "--port", str(port), "-c", "4096", "-np", "2", "-t", "1", *flags]
+    base = [f"{llama_bin}/llama-server", "-m", f"{model}", "--port", f"{port}"]
+    argv = [*base, "-c", "4096", "-np", "2", "-t", "1", *flags]
     with (
         subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child,
         httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as client,
