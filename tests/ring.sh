@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs one ring of the suite, or one room of it, several tests at once: `tests/ring.sh process [gateway]`.
-# Tests with the `serial` mark measure memory or time; they run alone, after the others. Reports: build/tests/*.xml.
+# Tests with the `serial` mark measure, or need the whole machine; they run alone, after the others. Reports: build/tests/*.xml.
 # WORKERS=n sets how many run at once, PYTEST_ARGS adds options for pytest.
 set -eu
 cd "$(dirname "$0")/.."
@@ -25,7 +25,7 @@ run() {
   .venv/bin/python -m pytest "$folder" --quiet --junit-xml="build/tests/$name.xml" "$@" ${PYTEST_ARGS:-} || failed=1
 }
 
-run "$ring" -m "not serial" -n "$workers" --dist loadfile
+run "$ring" -m "not serial" -n "$workers" --dist loadfile --no-loadscope-reorder
 if grep -rqs --include='*.py' 'mark\.serial' "$folder"; then
   run "$ring-serial" -m serial
 fi

@@ -19,7 +19,7 @@ from nemotron_ops.processes import logfiles
 from nemotron_ops.supervisor.control import client
 from tests.stages.supervisor import HASTY_HEALTH, QUICK_HEALTH, QUICK_RESTART, Stage, alive, staged
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.long]
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from nemotron_ops.progress import Step, silent
 from tests.fakes.llama_cpp_tree import write_tree
 from tests.pure.builds.test_build_store import put
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.long]
 
 ENV = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
 

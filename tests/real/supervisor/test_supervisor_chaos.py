@@ -10,7 +10,7 @@ from nemotron_ops.models.synthetic import ensure
 from tests.chaos.supervisor import run
 from tests.stages.serving import Serving
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.real, pytest.mark.long, pytest.mark.timeout(600)]
 
 
 def test_nothing_is_lost_in_the_chaos(tmp_path: Path, llama_bin: Path) -> None:
