@@ -26,13 +26,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from nemotron_ops import host, proc
-from nemotron_ops.builds.packages import pins
 from nemotron_ops.builds.source import order, source
 from nemotron_ops.builds.source.source import Sources
 from nemotron_ops.builds.spec import BuildRequest
 from nemotron_ops.errors import SourceError
+from nemotron_ops.installation import Installation
 from nemotron_ops.paths import user_layout
-from nemotron_ops.progress import silent
 
 # Name, folder of the plain build, and what `build` is asked besides.
 CASES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
@@ -88,8 +87,7 @@ def ours(tree: Path, jobs: int, env: dict[str, str], *words: str) -> Spent:
 
 def llama_cpp(env: dict[str, str]) -> Path:
     """The source that `nemotron-ops build` would take, unpacked."""
-    layout = user_layout(env, uid=os.getuid())
-    sources = Sources(layout=layout, facts=host.probe(env), env=env, pins=pins.shipped(), report=silent)
+    sources = Sources(installation=Installation(layout=user_layout(env, uid=os.getuid()), env=env))
     for origin in order.order(BuildRequest(), sources.pins):
         try:
             return source.tree(source.resolve(origin, sources), sources)

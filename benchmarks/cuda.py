@@ -16,16 +16,18 @@ import json
 import os
 import sys
 import time
+from dataclasses import replace
 from typing import Any
 
-from nemotron_ops import host, proc
+from nemotron_ops import proc
 from nemotron_ops.builds.plan import cuda_root
 from nemotron_ops.builds.run import Configured, configure
 from nemotron_ops.builds.spec import Backend, BuildOptions, BuildRequest
 from nemotron_ops.builds.toolchain import toolchain
 from nemotron_ops.builds.toolchain.cuda import dotted
 from nemotron_ops.host import Facts
-from nemotron_ops.paths import Layout, user_layout
+from nemotron_ops.installation import Installation
+from nemotron_ops.paths import user_layout
 from nemotron_ops.ui import Ui
 
 FILES = ("acc", "norm", "ssm-conv", "ssm-scan", "argsort")  # small ones, and what Mamba layers need
@@ -47,20 +49,19 @@ int main() {
 """
 
 
-def tried(archs: tuple[str, ...], jobs: int, layout: Layout, facts: Facts, env: dict[str, str]) -> dict[str, Any]:
+def tried(archs: tuple[str, ...], jobs: int, installation: Installation) -> dict[str, Any]:
     """What came of assembling, configuring, compiling and linking for `archs`; ends the program where one fails."""
     request = BuildRequest(options=BuildOptions(backend=Backend.CUDA, cuda_archs=archs, jobs=jobs))
-    ui = Ui(quiet=False)
-    ready = configure(request, layout=layout, facts=facts, env=env, report=ui.report)
-    ui.end_bars()
+    with Ui(quiet=False) as ui:
+        ready = configure(request, replace(installation, report=ui.report))
     assert ready.plan.cuda is not None
     return {
         "archs": ready.plan.archs,
         "toolkit": dotted(ready.plan.cuda.toolkit.version),
         "why": ready.plan.cuda.toolkit.why,
         "configured_steps": ready.steps,
-        "compiled": {name: compiled(name, ready, facts) for name in FILES},
-        "program": linked(ready, layout, facts),
+        "compiled": {name: compiled(name, ready, installation.facts) for name in FILES},
+        "program": linked(ready, installation),
     }
 
 
@@ -72,16 +73,16 @@ def compiled(name: str, ready: Configured, facts: Facts) -> float:
     return round(time.monotonic() - began, 1)
 
 
-def linked(ready: Configured, layout: Layout, facts: Facts) -> dict[str, int]:
+def linked(ready: Configured, installation: Installation) -> dict[str, int]:
     """What a program says that was linked like llama-server, with the stub in place of a driver."""
     plan, place = ready.plan, ready.folder / "bench"
     assert plan.cuda is not None
-    root = cuda_root(plan.cuda, layout.toolchains, facts)
+    root = cuda_root(plan.cuda, installation.layout.toolchains, installation.facts)
     place.mkdir(exist_ok=True)
     (place / "try.cu").write_text(PROGRAM)
     flags = plan.cmake.get("CMAKE_CUDA_FLAGS", "-cudart=shared").split()
     codes = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in (arch.removesuffix("-real") for arch in plan.archs)]
-    stub = toolchain.driver_stub(plan, layout=layout, facts=facts)
+    stub = toolchain.driver_stub(plan, installation)
     run(
         [str(root / "bin/nvcc"), "-ccbin", plan.compilers.cxx, *flags, *codes, str(place / "try.cu"), "-o",
          str(place / "try"), "-lcublas", "-lcuda", f"-L{root / 'lib64/stubs'}", f"-Xlinker=-rpath={root / 'lib64'}"],
@@ -105,9 +106,9 @@ def main() -> None:
     ask.add_argument("--jobs", type=int, default=1)
     given = ask.parse_args()
     env = dict(os.environ)
-    layout, facts = user_layout(env, uid=os.getuid()), host.probe(env)
+    installation = Installation(layout=user_layout(env, uid=os.getuid()), env=env)
     for archs in given.archs:
-        print(json.dumps(tried(tuple(archs.split(",")), given.jobs, layout, facts, env), indent=2))
+        print(json.dumps(tried(tuple(archs.split(",")), given.jobs, installation), indent=2))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ import numpy as np
 from nemotron_ops import host
 from nemotron_ops.builds.run import ensure_build
 from nemotron_ops.builds.spec import Backend, BuildOptions, BuildRequest
+from nemotron_ops.installation import Installation
 from nemotron_ops.models.local import read_header
 from nemotron_ops.models.synthetic.shape import shape_of
 from nemotron_ops.models.synthetic.write import write_sparse
@@ -55,10 +56,11 @@ def main() -> None:
 def run(given: argparse.Namespace, ui: Ui, folder: Path) -> list[tuple[str, str]]:
     """The rows of the table."""
     env = dict(os.environ)
-    layout, facts = user_layout(env, uid=os.getuid()), host.probe(env)
+    installation = Installation(layout=user_layout(env, uid=os.getuid()), env=env, report=ui.report)
+    facts = installation.facts
     began = time.monotonic()
     request = BuildRequest(options=BuildOptions(backend=Backend(given.backend)), source=given.source)
-    build = ensure_build(request, layout=layout, facts=facts, env=env, report=ui.report)
+    build = ensure_build(request, installation)
     built_s = time.monotonic() - began
     ui.end_bars()
     ui.say("writing random weights")

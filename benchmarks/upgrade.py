@@ -13,13 +13,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from nemotron_ops import host
 from nemotron_ops.builds.run import ensure_build
 from nemotron_ops.builds.spec import Backend, BuildOptions, BuildRequest
 from nemotron_ops.builds.store import store
 from nemotron_ops.builds.store.store import Build
 from nemotron_ops.cli.builds_flags import server_flags
 from nemotron_ops.engine.once import started
+from nemotron_ops.installation import Installation
 from nemotron_ops.models import synthetic
 from nemotron_ops.paths import Layout, user_layout
 from nemotron_ops.ui import Ui
@@ -49,8 +49,7 @@ def ask(layout: Layout, room: Path) -> str:
 def built(source: str, ui: Ui) -> Build:
     env = dict(os.environ)
     request = BuildRequest(options=BuildOptions(backend=Backend.CPU), source=source, activate=False)
-    layout = user_layout(env, uid=os.getuid())
-    return ensure_build(request, layout=layout, facts=host.probe(env), env=env, report=ui.report)
+    return ensure_build(request, Installation(layout=user_layout(env, uid=os.getuid()), env=env, report=ui.report))
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ the new one.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -53,6 +54,12 @@ def read_json(path: Path) -> Any | None:
         raise NemotronOpsError(
             f"cannot read {path}: not valid JSON ({exc})", hint="move the file away and try again"
         ) from exc
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal. Raises OSError as the disk does."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def sync_dir(path: Path) -> None:

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from nemotron_ops import host
 from nemotron_ops.builds.run import ensure_build
 from nemotron_ops.builds.spec import Backend, BuildOptions, BuildRequest
+from nemotron_ops.installation import Installation
 from nemotron_ops.paths import Layout, user_layout
-from nemotron_ops.progress import silent
 
 for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
     if signal.getsignal(_number) is signal.SIG_IGN:  # a script that runs the tests beside itself (`&`) has it so,
@@ -38,10 +37,8 @@ def llama_bin() -> Path:
     """The folder with llama-server and its companions, built by this project (once per machine)."""
     env = dict(os.environ)
     request = BuildRequest(options=BuildOptions(backend=Backend.CPU), activate=False)
-    build = ensure_build(
-        request, layout=user_layout(env, uid=os.getuid()), facts=host.probe(env), env=env, report=silent
-    )
-    return build.path / "bin"
+    installation = Installation(layout=user_layout(env, uid=os.getuid()), env=env)
+    return ensure_build(request, installation).path / "bin"
 
 
 @pytest.fixture

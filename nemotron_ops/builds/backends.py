@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from nemotron_ops.builds.spec import Backend, Fix
 from nemotron_ops.errors import HostError
 from nemotron_ops.host.facts import Facts
+from nemotron_ops.policy import GIB
 
 # gcc 12 drops the stores of the AMX tile configuration, so every quantised model dies with SIGILL
 # (ggml-cpu/amx/mmq.cpp:204, ggml-org/llama.cpp#26954; same family: #20824, #18099).
@@ -74,7 +75,6 @@ class Cost:
     job_bytes: int
 
 
-GIB = 1 << 30
 # One job's peak: C++ 662 MB (httplib.cpp), CUDA 732 MB (argsort.cu, one architecture); measured on v0.5.0.
 # Seconds: eight targets of v0.5.0 with gcc 12; CUDA: 143 .cu files for one architecture.
 COSTS: Mapping[Backend, Cost] = {

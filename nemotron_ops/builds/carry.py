@@ -17,15 +17,15 @@ from typing import Any
 
 from nemotron_ops.builds import backends
 from nemotron_ops.builds.packages import archive
-from nemotron_ops.builds.packages.download import hash_of
 from nemotron_ops.builds.spec import Backend, Fix, source_from_json
 from nemotron_ops.builds.store import store
 from nemotron_ops.builds.store.store import Build
 from nemotron_ops.builds.toolchain import cuda
 from nemotron_ops.builds.toolchain.compilers import isa
 from nemotron_ops.errors import BuildError, HostError, SourceError
-from nemotron_ops.files import read_json
+from nemotron_ops.files import read_json, sha256_of
 from nemotron_ops.host.facts import Facts
+from nemotron_ops.installation import Installation
 from nemotron_ops.paths import Layout
 from nemotron_ops.progress import Report, Step
 
@@ -103,15 +103,14 @@ def export_build(build: Build, to: Path, report: Report) -> Path:
     return target
 
 
-def import_build(
-    packed: Path, *, layout: Layout, facts: Facts, env: Mapping[str, str], report: Report, activate: bool
-) -> Build:
-    """Take the build in archive `packed` into the store, checked and proven.
+def import_build(packed: Path, installation: Installation, *, activate: bool) -> Build:
+    """Take the build in archive `packed` into the store, checked and self-tested.
 
-    Raises SourceError for an archive that is not as it says, HostError where it cannot run, BuildError.
+    Raises SourceError for an archive that contradicts its manifest, HostError where it cannot run, BuildError.
     """
     from nemotron_ops.builds.proof import selftest  # 210 ms, for httpx and gguf
 
+    layout = installation.layout
     if not packed.is_file():
         raise SourceError(f"cannot import {packed}: no such file")
     scratch = store.new_dir(layout, f"import-{os.getpid()}")
@@ -121,16 +120,18 @@ def import_build(
         folder = next((p for p in scratch.iterdir() if (p / store.MANIFEST).is_file()), None)
         if folder is None:
             raise SourceError(f"cannot import {packed.name}: it holds no build")
-        manifest = check(folder, facts)
+        manifest = check(folder, installation.facts)
         with store.building(layout, manifest["id"]):
             if build := store.get(layout, manifest["id"]):
                 return _activated(layout, build, activate=activate)
             made = store.new_dir(layout, manifest["id"])
             shutil.rmtree(made, ignore_errors=True)
             os.rename(folder, made)
-            workdir = scratch / "selftest"
             backend, source = Backend(manifest["plan"]["backend"]), source_from_json(manifest["plan"]["source"])
-            proof = selftest.prove(backend, source.short, made, workdir=workdir, env=env, report=report)
+            binaries = selftest.Binaries(folder=made, backend=backend, commit=source.short)
+            proof = selftest.prove(
+                binaries, workdir=scratch / "selftest", env=installation.env, report=installation.report
+            )
             build = store.publish(
                 layout, manifest["id"], {**manifest, "selftest": proof.to_json(), "imported_at": store.now()}
             )
@@ -165,7 +166,7 @@ def _check_files(folder: Path, build_id: str, files: Mapping[str, str]) -> None:
     if found - {store.MANIFEST} != set(expected):
         raise SourceError(f"cannot import build {build_id}: files are missing, or were added")
     for name, sha256 in expected.items():
-        if hash_of(folder / name) != sha256:
+        if sha256_of(folder / name) != sha256:
             raise SourceError(f"cannot import build {build_id}: {name} is not as its manifest says")
 
 

@@ -29,6 +29,7 @@ from nemotron_ops.builds.toolchain.compilers import (
 from nemotron_ops.builds.toolchain.cuda import CudaChoice
 from nemotron_ops.errors import HostError, UsageError
 from nemotron_ops.host.facts import Facts, Tool
+from nemotron_ops.policy import GIB
 
 # Where things lie on this machine does not change the binary; what they are is in the id by other words.
 PLACES = frozenset({
@@ -161,7 +162,7 @@ def choose_jobs(facts: Facts, job_bytes: int, *, asked: int | None, busy: int) -
     by_memory = max(1, facts.ram_available_bytes // (busy + 1) // job_bytes)
     shared = f", shared with {busy} other build{'s' if busy > 1 else ''}" if busy else ""
     if by_memory < by_cores:
-        return by_memory, f"free memory for {by_memory} at {job_bytes / backends.GIB:.3g} GiB each{shared}"
+        return by_memory, f"free memory for {by_memory} at {job_bytes / GIB:.3g} GiB each{shared}"
     return by_cores, f"{facts.cores} cores{shared}"
 
 

@@ -34,8 +34,7 @@ def compile_bytes() -> dict[str, int]:
 def local_model(app: App, recipe: str) -> LocalModel:
     """The stored model of a recipe, as files to send; with them goes what `models import` wants to know."""
     from nemotron_ops.deploy.remote.prepare import LocalModel
-    from nemotron_ops.deploy.remote.ssh import sha256_of
-    from nemotron_ops.files import write_json
+    from nemotron_ops.files import sha256_of, write_json
     from nemotron_ops.models import store
     from nemotron_ops.models.carry import MANIFEST
     from nemotron_ops.models.ref import Ref

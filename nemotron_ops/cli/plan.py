@@ -12,6 +12,7 @@ import click
 
 from nemotron_ops.cli.app import App, json_option
 from nemotron_ops.errors import FitError, UsageError
+from nemotron_ops.policy import GIB
 
 if TYPE_CHECKING:
     from nemotron_ops.host.facts import Facts
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from nemotron_ops.recipes.resolve import Plan as Resolved
 
 CONTEXTS = (16384, 65536, 262144, 1048576)
-GIB = 1 << 30
 
 
 @click.command()

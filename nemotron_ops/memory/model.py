@@ -20,12 +20,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nemotron_ops.errors import FitError
-from nemotron_ops.memory.hyper import HYBRID, Hyper, hyper
+from nemotron_ops.memory.model_shape import HYBRID, ModelShape, model_shape
 from nemotron_ops.models.gguf import Header, row_bytes
 
 AUTO_SLOTS = 4  # what llama-server takes without -np, with one unified cache (tools/server/server.cpp)
 CELL_PADDING = 256
-DEFAULT_DRAFT_TOKENS = 3  # --spec-draft-n-max (common/common.h)
+DEFAULT_DRAFT_TOKENS = 3  # --spec-draft-n-max (common/common.shape)
 MIB = 1 << 20
 
 
@@ -128,48 +128,48 @@ def estimate(header: Header, settings: Settings) -> Estimate:
     Raises UnknownArchitectureError for an architecture the formula does not know, FitError for settings that
     llama-server would refuse.
     """
-    return estimate_hyper(hyper(header), settings)
+    return estimate_shape(model_shape(header), settings)
 
 
-def estimate_hyper(h: Hyper, s: Settings) -> Estimate:
+def estimate_shape(shape: ModelShape, s: Settings) -> Estimate:
     """`estimate` for a model that has been read already."""
     mtp = s.draft_tokens > 0
-    if mtp and not h.n_nextn:
+    if mtp and not shape.n_nextn:
         raise FitError("cannot use draft-mtp with this model: it has no MTP layers", hint="leave out spec_type")
-    kv_layers = [kv_row_bytes(h, s, i) for i in range(len(h.trunk))]
-    mtp_rows = sum(kv_row_bytes(h, s, len(h.trunk) + i) for i in range(h.n_nextn)) if mtp else 0
-    rs = rs_bytes(h, s)
-    compute = compute_bytes(h, s)
+    kv_layers = [kv_row_bytes(shape, s, i) for i in range(len(shape.trunk))]
+    mtp_rows = sum(kv_row_bytes(shape, s, len(shape.trunk) + i) for i in range(shape.n_nextn)) if mtp else 0
+    rs = rs_bytes(shape, s)
+    compute = compute_bytes(shape, s)
     return Estimate(
         settings=s,
-        weights=weight_bytes(h),
+        weights=weight_bytes(shape),
         kv=s.streams * s.cells * sum(kv_layers),
         rs=rs,
         compute=compute,
-        output=4 * h.n_vocab * s.parallel * (2 if mtp else 1),  # MTP drafts in a context of its own
+        output=4 * shape.n_vocab * s.parallel * (2 if mtp else 1),  # MTP drafts in a context of its own
         mtp_kv=s.streams * s.cells * mtp_rows,
         mtp_compute=compute if mtp else 0,
         lora=s.lora_bytes,
         mmproj=s.mmproj_bytes,
-        checkpoints_max=s.ctx_checkpoints * h.rs_sequence_bytes * s.parallel,
+        checkpoints_max=s.ctx_checkpoints * shape.rs_sequence_bytes * s.parallel,
         prompt_cache_max=max(s.cache_ram_mib, 0) * MIB,
         kv_per_token=sum(kv_layers),
-        rs_per_sequence=h.rs_sequence_bytes,
+        rs_per_sequence=shape.rs_sequence_bytes,
     )
 
 
-def weight_bytes(h: Hyper) -> int:
+def weight_bytes(shape: ModelShape) -> int:
     """All tensors of the file."""
-    return h.input_bytes + h.output_bytes + sum(b.dense_bytes + b.expert_bytes for b in h.blocks)
+    return shape.input_bytes + shape.output_bytes + sum(b.dense_bytes + b.expert_bytes for b in shape.blocks)
 
 
-def kv_row_bytes(h: Hyper, s: Settings, block: int) -> int:
+def kv_row_bytes(shape: ModelShape, s: Settings, block: int) -> int:
     """Bytes per token of context that one block keeps. Raises FitError for a cache type that does not fit its rows."""
-    n_kv = h.blocks[block].n_kv
+    n_kv = shape.blocks[block].n_kv
     if not n_kv:
         return 0
     try:
-        return row_bytes(s.cache_type_k, n_kv * h.head_k) + row_bytes(s.cache_type_v, n_kv * h.head_v)
+        return row_bytes(s.cache_type_k, n_kv * shape.head_k) + row_bytes(s.cache_type_v, n_kv * shape.head_v)
     except (KeyError, ValueError) as exc:
         raise FitError(
             f"cannot use cache types {s.cache_type_k} and {s.cache_type_v} with this model: {exc}",
@@ -177,39 +177,39 @@ def kv_row_bytes(h: Hyper, s: Settings, block: int) -> int:
         ) from exc
 
 
-def rs_bytes(h: Hyper, s: Settings) -> int:
+def rs_bytes(shape: ModelShape, s: Settings) -> int:
     """Recurrent state of all slots; with MTP each keeps one more copy per drafted token to roll back to."""
-    return s.parallel * (1 + s.draft_tokens) * h.rs_sequence_bytes
+    return s.parallel * (1 + s.draft_tokens) * shape.rs_sequence_bytes
 
 
-def compute_bytes(h: Hyper, s: Settings) -> int:
+def compute_bytes(shape: ModelShape, s: Settings) -> int:
     """The scratch memory of one ubatch through the widest step of the graph.
 
     The mask is there all the time: f16 with flash attention (2 bytes per cell and token), f32 without. Without
     flash attention the scores of all heads also stand in memory at once.
     """
     tokens = min(s.ubatch_size, s.batch_size, s.cells * s.streams)
-    attention = 4 * _attention_step(h) + (0 if s.flash_attn else 4 * h.n_head * s.cells)
+    attention = 4 * _attention_step(shape) + (0 if s.flash_attn else 4 * shape.n_head * s.cells)
     mask = (2 if s.flash_attn else 4) * s.cells
-    per_slot = 4 * h.d_state * h.d_inner
-    return tokens * (max(4 * _mixer_step(h), attention) + mask) + s.parallel * per_slot
+    per_slot = 4 * shape.d_state * shape.d_inner
+    return tokens * (max(4 * _mixer_step(shape), attention) + mask) + s.parallel * per_slot
 
 
-def _attention_step(h: Hyper) -> int:
+def _attention_step(shape: ModelShape) -> int:
     """Values per token that are alive at once in an attention layer, scores aside."""
-    n_kv = max((b.n_kv for b in h.blocks), default=0)
-    return 2 * h.n_embd + h.n_head * (h.head_k + h.head_v) + n_kv * (h.head_k + h.head_v)
+    n_kv = max((b.n_kv for b in shape.blocks), default=0)
+    return 2 * shape.n_embd + shape.n_head * (shape.head_k + shape.head_v) + n_kv * (shape.head_k + shape.head_v)
 
 
-def _mixer_step(h: Hyper) -> int:
+def _mixer_step(shape: ModelShape) -> int:
     """Values per token that are alive at once in the widest Mamba or feed-forward layer."""
-    if h.arch not in HYBRID:  # gated: gate, up and their product
-        experts = h.n_used * (3 * h.n_ff_exp + h.n_embd) + 4 * h.n_embd
-        return experts if h.n_used else 3 * h.n_ff + 4 * h.n_embd
-    experts = h.n_used * (h.n_ff_exp + h.expert_width) + 5 * h.n_embd
-    feed_forward = experts if h.n_used else 2 * h.n_ff + 3 * h.n_embd
-    d_in_proj = h.d_inner + h.conv_dim + h.ssm_heads
-    mamba = d_in_proj + 3 * h.conv_dim + h.d_inner + 2 * h.n_embd
+    if shape.arch not in HYBRID:  # gated: gate, up and their product
+        experts = shape.n_used * (3 * shape.n_ff_exp + shape.n_embd) + 4 * shape.n_embd
+        return experts if shape.n_used else 3 * shape.n_ff + 4 * shape.n_embd
+    experts = shape.n_used * (shape.n_ff_exp + shape.expert_width) + 5 * shape.n_embd
+    feed_forward = experts if shape.n_used else 2 * shape.n_ff + 3 * shape.n_embd
+    d_in_proj = shape.d_inner + shape.conv_dim + shape.ssm_heads
+    mamba = d_in_proj + 3 * shape.conv_dim + shape.d_inner + 2 * shape.n_embd
     return max(feed_forward, mamba)
 
 

@@ -12,8 +12,8 @@ from nemotron_ops.builds.spec import Backend
 from nemotron_ops.builds.toolchain import cuda
 from nemotron_ops.errors import HostError
 from nemotron_ops.host.facts import Facts, Tool
+from nemotron_ops.policy import GIB
 
-GIB = 1 << 30
 TINY_RAM_BYTES = 2 * GIB
 SMALLEST_MODEL_BYTES = 5 * GIB  # the 4B model at 8 bits
 

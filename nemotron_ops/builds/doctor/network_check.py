@@ -12,18 +12,19 @@ from nemotron_ops.builds.packages import download, pins, registry
 from nemotron_ops.builds.source.git import check_reachable
 from nemotron_ops.builds.store import store
 from nemotron_ops.errors import NemotronOpsError
-from nemotron_ops.paths import Layout
+from nemotron_ops.installation import Installation
 
 DEFAULT_HUB = "https://huggingface.co"
 
 
-def surroundings(layout: Layout, env: Mapping[str, str], *, offline: bool = False) -> Surroundings:
-    """Look at disk, network and store; takes a few seconds at most."""
+def surroundings(installation: Installation, *, offline: bool = False) -> Surroundings:
+    """Looks at disk, network and store; takes a few seconds at most."""
+    layout = installation.layout
     current = store.current(layout)
     trees = layout.sources / "trees"
     return Surroundings(
         disk_free_bytes=shutil.disk_usage(existing_parent(layout.data)).free,
-        reach={} if offline else reachable(env),
+        reach={} if offline else reachable(installation.env),
         built=current.id if current else "",
         manifest=current.manifest if current else {},
         pinned=pins.shipped().number,

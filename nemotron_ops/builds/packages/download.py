@@ -6,7 +6,6 @@ sha256 is what was promised.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -20,7 +19,7 @@ from nemotron_ops.builds.packages.simple_index import RemoteFile
 from nemotron_ops.builds.packages.tls import context
 from nemotron_ops.builds.spec import without_secrets
 from nemotron_ops.errors import SourceError
-from nemotron_ops.files import locked
+from nemotron_ops.files import locked, sha256_of
 from nemotron_ops.progress import Report, Step
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ def get_text(http: httpx.Client, url: str, *, accept: str) -> tuple[str, str, st
 def fetch_file(http: httpx.Client, file: RemoteFile, to: Path, *, sha256: str, report: Report) -> Path:
     """`file` as `to`, with the hash `sha256`. Raises SourceError if it cannot be had or its hash is another."""
     with locked(to.with_name(f".{to.name}.lock")):
-        if to.exists() and hash_of(to) == sha256:
+        if to.exists() and sha256_of(to) == sha256:
             return to
         part = to.with_name(f"{to.name}.part")
         resumed = part.exists()
@@ -90,12 +89,7 @@ def _get(http: httpx.Client, file: RemoteFile, part: Path, report: Report) -> st
         _copy(local, part)
     else:
         _download(http, file, part, report)
-    return hash_of(part)
-
-
-def hash_of(path: Path) -> str:
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
+    return sha256_of(part)
 
 
 def local_path(url: str) -> Path | None:

@@ -17,6 +17,7 @@ from nemotron_ops.builds.packages.pip_config import PipConfig, config_files, mer
 from nemotron_ops.builds.packages.simple_index import ACCEPT, RemoteFile, parse_page, pick_sdist
 from nemotron_ops.builds.spec import without_secrets
 from nemotron_ops.errors import SourceError
+from nemotron_ops.files import sha256_of
 from nemotron_ops.progress import Report
 
 if TYPE_CHECKING:
@@ -92,4 +93,4 @@ def _find_links(place: str) -> list[RemoteFile]:
 def _local_hash(file: RemoteFile) -> str:
     """A file of this machine needs no hash from an index: it is as trusted as the machine."""
     local = download.local_path(file.url)
-    return download.hash_of(local) if local and local.is_file() else ""
+    return sha256_of(local) if local and local.is_file() else ""

@@ -14,6 +14,7 @@ from nemotron_ops.builds.packages.simple_index import RemoteFile
 from nemotron_ops.builds.packages.wheel_pins import Deb, Wheel
 from nemotron_ops.builds.spec import without_secrets
 from nemotron_ops.errors import SourceError
+from nemotron_ops.files import sha256_of
 from nemotron_ops.progress import Report
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def check_disk(what: str, wheels: Sequence[Wheel | Deb], *, cache: Path, to: Pat
 
 def _ensure(wheel: Wheel, http: httpx.Client, config: PipConfig, cache: Path, report: Report, hint: str) -> Path:
     to = cache / wheel.file
-    if to.exists() and download.hash_of(to) == wheel.sha256:
+    if to.exists() and sha256_of(to) == wheel.sha256:
         return to
     files, problems = registry.files_of(http, config, wheel.package)
     offered = next((f for f in files if f.name == wheel.file), None)

@@ -23,7 +23,7 @@ DEVICE_PREFIXES: Mapping[Backend, tuple[str, ...]] = {
 # One thread: on a busy machine the threads of so small a model only wait for each other, 20 times as long.
 BASE: Mapping[str, Any] = {"ctx_size": 2048, "seed": 1, "threads": 1}
 # llama.cpp's own lines, such as that of the layers on a GPU, come at this level (v0.5.0, common/log.cpp:529).
-TALKATIVE = ("--verbosity", "4")
+VERBOSE = ("--verbosity", "4")
 
 
 class SelfTestFailed(BuildError):

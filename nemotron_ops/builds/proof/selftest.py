@@ -30,8 +30,21 @@ RUN_TIMEOUT_S = 180.0
 
 
 @dataclass(frozen=True, kw_only=True)
+class Binaries:
+    """Programs to be tested: those in `folder/bin`, made for `backend` from `commit` (as abbreviated in the build)."""
+
+    folder: Path
+    backend: Backend
+    commit: str
+
+    @property
+    def server(self) -> Path:
+        return self.folder / "bin" / "llama-server"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Proof:
-    """What was shown. `on` is where it was computed; `whole` is false if the device itself was not here."""
+    """The result of a self-test. `on` is the device that computed; `whole` is false if the build's own was not here."""
 
     on: str
     whole: bool
@@ -52,18 +65,16 @@ class Proof:
 
 
 def prove(
-    backend: Backend, commit: str, folder: Path, *, workdir: Path, env: Mapping[str, str], report: Report,
-    gpu: bool | None = None,
-) -> Proof:  # fmt: skip
-    """Run every check on the binaries in `folder/bin`, which must say that they are `commit` (as abbreviated for the
-    build). Raises SelfTestFailed at the first check that fails.
+    binaries: Binaries, *, workdir: Path, env: Mapping[str, str], report: Report, gpu: bool | None = None
+) -> Proof:
+    """Run every check on `binaries`. Raises SelfTestFailed at the first check that fails.
 
     `gpu` says whether the device is here; without it a GPU build shows only that it starts and computes on the
     CPU, and the proof is not whole.
     """
+    backend = binaries.backend
     gpu = backend in proofs.GPU_BACKENDS if gpu is None else gpu
-    server = folder / "bin" / "llama-server"
-    names = _starts(server, commit, env)
+    names = _start_once(binaries, env)
     if gpu and not proofs.has_device(names, backend):
         raise SelfTestFailed(
             f"cannot trust the build: it is for {backend}, and sees only {', '.join(names) or 'the CPU'}",
@@ -72,9 +83,9 @@ def prove(
     todo = proofs.checks(gpu=gpu)
     report(Step(what="self-test", done=0, total=len(todo) + 1))
     for i, check in enumerate(todo):
-        _run(check, server, workdir, env, gpu=gpu)
+        _run(check, binaries.server, workdir, env, gpu=gpu)
         report(Step(what="self-test", done=i + 1, total=len(todo) + 1))
-    rates = _bench(folder, workdir, env, gpu=gpu)
+    rates = _bench(binaries.folder, workdir, env, gpu=gpu)
     report(Step(what="self-test", done=len(todo) + 1, total=len(todo) + 1))
     return Proof(
         on=str(backend) if gpu else "cpu",
@@ -82,7 +93,7 @@ def prove(
         passed=tuple(check.name for check in todo),
         rates=rates,
         devices=names,
-        flags=_flags(server, env),
+        flags=_flags(binaries.server, env),
     )
 
 
@@ -93,17 +104,17 @@ def device_names(folder: Path, env: Mapping[str, str]) -> tuple[str, ...]:
     )
 
 
-def _starts(server: Path, commit: str, env: Mapping[str, str]) -> tuple[str, ...]:
-    """Devices that the binary sees, once it has shown that it starts and is what was built."""
-    version = proc.run([server, "--version"], env=env, timeout_s=RUN_TIMEOUT_S)
+def _start_once(binaries: Binaries, env: Mapping[str, str]) -> tuple[str, ...]:
+    """The devices that llama-server lists, after a check that it starts and names the commit that was built."""
+    version = proc.run([binaries.server, "--version"], env=env, timeout_s=RUN_TIMEOUT_S)
     if not version.ok:
         raise SelfTestFailed(
             f"cannot trust the build: llama-server --version {_ending(version)}",
             log_tail=tuple((version.stderr or version.stdout).splitlines()[-10:]),
         )
-    if wrong := proofs.version_mismatch(version.stdout + version.stderr, commit):
+    if wrong := proofs.version_mismatch(version.stdout + version.stderr, binaries.commit):
         raise SelfTestFailed(f"cannot trust the build: {wrong}")
-    return device_names(server.parent.parent, env)
+    return device_names(binaries.folder, env)
 
 
 def _flags(server: Path, env: Mapping[str, str]) -> tuple[str, ...]:
@@ -119,9 +130,14 @@ def _run(check: Check, server: Path, workdir: Path, env: Mapping[str, str], *, g
     model = synthetic.ensure(check.kind, workdir / "models", quant=QUANT)
     try:
         with started(
-            binary=server, model=model, workdir=workdir / "run", settings=check.settings,
-            extra=proofs.TALKATIVE if gpu else (), ready_timeout_s=READY_TIMEOUT_S, env=env,
-        ) as client:  # fmt: skip
+            binary=server,
+            model=model,
+            workdir=workdir / "run",
+            settings=check.settings,
+            extra=proofs.VERBOSE if gpu else (),
+            ready_timeout_s=READY_TIMEOUT_S,
+            env=env,
+        ) as client:
             _ask_all(check, client)
             log = (workdir / "run" / "llama-server.log").read_text(errors="replace")
     except EngineError as exc:

@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from nemotron_ops import proc
-from nemotron_ops.builds.spec import check_ref, is_commit, without_secrets
+from nemotron_ops.builds.spec import Source, check_ref, is_commit, without_secrets
 from nemotron_ops.errors import SourceError
 from nemotron_ops.files import locked
 from nemotron_ops.progress import Report, Step
@@ -56,15 +56,17 @@ def pick_commit(listing: str, ref: str) -> str:
     return next((found[name] for name in order if name in found), "")
 
 
-def fetch(
-    git: str, url: str, commit: str, ref: str, *, to: Path, cache: Path, env: Mapping[str, str], report: Report
-) -> None:
-    """The files of `commit` into the new folder `to`, by way of a bare repository in `cache`. Raises SourceError."""
+def fetch(git: str, source: Source, *, to: Path, cache: Path, env: Mapping[str, str], report: Report) -> None:
+    """Fetches the files of `source` into the new folder `to`, through a bare repository in `cache`.
+
+    Raises SourceError.
+    """
+    url, commit = source.origin.place, source.commit
     store = cache / "git" / f"{hashlib.sha256(without_secrets(url).encode()).hexdigest()[:16]}.git"
     with locked(store.with_suffix(".lock")):
         _ensure_bare(git, store, env)
         if not _has(git, store, commit, env):
-            _fetch_commit(git, store, url, commit, ref, env, report)
+            _fetch_commit(git, store, source, env, report)
         checkout(git, store, commit, to, env)
 
 
@@ -159,24 +161,13 @@ def _has(git: str, store: Path, commit: str, env: Mapping[str, str]) -> bool:
     return proc.run(argv, env=git_env(env)).ok and (store / f"got-{commit}").exists()
 
 
-def _fetch_commit(
-    git: str, store: Path, url: str, commit: str, ref: str, env: Mapping[str, str], report: Report
-) -> None:
-    """Fetch one commit, without history; by its ref where the server gives out no bare commits."""
+def _fetch_commit(git: str, store: Path, source: Source, env: Mapping[str, str], report: Report) -> None:
+    """Fetch one commit without history; by its ref where the server refuses to send bare commits."""
+    url, commit, ref = source.origin.place, source.commit, source.origin.ref
     said: list[str] = []
     for wanted in dict.fromkeys([commit, *([ref] if ref else [])]):
-        argv = [
-            git,
-            f"--git-dir={store}",
-            "fetch",
-            "--depth=1",
-            "--no-tags",
-            "--progress",
-            "--force",
-            "--",
-            url,
-            wanted,
-        ]
+        how = ("--depth=1", "--no-tags", "--progress", "--force")
+        argv = [git, f"--git-dir={store}", "fetch", *how, "--", url, wanted]
         done = proc.run_lines(
             argv, on_line=lambda line: _progress(line, report), env=git_env(env), stall_s=FETCH_STALL_S
         )

@@ -11,21 +11,19 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
 from nemotron_ops.builds.disk import check_room
-from nemotron_ops.builds.packages import archive, download, registry
-from nemotron_ops.builds.packages.pins import Pins, packaged_source
+from nemotron_ops.builds.packages import archive, registry
+from nemotron_ops.builds.packages.pins import Pins, packaged_source, shipped
 from nemotron_ops.builds.source import git
 from nemotron_ops.builds.source.order import git_source, is_exact, known, ref_key
 from nemotron_ops.builds.spec import Origin, Source, SourceKind, is_commit
 from nemotron_ops.errors import SourceError
-from nemotron_ops.files import locked, read_json, write_json
-from nemotron_ops.host.facts import Facts
-from nemotron_ops.paths import Layout
-from nemotron_ops.progress import Report
+from nemotron_ops.files import locked, read_json, sha256_of, write_json
+from nemotron_ops.installation import Installation
 
 MARK = "src/llama-arch.cpp"  # every llama.cpp has it, and it lists the architectures
 ARCHITECTURE = "nemotron_h_moe"
@@ -34,29 +32,26 @@ SDIST_COMMIT = ".git/modules/vendor/llama.cpp/HEAD"  # where llama-cpp-python's 
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
-    """What fetching needs to know about this run."""
+    """An installation, seen as the place of llama.cpp's sources, with the table of known packages."""
 
-    layout: Layout
-    facts: Facts
-    env: Mapping[str, str]
-    pins: Pins
-    report: Report
+    installation: Installation
+    pins: Pins = field(default_factory=shipped)
 
     @property
     def trees(self) -> Path:
-        return self.layout.sources / "trees"
+        return self.installation.layout.sources / "trees"
 
     @property
     def archives(self) -> Path:
-        return self.layout.sources / "archives"
+        return self.installation.layout.sources / "archives"
 
     @property
     def refs(self) -> Path:
-        return self.layout.sources / "refs.json"
+        return self.installation.layout.sources / "refs.json"
 
     @property
     def git(self) -> str:
-        if tool := self.facts.tools.get("git"):
+        if tool := self.installation.facts.tools.get("git"):
             return tool.path
         raise SourceError("cannot use a git repository: git is not installed")
 
@@ -73,7 +68,7 @@ def resolve(origin: Origin, sources: Sources) -> Source:
     """
     match origin.kind:
         case SourceKind.GIT:
-            commit = git.resolve(sources.git, origin.place, origin.ref, sources.env)
+            commit = git.resolve(sources.git, origin.place, origin.ref, sources.installation.env)
             _remember(sources, origin, commit)
             return git_source(origin, commit, sources.pins)
         case SourceKind.REGISTRY:
@@ -134,12 +129,9 @@ def _version(origin: Origin) -> str:
 
 
 def _from_git(source: Source, sources: Sources) -> None:
-    origin = source.origin
+    cache, env = sources.installation.layout.sources, sources.installation.env
     with _making(sources, "git") as scratch:
-        git.fetch(
-            sources.git, origin.place, source.commit, origin.ref,
-            to=scratch / "tree", cache=sources.layout.sources, env=sources.env, report=sources.report,
-        )  # fmt: skip
+        git.fetch(sources.git, source, to=scratch / "tree", cache=cache, env=env, report=sources.installation.report)
         _publish(scratch / "tree", source, sources)
 
 
@@ -147,7 +139,12 @@ def _from_registry(source: Source, sources: Sources) -> Source:
     """Fetch and unpack a package's archive; the source with what is known of the archive, or it says of itself."""
     origin = source.origin
     path, sha256, _ = registry.fetch_sdist(
-        origin.place, origin.ref, sha256=source.sha256, to=sources.archives, env=sources.env, report=sources.report
+        origin.place,
+        origin.ref,
+        sha256=source.sha256,
+        to=sources.archives,
+        env=sources.installation.env,
+        report=sources.installation.report,
     )
     exact = _identified(path, replace(source, sha256=sha256), sources)
     if not tree_path(exact, sources).is_dir():
@@ -159,7 +156,7 @@ def _from_archive(origin: Origin, sources: Sources) -> Source:
     path = Path(origin.place)
     if not path.is_file():
         raise SourceError(f"cannot use archive {path}: no such file")
-    source = _identified(path, Source(origin=origin, label=path.name, sha256=download.hash_of(path)), sources)
+    source = _identified(path, Source(origin=origin, label=path.name, sha256=sha256_of(path)), sources)
     if not tree_path(source, sources).is_dir():
         _unpack(path, source, sources)
     return source
@@ -183,11 +180,13 @@ def _from_bundle(origin: Origin, sources: Sources) -> Source:
     if not path.is_file():
         raise SourceError(f"cannot use bundle {path}: no such file")
     with _making(sources, "bundle") as scratch:
-        commit = git.open_bundle(sources.git, path, origin.ref, store=scratch / "store.git", env=sources.env)
+        commit = git.open_bundle(
+            sources.git, path, origin.ref, store=scratch / "store.git", env=sources.installation.env
+        )
         label = origin.ref or path.name
-        source = Source(origin=origin, label=label, commit=commit, sha256=download.hash_of(path))
+        source = Source(origin=origin, label=label, commit=commit, sha256=sha256_of(path))
         if not tree_path(source, sources).is_dir():
-            git.checkout(sources.git, scratch / "store.git", commit, scratch / "tree", sources.env)
+            git.checkout(sources.git, scratch / "store.git", commit, scratch / "tree", sources.installation.env)
             _publish(scratch / "tree", source, sources)
     return source
 
@@ -197,9 +196,9 @@ def _from_folder(origin: Origin, sources: Sources) -> Source:
     folder = Path(origin.place).expanduser()
     if not (folder / MARK).is_file():
         raise SourceError(f"cannot use folder {folder}: it holds no llama.cpp ({MARK} is missing)")
-    git_tool = sources.facts.tools.get("git")
-    says = git.commit_of_folder(git_tool.path, folder, sources.env) if git_tool else ""
-    names = git.files_of_folder(git_tool.path, folder, sources.env) if git_tool else ()
+    git_tool = sources.installation.facts.tools.get("git")
+    says = git.commit_of_folder(git_tool.path, folder, sources.installation.env) if git_tool else ""
+    names = git.files_of_folder(git_tool.path, folder, sources.installation.env) if git_tool else ()
     files = _files(folder, names)
     with _making(sources, "copy") as scratch:
         check_room(f"copy {folder}", {sources.trees: sum(path.lstat().st_size for path in files)})
@@ -270,7 +269,7 @@ def _copy_files(folder: Path, files: list[Path], to: Path) -> str:
             continue
         shutil.copy(path, target)
         executable = bool(path.stat().st_mode & 0o100)
-        digest.update(f"{name}\0{executable}\0{download.hash_of(target)}\0".encode())
+        digest.update(f"{name}\0{executable}\0{sha256_of(target)}\0".encode())
     return digest.hexdigest()
 
 

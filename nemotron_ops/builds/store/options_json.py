@@ -8,7 +8,7 @@ from typing import Any
 from nemotron_ops.builds.spec import Backend, BuildOptions
 
 
-def asked_json(options: BuildOptions, backend: Backend) -> dict[str, Any]:
+def options_json(options: BuildOptions, backend: Backend) -> dict[str, Any]:
     """`options` as plain values for a manifest, with the `backend` that they came to.
 
     Jobs are left out: they are how fast, not what. So are fixes: each llama.cpp shows anew what it needs.
@@ -23,7 +23,7 @@ def asked_json(options: BuildOptions, backend: Backend) -> dict[str, Any]:
     }
 
 
-def asked_again(manifest: Mapping[str, Any]) -> BuildOptions:
+def options_from(manifest: Mapping[str, Any]) -> BuildOptions:
     """The options that the build of `manifest` was asked for; as far as its plan tells, where it does not say."""
     asked = manifest.get("asked") or _by_plan(manifest["plan"])
     return BuildOptions(

@@ -27,7 +27,8 @@ from nemotron_ops.builds.packages.wheel_pins import Deb, Wheel, cuda_folder, cud
 from nemotron_ops.builds.toolchain import cuda12
 from nemotron_ops.errors import HostError
 from nemotron_ops.files import locked, sync_dir, write_json
-from nemotron_ops.progress import Report, Step
+from nemotron_ops.installation import Installation
+from nemotron_ops.progress import Step
 
 RUNTIME_LIBRARIES = ("libcudart.so", "libcublas.so", "libcublasLt.so")  # all that a built llama-server needs
 TARGETS = {"x86_64": "x86_64-linux", "aarch64": "sbsa-linux"}
@@ -46,10 +47,14 @@ def assembled(toolchains: Path, version: str, machine: str) -> Path | None:
     return root if (root / "complete.json").exists() else None
 
 
-def assemble(
-    toolchains: Path, *, version: str, machine: str, cache: Path, cc: str, env: Mapping[str, str], report: Report
-) -> Path:
-    """The toolkit's folder, assembled if it is not there yet. Raises SourceError, HostError."""
+def assemble(version: str, cc: str, installation: Installation) -> Path:
+    """The folder of toolkit `version`, assembled if it is not there yet. Raises SourceError, HostError."""
+    toolchains, cache, machine = (
+        installation.layout.toolchains,
+        installation.layout.cache / "wheels",
+        installation.facts.machine,
+    )
+    env, report = installation.env, installation.report
     name = cuda_folder(version, machine)
     with locked(toolchains / f".{name}.lock"):
         if ready := assembled(toolchains, version, machine):

@@ -9,28 +9,28 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from nemotron_ops.builds.packages import archive
 from nemotron_ops.builds.packages.wheel_files import check_disk, fetch_wheels
 from nemotron_ops.builds.packages.wheel_pins import Wheel, zig_folder
 from nemotron_ops.files import locked, sync_dir
-from nemotron_ops.progress import Report
+from nemotron_ops.installation import Installation
 
 PROGRAMS = {"cc": "cc", "c++": "c++", "ar": "ar", "ranlib": "ranlib"}
 UNPACKED_FACTOR = 4.2
 HINT = "install a system compiler instead; `nemotron-ops doctor` shows the command"
 
 
-def assemble(toolchains: Path, wheel: Wheel, *, cache: Path, env: Mapping[str, str], report: Report) -> Path:
+def assemble(wheel: Wheel, installation: Installation) -> Path:
     """The folder with cc, c++, ar and ranlib, made if it is not there yet. Raises SourceError, HostError."""
+    toolchains, cache = installation.layout.toolchains, installation.layout.cache / "wheels"
     root = toolchains / zig_folder(wheel)
     with locked(toolchains / f".{root.name}.lock"):
         if root.is_dir():
             return root
         check_disk("zig", (wheel,), cache=cache, to=toolchains, unpacked_factor=UNPACKED_FACTOR)
-        (path,) = fetch_wheels((wheel,), cache=cache, env=env, report=report, hint=HINT)
+        (path,) = fetch_wheels((wheel,), cache=cache, env=installation.env, report=installation.report, hint=HINT)
         made = toolchains / f".{root.name}.new"
         shutil.rmtree(made, ignore_errors=True)
         archive.unpack(path, made, rename=archive.under(PurePosixPath("ziglang")))

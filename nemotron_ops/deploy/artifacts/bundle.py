@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nemotron_ops.deploy.artifacts.wheel import own_distribution, write_wheel
-from nemotron_ops.deploy.remote.ssh import sha256_of
 from nemotron_ops.errors import DeployError
-from nemotron_ops.files import locked
+from nemotron_ops.files import locked, sha256_of
 from nemotron_ops.proc import run
 from nemotron_ops.progress import Report, Step
 

@@ -14,11 +14,12 @@ from typing import Any
 from nemotron_ops.deploy.artifacts.bundle import Platform, make_bundle, pack_folder
 from nemotron_ops.deploy.artifacts.fits import Cargo, check_room, why_not_send
 from nemotron_ops.deploy.remote.session import refuse_hold
-from nemotron_ops.deploy.remote.ssh import Connection, sha256_of
+from nemotron_ops.deploy.remote.ssh import Connection
 from nemotron_ops.deploy.steps.facts import Site, TargetFacts, check_target, facts_script, parse_facts, site_for
 from nemotron_ops.deploy.steps.plan import deploy_plan
 from nemotron_ops.deploy.steps.release import DeployPlan, Parcel, Release, Request
 from nemotron_ops.errors import DeployError
+from nemotron_ops.files import sha256_of
 from nemotron_ops.progress import Report
 from nemotron_ops.service.units import Scope
 

@@ -7,7 +7,6 @@ nobody is asked anything (BatchMode) and that host keys are checked. All connect
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 import subprocess
 import tempfile
@@ -192,8 +191,3 @@ def address_of(target: str, *, config: Path | None) -> str:
     done = run(("ssh", *(("-F", str(config)) if config else ()), "-G", "--", target), timeout_s=10)
     found = [line.partition(" ")[2] for line in done.stdout.splitlines() if line.startswith("hostname ")]
     return found[0] if done.ok and found else target.rpartition("@")[2]
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()

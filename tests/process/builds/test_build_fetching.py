@@ -30,6 +30,7 @@ from nemotron_ops.builds.spec import BuildRequest, Origin, SourceKind
 from nemotron_ops.builds.toolchain import cuda_wheels
 from nemotron_ops.cli import cli
 from nemotron_ops.errors import HostError, SourceError
+from nemotron_ops.installation import Installation
 from nemotron_ops.paths import Layout
 from nemotron_ops.progress import silent
 from tests.fakes.certificates import self_signed
@@ -69,7 +70,7 @@ def repository(tmp_path: Path) -> Path:
 @pytest.fixture
 def sources(layout: Layout) -> Sources:
     env = {"PATH": os.environ["PATH"], "HOME": str(layout.data), "PIP_CONFIG_FILE": "/dev/null"}
-    return Sources(layout=layout, facts=host.probe(env), env=env, pins=pins.shipped(), report=silent)
+    return Sources(installation=Installation(layout=layout, env=env))
 
 
 def git_origin(repository: Path, ref: str) -> Origin:
@@ -109,11 +110,11 @@ def test_a_ref_that_is_not_there_is_refused(repository: Path, sources: Sources) 
 
 def test_a_host_where_nobody_listens_is_given_up_at_once(sources: Sources) -> None:
     with pytest.raises(SourceError, match=r"cannot reach 127\.0\.0\.1"):
-        git.resolve("git", "https://127.0.0.1:1/llama.cpp", "v0.5.0", sources.env)
+        git.resolve("git", "https://127.0.0.1:1/llama.cpp", "v0.5.0", sources.installation.env)
 
 
 def test_a_users_own_redirection_of_git_is_followed(repository: Path, sources: Sources) -> None:
-    home = Path(sources.env["HOME"])
+    home = Path(sources.installation.env["HOME"])
     home.mkdir(parents=True)
     (home / ".gitconfig").write_text(f'[url "{repository.as_uri()}"]\n\tinsteadOf = https://127.0.0.1:1/llama.cpp\n')
     origin = Origin(kind=SourceKind.GIT, place="https://127.0.0.1:1/llama.cpp", ref="b8000")
@@ -358,7 +359,7 @@ def test_a_folder_of_find_links_is_a_registry_too(tmp_path: Path, env: dict[str,
 def test_llama_cpp_is_unpacked_out_of_the_package_which_only_says_its_commit(
     sources: Sources, env: dict[str, str], layout: Layout
 ) -> None:
-    here = Sources(layout=layout, facts=sources.facts, env=env, pins=sources.pins, report=silent)
+    here = Sources(installation=Installation(layout=layout, env=env))
     exact = source.resolve(Origin(kind=SourceKind.REGISTRY, place="some-llama", ref="9.9"), here)
     assert (exact.commit, exact.says) == ("", COMMIT)
     tree = source.tree(exact, here)

@@ -15,9 +15,10 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from nemotron_ops.deploy.remote.session import Locked, Session, locked_session
-from nemotron_ops.deploy.remote.ssh import Connection, address_of, sha256_of
+from nemotron_ops.deploy.remote.ssh import Connection, address_of
 from nemotron_ops.deploy.steps.facts import site_for
 from nemotron_ops.errors import DeployError
+from nemotron_ops.files import sha256_of
 from nemotron_ops.progress import Step, silent
 from nemotron_ops.service.units import Scope
 

@@ -100,7 +100,7 @@ def test_llama_server_is_asked_to_move_every_layer_to_a_gpu_and_to_say_how_many_
     for check in proofs.checks(gpu=True):
         argv = server_argv(
             binary="llama-server", model="m", socket="s", api_key_file="k", alias="a", settings=check.settings,
-            extra=proofs.TALKATIVE,
+            extra=proofs.VERBOSE,
         )  # fmt: skip
         assert "--verbosity 4" in " ".join(argv)
         assert "--n-gpu-layers all" in " ".join(argv)

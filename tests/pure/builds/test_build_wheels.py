@@ -26,6 +26,7 @@ from nemotron_ops.builds.toolchain.cuda_wheels import assembled, runtime_librari
 from nemotron_ops.builds.toolchain.zig import write_wrapper
 from nemotron_ops.errors import HostError, SourceError
 from nemotron_ops.host import Facts
+from nemotron_ops.installation import Installation
 from nemotron_ops.paths import Layout
 from nemotron_ops.progress import silent
 from tests.fakes.machines import H100, LAPTOP, MAC, SPARK, WHEELS
@@ -253,9 +254,9 @@ def test_zig_is_refused_where_it_is_not_known_to_work(facts: Facts, options: Bui
 
 def test_a_disk_without_room_is_refused_before_anything_is_done(layout: Layout) -> None:
     planned = plan(BuildOptions(backend=Backend.CPU), facts=LAPTOP, source=SOURCE, toolchains=Path("/t"), env={})
-    toolchain.check_disk(replace(planned, disk_bytes=1), layout=layout, facts=LAPTOP)
+    toolchain.check_disk(replace(planned, disk_bytes=1), Installation(layout=layout, env={}, known=LAPTOP))
     with pytest.raises(HostError, match="GB are needed"):
-        toolchain.check_disk(replace(planned, disk_bytes=1 << 60), layout=layout, facts=LAPTOP)
+        toolchain.check_disk(replace(planned, disk_bytes=1 << 60), Installation(layout=layout, env={}, known=LAPTOP))
 
 
 def test_folders_on_one_disk_share_its_room(tmp_path: Path) -> None:
@@ -269,16 +270,16 @@ def test_the_disk_that_a_plan_takes_counts_the_toolkit_and_its_download(layout: 
     options = BuildOptions(backend=Backend.CUDA, cuda_archs=("90",))
     planned = plan(options, facts=H100, source=SOURCE, toolchains=layout.toolchains, env={})
     download = sum(part.size for part in wheels_for("cuda13", "Linux", "x86_64"))
-    assembling, compiling = toolchain.disk_needs(planned, layout=layout, facts=H100)
+    assembling, compiling = toolchain.disk_needs(planned, Installation(layout=layout, env={}, known=H100))
     assert sum(assembling.values()) > 2.5 * download  # as it is, and unpacked
     assert sum(compiling.values()) > planned.disk_bytes + 1.5 * download
-    assert toolchain.disk_bytes(planned, layout=layout, facts=H100) == max(
+    assert toolchain.disk_bytes(planned, Installation(layout=layout, env={}, known=H100)) == max(
         sum(assembling.values()), sum(compiling.values())
     )
     here = layout.toolchains / cuda_folder("13.0.2", "x86_64")
     here.mkdir(parents=True)
     (here / "complete.json").write_text("{}")
-    assert toolchain.disk_bytes(planned, layout=layout, facts=H100) == planned.disk_bytes
+    assert toolchain.disk_bytes(planned, Installation(layout=layout, env={}, known=H100)) == planned.disk_bytes
 
 
 def test_a_disk_without_room_for_a_toolkit_is_refused_before_the_download(tmp_path: Path) -> None:
@@ -294,7 +295,7 @@ def test_a_disk_without_room_for_a_toolkit_is_refused_before_the_download(tmp_pa
 def test_the_plan_knows_what_is_to_be_downloaded_and_what_is_here(layout: Layout) -> None:
     def files(**options: Any) -> list[str]:
         planned = plan(BuildOptions(**options), facts=H100, source=SOURCE, toolchains=layout.toolchains, env={})
-        return [part.file for part in toolchain.to_download(planned, layout=layout, facts=H100)]
+        return [part.file for part in toolchain.to_download(planned, Installation(layout=layout, env={}, known=H100))]
 
     assert files(backend=Backend.CPU) == []
     assert len(files(backend=Backend.CPU, zig=True)) == 1

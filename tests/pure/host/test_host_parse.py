@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nemotron_ops.host import parse
-
-GIB = 1 << 30
+from nemotron_ops.policy import GIB
 
 
 @pytest.mark.parametrize(

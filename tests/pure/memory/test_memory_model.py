@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemotron_ops.errors import FitError, ModelError
-from nemotron_ops.memory.hyper import UnknownArchitectureError, hyper
 from nemotron_ops.memory.log import compare, logged_buffers, projected_mib
 from nemotron_ops.memory.model import Settings, estimate, settings_from
+from nemotron_ops.memory.model_shape import UnknownArchitectureError, model_shape
 from nemotron_ops.models import gguf
 from nemotron_ops.models.gguf import Header
 from nemotron_ops.models.synthetic.container import TensorInfo
@@ -56,7 +56,7 @@ def test_the_real_models_cost_what_was_measured(name: str, parameters: float, kv
 
 
 def test_layers_are_told_apart_by_their_arrays() -> None:
-    h = hyper(model("30b"))
+    h = model_shape(model("30b"))
     assert sum(b.recurrent for b in h.blocks) == 23
     assert sum(b.n_kv > 0 for b in h.blocks) == 6
     assert h.expert_blocks == 23

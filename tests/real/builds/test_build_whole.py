@@ -19,11 +19,12 @@ from nemotron_ops.builds.proof.proofs import SelfTestFailed
 from nemotron_ops.builds.run import ensure_build, existing
 from nemotron_ops.builds.spec import TARGETS, Backend, BuildOptions, BuildRequest
 from nemotron_ops.builds.store import store
-from nemotron_ops.builds.store.options_json import asked_again
+from nemotron_ops.builds.store.options_json import options_from
 from nemotron_ops.builds.store.store import Build
 from nemotron_ops.builds.store.unfinished import leftovers
 from nemotron_ops.errors import BuildError, SourceError
 from nemotron_ops.host import Facts, Gpu, Tool
+from nemotron_ops.installation import Installation
 from nemotron_ops.paths import Layout, user_layout
 from nemotron_ops.progress import Step, silent
 from tests.fakes.llama_cpp_tree import write_tree
@@ -63,7 +64,7 @@ def build(layout: Layout, facts: Facts, said: list[str]) -> Callable[..., Build]
             if step.note:
                 said.append(step.note)
 
-        return ensure_build(request, layout=layout, facts=facts, env=ENV, report=report)
+        return ensure_build(request, Installation(layout=layout, env=ENV, report=report, known=facts))
 
     return make
 
@@ -86,7 +87,7 @@ def test_a_build_is_made_proven_stored_and_current(
     assert len(proof["passed"]) == 9
     assert proof["tokens_per_s"]["generation"] > 0
     assert {"--ctx-size", "-ngl"} <= set(proof["flags"])
-    assert asked_again(made.manifest) == BuildOptions(backend=Backend.CPU)
+    assert options_from(made.manifest) == BuildOptions(backend=Backend.CPU)
     assert made.manifest["version"] == "0.5.0"
     assert not store.work_dir(layout, made.id).exists()
     assert leftovers(layout) == ()
@@ -171,7 +172,7 @@ def test_without_nvcc_and_without_wheels_there_is_an_error_and_never_a_cpu_build
     env = {**ENV, "PIP_CONFIG_FILE": "/dev/null", "PIP_INDEX_URL": "http://127.0.0.1:1/simple"}
     request = BuildRequest(options=BuildOptions(backend=Backend.CUDA, cuda_archs=("90",)), source=str(tree))
     with pytest.raises(SourceError, match="not in the package registry") as caught:
-        ensure_build(request, layout=layout, facts=bare, env=env, report=silent)
+        ensure_build(request, Installation(layout=layout, env=env, known=bare))
     assert "nvcc on the PATH" in (caught.value.hint or "")
     assert steps(ledger) == []
     assert store.listed(layout) == ()
@@ -190,7 +191,7 @@ def for_an_h100(layout: Layout, facts: Facts) -> Callable[..., Build]:
         options = BuildOptions(backend=Backend.CUDA, cuda_archs=("90",))
         here = replace(facts, gpus=gpus, driver_cuda=(13, 0), tools={**facts.tools, "nvcc": nvcc})
         request = BuildRequest(options=options, source=str(tree), force=force)
-        return ensure_build(request, layout=layout, facts=here, env=ENV, report=silent)
+        return ensure_build(request, Installation(layout=layout, env=ENV, known=here))
 
     return make
 
@@ -228,7 +229,7 @@ def test_a_vulkan_build_on_a_machine_without_a_gpu_is_kept(
     tree = write_tree(tmp_path / "src", real=llama_bin, ledger=ledger)
     here = replace(facts, tools={**facts.tools, "glslc": Tool(path="/usr/bin/glslc")})
     request = BuildRequest(options=BuildOptions(backend=Backend.VULKAN), source=str(tree))
-    kept = ensure_build(request, layout=layout, facts=here, env=ENV, report=silent)
+    kept = ensure_build(request, Installation(layout=layout, env=ENV, known=here))
     assert not kept.proven
     assert store.current(layout) is None
 
@@ -250,11 +251,11 @@ def test_a_build_moves_to_another_machine_and_is_proven_there(
     made = build(write_tree(tmp_path / "src", real=llama_bin, ledger=ledger))
     packed = export_build(made, tmp_path, silent)
     there = user_layout({"NEMOTRON_OPS_HOME": str(tmp_path / "there")}, uid=os.getuid())
-    taken = import_build(packed, layout=there, facts=facts, env=ENV, report=silent, activate=True)
+    taken = import_build(packed, Installation(layout=there, env=ENV, known=facts), activate=True)
     assert taken.manifest["files"] == made.manifest["files"]
     assert store.current(there) == taken
     assert leftovers(there) == ()
-    again = import_build(packed, layout=there, facts=facts, env=ENV, report=silent, activate=True)
+    again = import_build(packed, Installation(layout=there, env=ENV, known=facts), activate=True)
     assert again.id == taken.id
 
 
@@ -266,7 +267,7 @@ def test_a_build_that_was_changed_on_its_way_is_refused(
     packed = export_build(made, tmp_path, silent)
     there = user_layout({"NEMOTRON_OPS_HOME": str(tmp_path / "there")}, uid=os.getuid())
     with pytest.raises(SourceError, match="bin/llama-cli is not as its manifest says"):
-        import_build(packed, layout=there, facts=facts, env=ENV, report=silent, activate=True)
+        import_build(packed, Installation(layout=there, env=ENV, known=facts), activate=True)
     assert store.listed(there) == ()
     assert leftovers(there) == ()
 
@@ -360,6 +361,6 @@ def test_old_builds_go_when_a_new_one_has_become_current(
 def test_the_projects_own_build_is_found_without_asking_the_network(llama_bin: Path) -> None:
     layout = user_layout(os.environ, uid=os.getuid())
     request = BuildRequest(options=BuildOptions(backend=Backend.CPU))
-    found = existing(request, layout=layout, facts=host.probe(os.environ), env={"PATH": "/nonexistent"})
+    found = existing(request, Installation(layout=layout, env={"PATH": "/nonexistent"}, known=host.probe(os.environ)))
     assert found is not None
     assert found.path == llama_bin.parent

@@ -19,7 +19,7 @@ PLAIN = frozenset({
     "qwen3moe", "smollm3",
 })  # fmt: skip
 BLOCK = re.compile(r"blk\.(\d+)\.")
-EXPERTS = re.compile(r"\.ffn_(up|down|gate|gate_up)_(ch|)exps\.")  # what --n-cpu-moe moves (common/common.h)
+EXPERTS = re.compile(r"\.ffn_(up|down|gate|gate_up)_(ch|)exps\.")  # what --n-cpu-moe moves (common/common.shape)
 
 
 class UnknownArchitectureError(FitError):
@@ -37,7 +37,7 @@ class Block:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hyper:
+class ModelShape:
     """A model, as far as its memory goes. `blocks` has the MTP blocks last."""
 
     arch: str
@@ -89,7 +89,7 @@ class Hyper:
         return sum(b.expert_bytes > 0 for b in self.blocks)
 
 
-def hyper(header: Header) -> Hyper:
+def model_shape(header: Header) -> ModelShape:
     """What `header` says.
 
     Raises UnknownArchitectureError for a model the formula does not know, ModelError for nonsense.
@@ -113,7 +113,7 @@ def hyper(header: Header) -> Hyper:
         for i in range(len(kv))
     )
     head_dim = n_embd // max(n_head, 1)
-    return Hyper(
+    return ModelShape(
         arch=arch,
         blocks=blocks,
         n_nextn=min(n_nextn, len(blocks)),
