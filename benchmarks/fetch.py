@@ -99,7 +99,7 @@ def serve(path: str, digest: str) -> None:
 
 def ours(connections: str, target: str, size: str, digest: str) -> None:
     """Our transfer, with its hashing and its fsync."""
-    from nemotron_ops.models.transfer import Speed, download
+    from nemotron_ops.models.transfer import Download, Speed, download
     from nemotron_ops.models.web import Web
     from nemotron_ops.progress import silent
 
@@ -107,11 +107,15 @@ def ours(connections: str, target: str, size: str, digest: str) -> None:
     folder.mkdir()
     with Web(os.environ) as web:
         began = time.perf_counter()
-        download(
-            web, web.file_url(REPO, "main", NAME), name=NAME, size_bytes=int(size), expected=digest,
-            partial=folder / "x.partial", final=folder / NAME, report=silent,
-            speed=Speed(connections=int(connections)),
-        )  # fmt: skip
+        item = Download(
+            url=web.file_url(REPO, "main", NAME),
+            name=NAME,
+            size_bytes=int(size),
+            proof=digest,
+            partial=folder / "x.partial",
+            final=folder / NAME,
+        )
+        download(web, item, report=silent, speed=Speed(connections=int(connections)))
         print(time.perf_counter() - began)
 
 

@@ -139,7 +139,7 @@ def _result(
 
 def _headers(app: App, resolved: Resolved, quants: tuple[str, ...]) -> list[tuple[str, Header | str]]:
     """Quants with their headers, or with words on why there is none: of a file, the tiny model, or the hub's."""
-    from nemotron_ops.cli.fetch import made_here, means
+    from nemotron_ops.cli.fetch import made_here
     from nemotron_ops.models import hub, offers, store
     from nemotron_ops.models.local import read_header
     from nemotron_ops.models.ref import Ref, quant_label
@@ -155,7 +155,7 @@ def _headers(app: App, resolved: Resolved, quants: tuple[str, ...]) -> list[tupl
     try:
         if hub.offline(app.env):
             raise Stalled(f"cannot plan {model.repo}: HF_HUB_OFFLINE forbids the network, and it is not here")
-        found = offers.offers(Ref(repo=model.repo), means(app), revision=model.revision, quants=quants)
+        found = offers.offers(Ref(repo=model.repo), app.installation, revision=model.revision, quants=quants)
     except Stalled as exc:
         if not here:
             raise

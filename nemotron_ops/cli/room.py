@@ -61,13 +61,12 @@ class Room:
         model = plan.recipe.model
         if not model.repo or not model.quant or store.find(self.app.layout, Ref(repo=model.repo, quant=model.quant)):
             return plan
-        from nemotron_ops.cli.fetch import means  # the network's libraries: only where something is to be fetched
         from nemotron_ops.cli.plan import best_quant
         from nemotron_ops.memory.model_shape import UnknownArchitectureError
         from nemotron_ops.models.offers import offers
 
-        ref, hub = Ref(repo=model.repo), means(self.app)
-        own = offers(ref, hub, revision=model.revision, quants=(model.quant,))[0]
+        ref = Ref(repo=model.repo)
+        own = offers(ref, self.app.installation, revision=model.revision, quants=(model.quant,))[0]
         try:
             if own.header:
                 self._placement(plan, own.header, "")

@@ -135,7 +135,6 @@ def _back_to(app: App, before: Build | None) -> None:
 
 def _new_quant(app: App, name: str, quant: str) -> Change:
     """Fetch the quant, then write it into the user's own copy of the recipe."""
-    from nemotron_ops.cli.fetch import means
     from nemotron_ops.files import write_atomic
     from nemotron_ops.models import fetch
     from nemotron_ops.models.ref import Ref
@@ -144,7 +143,8 @@ def _new_quant(app: App, name: str, quant: str) -> Change:
     recipe = load_recipe(name, app.layout)
     if recipe.model.repo:
         ref = Ref(repo=recipe.model.repo, quant=quant)
-        fetch.fetch(ref, means(app), revision=recipe.model.revision, mmproj=recipe.model.mmproj)
+        request = fetch.FetchRequest(ref=ref, revision=recipe.model.revision, mmproj=recipe.model.mmproj)
+        fetch.fetch(request, app.installation)
         app.ui.end_bars()
     elif not recipe.model.synthetic:
         raise ModelError(f"cannot fetch another quant of {name}: its recipe names a file")

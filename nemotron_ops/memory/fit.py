@@ -127,7 +127,8 @@ def place(request: FitRequest) -> Placement:
         floor = GOOD_CONTEXT if mode is Mode.GPU and len(modes) > 1 else SMALL_CONTEXT
         wanted = request.settings.ctx_size
         if "ctx_size" not in request.fixed and (smaller := largest_context(request, mode, upto=wanted)) >= floor:
-            if lowered := fit(at_context(request, smaller), mode):
+            lowered = fit(at_context(request, smaller), mode)
+            if lowered:
                 return replace(lowered, why=f"{lowered.why}; context lowered from {wanted:,} to fit")
     raise _refusal(request, modes)
 

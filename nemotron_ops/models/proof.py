@@ -41,8 +41,8 @@ def file_hash(path: Path, proof: str, *, report: Report, stop: Callable[[], bool
     return digest.hexdigest()
 
 
-def sha256_of(path: Path, *, report: Report) -> str:
-    """The sha256 of a file. Raises ModelError if it cannot be read."""
+def sha256_to_record(path: Path, *, report: Report) -> str:
+    """The sha256 of a file that is new to the store, with progress. Raises ModelError if it cannot be read."""
     try:
         return file_hash(path, "0" * SHA256_DIGITS, report=report)
     except OSError as exc:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -194,6 +195,11 @@ def orphans(layout: Layout) -> list[Path]:
     files = [p for folder in folders for p in folder.rglob("*") if p.is_file() or p.is_symlink()]
     mine = (p for p in files if p.suffix in (".gguf", ".partial", ".progress") and str(p) not in used)
     return sorted(mine, key=lambda p: (p.lstat().st_mtime, str(p)))
+
+
+def now() -> float:
+    """Seconds since the epoch, for manifests."""
+    return time.time()
 
 
 def free_bytes(path: Path) -> int:

@@ -107,7 +107,7 @@ def test_jobs_that_a_killed_build_had_are_there_for_the_next(
 TAKE_PART = """
 import os, sys, time
 from pathlib import Path
-from nemotron_ops.builds import budget
+from nemotron_ops.builds.compile import budget
 with budget.shared(Path(sys.argv[1]), int(sys.argv[2])):
     print("in", flush=True)
     time.sleep(60)

@@ -21,7 +21,7 @@ from nemotron_ops.builds.spec import Backend, BuildOptions
 from nemotron_ops.errors import BuildError
 from nemotron_ops.host import Tool
 from nemotron_ops.progress import silent
-from tests.pure.builds.test_build_store import SOURCE
+from tests.fakes.build_store import SOURCE
 
 pytestmark = pytest.mark.process
 

@@ -17,8 +17,8 @@ from nemotron_ops.cli.build import split
 from nemotron_ops.errors import BuildError, EngineError
 from nemotron_ops.paths import Layout
 from nemotron_ops.service.units import HOPELESS
+from tests.fakes.build_store import put, put_unproven
 from tests.fakes.llama_cpp_tree import write_tree
-from tests.pure.builds.test_build_store import put, put_unproven
 
 pytestmark = pytest.mark.process
 

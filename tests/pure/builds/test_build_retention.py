@@ -13,7 +13,7 @@ from nemotron_ops.builds.store import pruning, store
 from nemotron_ops.builds.store.retention import Needs, prunable, reason_to_stay
 from nemotron_ops.builds.store.store import Build
 from nemotron_ops.paths import Layout
-from tests.pure.builds.test_build_store import manifest, put
+from tests.fakes.build_store import manifest, put
 
 
 def builds(*ids: str, imported: tuple[str, ...] = ()) -> tuple[Build, ...]:

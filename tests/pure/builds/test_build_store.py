@@ -8,43 +8,20 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from nemotron_ops.builds.carry import platform_json, refuse_platform
 from nemotron_ops.builds.packages import pins
 from nemotron_ops.builds.packages.package_table import HEAD, missing
-from nemotron_ops.builds.plan import plan, plan_json
-from nemotron_ops.builds.spec import Backend, BuildOptions, Origin, Source, SourceKind
 from nemotron_ops.builds.store import store
 from nemotron_ops.builds.store.diff import compare
 from nemotron_ops.builds.store.store import Build
 from nemotron_ops.builds.store.unfinished import clear, leftovers
 from nemotron_ops.errors import BuildError
 from nemotron_ops.paths import Layout
+from tests.fakes.build_store import SOURCE, manifest, put, put_unproven
 from tests.fakes.machines import LAPTOP, MAC
-
-SOURCE = Source(origin=Origin(kind=SourceKind.GIT, place="u", ref="v0.5.0"), label="v0.5.0", commit="a" * 40)
-
-
-def manifest(build_id: str, *, made_at: float = 0.0, source: Source = SOURCE, **options: Any) -> dict[str, Any]:
-    asked = BuildOptions(backend=Backend.CPU, **options)
-    planned = plan(asked, facts=LAPTOP, source=source, toolchains=Path("/t"), env={})
-    return {"id": build_id, "made_at": made_at, "version": "0.5.0", "plan": plan_json(planned)}
-
-
-def put(layout: Layout, build_id: str, *, made_at: float = 0.0, **more: Any) -> Build:
-    """A published build without any content but its name; `more` is in its manifest."""
-    folder = store.new_dir(layout, build_id)
-    (folder / "bin").mkdir(parents=True)
-    (folder / "bin/llama-server").write_text(build_id)
-    return store.publish(layout, build_id, {**manifest(build_id, made_at=made_at), **more})
-
-
-def put_unproven(layout: Layout, build_id: str) -> Build:
-    """One that was tested on the CPU only, because its device was elsewhere."""
-    return put(layout, build_id, selftest={"whole": False, "on": "cpu", "passed": [], "tokens_per_s": {}})
 
 
 def test_an_empty_store_has_nothing(layout: Layout) -> None:

@@ -29,8 +29,8 @@ from nemotron_ops.host import Facts
 from nemotron_ops.installation import Installation
 from nemotron_ops.paths import Layout
 from nemotron_ops.progress import silent
+from tests.fakes.build_store import SOURCE
 from tests.fakes.machines import H100, LAPTOP, MAC, SPARK, WHEELS
-from tests.pure.builds.test_build_store import SOURCE
 
 PARTS = {
     "cuda13": {"nvidia-cublas", "nvidia-cuda-cccl", "nvidia-cuda-crt", "nvidia-cuda-culibos", "nvidia-cuda-nvcc",

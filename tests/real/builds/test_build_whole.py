@@ -27,8 +27,8 @@ from nemotron_ops.host import Facts, Gpu, Tool
 from nemotron_ops.installation import Installation
 from nemotron_ops.paths import Layout, user_layout
 from nemotron_ops.progress import Step, silent
+from tests.fakes.build_store import put
 from tests.fakes.llama_cpp_tree import write_tree
-from tests.pure.builds.test_build_store import put
 
 pytestmark = pytest.mark.real
 

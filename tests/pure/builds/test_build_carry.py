@@ -21,8 +21,8 @@ from nemotron_ops.files import sha256_of
 from nemotron_ops.host import Facts, Tool
 from nemotron_ops.installation import Installation
 from nemotron_ops.paths import Layout
+from tests.fakes.build_store import SOURCE
 from tests.fakes.machines import H100, LAPTOP, RADEON, WHEELS, XEON_AMX, nvcc
-from tests.pure.builds.test_build_store import SOURCE
 
 TOOLKIT = ("libcudart.so", "libcublas.so", "libcublasLt.so")
 
