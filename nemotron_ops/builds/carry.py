@@ -1,8 +1,8 @@
-"""Builds carried to another machine of the same kind: one archive out, checked and proven in. Disk, llama-server.
+"""Exports a build as one archive, and imports one, checked and self-tested. Disk, llama-server.
 
-An archive holds the build's folder as it is: programs, libraries, and the manifest with the sha256 of every file.
-It comes in only where it can run (system, processor, C library, instruction sets), when every file has the hash
-that the manifest gives, and after the self-test has passed here too. What else it `needs` is said when it is written.
+An archive holds the build's folder: programs, libraries, and the manifest with the sha256 of every file. It is imported
+only where it can run (system, processor, C library, instruction sets), if every file has its hash of the manifest, and
+if the self-test passes here too. The export names everything else that the build `needs`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ BUILD_ID = re.compile(r"[a-z]+(-portable)?-x?[0-9a-f]{8}-[0-9a-f]{8}")  # also a
 
 
 def platform_json(facts: Facts, *, portable: bool) -> dict[str, Any]:
-    """What a build made on `facts` asks of a machine, for its manifest."""
+    """The machine that a build made on `facts` requires, for its manifest."""
     return {
         "system": facts.system,
         "machine": facts.machine,
@@ -43,7 +43,7 @@ def platform_json(facts: Facts, *, portable: bool) -> dict[str, Any]:
 
 
 def refuse_platform(needed: Mapping[str, Any], facts: Facts, *, fixes: Collection[str] = ()) -> str:
-    """Why a build that asks for `needed` cannot run on `facts`; empty if it can. `fixes` are those it was made with."""
+    """Why a build that requires `needed` cannot run on `facts`; empty if it can. `fixes` are the build's own."""
     if (needed["system"], needed["machine"]) != (facts.system, facts.machine):
         return f"it is for {needed['system']} on {needed['machine']}, this is {facts.system} on {facts.machine}"
     if needed["glibc"] and tuple(needed["glibc"]) > (facts.glibc or (0, 0)):
@@ -55,7 +55,7 @@ def refuse_platform(needed: Mapping[str, Any], facts: Facts, *, fixes: Collectio
 
 
 def needs(manifest: Mapping[str, Any]) -> tuple[str, ...]:
-    """What a machine must have to run the build of `manifest`, in words."""
+    """The machine that the build of `manifest` needs, in words."""
     platform, plan = manifest["platform"], manifest["plan"]
     glibc = f", glibc {'.'.join(str(n) for n in platform['glibc'])} or newer" if platform["glibc"] else ""
     found = [f"{platform['system']} on {platform['machine']}{glibc}"]
@@ -72,7 +72,7 @@ def _gpu_needs(plan: Mapping[str, Any]) -> list[str]:
             release = tuple(int(n) for n in plan["cuda"].split("."))
             found = [f"a GPU of {', '.join(plan['archs'])}, and NVIDIA's {cuda.driver_for(release)}"]
             fixed = [p for p in plan["cmake"].get("CMAKE_INSTALL_RPATH", "").split(";") if p.startswith("/")]
-            carried = "(--portable carries them along)"
+            carried = "(--portable includes them)"
             return found + [
                 f"CUDA {release[0]}'s libcudart, libcublas and libcublasLt, in {p} {carried}" for p in fixed
             ]
@@ -141,10 +141,10 @@ def import_build(packed: Path, installation: Installation, *, activate: bool) ->
 
 
 def check(folder: Path, facts: Facts) -> dict[str, Any]:
-    """The manifest of the unpacked build in `folder`, if every file is as it says and it can run here."""
+    """The manifest of the unpacked build in `folder`, after a check of its files and of this machine."""
     manifest = read_json(folder / store.MANIFEST)
     if not isinstance(manifest, dict) or not BUILD_ID.fullmatch(str(manifest.get("id"))):
-        raise SourceError("cannot import the build: its manifest is none of ours")
+        raise SourceError("cannot import the build: its manifest is not one of nemotron-ops")
     try:
         needed, plan, files = manifest["platform"], manifest["plan"], dict(manifest["files"])
         wrong = refuse_platform(needed, facts, fixes=plan.get("fixes", ()))
@@ -160,14 +160,14 @@ def check(folder: Path, facts: Facts) -> dict[str, Any]:
 
 
 def _check_files(folder: Path, build_id: str, files: Mapping[str, str]) -> None:
-    """Raises SourceError if `folder` holds other files than `files`, or other content than their hashes say."""
+    """Raises SourceError if the files of `folder` differ from `files`, by name or by hash."""
     found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and not p.is_symlink()}
     expected = {name: sha for name, sha in files.items() if not (folder / name).is_symlink()}
     if found - {store.MANIFEST} != set(expected):
-        raise SourceError(f"cannot import build {build_id}: files are missing, or were added")
+        raise SourceError(f"cannot import build {build_id}: files are missing or were added")
     for name, sha256 in expected.items():
         if sha256_of(folder / name) != sha256:
-            raise SourceError(f"cannot import build {build_id}: {name} is not as its manifest says")
+            raise SourceError(f"cannot import build {build_id}: {name} differs from its manifest")
 
 
 def _activated(layout: Layout, build: Build, *, activate: bool) -> Build:

@@ -1,4 +1,4 @@
-"""What can be reached from here: llama.cpp's repository, the package registry, the model hub. Sockets, httpx."""
+"""Checks disk, store and network: repository, package registry, model hub. Sockets, httpx, disk."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def surroundings(installation: Installation, *, offline: bool = False) -> Surrou
     trees = layout.sources / "trees"
     return Surroundings(
         disk_free_bytes=shutil.disk_usage(existing_parent(layout.data)).free,
-        reach={} if offline else reachable(installation.env),
+        network={} if offline else reachable(installation.env),
         built=current.id if current else "",
         manifest=current.manifest if current else {},
         pinned=pins.shipped().number,
@@ -33,7 +33,7 @@ def surroundings(installation: Installation, *, offline: bool = False) -> Surrou
 
 
 def reachable(env: Mapping[str, str]) -> dict[str, str]:
-    """Place -> why it cannot be reached, or "". All at once, each within its own time-out."""
+    """Place -> why it cannot be reached, or "". All are tried at once, each within its own timeout."""
     hub = env.get("HF_ENDPOINT") or DEFAULT_HUB
     tries: dict[str, Callable[[], object]] = {
         "source": lambda: check_reachable(pins.shipped().url, env),

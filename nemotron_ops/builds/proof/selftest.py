@@ -1,8 +1,8 @@
-"""The proof: a fresh binary must say known sentences before it is trusted. llama-server, llama-bench, disk.
+"""The self-test: a new binary must give known answers before it is used. llama-server, llama-bench, disk.
 
-Builds that start and answer `/health` can still crash on quantised models, or compute on the CPU what was meant
-for the GPU. So tiny quantised models of both Nemotron architectures are loaded in every variant that matters, on
-the device that the build is for, and their answers compared word by word.
+A build that starts and answers `/health` can still crash on quantised models, or compute on the CPU instead of the GPU.
+So the test loads tiny quantised models of both Nemotron architectures on the build's own device, in several
+configurations, and compares their answers word by word.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from nemotron_ops.errors import EngineError
 from nemotron_ops.models import synthetic
 from nemotron_ops.progress import Report, Step
 
-QUANT = "Q8_0"  # quantised: the crashes to be found do not show with F32 or F16
+QUANT = "Q8_0"  # the crashes to be found do not occur with F32 or F16
 READY_TIMEOUT_S = 180.0  # a first start on a GPU may compile kernels
 RUN_TIMEOUT_S = 180.0
 
@@ -98,7 +98,7 @@ def prove(
 
 
 def device_names(folder: Path, env: Mapping[str, str]) -> tuple[str, ...]:
-    """Devices that the llama-server in `folder/bin` lists; none if it does not even start."""
+    """Devices that the llama-server in `folder/bin` lists; none if it does not start."""
     return proofs.devices(
         proc.run([folder / "bin" / "llama-server", "--list-devices"], env=env, timeout_s=RUN_TIMEOUT_S).stdout
     )
@@ -118,7 +118,7 @@ def _start_once(binaries: Binaries, env: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _flags(server: Path, env: Mapping[str, str]) -> tuple[str, ...]:
-    """What llama-server takes, told where it can be run: a machine without its driver could not ask it later."""
+    """All flags of llama-server, recorded now: a machine without its driver could not run it later."""
     done = proc.run([server, "--help"], env=env, timeout_s=RUN_TIMEOUT_S)
     if not done.ok:
         raise SelfTestFailed(f"cannot trust the build: llama-server --help {_ending(done)}")
@@ -126,7 +126,7 @@ def _flags(server: Path, env: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _run(check: Check, server: Path, workdir: Path, env: Mapping[str, str], *, gpu: bool) -> None:
-    """One check; on a GPU, also that llama-server put every layer there."""
+    """Run one check; on a GPU, also check that every layer was offloaded."""
     model = synthetic.ensure(check.kind, workdir / "models", quant=QUANT)
     try:
         with started(
@@ -164,7 +164,7 @@ def _ask_all(check: Check, client: Client) -> None:
 
 
 def _bench(folder: Path, workdir: Path, env: Mapping[str, str], *, gpu: bool) -> dict[str, float]:
-    """Tokens per second of the tiny model; on a GPU, proof that every layer was there."""
+    """Tokens per second of the tiny model; on a GPU, also check that every layer was offloaded."""
     bench = folder / "bin" / "llama-bench"
     model = synthetic.ensure("moe", workdir / "models", quant=QUANT)
     layers = "99" if gpu else "0"

@@ -1,7 +1,7 @@
-"""llama.cpp from a git repository: one commit, shallow, verified. Git, disk.
+"""Fetches one commit of a git repository, shallow and verified. Git, disk.
 
-A repository that cannot be reached must show within seconds, so its host is tried first (unless a proxy stands
-in between), and git may not ask for passwords or crawl.
+An unreachable repository must be detected within seconds: its host is probed first (unless a proxy is configured), git
+may not ask for passwords, and transfers that are too slow are cut.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def resolve(git: str, url: str, ref: str, env: Mapping[str, str]) -> str:
     if not commit:
         raise SourceError(
             f"cannot find {wanted} at {without_secrets(url)}: no such tag, branch or commit",
-            hint="an abbreviated commit cannot be looked up at a server; give all 40 digits",
+            hint="a server cannot look up an abbreviated commit; give all 40 digits",
         )
     return commit
 
@@ -112,11 +112,12 @@ def files_of_folder(git: str, folder: Path, env: Mapping[str, str]) -> tuple[str
     return tuple(dict.fromkeys(name for name in done.stdout.split("\0") if name)) if done.ok else ()
 
 
-QUIET = ("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")  # a foreign folder's settings must not run
+# Settings of a foreign folder must not run programs.
+QUIET = ("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
 
 
 def check_reachable(url: str, env: Mapping[str, str]) -> None:
-    """Raises SourceError within seconds if nobody listens at `url`'s host; says nothing where a proxy is in use."""
+    """Raises SourceError within seconds if the host of `url` does not accept connections; skipped behind a proxy."""
     parts = urlsplit(url)
     if parts.scheme not in PORTS or not parts.hostname:
         return
@@ -131,13 +132,13 @@ def check_reachable(url: str, env: Mapping[str, str]) -> None:
 
 
 def _redirected(git: str, env: Mapping[str, str]) -> bool:
-    """Whether the user's git goes through a proxy, or to other hosts than URLs say; then only git itself can tell."""
+    """Whether git is configured with a proxy or with URL rewriting; then only git itself can test the connection."""
     pattern = r"^(http\..*proxy|url\..*\.insteadof)$"
     return proc.run([git, "config", "--get-regexp", pattern], env=git_env(env), timeout_s=10).ok
 
 
 def git_env(env: Mapping[str, str]) -> dict[str, str]:
-    """git's environment: no questions, no foreign repository, no crawling transfers, the caller's proxies."""
+    """git's environment: no prompts, no foreign repository, no slow transfers, the caller's proxies."""
     kept = {k: v for k, v in env.items() if k in KEPT or k.lower().endswith("_proxy")}
     settings = {"http.lowSpeedLimit": "1000", "http.lowSpeedTime": "20", "core.fsmonitor": "false", "gc.auto": "0"}
     numbered = {"GIT_CONFIG_COUNT": str(len(settings))}
@@ -164,7 +165,7 @@ def _has(git: str, store: Path, commit: str, env: Mapping[str, str]) -> bool:
 def _fetch_commit(git: str, store: Path, source: Source, env: Mapping[str, str], report: Report) -> None:
     """Fetch one commit without history; by its ref where the server refuses to send bare commits."""
     url, commit, ref = source.origin.place, source.commit, source.origin.ref
-    said: list[str] = []
+    problems: list[str] = []
     for wanted in dict.fromkeys([commit, *([ref] if ref else [])]):
         how = ("--depth=1", "--no-tags", "--progress", "--force")
         argv = [git, f"--git-dir={store}", "fetch", *how, "--", url, wanted]
@@ -172,12 +173,12 @@ def _fetch_commit(git: str, store: Path, source: Source, env: Mapping[str, str],
             argv, on_line=lambda line: _progress(line, report), env=git_env(env), stall_s=FETCH_STALL_S
         )
         if done.ok and _rev(git, store, "FETCH_HEAD", env) == commit:
-            (store / f"got-{commit}").touch()  # complete: an interrupted fetch may leave a commit without its files
+            (store / f"got-{commit}").touch()  # an interrupted fetch may leave a commit without its files
             return
-        said.append(
+        problems.append(
             "it stalled" if done.stalled else _reason(done) if not done.ok else f"{wanted} is no longer {commit}"
         )
-    raise SourceError(f"cannot fetch {commit[:12]} from {without_secrets(url)}: {said[0]}")
+    raise SourceError(f"cannot fetch {commit[:12]} from {without_secrets(url)}: {problems[0]}")
 
 
 def _rev(git: str, store: Path, name: str, env: Mapping[str, str]) -> str:
@@ -194,7 +195,7 @@ def _progress(line: str, report: Report) -> None:
 
 
 def _reason(done: proc.Finished) -> str:
-    """git's own words on what went wrong."""
+    """git's own error message."""
     if done.returncode == 124:
         return f"no answer within {LIST_TIMEOUT_S:g} s"
     lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]

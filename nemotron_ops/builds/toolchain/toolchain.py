@@ -31,13 +31,13 @@ def programs(facts: Facts) -> Programs:
 
 
 def check_disk(plan: BuildPlan, installation: Installation) -> None:
-    """Raises HostError if there is too little room for this build and for the compilers that it needs first."""
+    """Raises HostError if the disk lacks room for this build or for the compilers that it needs first."""
     for needs in disk_needs(plan, installation):
         check_room("build llama.cpp", needs)
 
 
 def disk_bytes(plan: BuildPlan, installation: Installation) -> int:
-    """The most that the build takes at one time, if all of it lies on one disk."""
+    """The most bytes that the build takes at one time, if all folders are on one disk."""
     return max(sum(needs.values()) for needs in disk_needs(plan, installation))
 
 
@@ -85,9 +85,9 @@ def outdated(toolchains: Path, facts: Facts) -> tuple[Path, ...]:
 
 
 def shared_libraries(plan: BuildPlan, installation: Installation) -> tuple[Path, ...]:
-    """CUDA's libraries that the built programs need beside them, by the names that they ask for. Raises HostError.
+    """CUDA's libraries that the built programs need beside them, by the names that they load. Raises HostError.
 
-    Those of a private toolkit always; those of the system's only where the build goes to machines without it.
+    Libraries of a private toolkit always; those of the system's toolkit only for a portable build.
     """
     layout, facts = installation.layout, installation.facts
     if not plan.cuda:
@@ -99,7 +99,7 @@ def shared_libraries(plan: BuildPlan, installation: Installation) -> tuple[Path,
 
 
 def system_library(root: Path, name: str) -> Path:
-    """The library `name` ("libcudart.so") of the system's toolkit at `root`, under the name that programs ask for.
+    """The library `name` ("libcudart.so") of the system's toolkit at `root`, under the name that programs load.
 
     Of libcudart.so.12 and libcudart.so.12.9.79 that is the shorter one. Raises HostError.
     """
@@ -108,13 +108,13 @@ def system_library(root: Path, name: str) -> Path:
     if not found:
         raise HostError(
             f"cannot make a portable build: the CUDA toolkit in {root} has no {name}",
-            hint="install its libraries, or take its nvcc off the PATH: then a toolkit from wheels is used",
+            hint="install its libraries, or remove its nvcc from the PATH: then a toolkit from wheels is used",
         )
     return found[0]
 
 
 def driver_stub(plan: BuildPlan, installation: Installation) -> Path | None:
-    """A folder with a stand-in for NVIDIA's driver library, for self-tests where there is no driver."""
+    """A folder with a stub of NVIDIA's driver library, for self-tests without a driver."""
     layout, facts = installation.layout, installation.facts
     if not plan.cuda or facts.driver_cuda is not None:
         return None

@@ -1,8 +1,8 @@
-"""A C and C++ compiler without root: zig, from its wheel. httpx, disk.
+"""Unpacks zig, a C and C++ compiler, from its wheel, without root. httpx, disk.
 
 zig is clang with its own C and C++ libraries. llama.cpp built by it is as fast as by gcc within noise
 (llama-bench, 88 M random parameters, Q8_0, one thread, v0.5.0: prompt 502 against 455 tokens/s, generation 86 against
-84), depends on libc alone, and is not touched by gcc 12's AMX bug.
+84), depends on libc alone, and does not have gcc 12's AMX bug.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def assemble(wheel: Wheel, installation: Installation) -> Path:
 
 
 def write_wrapper(at: Path, root: Path, word: str) -> None:
-    """cmake wants a program per tool; zig is one program with words. Its caches stay in its own folder."""
+    """Write a script for one tool: cmake expects a program per tool, zig has subcommands. Caches stay in its folder."""
     at.write_text(
         f"#!/bin/sh\nexport ZIG_GLOBAL_CACHE_DIR='{root}/cache' ZIG_LOCAL_CACHE_DIR='{root}/cache'\n"
         f"exec '{root}/zig' {word} \"$@\"\n"

@@ -82,7 +82,7 @@ def without(part: str) -> Callable[[dict[str, Any]], object]:
         (lambda m: m.update(files=["bin/llama-server"]), "cannot be read"),
         (lambda m: m.update(platform="linux"), "cannot be read"),
         (lambda m: m["plan"].update(backend="abacus"), "cannot be read: 'abacus'"),
-        (lambda m: m.update(id="../../etc"), "is none of ours"),
+        (lambda m: m.update(id="../../etc"), "is not one of nemotron-ops"),
     ],
 )
 def test_a_manifest_that_lacks_a_part_is_an_error_that_says_so(

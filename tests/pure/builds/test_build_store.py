@@ -168,7 +168,7 @@ def test_what_somebody_has_begun_to_work_on_since_it_was_listed_stays(layout: La
 def test_what_was_not_tested_on_its_device_is_never_current(layout: Layout) -> None:
     good, doubtful = put(layout, "cpu-a-1"), put_unproven(layout, "cuda-b-2")
     store.use(layout, good)
-    with pytest.raises(BuildError, match="never tested on the device") as caught:
+    with pytest.raises(BuildError, match="never tested on its own device") as caught:
         store.use(layout, doubtful)
     assert "nemotron-ops build" in (caught.value.hint or "")
     assert store.current(layout) == good

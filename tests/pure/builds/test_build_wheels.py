@@ -22,7 +22,13 @@ from nemotron_ops.builds.plan import plan
 from nemotron_ops.builds.spec import Backend, BuildOptions
 from nemotron_ops.builds.toolchain import cuda12, toolchain
 from nemotron_ops.builds.toolchain.cuda import PUBLISHED, WHEELS_MACHINES, dotted
-from nemotron_ops.builds.toolchain.cuda_wheels import assembled, runtime_libraries, shape, stub_source, unpack_wheel
+from nemotron_ops.builds.toolchain.cuda_wheels import (
+    assembled,
+    finish_layout,
+    runtime_libraries,
+    stub_source,
+    unpack_wheel,
+)
 from nemotron_ops.builds.toolchain.zig import write_wrapper
 from nemotron_ops.errors import HostError, SourceError
 from nemotron_ops.host import Facts
@@ -92,8 +98,8 @@ def test_wheels_become_a_toolkit(tmp_path: Path) -> None:
     )  # fmt: skip
     libraries = ("libcudart.so.13", "libcublas.so.13", "libcublasLt.so.13", "libnvblas.so.13")
     unpack_wheel(zipped(tmp_path / "nvidia_cublas-13.whl", *(f"nvidia/cu13/lib/{n}" for n in libraries)), root)
-    shape(root, "x86_64")
-    shape(root, "x86_64")  # twice is as good as once
+    finish_layout(root, "x86_64")
+    finish_layout(root, "x86_64")  # twice is as good as once
     assert (root / "bin/nvcc").stat().st_mode & 0o111
     assert (root / "nvvm/bin/cicc").stat().st_mode & 0o111
     assert (root / "licences/nvidia_cuda_nvcc/License.txt").exists()
@@ -127,7 +133,7 @@ def test_debians_package_gives_cuda_12_its_compiler(tmp_path: Path) -> None:
     (root / "lib").mkdir(parents=True)
     (root / "bin").mkdir()
     cuda12.add_compiler(deb(tmp_path / "toolkit.deb", *names), root)
-    shape(root, "x86_64")
+    finish_layout(root, "x86_64")
     found = {p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file() and not p.is_symlink()}
     assert found == {
         "bin/cudafe++", "bin/nvcc", "bin/nvcc.profile", "bin/crt/link.stub", "nvvm/bin/cicc", "lib/libcudadevrt.a",
@@ -142,7 +148,7 @@ def test_debians_package_gives_cuda_12_its_compiler(tmp_path: Path) -> None:
 def test_what_is_no_debian_package_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.deb"
     path.write_bytes(content)
-    with pytest.raises(SourceError, match="no Debian package"):
+    with pytest.raises(SourceError, match="not a Debian package"):
         archive.deb_content(path, tmp_path)
 
 
@@ -214,7 +220,7 @@ def test_programs_of_cuda_12_use_the_shared_runtime(tmp_path: Path) -> None:
 
 def test_on_arm_the_targets_folder_has_nvidias_name_for_it(tmp_path: Path) -> None:
     (tmp_path / "lib").mkdir()
-    shape(tmp_path, "aarch64")
+    finish_layout(tmp_path, "aarch64")
     assert (tmp_path / "targets/sbsa-linux/lib").is_symlink()
 
 
@@ -243,7 +249,7 @@ def test_zigs_words_become_programs_that_keep_their_caches_together(tmp_path: Pa
 @pytest.mark.parametrize(
     ("facts", "options", "part"),
     [
-        (H100, BuildOptions(backend=Backend.CUDA, zig=True), "CPU backend alone"),
+        (H100, BuildOptions(backend=Backend.CUDA, zig=True), "CPU backend only"),
         (replace(LAPTOP, machine="s390x"), BuildOptions(zig=True), "no wheel is published"),
     ],
 )

@@ -266,7 +266,7 @@ def test_a_build_that_was_changed_on_its_way_is_refused(
     (made.path / "bin/llama-cli").write_text("#!/bin/sh\necho evil\n")
     packed = export_build(made, tmp_path, silent)
     there = user_layout({"NEMOTRON_OPS_HOME": str(tmp_path / "there")}, uid=os.getuid())
-    with pytest.raises(SourceError, match="bin/llama-cli is not as its manifest says"):
+    with pytest.raises(SourceError, match="bin/llama-cli differs from its manifest"):
         import_build(packed, Installation(layout=there, env=ENV, known=facts), activate=True)
     assert store.listed(there) == ()
     assert leftovers(there) == ()
