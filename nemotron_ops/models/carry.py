@@ -1,7 +1,7 @@
-"""Moves models in and out of the store by hand: files from elsewhere, and folders for machines without network. Disk.
+"""Imports models from files, and exports them into folders for machines without network. Disk.
 
-An exported folder holds the files under their names and `nemotron-ops-model.json`, the manifest with their hashes;
-importing it proves every byte again.
+An exported folder holds the files under their names and `nemotron-ops-model.json`, the manifest with their hashes; an
+import verifies every byte again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MANIFEST = "nemotron-ops-model.json"
 
 
 def export(model: StoredModel, folder: Path, installation: Installation) -> list[Path]:
-    """Copy a model's files and manifest into `folder`. Raises ModelError if a file is no longer what was proven."""
+    """Copy a model's files and manifest into `folder`. Raises ModelError if a file no longer has its hash."""
     written = []
     for file in model.files:
         target = folder / file.name
@@ -41,10 +41,10 @@ def export(model: StoredModel, folder: Path, installation: Installation) -> list
 
 
 def import_path(path: Path, installation: Installation, *, name: Ref | None = None) -> StoredModel:
-    """Take a GGUF file (any shard of a set) or an exported folder into the store, and return the model.
+    """Import a GGUF file (any shard of a set) or an exported folder into the store, and return the model.
 
-    `name` is what the model will be called; by default an exported one keeps its name and a bare file gets
-    `local/FILE`. Raises ModelError if the bytes are not those of a model, or not those of the manifest.
+    `name` is the model's name in the store; by default an exported model keeps its name and a bare file becomes
+    `local/FILE`. Raises ModelError if a file is no model, or differs from the manifest.
     """
     manifest = path / MANIFEST if path.is_dir() else path
     if path.is_dir() and not manifest.is_file():
@@ -93,7 +93,7 @@ def _first_shard(path: Path) -> Path:
 
 
 def _prove(files: Iterable[StoredFile], folder: Path, installation: Installation) -> None:
-    """Raise ModelError unless every file below `folder` has the bytes that its record says."""
+    """Raise ModelError unless every file below `folder` has the hash of its record."""
     for file in files:
         path = folder / file.name
         try:

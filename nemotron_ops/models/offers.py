@@ -1,4 +1,4 @@
-"""The quants of a repository with their headers, before anything is downloaded. HTTP, threads."""
+"""The quants of a repository with their headers, before any download. HTTP, threads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ READERS = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Offer:
-    """One quant that could be fetched. `header` is None where it cannot be read; `why` then says so."""
+    """One quant that could be fetched. `header` is None where it cannot be read; `why` then gives the reason."""
 
     quant: str
     files: tuple[RemoteFile, ...]
@@ -36,7 +36,7 @@ def offers(
 ) -> tuple[Offer, ...]:
     """The quants that a repository offers (or those in `quants`), smallest first, each with its header.
 
-    Headers are read by ranges: the first one whole (megabytes of vocabulary), of the others a few hundred kB.
+    Headers are read by range requests: the first completely (megabytes of vocabulary), a few hundred kB of each other.
     Raises ModelError if the hub cannot be read or has none of them.
     """
     listing = list_files(ref.repo, revision=revision, env=installation.env)

@@ -153,7 +153,7 @@ def test_a_stalled_connection_is_given_up_and_the_rest_fetched(stage: FetchStage
 
 def test_a_server_that_stalls_for_ever_is_an_error_and_the_part_is_kept(stage: FetchStage) -> None:
     stage.hub.faults = [Fault(stall_after=300_000, times=1), Fault(stall_after=0)]
-    with pytest.raises(ModelError, match="nothing came for a while"):
+    with pytest.raises(ModelError, match="no data before the timeout"):
         stage.fetch(tuning=Tuning(patience=HASTY, speed=SMALL))
     assert len(stage.content) - 300_000 <= stage.prepare().fetch_bytes < len(stage.content)
 
@@ -189,7 +189,7 @@ def test_a_progress_file_that_makes_no_sense_is_started_over(stage: FetchStage) 
     ("fault", "message"),
     [
         (Fault(status=416), "shorter than the hub says"),
-        (Fault(headers={"content-type": "text/html"}, body=b"<html>log in</html>"), "a web page came"),
+        (Fault(headers={"content-type": "text/html"}, body=b"<html>log in</html>"), "a web page was sent"),
         (Fault(headers={"content-encoding": "gzip"}), "it came compressed"),
         (Fault(headers={"content-range": "bytes 0-9/10"}), "bytes 0-9 came where"),
         (Fault(ignore_range=True, body=b"GGUF too short"), "has 14 bytes, the hub lists"),
@@ -198,8 +198,8 @@ def test_a_progress_file_that_makes_no_sense_is_started_over(stage: FetchStage) 
         (Fault(status=401), "access denied"),
         (Fault(status=403, headers={"x-error-message": "Ask the owner."}), "Ask the owner"),
         (Fault(status=404), "there is no such file"),
-        (Fault(status=500), "the server says 500"),
-        (Fault(status=418), "the server says 418"),
+        (Fault(status=500), "the server answered 500"),
+        (Fault(status=418), "the server answered 418"),
     ],
     ids=lambda v: v if isinstance(v, str) else "",
 )
@@ -370,7 +370,7 @@ def test_redirects_in_a_circle_end(stage: FetchStage) -> None:
 
 def test_a_private_repository_says_what_it_needs(stage: FetchStage) -> None:
     stage.hub.token = "hf_secret"
-    with pytest.raises(ModelError, match="no such repository, or it is private") as caught:
+    with pytest.raises(ModelError, match="it does not exist, or is private") as caught:
         stage.fetch()
     assert "HF_TOKEN" in (caught.value.hint or "")
 
@@ -384,7 +384,7 @@ def test_a_gated_repository_says_where_to_ask(stage: FetchStage) -> None:
 
 
 def test_an_unknown_repository_or_revision_is_named(stage: FetchStage) -> None:
-    with pytest.raises(ModelError, match="cannot read owner/Nothing: there is no such repository"):
+    with pytest.raises(ModelError, match="cannot read owner/Nothing: it does not exist"):
         list_files("owner/Nothing", revision="main", env=stage.hub.env, patience=QUICK)
     with pytest.raises(ModelError, match="it has no revision v9"):
         stage.fetch(revision="v9")
