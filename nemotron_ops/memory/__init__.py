@@ -1,4 +1,4 @@
-"""Bytes from a GGUF header; what fits where.
+"""Memory: bytes from a GGUF header, and placements that fit a machine.
 
 Each file uses only those below it:
 

@@ -1,16 +1,16 @@
-"""How many bytes a model takes, buffer by buffer, for given settings. Pure.
+"""Bytes of a model, buffer by buffer, for given settings. Pure.
 
 Buffers carry the names that llama-server logs: model, KV, RS (recurrent state), compute, output. The formula for
 Nemotron was derived from llama.cpp v0.5.0 (`src/llama-kv-cache.cpp`, `src/llama-memory-recurrent.cpp`,
 `src/llama-context.cpp`) and is compared with its log in the tests: KV, RS and output are exact, compute is an
-upper estimate of what ggml's allocator arrives at.
+upper bound of ggml's allocation.
 
     KV       streams × cells × Σ over attention layers (row(type_k, n_kv × head_k) + row(type_v, n_kv × head_v))
     RS       slots × (1 + drafted tokens) × Mamba layers × 4 × ((d_conv - 1) × conv_dim + d_state × d_inner)
     output   slots × 4 × n_vocab
     compute  ubatch × (4 × widest step [+ scores] + mask) + slots × 4 × d_state × d_inner
 
-Later, in host memory, context checkpoints (one costs one sequence's RS) and the prompt cache grow up to their caps.
+Context checkpoints (each the size of one sequence's RS) and the prompt cache grow later, in host memory, up to caps.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from nemotron_ops.errors import FitError
 from nemotron_ops.memory.model_shape import HYBRID, ModelShape, model_shape
 from nemotron_ops.models.gguf import Header, row_bytes
 
-AUTO_SLOTS = 4  # what llama-server takes without -np, with one unified cache (tools/server/server.cpp)
+AUTO_SLOTS = 4  # llama-server's default without -np, with one unified cache (tools/server/server.cpp)
 CELL_PADDING = 256
 DEFAULT_DRAFT_TOKENS = 3  # --spec-draft-n-max (common/common.shape)
 MIB = 1 << 20
@@ -31,7 +31,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The flags of llama-server that decide memory, resolved as it would."""
+    """llama-server's flags that determine memory, with its own defaults resolved."""
 
     ctx_size: int
     parallel: int = AUTO_SLOTS
@@ -41,7 +41,7 @@ class Settings:
     batch_size: int = 2048
     ubatch_size: int = 512
     flash_attn: bool = True
-    draft_tokens: int = 0  # of MTP; 0: no MTP
+    draft_tokens: int = 0  # per MTP step; 0: no MTP
     ctx_checkpoints: int = 32
     cache_ram_mib: int = 8192
     lora_bytes: int = 0
@@ -89,7 +89,7 @@ def _draft_tokens(given: Mapping[str, Any]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Bytes by buffer, as if all were in one place; `fit` says which device gets what of it."""
+    """Bytes by buffer, over all devices; `fit` distributes them."""
 
     settings: Settings
     weights: int
@@ -101,7 +101,7 @@ class Estimate:
     mtp_compute: int
     lora: int
     mmproj: int
-    checkpoints_max: int  # host memory that may be used later
+    checkpoints_max: int  # host memory that may fill later
     prompt_cache_max: int
     kv_per_token: int
     rs_per_sequence: int
@@ -113,26 +113,26 @@ class Estimate:
 
     @property
     def start_bytes(self) -> int:
-        """What is taken once the model is ready."""
+        """Bytes in use when the model is ready."""
         return self.weights + self.context + self.compute + self.mtp_compute + self.output + self.lora + self.mmproj
 
     @property
     def total_bytes(self) -> int:
-        """What may be taken at most, with checkpoints and prompt cache full."""
+        """The most bytes in use, with checkpoints and prompt cache full."""
         return self.start_bytes + self.checkpoints_max + self.prompt_cache_max
 
 
 def estimate(header: Header, settings: Settings) -> Estimate:
     """The bytes of every buffer.
 
-    Raises UnknownArchitectureError for an architecture the formula does not know, FitError for settings that
+    Raises UnknownArchitectureError if the formula does not hold for the architecture, FitError for settings that
     llama-server would refuse.
     """
     return estimate_shape(model_shape(header), settings)
 
 
 def estimate_shape(shape: ModelShape, s: Settings) -> Estimate:
-    """`estimate` for a model that has been read already."""
+    """`estimate` for a model whose shape is known."""
     mtp = s.draft_tokens > 0
     if mtp and not shape.n_nextn:
         raise FitError("cannot use draft-mtp with this model: it has no MTP layers", hint="leave out spec_type")
@@ -146,7 +146,7 @@ def estimate_shape(shape: ModelShape, s: Settings) -> Estimate:
         kv=s.streams * s.cells * sum(kv_layers),
         rs=rs,
         compute=compute,
-        output=4 * shape.n_vocab * s.parallel * (2 if mtp else 1),  # MTP drafts in a context of its own
+        output=4 * shape.n_vocab * s.parallel * (2 if mtp else 1),  # MTP drafts in a separate context
         mtp_kv=s.streams * s.cells * mtp_rows,
         mtp_compute=compute if mtp else 0,
         lora=s.lora_bytes,
@@ -164,7 +164,7 @@ def weight_bytes(shape: ModelShape) -> int:
 
 
 def kv_row_bytes(shape: ModelShape, s: Settings, block: int) -> int:
-    """Bytes per token of context that one block keeps. Raises FitError for a cache type that does not fit its rows."""
+    """KV bytes of one block per token of context. Raises FitError for a cache type that does not fit its rows."""
     n_kv = shape.blocks[block].n_kv
     if not n_kv:
         return 0
@@ -178,15 +178,15 @@ def kv_row_bytes(shape: ModelShape, s: Settings, block: int) -> int:
 
 
 def rs_bytes(shape: ModelShape, s: Settings) -> int:
-    """Recurrent state of all slots; with MTP each keeps one more copy per drafted token to roll back to."""
+    """Recurrent state of all slots; with MTP, each keeps a copy per drafted token for rollback."""
     return s.parallel * (1 + s.draft_tokens) * shape.rs_sequence_bytes
 
 
 def compute_bytes(shape: ModelShape, s: Settings) -> int:
     """The scratch memory of one ubatch through the widest step of the graph.
 
-    The mask is there all the time: f16 with flash attention (2 bytes per cell and token), f32 without. Without
-    flash attention the scores of all heads also stand in memory at once.
+    The mask is always in memory: f16 with flash attention (2 bytes per cell and token), f32 without. Without flash
+    attention, the scores of all heads are in memory at once too.
     """
     tokens = min(s.ubatch_size, s.batch_size, s.cells * s.streams)
     attention = 4 * _attention_step(shape) + (0 if s.flash_attn else 4 * shape.n_head * s.cells)
@@ -196,13 +196,13 @@ def compute_bytes(shape: ModelShape, s: Settings) -> int:
 
 
 def _attention_step(shape: ModelShape) -> int:
-    """Values per token that are alive at once in an attention layer, scores aside."""
+    """Values per token that are live at once in an attention layer, without scores."""
     n_kv = max((b.n_kv for b in shape.blocks), default=0)
     return 2 * shape.n_embd + shape.n_head * (shape.head_k + shape.head_v) + n_kv * (shape.head_k + shape.head_v)
 
 
 def _mixer_step(shape: ModelShape) -> int:
-    """Values per token that are alive at once in the widest Mamba or feed-forward layer."""
+    """Values per token that are live at once in the widest Mamba or feed-forward layer."""
     if shape.arch not in HYBRID:  # gated: gate, up and their product
         experts = shape.n_used * (3 * shape.n_ff_exp + shape.n_embd) + 4 * shape.n_embd
         return experts if shape.n_used else 3 * shape.n_ff + 4 * shape.n_embd

@@ -1,4 +1,4 @@
-"""Quants × contexts: what fits where on one machine, and which line to take. Pure."""
+"""Quants × contexts: what fits one machine, and which row to take. Pure."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One quant. `largest_context` is the most that fits in any way, `unknown` says why nothing can be computed."""
+    """One quant. `largest_context` is the most that fits in any mode, `unknown` says why nothing can be computed."""
 
     quant: str
     weight_bytes: int
@@ -49,10 +49,16 @@ class Row:
 
 
 def row(
-    quant: str, header: Header, machine: Machine, server: Mapping[str, Any], contexts: Sequence[int],
-    *, asked: Collection[str] = (), most_tokens: int | None = None,
-) -> Row:  # fmt: skip
-    """The line of one quant: every context as if asked for by hand. `most_tokens` bounds the largest context."""
+    quant: str,
+    header: Header,
+    machine: Machine,
+    server: Mapping[str, Any],
+    contexts: Sequence[int],
+    *,
+    asked: Collection[str] = (),
+    most_tokens: int | None = None,
+) -> Row:
+    """The row of one quant, with every context as a fixed setting. `most_tokens` bounds the largest context."""
     try:
         shape = model_shape(header)
         settings = settings_from({**server, "ctx_size": contexts[0]})
@@ -69,9 +75,9 @@ def row(
 
 
 def recommended(rows: Sequence[Row], ctx_size: int, *, preferred: str) -> Row | None:
-    """The line to take at `ctx_size`: the recipe's own quant unless another one fits in a better way.
+    """The row to take at `ctx_size`: the recipe's own quant unless another one fits in a better mode.
 
-    A better way is one that comes earlier in `Mode`; among equals the quant with most bytes is the best one.
+    A better mode comes earlier in `Mode`; among equal modes the quant with most bytes is the best one.
     """
     fitting = [(r, c.placement.mode) for r in rows if (c := r.cell(ctx_size)) and c.placement]
     if not fitting:
