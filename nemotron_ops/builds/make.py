@@ -89,7 +89,7 @@ def log_file(layout: Layout, build_id: str) -> Path:
 
 
 def _make_locked(request: BuildRequest, prepared: Prepared) -> Build:
-    """Make the build under the lock of its id; if another process makes it meanwhile, returns that one."""
+    """Make the build under the lock of its id; if another process has made it by then, returns that build."""
     layout, report, build_id = prepared.installation.layout, prepared.installation.report, prepared.plan.id
     waited = False
     while True:

@@ -32,7 +32,7 @@ class Prepared:
 
 
 def planned(options: BuildOptions, exact: Source, installation: Installation) -> BuildPlan:
-    """The plan for `options`, with the fixes that earlier self-tests on this machine have asked for."""
+    """The plan for `options`, with the fixes that earlier self-tests on this machine have requested."""
     layout, facts, env = installation.layout, installation.facts, installation.env
     busy = store.count_building(layout)
 

@@ -54,7 +54,7 @@ class Configured:
 
 
 def ensure_build(request: BuildRequest, installation: Installation) -> Build:
-    """The build that `request` means, made if the store does not have it; then current, if the request says so.
+    """The build that `request` means, made if the store does not have it; then made current, if `request.activate`.
 
     A build that exists costs nothing and needs no network; one that was never tested on its device is tested now if
     the device is here. Two processes that want the same build: one builds, the other waits. Raises the errors of every
@@ -90,7 +90,7 @@ def existing(request: BuildRequest, installation: Installation) -> Build | None:
 
 
 def prepare(request: BuildRequest, installation: Installation) -> Prepared:
-    """The plan for `request`: the first source that can be had, and what it means on this machine.
+    """The plan for `request`, from the first source that can be reached.
 
     Raises BuildError for a llama.cpp that is known to fail here, unless forced.
     """
@@ -115,9 +115,9 @@ def configure(request: BuildRequest, installation: Installation) -> Configured:
 def find_source(
     request: BuildRequest, installation: Installation, *, needs_tree: Callable[[BuildPlan], bool]
 ) -> Prepared:
-    """The first source that can be had, and its plan; its files are fetched where `needs_tree` says so.
+    """The first source that can be reached, and its plan; its files are fetched if `needs_tree(plan)`.
 
-    Raises SourceError if no source can be had, BuildError for a llama.cpp that is known to fail here, unless forced.
+    Raises SourceError if none can be reached, BuildError for a llama.cpp that is known to fail here, unless forced.
     """
     sources, report = Sources(installation=installation), installation.report
     notes: list[str] = []

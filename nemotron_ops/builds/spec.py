@@ -95,7 +95,7 @@ class BuildOptions:
     cmake_args: tuple[str, ...] = ()
     jobs: int | None = None
     zig: bool = False  # compile with the zig wheel instead of a system compiler
-    fixes: frozenset[Fix] = frozenset()  # workarounds that a self-test asked for
+    fixes: frozenset[Fix] = frozenset()  # workarounds that a self-test requested
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +105,7 @@ class BuildRequest:
     options: BuildOptions = field(default_factory=BuildOptions)
     ref: str = ""  # tag, build number, commit or branch; empty: the pinned release
     source: str = ""  # as `parse_origin` reads it; empty: the order of preference
-    mirror: str = ""  # git URL that stands in for GitHub's
+    mirror: str = ""  # git URL to use instead of GitHub's
     force: bool = False  # build again even if the store has it
     activate: bool = True  # make it current
     offline: bool = False  # use only what is on this machine

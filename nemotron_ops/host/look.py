@@ -177,7 +177,7 @@ def _cores() -> int:
 
 def _memory() -> tuple[int, int]:
     """Total and usable bytes of memory, within cgroup limits."""
-    import psutil  # 22 ms: only where facts are asked for
+    import psutil  # 22 ms: only where facts are needed
 
     memory = psutil.virtual_memory()
     total, available = memory.total, memory.available

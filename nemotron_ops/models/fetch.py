@@ -200,7 +200,7 @@ def _file_to_fetch(
     same = [f for f in (old.files if old else ()) if f.proof == (file.sha256 or file.git_sha1) and store.intact(f)]
     if any(Path(f.path) == path for f in same):
         return FileToFetch(file=file, path=path, role=role, here="stored")
-    if path.is_file() and path.stat().st_size == file.size_bytes:  # put there by hand, or before a crash
+    if path.is_file() and path.stat().st_size == file.size_bytes:  # put there by the user, or before a crash
         return FileToFetch(file=file, path=path, role=role, here="cached", copy=path)
     copies = [Path(f.path) for f in same] or list(caches.cached_copies(installation.env, repo, file))
     if copies:

@@ -50,7 +50,7 @@ def judge(status: int, headers: Mapping[str, str], *, start: int, end: int, size
     if total != size:
         return Answer(verdict=Verdict.WRONG, why=f"the file there has {total:,} bytes, the hub lists {size:,}")
     if etag and headers.get("etag", etag) != etag:
-        return Answer(verdict=Verdict.CHANGED, why="the file there was replaced meanwhile")
+        return Answer(verdict=Verdict.CHANGED, why="the file on the server was replaced")
     return Answer(verdict=Verdict.SKIP if status == 200 and start else Verdict.TAKE)
 
 

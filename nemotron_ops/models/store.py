@@ -29,7 +29,7 @@ from nemotron_ops.progress import Report, silent
 MANIFEST_VERSION = 1
 COMMIT = re.compile(r"[0-9a-f]{0,64}")
 LOCAL = "local"  # owner of models that were imported without a repository
-SYNTHETIC = "synthetic"  # folder of tiny models made on the spot
+SYNTHETIC = "synthetic"  # folder of generated tiny models
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from nemotron_ops.models.web import Patience, Stalled, Web
 from nemotron_ops.progress import Report, Step
 
 SEGMENT_BYTES = 64 << 20
-RUN_SEGMENTS = 8  # asked for in one request
+RUN_SEGMENTS = 8  # of one request
 CONNECTIONS = 8
 TICK_S = 0.2
 GROW_S = 1.0
@@ -32,7 +32,7 @@ GROW_S = 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """How a transfer is cut up. The defaults suit files of gigabytes."""
+    """Segments and connections of a transfer. The defaults suit files of gigabytes."""
 
     segment_bytes: int = SEGMENT_BYTES
     run_segments: int = RUN_SEGMENTS
@@ -42,7 +42,7 @@ class Speed:
 
 @dataclass(frozen=True, kw_only=True)
 class Tuning:
-    """How a hub is asked: how long transfers wait and try again, and how they are cut up."""
+    """How a hub is asked: its timeouts and retries, and the segments and connections of a transfer."""
 
     patience: Patience = field(default_factory=Patience)
     speed: Speed = field(default_factory=Speed)
@@ -273,7 +273,7 @@ def _work(run: _Run) -> None:
 
 
 def _fetch_run(run: _Run, claimed: range) -> None:
-    """Fetch what is missing of the claimed segments in one request."""
+    """Fetch the missing bytes of the claimed segments in one request."""
     target = run.part.target
     start = target.bounds(claimed[0])[0] + run.part.done[claimed[0]]
     end = target.bounds(claimed[-1])[1]
@@ -298,7 +298,7 @@ def _fetch_run(run: _Run, claimed: range) -> None:
 def _store(run: _Run, claimed: range, response: httpx.Response, *, at: int, whole: bool) -> None:
     """Write the body, whose first byte is byte `at` of the file, into the claimed segments.
 
-    A whole body goes on beyond them, as long as the segments that follow are free.
+    A whole body continues into the following segments, as long as they are free.
     """
     target = run.part.target
     segment = claimed[0]
@@ -309,7 +309,7 @@ def _store(run: _Run, claimed: range, response: httpx.Response, *, at: int, whol
             while view:
                 start, end = target.bounds(segment)
                 wanted = start + run.part.done[segment]
-                if at < wanted:  # comes before what is missing
+                if at < wanted:  # bytes that are present already
                     skipped = min(len(view), wanted - at)
                     at, view = at + skipped, view[skipped:]
                     continue
@@ -334,4 +334,4 @@ def _store(run: _Run, claimed: range, response: httpx.Response, *, at: int, whol
 def _check_end(target: Target, segment: int, *, whole: bool) -> None:
     """Accept a byte beyond the claimed segments in a whole body; elsewhere raise ModelError."""
     if segment >= target.segments or not whole:
-        raise ModelError(f"cannot fetch {target.name}: the server sent more than it was asked for")
+        raise ModelError(f"cannot fetch {target.name}: the server sent more than was requested")

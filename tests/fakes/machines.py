@@ -1,4 +1,4 @@
-"""Facts of machines that are not here, for tests of decisions."""
+"""Facts of other machines, for tests of decisions."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def options_from(manifest: Mapping[str, Any]) -> BuildOptions:
 
 
 def _by_plan(plan: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a build from before they were recorded; further cmake options cannot be told apart in its plan."""
+    """Options of a build from before they were recorded; its plan does not show further cmake options."""
     by_hand = plan["archs"] if plan["archs_why"] == "asked for by --cuda-arch" else []
     return {
         "backend": plan["backend"],

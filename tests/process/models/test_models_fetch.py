@@ -193,7 +193,7 @@ def test_a_progress_file_that_makes_no_sense_is_started_over(stage: FetchStage) 
         (Fault(headers={"content-encoding": "gzip"}), "it came compressed"),
         (Fault(headers={"content-range": "bytes 0-9/10"}), "bytes 0-9 were sent instead of"),
         (Fault(ignore_range=True, body=b"GGUF too short"), "has 14 bytes, the hub lists"),
-        (Fault(ignore_range=True, extra=b"and more"), "sent more than it was asked for"),
+        (Fault(ignore_range=True, extra=b"and more"), "sent more than was requested"),
         (Fault(flip_at=1_000_000), "cannot prove"),
         (Fault(status=401), "access denied"),
         (Fault(status=403, headers={"x-error-message": "Ask the owner."}), "Ask the owner"),
