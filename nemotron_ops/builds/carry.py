@@ -18,7 +18,7 @@ from typing import Any
 from nemotron_ops.builds import backends
 from nemotron_ops.builds.packages import archive
 from nemotron_ops.builds.spec import Backend, Fix, source_from_json
-from nemotron_ops.builds.store import store
+from nemotron_ops.builds.store import build_lock, store
 from nemotron_ops.builds.store.store import Build
 from nemotron_ops.builds.toolchain import cuda
 from nemotron_ops.builds.toolchain.compilers import isa
@@ -121,7 +121,7 @@ def import_build(packed: Path, installation: Installation, *, activate: bool) ->
         if folder is None:
             raise SourceError(f"cannot import {packed.name}: it holds no build")
         manifest = check(folder, installation.facts)
-        with store.building(layout, manifest["id"]):
+        with build_lock.building(layout, manifest["id"]):
             if build := store.get(layout, manifest["id"]):
                 return _activated(layout, build, activate=activate)
             made = store.new_dir(layout, manifest["id"])

@@ -21,7 +21,7 @@ from nemotron_ops.builds.proof import proofs
 from nemotron_ops.builds.proof.proofs import SelfTestFailed
 from nemotron_ops.builds.source import source
 from nemotron_ops.builds.spec import BuildRequest
-from nemotron_ops.builds.store import store
+from nemotron_ops.builds.store import build_lock, store
 from nemotron_ops.builds.store.options_json import options_json
 from nemotron_ops.builds.store.store import Build
 from nemotron_ops.builds.toolchain import toolchain
@@ -94,11 +94,11 @@ def _make_locked(request: BuildRequest, prepared: Prepared) -> Build:
     waited = False
     while True:
         try:
-            with store.building(layout, build_id, timeout_s=0 if not waited else WAIT_PERIOD_S) as lock:
+            with build_lock.building(layout, build_id, timeout_s=0 if not waited else WAIT_PERIOD_S) as lock:
                 if (waited or not request.force) and (build := store.get(layout, build_id)):
                     return build
                 return _make(request, prepared, lock)
-        except store.Busy:
+        except build_lock.Busy:
             if not waited:
                 report(Step(what="wait", note=f"build {build_id} is being made by another process, waiting for it"))
             waited = True

@@ -9,7 +9,7 @@ from nemotron_ops.builds.plan import BuildPlan, plan
 from nemotron_ops.builds.source import source
 from nemotron_ops.builds.source.source import Sources
 from nemotron_ops.builds.spec import BuildOptions, Source
-from nemotron_ops.builds.store import store
+from nemotron_ops.builds.store import build_lock, store
 from nemotron_ops.installation import Installation
 
 
@@ -34,7 +34,7 @@ class Prepared:
 def planned(options: BuildOptions, exact: Source, installation: Installation) -> BuildPlan:
     """The plan for `options`, with the fixes that earlier self-tests on this machine have requested."""
     layout, facts, env = installation.layout, installation.facts, installation.env
-    busy = store.count_building(layout)
+    busy = build_lock.count_building(layout)
 
     def with_options(options: BuildOptions) -> BuildPlan:
         return plan(options, facts=facts, source=exact, toolchains=layout.toolchains, env=env, busy=busy)

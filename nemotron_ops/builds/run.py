@@ -24,7 +24,7 @@ from nemotron_ops.builds.source import source
 from nemotron_ops.builds.source.order import order
 from nemotron_ops.builds.source.source import Sources
 from nemotron_ops.builds.spec import BuildOptions, BuildRequest, Origin, Source, SourceKind, without_secrets
-from nemotron_ops.builds.store import store
+from nemotron_ops.builds.store import build_lock, store
 from nemotron_ops.builds.store.store import Build
 from nemotron_ops.errors import BuildError, SourceError
 from nemotron_ops.installation import Installation
@@ -105,7 +105,7 @@ def configure(request: BuildRequest, installation: Installation) -> Configured:
     """
     with disk_errors_translated():
         prepared = find_source(request, installation, needs_tree=lambda plan: True)
-        with store.building(installation.layout, prepared.plan.id, timeout_s=0) as lock:
+        with build_lock.building(installation.layout, prepared.plan.id, timeout_s=0) as lock:
             place = workplace(prepared, lock)
             compiling.configure(prepared.plan, place, installation.report)
             left = compiling.outputs_pending(prepared.plan, place, prepared.plan.targets)

@@ -11,7 +11,7 @@ from nemotron_ops.builds.proof import selftest
 from nemotron_ops.builds.proof.selftest import Binaries, Proof
 from nemotron_ops.builds.proof.selftest_device import device_here, hidden
 from nemotron_ops.builds.spec import Backend
-from nemotron_ops.builds.store import store
+from nemotron_ops.builds.store import build_lock, store
 from nemotron_ops.builds.store.store import Build
 from nemotron_ops.builds.toolchain import toolchain
 from nemotron_ops.installation import Installation
@@ -36,7 +36,7 @@ def prove_stored(build: Build, installation: Installation) -> Build:
     backend = Backend(plan["backend"])
     if not device_here(backend, plan["cmake"], installation.facts, selftest.device_names(build.path, env), env):
         return build
-    with store.building(layout, build.id):
+    with build_lock.building(layout, build.id):
         now = store.get(layout, build.id)
         if now is None or now.proven:  # another process was quicker
             return now or build

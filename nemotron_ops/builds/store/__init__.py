@@ -8,4 +8,5 @@ Each file uses only those below it:
     retention     decides which builds are kept and which may be removed, and why
     unfinished    finds and removes what interrupted builds left in the store
     store         the store of self-tested builds, and the pointer to the current one
+    build_lock    the lock that a process holds while it builds or changes one build
 """

@@ -18,7 +18,6 @@ copies nothing and can be undone.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import time
@@ -29,17 +28,13 @@ from pathlib import Path
 from typing import Any
 
 from nemotron_ops.builds.spec import Fix, Source, source_from_json
+from nemotron_ops.builds.store import build_lock
 from nemotron_ops.errors import BuildError
 from nemotron_ops.files import locked, read_json, sync_dir, write_json
 from nemotron_ops.paths import Layout
 
 MANIFEST = "manifest.json"
 PREVIOUS_KEPT = 10
-LOCK_POLL_S = 0.1
-
-
-class Busy(BuildError):
-    """Another process works on this build."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,66 +226,13 @@ def remove(layout: Layout, build: Build, *, force: bool = False) -> None:
         pointer = _pointer(layout)
         if pointer["current"] == build.id and not force:
             raise BuildError(f"cannot remove build {build.id}: it is current", hint="use another first, or add --force")
-        with building(layout, build.id, timeout_s=0):
+        with build_lock.building(layout, build.id, timeout_s=0):
             build.path.lstat()
             _to_trash(layout, _replaced_dir(layout, build.id))
             _to_trash(layout, build.path)
             if pointer["current"] == build.id:
                 _point(layout, "", pointer["previous"])
     _empty_trash(layout)
-
-
-@contextmanager
-def building(layout: Layout, build_id: str, *, timeout_s: float = -1) -> Iterator[int]:
-    """Hold the lock for building `build_id`. Raises Busy if it is taken after `timeout_s` (-1: wait for ever).
-
-    Yields the lock's file descriptor, which compilers inherit: if this process is killed, the lock is held until the
-    last compiler has ended, so that no other build writes into the same folder.
-    """
-    path = lock_file(layout, build_id)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        _acquire(fd, build_id, timeout_s)
-        try:
-            yield fd
-        finally:
-            fcntl.flock(fd, fcntl.LOCK_UN)  # for all that inherited it, such as a compiler cache's server
-    finally:
-        os.close(fd)
-
-
-def _acquire(fd: int, build_id: str, timeout_s: float) -> None:
-    deadline = time.monotonic() + timeout_s
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError as exc:
-            if timeout_s >= 0 and time.monotonic() >= deadline:
-                raise Busy(f"cannot work on build {build_id}: it is being built", hint="wait for it to end") from exc
-            time.sleep(LOCK_POLL_S)
-
-
-def is_building(layout: Layout, build_id: str) -> bool:
-    """Whether a process holds the lock of `build_id`."""
-    if not lock_file(layout, build_id).exists():
-        return False
-    try:
-        with building(layout, build_id, timeout_s=0):
-            return False
-    except Busy:
-        return True
-
-
-def count_building(layout: Layout) -> int:
-    """The number of builds that run now."""
-    locks = layout.builds / ".locks"
-    return sum(is_building(layout, p.stem) for p in locks.glob("*.lock")) if locks.is_dir() else 0
-
-
-def lock_file(layout: Layout, build_id: str) -> Path:
-    return layout.builds / ".locks" / f"{build_id}.lock"
 
 
 def now() -> float:
@@ -315,7 +257,7 @@ def _restore_replaced(layout: Layout, build_id: str) -> bool:
     old, here = _replaced_dir(layout, build_id), layout.builds / build_id
     if not old.is_dir():
         return False
-    with suppress(OSError, Busy), building(layout, build_id, timeout_s=0):
+    with suppress(OSError, build_lock.Busy), build_lock.building(layout, build_id, timeout_s=0):
         if not here.exists():
             os.rename(old, here)
     return here.exists()

@@ -11,7 +11,7 @@ import re
 import shutil
 from pathlib import Path
 
-from nemotron_ops.builds.store import store
+from nemotron_ops.builds.store import build_lock
 from nemotron_ops.paths import Layout
 
 PLACES = (".work", ".new", ".replaced", ".trash")
@@ -29,10 +29,10 @@ def clear(layout: Layout, leftover: Path) -> bool:
         shutil.rmtree(leftover, ignore_errors=True)
         return True
     try:
-        with store.building(layout, _owner(leftover), timeout_s=0):
+        with build_lock.building(layout, _owner(leftover), timeout_s=0):
             shutil.rmtree(leftover, ignore_errors=True)
             return True
-    except store.Busy:
+    except build_lock.Busy:
         return False
 
 
@@ -44,7 +44,7 @@ def _needed(layout: Layout, folder: Path) -> bool:
         return True
     if pid := _importer(folder):
         return _alive(pid)
-    return store.is_building(layout, _owner(folder))
+    return build_lock.is_building(layout, _owner(folder))
 
 
 def _owner(folder: Path) -> str:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemotron_ops.builds.store import pruning, store
+from nemotron_ops.builds.store import build_lock, pruning, store
 from nemotron_ops.builds.store.retention import Needs, prunable, reason_to_stay
 from nemotron_ops.builds.store.store import Build
 from nemotron_ops.paths import Layout
@@ -113,6 +113,6 @@ def test_what_became_needed_meanwhile_stays(layout: Layout) -> None:
     a, b, c = (put(layout, f"cpu-{name}-1") for name in "abc")
     store.use(layout, a)
     store.remove(layout, c)  # somebody else was quicker
-    with store.building(layout, b.id):
+    with build_lock.building(layout, b.id):
         assert pruning.prune(layout, [a, b, c]) == pruning.Removed()
     assert {x.id for x in store.listed(layout)} == {a.id, b.id}

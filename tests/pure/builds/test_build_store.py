@@ -14,7 +14,7 @@ import pytest
 from nemotron_ops.builds.carry import platform_json, refuse_platform
 from nemotron_ops.builds.packages import pins
 from nemotron_ops.builds.packages.package_table import HEAD, missing
-from nemotron_ops.builds.store import store
+from nemotron_ops.builds.store import build_lock, store
 from nemotron_ops.builds.store.diff import compare
 from nemotron_ops.builds.store.store import Build
 from nemotron_ops.builds.store.unfinished import clear, leftovers
@@ -64,12 +64,12 @@ def test_what_was_only_begun_is_no_build(layout: Layout) -> None:
 
 def test_what_somebody_works_on_is_no_leftover(layout: Layout) -> None:
     store.work_dir(layout, "cpu-b-2").mkdir(parents=True)
-    with store.building(layout, "cpu-b-2"):
+    with build_lock.building(layout, "cpu-b-2"):
         assert leftovers(layout) == ()
-        assert store.count_building(layout) == 1
-        with pytest.raises(store.Busy), store.building(layout, "cpu-b-2", timeout_s=0):
+        assert build_lock.count_building(layout) == 1
+        with pytest.raises(build_lock.Busy), build_lock.building(layout, "cpu-b-2", timeout_s=0):
             pass
-    assert store.count_building(layout) == 0
+    assert build_lock.count_building(layout) == 0
 
 
 def test_publishing_again_replaces_the_build(layout: Layout) -> None:
@@ -83,7 +83,7 @@ def test_publishing_again_replaces_the_build(layout: Layout) -> None:
 
 DIES = """
 import os, signal, sys
-from nemotron_ops.builds.store import store
+from nemotron_ops.builds.store import build_lock, store
 from nemotron_ops.paths import user_layout
 
 layout, left = user_layout(dict(os.environ), uid=os.getuid()), [int(sys.argv[1])]
@@ -95,7 +95,7 @@ def rename(old, new, rename=os.rename):
     rename(old, new)
 
 os.rename = rename
-with store.building(layout, "cpu-a-1"):
+with build_lock.building(layout, "cpu-a-1"):
     store.publish(layout, "cpu-a-1", {**store.get(layout, "cpu-a-1").manifest, "made_at": 2})
 """
 
@@ -141,7 +141,7 @@ def test_a_self_test_that_runs_is_no_leftover(layout: Layout) -> None:
     folders = (store.new_dir(layout, "cpu-a-1"), store.new_dir(layout, "cpu-a-1.selftest"))
     for folder in folders:
         folder.mkdir(parents=True)
-    with store.building(layout, "cpu-a-1"):
+    with build_lock.building(layout, "cpu-a-1"):
         assert leftovers(layout) == ()
     assert leftovers(layout) == folders
 
@@ -158,7 +158,7 @@ def test_an_import_that_runs_is_no_leftover(layout: Layout) -> None:
 def test_what_somebody_has_begun_to_work_on_since_it_was_listed_stays(layout: Layout) -> None:
     store.work_dir(layout, "cpu-b-2").mkdir(parents=True)
     (left,) = leftovers(layout)
-    with store.building(layout, "cpu-b-2"):
+    with build_lock.building(layout, "cpu-b-2"):
         assert not clear(layout, left)
     assert left.exists()
     assert clear(layout, left)

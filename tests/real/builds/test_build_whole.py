@@ -18,7 +18,7 @@ from nemotron_ops.builds.carry import export_build, import_build
 from nemotron_ops.builds.proof.proofs import SelfTestFailed
 from nemotron_ops.builds.run import ensure_build, existing
 from nemotron_ops.builds.spec import TARGETS, Backend, BuildOptions, BuildRequest
-from nemotron_ops.builds.store import store
+from nemotron_ops.builds.store import build_lock, store
 from nemotron_ops.builds.store.options_json import options_from
 from nemotron_ops.builds.store.store import Build
 from nemotron_ops.builds.store.unfinished import leftovers
@@ -313,10 +313,10 @@ def test_a_build_that_is_asked_to_end_takes_its_compilers_along(
     tree = write_tree(tmp_path / "src", real=llama_bin, ledger=ledger, gate=gate)
     child = subprocess.Popen(command(tree, layout), env=environment(layout), stderr=subprocess.DEVNULL)
     eventually(lambda: "llama-fit-params" in steps(ledger), within_s=120)
-    assert store.count_building(layout) == 1
+    assert build_lock.count_building(layout) == 1
     child.terminate()
     assert child.wait(timeout=60) == 130
-    eventually(lambda: store.count_building(layout) == 0)
+    eventually(lambda: build_lock.count_building(layout) == 0)
     words = [p.info["cmdline"] or [] for p in psutil.process_iter(["cmdline"])]
     assert [w for w in words if str(layout.builds) in " ".join(w)] == []
 
