@@ -1,4 +1,4 @@
-"""`build`, `builds` and `doctor` as people type them."""
+"""The commands `build`, `builds` and `doctor`."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def run_git(folder: Path, *words: str) -> str:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """A git repository with llama.cpp's shape, a release tag and a branch ahead of it."""
+    """A git repository with llama.cpp's layout, a release tag and a branch ahead of it."""
     folder = tmp_path / "upstream"
     (folder / "src").mkdir(parents=True)
     (folder / "CMakeLists.txt").write_text('project("llama.cpp")\n')
@@ -163,7 +163,7 @@ def test_of_a_checkout_only_what_git_does_not_ignore_is_copied(repository: Path,
 def test_a_folder_that_is_no_checkout_is_copied_whole(
     repository: Path, sources: Sources, tmp_path: Path, ignored: bool
 ) -> None:
-    if ignored:  # by the repository that it lies in
+    if ignored:  # by the repository around it
         run_git(tmp_path, "init", "-q")
         (tmp_path / ".gitignore").write_text("*\n")
     (repository / ".git").rename(tmp_path / "elsewhere")
@@ -186,7 +186,7 @@ def test_a_llama_cpp_from_before_nemotron_3_is_refused(repository: Path, sources
 
 
 def sdist(version: str = "9.9", *, more: str = "") -> bytes:
-    """An archive in the shape of llama-cpp-python's: its own files, and llama.cpp below vendor/."""
+    """An archive like llama-cpp-python's: its own files, and llama.cpp below vendor/."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as tar:
         for name, content in {
@@ -204,7 +204,7 @@ def sdist(version: str = "9.9", *, more: str = "") -> bytes:
 
 @dataclass
 class Index:
-    """A package index on loopback. `cut_after` breaks the next download off after so many bytes."""
+    """A package index on loopback. `cut_after` cuts the next download after so many bytes."""
 
     url: str
     files: dict[str, bytes]
@@ -380,7 +380,7 @@ def test_archives_that_say_the_same_commit_and_differ_are_different_sources(sour
         found.append(source.resolve(Origin(kind=SourceKind.ARCHIVE, place=str(path)), sources))
     assert {s.says for s in found} == {COMMIT}
     assert len({s.identity for s in found}) == len({source.tree(s, sources) for s in found}) == 2
-    assert not (sources.trees / COMMIT).exists()  # where a build of that commit from git would look
+    assert not (sources.trees / COMMIT).exists()  # the path of a tree of that commit from git
     assert COMMIT in found[0].commit_text
     assert COMMIT[:8] not in found[0].short
 
@@ -462,7 +462,7 @@ def test_a_table_is_listed_and_added_to(
 
 @pytest.fixture
 def tls_port(tmp_path: Path) -> Iterator[int]:
-    """A server on loopback whose certificate nobody has signed."""
+    """A server on loopback with a self-signed certificate."""
     self_signed(tmp_path / "cert.pem", tmp_path / "key.pem")
 
     class Answer(http.server.BaseHTTPRequestHandler):

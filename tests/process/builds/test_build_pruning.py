@@ -1,4 +1,4 @@
-"""Old builds removed by commands: what they spare, what they say, and a kill on the way."""
+"""Commands that remove old builds: what they keep, what they print, and kills during a removal."""
 
 from __future__ import annotations
 

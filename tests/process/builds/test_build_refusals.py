@@ -1,4 +1,4 @@
-"""What a build says before it does anything, and how it ends where a toolkit cannot be had."""
+"""Plans and refusals before a build starts, and builds without an available toolkit."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.process
 
 @pytest.fixture
 def bare(tmp_path: Path) -> dict[str, str]:
-    """An environment with the system's programs, and a package registry that has nothing."""
+    """An environment with the system's programs and an empty package registry."""
     (tmp_path / "index").mkdir()
     return {
         "PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PIP_CONFIG_FILE": "/dev/null",
@@ -48,7 +48,7 @@ def tree(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def with_gpu(bare: dict[str, str]) -> Facts:
-    """This machine, said to have an H100 and a driver of CUDA 13, and no nvcc."""
+    """This machine's facts, changed to an H100, a driver of CUDA 13, and no nvcc."""
     here = host.probe(bare)
     tools = {name: tool for name, tool in here.tools.items() if name != "nvcc"}
     tools["cxx"] = replace(tools["cxx"], version=(12, 2))

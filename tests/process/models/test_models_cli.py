@@ -1,4 +1,4 @@
-"""`fetch`, `models` and `plan` as people run them, against a hub on loopback."""
+"""The commands `fetch`, `models` and `plan`, against a hub on loopback."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def stage(layout: Layout, content: bytes) -> Iterator[FetchStage]:
 
 
 def cut_short(stage: FetchStage, at: int) -> None:
-    """Let a fetch fail with about `at` bytes done, as after a lost network."""
+    """Make a fetch fail after about `at` bytes, as if the network was lost."""
     stage.hub.faults = [Fault(close_after=at, times=1), Fault(status=503)]
     with pytest.raises(ModelError, match="503"):
         stage.fetch()
@@ -418,7 +418,7 @@ def test_offline_mode_asks_nobody(stage: FetchStage) -> None:
 
 
 def hub_cache(stage: FetchStage, folder: Path, content: bytes) -> Path:
-    """A hub cache as huggingface_hub and llama.cpp leave it; returns the blob."""
+    """A hub cache laid out like huggingface_hub's and llama.cpp's; returns the blob."""
     repo = folder / f"models--{REPO.replace('/', '--')}"
     blob = repo / "blobs" / hashlib.sha256(stage.content).hexdigest()
     snapshot = repo / "snapshots" / COMMIT
@@ -553,7 +553,7 @@ def test_an_interrupt_keeps_the_part_and_stops_every_thread(stage: FetchStage, e
 
 
 def any_faults(chance: random.Random) -> list[Fault]:
-    """Some faults in a row, each for one or two requests."""
+    """Random faults in a row, each for one or two requests."""
     menu = [
         lambda: Fault(close_after=chance.randrange(200_000)),
         lambda: Fault(ignore_range=True),
@@ -638,7 +638,7 @@ def test_fifty_kills_at_random_bytes_cost_hardly_a_byte_and_no_right_one(
     partial, final = tmp_path / "big.partial", tmp_path / "big.gguf"
     argv = [str(len(data)), hashlib.sha256(data).hexdigest(), str(partial), str(final)]
     with (
-        Hub() as last,  # that none of the killed has asked for anything
+        Hub() as last,  # a hub without any request of the killed processes
         subprocess.Popen(
             [sys.executable, "-c", FORKER, *argv], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as forker,

@@ -1,4 +1,4 @@
-"""Builds on their way to other machines: what they carry, what they ask for, and what is no build at all."""
+"""Exported builds: their libraries, their requirements, and damaged archives."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def manifest(facts: Facts, **options: Any) -> dict[str, Any]:
 
 
 def unpacked(folder: Path, content: dict[str, Any]) -> Path:
-    """A folder as it comes out of an archive, with one program."""
+    """An unpacked archive with one program."""
     (folder / "bin").mkdir(parents=True)
     (folder / "bin/llama-server").write_text("x")
     if content.get("files") == {}:
@@ -115,7 +115,7 @@ def test_what_another_machine_needs_for_its_gpu_is_said() -> None:
 
 
 def toolkit(root: Path, *lacking: str) -> Facts:
-    """A machine with a CUDA toolkit of the system's at `root`, as NVIDIA installs it."""
+    """A machine with a system CUDA toolkit at `root`, laid out by NVIDIA's installer."""
     (root / "targets/x86_64-linux/lib").mkdir(parents=True)
     (root / "lib64").symlink_to("targets/x86_64-linux/lib")
     for name in set(TOOLKIT) - set(lacking):

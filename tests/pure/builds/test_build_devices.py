@@ -1,4 +1,4 @@
-"""Where a build can be tested, and what it was asked to be."""
+"""The devices that can test a build, and the recorded build options."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def here(backend: Backend, facts: Facts, *, names: tuple[str, ...] = (), env: di
         ([L4], "90-virtual", False),
         ([L4], "native", True),
         ([L4], "", False),
-        ([UNKNOWN], "90-real", True),  # the driver says nothing; the test itself will
+        ([UNKNOWN], "90-real", True),  # the driver does not report it; the self-test decides
     ],
 )
 def test_a_cuda_build_is_tested_where_every_gpu_can_run_its_code(gpus: list[Gpu], archs: str, runs: bool) -> None:
@@ -83,7 +83,7 @@ def test_gpus_that_a_build_has_no_code_for_are_hidden_from_it() -> None:
 
 
 def made(facts: Facts, options: BuildOptions) -> dict[str, Any]:
-    """A manifest as an older nemotron-ops wrote it: only the plan."""
+    """A manifest of an older nemotron-ops, which recorded the plan only."""
     return {"plan": plan_json(plan(options, facts=facts, source=SOURCE, toolchains=Path("/t"), env={}))}
 
 

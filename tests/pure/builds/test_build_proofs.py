@@ -1,4 +1,4 @@
-"""What a binary must show, and what its failures mean."""
+"""The checks of the self-test, and what their failures mean."""
 
 from __future__ import annotations
 

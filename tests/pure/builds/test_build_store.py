@@ -1,4 +1,4 @@
-"""The store: pointers, retention, leftovers; and what changes between two builds."""
+"""The store: pointers, crashes, leftovers; and the difference of two builds."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_a_kill_at_any_rename_of_a_replacement_loses_no_build(layout: Layout, af
     env = {"PATH": os.environ["PATH"], "NEMOTRON_OPS_HOME": str(layout.data.parent), "PYTHONPATH": os.getcwd()}
     done = subprocess.run([sys.executable, "-c", DIES, str(after)], env=env, check=False)
     assert done.returncode == -signal.SIGKILL
-    put(layout, "cpu-c-3")  # whoever comes next empties the trash
+    put(layout, "cpu-c-3")  # the next removal empties the trash
     assert {x.id for x in store.listed(layout)} == {"cpu-a-1", "cpu-b-2", "cpu-c-3"}
     found = store.find(layout, "cpu-a-1")
     assert found.binary("llama-server").read_text() == ("new" if found.made_at == 2 else "cpu-a-1")
@@ -127,7 +127,7 @@ def test_what_a_killed_replacement_left_is_no_leftover_before_it_is_put_back(lay
     old.mkdir()
     assert leftovers(layout) == (old,)
     store.remove(layout, a)
-    assert store.get(layout, "cpu-a-1") is None  # what was removed on purpose does not come back
+    assert store.get(layout, "cpu-a-1") is None  # a removed build does not come back
 
 
 def test_an_id_is_no_path(layout: Layout) -> None:

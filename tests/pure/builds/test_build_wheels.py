@@ -1,4 +1,4 @@
-"""Compilers out of wheels: what is pinned, and the shape that tools and linkers look for."""
+"""Compilers from wheels: their pins, and the layout that tools and linkers expect."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_wheels_become_a_toolkit(tmp_path: Path) -> None:
     libraries = ("libcudart.so.13", "libcublas.so.13", "libcublasLt.so.13", "libnvblas.so.13")
     unpack_wheel(zipped(tmp_path / "nvidia_cublas-13.whl", *(f"nvidia/cu13/lib/{n}" for n in libraries)), root)
     finish_layout(root, "x86_64")
-    finish_layout(root, "x86_64")  # twice is as good as once
+    finish_layout(root, "x86_64")  # a second time changes nothing
     assert (root / "bin/nvcc").stat().st_mode & 0o111
     assert (root / "nvvm/bin/cicc").stat().st_mode & 0o111
     assert (root / "licences/nvidia_cuda_nvcc/License.txt").exists()
@@ -110,7 +110,7 @@ def test_wheels_become_a_toolkit(tmp_path: Path) -> None:
 
 
 def deb(path: Path, *names: str) -> Path:
-    """A package as dpkg makes them: an `ar` archive with a tar of the files in it."""
+    """A Debian package: an `ar` archive with a tar of the files in it."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:xz") as tar:
         for name in names:
@@ -277,7 +277,7 @@ def test_the_disk_that_a_plan_takes_counts_the_toolkit_and_its_download(layout: 
     planned = plan(options, facts=H100, source=SOURCE, toolchains=layout.toolchains, env={})
     download = sum(part.size for part in wheels_for("cuda13", "Linux", "x86_64"))
     assembling, compiling = toolchain.disk_needs(planned, Installation(layout=layout, env={}, known=H100))
-    assert sum(assembling.values()) > 2.5 * download  # as it is, and unpacked
+    assert sum(assembling.values()) > 2.5 * download  # packed and unpacked
     assert sum(compiling.values()) > planned.disk_bytes + 1.5 * download
     assert toolchain.disk_bytes(planned, Installation(layout=layout, env={}, known=H100)) == max(
         sum(assembling.values()), sum(compiling.values())

@@ -1,4 +1,4 @@
-"""What the probe reads: real output of real programs, turned into values."""
+"""The probe's parsers, on recorded output of real programs."""
 
 from __future__ import annotations
 

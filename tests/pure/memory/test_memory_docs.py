@@ -1,4 +1,4 @@
-"""The numbers on the memory page are those the code computes."""
+"""The numbers on the memory page equal the computed ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What fits where, on machines that are not here."""
+"""Placements of models on other machines."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def test_whatever_is_chosen_fits_every_device(ram: float, gpus: list[float], slo
 
 
 def fits_somehow(name: str, facts: Facts, ctx: int) -> bool:
-    """Whether any split at all fits, by trying every one."""
+    """Whether any split fits, by trying all of them."""
     h, pools = model_shape(model(name)), machine(facts)
     s = Settings(ctx_size=ctx)
     n_all = len(h.blocks) + 1

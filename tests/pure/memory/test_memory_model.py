@@ -41,7 +41,7 @@ def model(name: str, quant: str = "Q8_0") -> Header:
     [("4b", 3.974e9, 16384, 81.09), ("30b", 31.578e9, 6144, 47.62), ("120b", 120.669e9, 8192, 164.69)],
 )
 def test_the_real_models_cost_what_was_measured(name: str, parameters: float, kv_per_token: int, rs_mib: float) -> None:
-    """The counts equal the published ones; KV and state per token and sequence were read off llama-server's log."""
+    """The counts equal the published ones; KV and state per token and sequence are from llama-server's log."""
     header = model(name)
     counted = 0
     for tensor in header.tensors:

@@ -1,4 +1,4 @@
-"""Recipes: what the shipped ones say, how wrong ones are refused, how layers resolve."""
+"""Recipes: the shipped ones, the errors of wrong ones, and the order of layers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Building, whole: from a source tree to a proven build in the store, and everything that may go wrong between."""
+"""Whole builds: from a source tree to a self-tested build in the store, with every kind of failure between."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ENV = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
 
 @pytest.fixture(scope="module")
 def facts() -> Facts:
-    """This machine, said to have an old gcc and no AMX: then nothing is repaired beforehand."""
+    """This machine's facts, changed to an old gcc without AMX, so that no fix is applied in advance."""
     found = host.probe(ENV)
     cxx = found.tools["cxx"]
     tools = {**found.tools, "cxx": Tool(path=cxx.path, version=(12, 2, 0), kind="gcc")}
@@ -51,7 +51,7 @@ def ledger(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def said() -> list[str]:
-    """The notes that a build gave to people."""
+    """The notes that a build has reported."""
     return []
 
 
@@ -117,7 +117,7 @@ def test_an_illegal_instruction_is_repaired_by_flags_and_said_aloud(
     assert store.listed(layout) == (made,)
     assert leftovers(layout) == ()
     compiled = steps(ledger)
-    assert build(tree) == made  # what was learnt is remembered
+    assert build(tree) == made  # the fix is remembered
     assert steps(ledger) == compiled
 
 
@@ -302,7 +302,7 @@ def test_a_killed_build_goes_on_where_it_stopped(
     assert again.wait(timeout=120) == 0, log.read_text()
     assert store.current(layout) is not None
     done_twice = {name for name in TARGETS if steps(ledger).count(name) > 1}
-    assert done_twice <= {"llama-fit-params"}  # the one that was running when the kill came
+    assert done_twice <= {"llama-fit-params"}  # the step that ran at the kill
 
 
 def test_a_build_that_is_asked_to_end_takes_its_compilers_along(

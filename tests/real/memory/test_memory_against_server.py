@@ -1,4 +1,4 @@
-"""The memory plan against what the real llama-server and llama-fit-params say."""
+"""The memory plan against the logs of the real llama-server and llama-fit-params."""
 
 from __future__ import annotations
 
