@@ -5,8 +5,8 @@ computes correctly. Each file uses only those below it:
 
     stored      tiny models by name: found where they were made, or made
     write       writes tiny models, and models of true size without weights
-    container   GGUF bytes from metadata and tensors
     metadata    the key-value pairs of a Nemotron 3 GGUF
+    container   GGUF bytes from metadata and tensors
     network     weights of the scripted models: every kind of layer carries part of the answer
     residual    the meaning of each dimension of the residual stream; embedding and output matrix
     shape       sizes of a Nemotron 3 network, and its tensors
