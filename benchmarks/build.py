@@ -1,14 +1,14 @@
-"""Time of `nemotron-ops build` against plain cmake, as ratios: `make bench-build`.
+"""Compares the time of `nemotron-ops build` with plain cmake, as ratios: `make bench-build`.
 
 Both build the same source for the CPU with the same number of jobs, in fresh folders:
 
     plain   the how-to guide's commands: cmake -B …, cmake --build … --config Release --target the guide's four
-    ours    nemotron-ops build --cpu --source …, which makes eight programs and proves that they answer
+    ours    nemotron-ops build --cpu --source …, which makes eight programs and self-tests them
 
-cold is the first build; again is asking for what is built already; other is a fresh folder afterwards, where a
-compiler cache helps if there is one (each has its own; llama.cpp takes one that is on the PATH too). Ratios are
-plain / ours, so more than 1 means that ours is quicker. CPU seconds count more than wall seconds on a machine that has
-other work.
+"cold" is the first build, "again" repeats a build that exists, "other" builds in a fresh folder afterwards, where a
+compiler cache helps if there is one (each side has its own; llama.cpp also finds one on the PATH). Ratios are
+plain / ours, so more than 1 means that ours is faster. On a busy machine, CPU seconds are more reliable than wall
+seconds.
 """
 
 from __future__ import annotations
@@ -26,15 +26,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from nemotron_ops import host, proc
-from nemotron_ops.builds.packages import pins
 from nemotron_ops.builds.source import order, source
 from nemotron_ops.builds.source.source import Sources
 from nemotron_ops.builds.spec import BuildRequest
 from nemotron_ops.errors import SourceError
+from nemotron_ops.installation import Installation
 from nemotron_ops.paths import user_layout
-from nemotron_ops.progress import silent
 
-# Name, folder of the plain build, and what `build` is asked besides.
+# Name, folder of the plain build, and further words for `nemotron-ops build`.
 CASES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("cold", "p1", ()),
     ("again", "p1", ()),
@@ -45,7 +44,7 @@ GUIDE = ("llama-cli", "llama-mtmd-cli", "llama-server", "llama-gguf-split")
 
 @dataclass(frozen=True, kw_only=True)
 class Spent:
-    """What a command took."""
+    """The time of a command."""
 
     wall_s: float
     cpu_s: float
@@ -87,9 +86,8 @@ def ours(tree: Path, jobs: int, env: dict[str, str], *words: str) -> Spent:
 
 
 def llama_cpp(env: dict[str, str]) -> Path:
-    """The source that `nemotron-ops build` would take, unpacked."""
-    layout = user_layout(env, uid=os.getuid())
-    sources = Sources(layout=layout, facts=host.probe(env), env=env, pins=pins.shipped(), report=silent)
+    """The source that `nemotron-ops build` would use, unpacked."""
+    sources = Sources(installation=Installation(layout=user_layout(env, uid=os.getuid()), env=env))
     for origin in order.order(BuildRequest(), sources.pins):
         try:
             return source.tree(source.resolve(origin, sources), sources)
@@ -100,9 +98,9 @@ def llama_cpp(env: dict[str, str]) -> Path:
 
 def main() -> None:
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ask.add_argument("--source", type=Path, help="folder with llama.cpp; default: what `build` would take")
+    ask.add_argument("--source", type=Path, help="folder with llama.cpp; default: the one that `build` would use")
     ask.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    ask.add_argument("--quick", action="store_true", help="one build of each, and asking again; no second folder")
+    ask.add_argument("--quick", action="store_true", help="one build of each, and the repeated one; no second folder")
     given = ask.parse_args()
     env = {key: os.environ[key] for key in ("PATH", "HOME", "LANG") if key in os.environ}
     tree = given.source or llama_cpp(env)
@@ -118,7 +116,7 @@ def main() -> None:
 
 
 def row(name: str, theirs: Spent, mine: Spent) -> None:
-    """One line of the result, as soon as it is known."""
+    """Print one line of the result at once."""
     ratio = {"wall": round(theirs.wall_s / mine.wall_s, 2), "cpu": round(theirs.cpu_s / max(mine.cpu_s, 0.01), 2)}
     print(json.dumps({"case": name, "plain": asdict(theirs), "ours": asdict(mine), "ratio": ratio}), flush=True)
 

@@ -1,7 +1,7 @@
-"""Compares our fetch, hashing included, with huggingface_hub's own download of the same file. Processes, HTTP, disk.
+"""Compares our fetch, with its hashing, to huggingface_hub's own download of the same file. Processes, HTTP, disk.
 
-A hub on loopback, in a process of its own, serves one file to both in turn; what counts is the ratio of the best
-times. Each client runs in a fresh process and folder, and the time is taken around the transfer alone.
+A hub on loopback, in a separate process, serves one file to both in turn; the result is the ratio of the best times.
+Each client runs in a new process and folder, and only the transfer is timed.
 """
 
 from __future__ import annotations
@@ -54,29 +54,29 @@ def write_file(path: Path, mib: int) -> str:
 
 
 def race(file: Path, digest: str, folder: Path, rounds: int) -> dict[str, Any]:
-    """The clients in turn, so that both meet the same weather."""
-    seconds: dict[str, list[float]] = {who: [] for who in CLIENTS}
+    """Run the clients in turn, so that both meet the same load."""
+    seconds: dict[str, list[float]] = {client: [] for client in CLIENTS}
     with serving(file, digest) as url:
         for turn in range(rounds):
-            for who in seconds:
-                target = folder / f"{CLIENTS[who][0]}-{turn}"
+            for client in seconds:
+                target = folder / f"{CLIENTS[client][0]}-{turn}"
                 env = os.environ | {"HF_ENDPOINT": url, "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_XET": "1"}
-                argv = [sys.executable, __file__, *CLIENTS[who], str(target), str(file.stat().st_size), digest]
+                argv = [sys.executable, __file__, *CLIENTS[client], str(target), str(file.stat().st_size), digest]
                 done = subprocess.run(argv, env=env, check=True, capture_output=True, text=True)
-                seconds[who].append(float(done.stdout))
+                seconds[client].append(float(done.stdout))
                 subprocess.run(["rm", "-rf", str(target)], check=True)
-    best = {who: min(times) for who, times in seconds.items()}
+    best = {client: min(times) for client, times in seconds.items()}
     return {
         "bytes": file.stat().st_size,
         "best_s": best,
         "all_s": seconds,
-        "ratio": {who: best[who] / best["huggingface_hub"] for who in best},
+        "ratio": {client: best[client] / best["huggingface_hub"] for client in best},
     }
 
 
 @contextmanager
 def serving(file: Path, digest: str) -> Iterator[str]:
-    """A hub in a process of its own; ends with the block."""
+    """A hub in a separate process; ends with the block."""
     argv = [sys.executable, __file__, "serve", str(file), digest]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as hub:
         assert hub.stdin
@@ -99,7 +99,7 @@ def serve(path: str, digest: str) -> None:
 
 def ours(connections: str, target: str, size: str, digest: str) -> None:
     """Our transfer, with its hashing and its fsync."""
-    from nemotron_ops.models.transfer import Speed, download
+    from nemotron_ops.models.transfer import Download, Speed, download
     from nemotron_ops.models.web import Web
     from nemotron_ops.progress import silent
 
@@ -107,16 +107,20 @@ def ours(connections: str, target: str, size: str, digest: str) -> None:
     folder.mkdir()
     with Web(os.environ) as web:
         began = time.perf_counter()
-        download(
-            web, web.file_url(REPO, "main", NAME), name=NAME, size_bytes=int(size), expected=digest,
-            partial=folder / "x.partial", final=folder / NAME, report=silent,
-            speed=Speed(connections=int(connections)),
-        )  # fmt: skip
+        item = Download(
+            url=web.file_url(REPO, "main", NAME),
+            name=NAME,
+            size_bytes=int(size),
+            proof=digest,
+            partial=folder / "x.partial",
+            final=folder / NAME,
+        )
+        download(web, item, report=silent, speed=Speed(connections=int(connections)))
         print(time.perf_counter() - began)
 
 
 def theirs(target: str, size: str, digest: str) -> None:
-    """huggingface_hub's download; it proves nothing."""
+    """huggingface_hub's download, which checks no hash."""
     from huggingface_hub import hf_hub_download
 
     began = time.perf_counter()
@@ -131,7 +135,8 @@ ROLES: dict[str, Callable[..., None]] = {"serve": serve, "ours": ours, "theirs":
 def in_words(result: dict[str, Any]) -> str:
     """The result, a line per client."""
     lines = [
-        f"{who}: {s:.2f} s, {result['ratio'][who]:.2f} of huggingface_hub's time" for who, s in result["best_s"].items()
+        f"{client}: {s:.2f} s, {result['ratio'][client]:.2f} of huggingface_hub's time"
+        for client, s in result["best_s"].items()
     ]
     return "\n".join([*lines, "ours includes the hash and the flush to disk"])
 

@@ -1,11 +1,11 @@
-"""The full run on a machine with a GPU, as one command: `make bench-gpu`.
+"""Builds, serves and measures on a machine with a GPU, in one command: `make bench-gpu`.
 
 Builds llama.cpp for the GPU (the build's self-test runs on it), writes a Nemotron 3 Nano 30B-A3B of true shape with
 random weights (18 GB as Q4_0), serves it with `nemotron-ops serve`, and prints a table for docs/explanation/builds.md:
-time to build and to load, memory planned and taken, tokens per second.
+times to build and to load, planned and used memory, tokens per second.
 
-    python -m bench.gpu --source llama.cpp.tar.gz     without a network: source carried along
-    python -m bench.gpu --backend cpu --shape tiny    anywhere: proves that the script itself works
+    python -m benchmarks.gpu --source llama.cpp.tar.gz     without a network
+    python -m benchmarks.gpu --backend cpu --shape tiny    on any machine, as a test of this script
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import numpy as np
 from nemotron_ops import host
 from nemotron_ops.builds.run import ensure_build
 from nemotron_ops.builds.spec import Backend, BuildOptions, BuildRequest
+from nemotron_ops.installation import Installation
 from nemotron_ops.models.local import read_header
 from nemotron_ops.models.synthetic.shape import shape_of
 from nemotron_ops.models.synthetic.write import write_sparse
@@ -55,10 +56,11 @@ def main() -> None:
 def run(given: argparse.Namespace, ui: Ui, folder: Path) -> list[tuple[str, str]]:
     """The rows of the table."""
     env = dict(os.environ)
-    layout, facts = user_layout(env, uid=os.getuid()), host.probe(env)
+    installation = Installation(layout=user_layout(env, uid=os.getuid()), env=env, report=ui.report)
+    facts = installation.facts
     began = time.monotonic()
     request = BuildRequest(options=BuildOptions(backend=Backend(given.backend)), source=given.source)
-    build = ensure_build(request, layout=layout, facts=facts, env=env, report=ui.report)
+    build = ensure_build(request, installation)
     built_s = time.monotonic() - began
     ui.end_bars()
     ui.say("writing random weights")
@@ -77,7 +79,7 @@ def run(given: argparse.Namespace, ui: Ui, folder: Path) -> list[tuple[str, str]
 
 
 def random_model(name: str, folder: Path) -> Path:
-    """A model of true shape whose data is noise: small, so that nothing overflows; norms are one."""
+    """A model of true shape with noise as weights: small values, so that nothing overflows; norms are one."""
     path = folder / f"{name}.gguf"
     shape = shape_of("moe") if name == "tiny" else TRUE_SHAPES[name]
     write_sparse(shape, path, quant="Q4_0", n_vocab=4096 if name == "tiny" else 131072)
@@ -109,7 +111,7 @@ def noise(name: str, kind: str, n_bytes: int, rng: np.random.Generator) -> Itera
 
 
 def bench_rows(llama_bench: Path, model: Path) -> list[tuple[str, str]]:
-    """llama-bench's own tokens per second, without a server."""
+    """Tokens per second by llama-bench, without a server."""
     argv = [str(llama_bench), "-m", str(model), "-p", "512", "-n", "128", "-ngl", "99", "-o", "json"]
     found = json.loads(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
     return [
@@ -119,7 +121,7 @@ def bench_rows(llama_bench: Path, model: Path) -> list[tuple[str, str]]:
 
 
 def serve_rows(given: argparse.Namespace, model: Path, env: dict[str, str]) -> list[tuple[str, str]]:
-    """What `serve` plans, takes and gives."""
+    """Planned and used memory, load time and tokens per second of `serve`."""
     words = ["serve", str(model), "--ctx-size", str(given.ctx_size), "--port", str(given.port)]
     planned = json.loads(cli([*words, "--dry-run", "--json"], env))["instances"][0]["memory_bytes"]
     free_before, began = gpu_free_bytes(), time.monotonic()

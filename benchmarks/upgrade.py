@@ -1,8 +1,8 @@
-"""An upgrade and a rollback with two real llama.cpp versions from published packages: `python benchmarks/upgrade.py`.
+"""Upgrades and rolls back between two llama.cpp versions of published packages: `python benchmarks/upgrade.py`.
 
-Builds both (several minutes each, nothing if they are in the store), makes the old one current, asks it, upgrades, asks
-again, rolls back, asks again, and shows what `builds diff` says between. Uses an installation of its own whose store
-links to this user's builds, so what is current here stays as it is.
+Builds both (several minutes each, unless they are in the store), makes the old one current, upgrades and rolls back,
+with one question to the model at each step, and prints the changed flags. Uses a separate installation whose store
+links to this user's builds, so the user's current build stays.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from nemotron_ops import host
 from nemotron_ops.builds.run import ensure_build
 from nemotron_ops.builds.spec import Backend, BuildOptions, BuildRequest
 from nemotron_ops.builds.store import store
 from nemotron_ops.builds.store.store import Build
 from nemotron_ops.cli.builds_flags import server_flags
 from nemotron_ops.engine.once import started
+from nemotron_ops.installation import Installation
 from nemotron_ops.models import synthetic
 from nemotron_ops.paths import Layout, user_layout
 from nemotron_ops.ui import Ui
@@ -28,7 +28,7 @@ QUESTION = "What is 2 + 2?"
 
 
 def ask(layout: Layout, room: Path) -> str:
-    """What the current build answers."""
+    """Ask the current build a question and check its answer."""
     build = store.current(layout)
     assert build is not None
     model = synthetic.ensure("moe", room)
@@ -39,9 +39,9 @@ def ask(layout: Layout, room: Path) -> str:
         settings={"ctx_size": 1024, "threads": 1},
     ) as client:
         answer = client.chat([{"role": "user", "content": QUESTION}], temperature=0, max_tokens=64)
-    said = str(answer["choices"][0]["message"]["content"])
-    print(f"{build.id}  llama.cpp {build.version}: {said}")
-    if said != synthetic.ANSWERS[QUESTION][1]:
+    text = str(answer["choices"][0]["message"]["content"])
+    print(f"{build.id}  llama.cpp {build.version}: {text}")
+    if text != synthetic.ANSWERS[QUESTION][1]:
         sys.exit("wrong answer")
     return build.id
 
@@ -49,8 +49,7 @@ def ask(layout: Layout, room: Path) -> str:
 def built(source: str, ui: Ui) -> Build:
     env = dict(os.environ)
     request = BuildRequest(options=BuildOptions(backend=Backend.CPU), source=source, activate=False)
-    layout = user_layout(env, uid=os.getuid())
-    return ensure_build(request, layout=layout, facts=host.probe(env), env=env, report=ui.report)
+    return ensure_build(request, Installation(layout=user_layout(env, uid=os.getuid()), env=env, report=ui.report))
 
 
 def main() -> None:

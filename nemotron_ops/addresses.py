@@ -1,6 +1,6 @@
-"""Addresses that a server listens on: loopback, wildcard, and how a client on this machine reaches them. Pure.
+"""Addresses of servers: loopback, wildcard, and the URLs that clients use. Pure.
 
-Promise 4 (nothing listens beyond loopback without a key) rests on `is_loopback`: it has one definition, here.
+Promise 4 (nothing listens beyond loopback without a key) depends on `is_loopback`, so it is defined once, here.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 from ipaddress import ip_address
 
 LOOPBACK = "127.0.0.1"
-LOOPBACK_NAMES = frozenset({"localhost", LOOPBACK, "[::1]", "::1"})  # what a Host header may say of loopback
-WILDCARDS = {"0.0.0.0": LOOPBACK, "::": "::1", "": LOOPBACK}  # listens on all addresses -> loopback of its family
+LOOPBACK_NAMES = frozenset({"localhost", LOOPBACK, "[::1]", "::1"})  # loopback in a Host header
+WILDCARDS = {"0.0.0.0": LOOPBACK, "::": "::1", "": LOOPBACK}  # wildcard -> loopback of the same family
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches `host`. A name other than localhost is not trusted to stay on it."""
+    """Whether only this machine can reach `host`. Names other than localhost do not count."""
     if host == "localhost":
         return True
     try:
@@ -28,15 +28,15 @@ def is_wildcard(host: str) -> bool:
 
 
 def near(host: str) -> str:
-    """The address at which a client on this machine reaches what listens on `host`."""
+    """The address at which a client on this machine reaches a server that listens on `host`."""
     return WILDCARDS.get(host, host)
 
 
 def bracketed(host: str) -> str:
-    """The host as it stands in a URL: an IPv6 address in brackets."""
+    """The host as part of a URL: an IPv6 address gets brackets."""
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
 def url(scheme: str, host: str, port: int) -> str:
-    """The base URL that clients take, ending in /v1."""
+    """The base URL for clients, ending in /v1."""
     return f"{scheme}://{bracketed(host)}:{port}/v1"

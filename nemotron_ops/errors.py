@@ -1,20 +1,20 @@
 """The tree of errors and the exit code of each kind. Pure.
 
-    NemotronOpsError      1   anything we foresaw; the root of the tree
+    NemotronOpsError      1   any expected error; the root of the tree
     ├── UsageError        2   the command line or an argument is wrong
     ├── RecipeError       3   a recipe or settings file is wrong
     ├── HostError         4   this machine lacks something (compiler, driver, disk, memory)
-    ├── SourceError       5   llama.cpp's source cannot be had or does not match its hash
+    ├── SourceError       5   llama.cpp's source cannot be fetched, or does not match its hash
     ├── BuildError        6   configuring, compiling or self-testing failed
-    ├── ModelError        7   a model cannot be found, fetched, read or proven
+    ├── ModelError        7   a model cannot be found, fetched, read or verified
     ├── FitError          8   the model does not fit this machine with these settings
-    ├── EngineError       9   llama-server did not start, died, or answered nonsense
+    ├── EngineError       9   llama-server did not start, died, or sent an invalid answer
     ├── ControlError     10   no supervisor, another supervisor, or it refused
     ├── GatewayError     11   the listening side cannot be set up (port taken, key missing)
     ├── ServiceError     12   a service unit cannot be installed or did not come up
     └── DeployError      13   a remote target cannot be reached, or a release failed there
 
-Every message reads `cannot <verb> <thing>: <cause>`, in lower case; `hint` says what to try, if we know.
+Every message reads `cannot <verb> <thing>: <cause>`, in lower case; `hint` names a remedy, if there is one.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class HostError(NemotronOpsError):
 
 
 class SourceError(NemotronOpsError):
-    """llama.cpp's source cannot be had, or does not match its hash."""
+    """llama.cpp's source cannot be fetched, or does not match its hash."""
 
     exit_code = 5
 
@@ -63,7 +63,7 @@ class BuildError(NemotronOpsError):
 
 
 class ModelError(NemotronOpsError):
-    """A model cannot be found, fetched, read or proven."""
+    """A model cannot be found, fetched, read or verified."""
 
     exit_code = 7
 
@@ -75,7 +75,7 @@ class FitError(NemotronOpsError):
 
 
 class EngineError(NemotronOpsError):
-    """llama-server did not start, died, or answered nonsense."""
+    """llama-server did not start, died, or sent an invalid answer."""
 
     exit_code = 9
 

@@ -1,8 +1,7 @@
-"""Our own small files: written whole or not at all, under a lock. Disk.
+"""Reads and writes small files atomically, locks them, and hashes files. Disk.
 
-A reader never sees half a file: content goes to a temporary file in the same folder, is flushed to disk and
-renamed over the old one; then the folder itself is flushed, so that a power cut leaves either the old file or
-the new one.
+A reader never sees half a file: content is written to a temporary file in the same folder, flushed to disk and renamed
+over the old file; then the folder is flushed, so that a power cut leaves either the old file or the new one.
 """
 
 from __future__ import annotations

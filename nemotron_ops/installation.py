@@ -1,7 +1,7 @@
-"""One installation on one machine: folders, environment, facts, report. Looks at the machine on first use.
+"""One installation on one machine: folders, environment, facts, report. Probes the machine on first use.
 
-What builds, downloads or serves needs all four; they travel as one value. `facts` are looked up when they are first
-asked for, because some programs are run for that; `machine` is the quick part of them.
+Building, fetching and serving need all four, so they are one value. `facts` are probed on first use, because that runs
+programs; `machine` is the quick part of them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from nemotron_ops.progress import Report, silent
 
 @dataclass(frozen=True, kw_only=True)
 class Installation:
-    """Folders, environment and report of one installation; `known` are facts that need no look at this machine."""
+    """Folders, environment and report of one installation; `known` facts replace the probe."""
 
     layout: Layout
     env: Mapping[str, str]
@@ -27,10 +27,10 @@ class Installation:
 
     @cached_property
     def facts(self) -> Facts:
-        """What this machine is, with its build tools."""
+        """The facts of this machine, with its build tools."""
         return self.known or host.probe(self.env)
 
     @cached_property
     def machine(self) -> Facts:
-        """The same without its build tools: memory, processor, GPUs."""
+        """The facts without build tools: memory, processor, GPUs."""
         return self.known or (self.facts if "facts" in self.__dict__ else host.probe(self.env, tools=False))

@@ -1,11 +1,11 @@
-"""Where everything lives: one frozen Layout, chosen once at the edge. Pure.
+"""The folders of an installation: one frozen Layout, chosen once at the edge. Pure.
 
     data/      builds, sources, toolchains, models    XDG_DATA_HOME/nemotron-ops     /var/lib/nemotron-ops
     cache/     downloads that can be fetched again    XDG_CACHE_HOME/nemotron-ops    /var/cache/nemotron-ops
     config/    user recipes, settings, keys           XDG_CONFIG_HOME/nemotron-ops   /etc/nemotron-ops
-    state/     what was wanted, records of children   XDG_STATE_HOME/nemotron-ops    /var/lib/nemotron-ops/state
+    state/     wanted instances, records of children  XDG_STATE_HOME/nemotron-ops    /var/lib/nemotron-ops/state
     logs/      one log per instance                   state/logs                     /var/log/nemotron-ops
-    runtime/   sockets, gone after a reboot           XDG_RUNTIME_DIR/nemotron-ops   /run/nemotron-ops
+    runtime/   sockets, lost at a reboot              XDG_RUNTIME_DIR/nemotron-ops   /run/nemotron-ops
 
 `NEMOTRON_OPS_HOME` puts all of it under one folder; `NEMOTRON_OPS_STATE` and `NEMOTRON_OPS_RUNTIME` move state (with
 logs) and runtime alone, so that a second supervisor can share builds and models with the first. A unix socket's path
@@ -109,7 +109,7 @@ def _xdg(env: Mapping[str, str]) -> Layout:
 
 
 def short_runtime(wanted: Path, *, uid: int) -> Path:
-    """`wanted`, or a short stand-in under /tmp where its sockets' paths would be too long."""
+    """`wanted`, or a short path under /tmp where its sockets' paths would be too long."""
     if len(str(wanted).encode()) + SOCKET_NAME_BYTES <= SOCKET_PATH_BYTES:
         return wanted
     tag = hashlib.sha256(str(wanted).encode()).hexdigest()[:12]

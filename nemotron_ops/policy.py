@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+GIB = 1 << 30
+
 
 class RestartPolicy(StrEnum):
     ALWAYS = "always"

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from nemotron_ops import host
 from nemotron_ops.builds.run import ensure_build
 from nemotron_ops.builds.spec import Backend, BuildOptions, BuildRequest
+from nemotron_ops.installation import Installation
 from nemotron_ops.paths import Layout, user_layout
-from nemotron_ops.progress import silent
 
 for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
     # A shell starts background jobs (`&`) with these signals ignored, and children of the tests would inherit that.
@@ -45,10 +44,8 @@ def llama_bin() -> Path:
     """The folder with the llama-server that this project built; built once per machine."""
     env = dict(os.environ)
     request = BuildRequest(options=BuildOptions(backend=Backend.CPU), activate=False)
-    build = ensure_build(
-        request, layout=user_layout(env, uid=os.getuid()), facts=host.probe(env), env=env, report=silent
-    )
-    return build.path / "bin"
+    installation = Installation(layout=user_layout(env, uid=os.getuid()), env=env)
+    return ensure_build(request, installation).path / "bin"
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""CMake options of each backend, and the refusals that come before them. Pure."""
+"""CMake options of each backend, and why a backend is refused. Pure."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from nemotron_ops.builds.spec import Backend, Fix
 from nemotron_ops.errors import HostError
 from nemotron_ops.host.facts import Facts
+from nemotron_ops.policy import GIB
 
 # gcc 12 drops the stores of the AMX tile configuration, so every quantised model dies with SIGILL
 # (ggml-cpu/amx/mmq.cpp:204, ggml-org/llama.cpp#26954; same family: #20824, #18099).
@@ -29,7 +30,7 @@ COMMON: Mapping[str, str] = {
 }
 
 PACKAGES: Mapping[str, Mapping[str, str]] = {
-    # what a person types for a missing thing, by package tool
+    # the command that installs a missing part, by package tool
     "compiler": {
         "apt": "sudo apt-get install -y g++",
         "dnf": "sudo dnf install -y gcc-c++",
@@ -67,14 +68,13 @@ PACKAGES: Mapping[str, Mapping[str, str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a build takes: CPU seconds of compiling, disk while building, memory of one job."""
+    """The cost of a build: CPU seconds of compiling, disk while building, memory of one job."""
 
     cpu_s: float
     disk_bytes: int
     job_bytes: int
 
 
-GIB = 1 << 30
 # One job's peak: C++ 662 MB (httplib.cpp), CUDA 732 MB (argsort.cu, one architecture); measured on v0.5.0.
 # Seconds: eight targets of v0.5.0 with gcc 12; CUDA: 143 .cu files for one architecture.
 COSTS: Mapping[Backend, Cost] = {
@@ -84,16 +84,15 @@ COSTS: Mapping[Backend, Cost] = {
     Backend.HIP: Cost(cpu_s=4000, disk_bytes=2 * GIB, job_bytes=3 * GIB // 2),
     Backend.CUDA: Cost(cpu_s=3500, disk_bytes=2 * GIB, job_bytes=5 * GIB // 4),
 }
-FURTHER_ARCH = (
-    0.6  # of the time for one architecture, for each one more (seven took 4.5 times as long; norm, mmq, fattn)
-)
+# Time for each further architecture, as a part of the first one's (seven took 4.5 times as long; norm, mmq, fattn).
+FURTHER_ARCH = 0.6
 PORTABLE_CPU_S = 840.0  # 14 CPU variants of 16 files
 
 
 def default_backend(facts: Facts) -> Backend:
-    """What the machine has: Metal on a Mac, CUDA or HIP where such a GPU is, else CPU.
+    """The machine's best backend: Metal on a Mac, CUDA or HIP with such a GPU, else CPU.
 
-    Vulkan is never picked by itself: an integrated GPU is often slower than its CPU.
+    Vulkan is never the default: an integrated GPU is often slower than its CPU.
     """
     if facts.system == "Darwin" and facts.machine == "arm64":
         return Backend.METAL
@@ -112,11 +111,11 @@ ROCM = (
 
 
 def unused_gpu(facts: Facts) -> str:
-    """Which GPU the default backend leaves unused for want of a compiler, and the remedy; empty if none."""
+    """The GPU that the default backend cannot use without a compiler, and the remedy; empty if none."""
     amd = next((gpu.name for gpu in facts.gpus if gpu.kind == "hip"), "")
     if not amd or default_backend(facts) is not Backend.CPU:
         return ""
-    return f"the AMD GPU {amd} is not used, since there is no hipcc: {ROCM}; or build with --vulkan"
+    return f"the AMD GPU {amd} is not used, because there is no hipcc: {ROCM}; or build with --vulkan"
 
 
 def refuse_backend(backend: Backend, facts: Facts, *, hip_archs: tuple[str, ...] = ()) -> None:
@@ -157,7 +156,7 @@ def backend_options(backend: Backend, *, hip_archs: tuple[str, ...]) -> dict[str
 
 
 def native_options(*, portable: bool) -> dict[str, str]:
-    """For this CPU alone, or for all of its kind: then the right variant is picked when the program starts."""
+    """Options for this CPU alone, or for all CPUs of its kind, with the variant chosen at start."""
     if not portable:
         # Explicit: with SOURCE_DATE_EPOCH set, native tuning would silently be off (ggml/CMakeLists.txt:105).
         return {"GGML_NATIVE": "ON", "BUILD_SHARED_LIBS": "OFF"}
@@ -170,7 +169,7 @@ def native_options(*, portable: bool) -> dict[str, str]:
 
 
 def needed_fixes(facts: Facts, *, portable: bool, zig: bool) -> frozenset[Fix]:
-    """Repairs known to be needed before anything is compiled."""
+    """Fixes known to be needed before anything is compiled."""
     cxx = facts.tools.get("cxx")
     if zig or cxx is None or cxx.kind != "gcc" or not cxx.version or cxx.version[0] >= AMX_GCC:
         return frozenset()

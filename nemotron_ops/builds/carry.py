@@ -1,8 +1,8 @@
-"""Builds carried to another machine of the same kind: one archive out, checked and proven in. Disk, llama-server.
+"""Exports a build as one archive, and imports one, checked and self-tested. Disk, llama-server.
 
-An archive holds the build's folder as it is: programs, libraries, and the manifest with the sha256 of every file.
-It comes in only where it can run (system, processor, C library, instruction sets), when every file has the hash
-that the manifest gives, and after the self-test has passed here too. What else it `needs` is said when it is written.
+An archive holds the build's folder: programs, libraries, and the manifest with the sha256 of every file. It is imported
+only where it can run (system, processor, C library, instruction sets), if every file has its hash of the manifest, and
+if the self-test passes here too. The export names everything else that the build `needs`.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import Any
 
 from nemotron_ops.builds import backends
 from nemotron_ops.builds.packages import archive
-from nemotron_ops.builds.packages.download import hash_of
 from nemotron_ops.builds.spec import Backend, Fix, source_from_json
-from nemotron_ops.builds.store import store
+from nemotron_ops.builds.store import build_lock, store
 from nemotron_ops.builds.store.store import Build
 from nemotron_ops.builds.toolchain import cuda
 from nemotron_ops.builds.toolchain.compilers import isa
 from nemotron_ops.errors import BuildError, HostError, SourceError
-from nemotron_ops.files import read_json
+from nemotron_ops.files import read_json, sha256_of
 from nemotron_ops.host.facts import Facts
+from nemotron_ops.installation import Installation
 from nemotron_ops.paths import Layout
 from nemotron_ops.progress import Report, Step
 
@@ -33,7 +33,7 @@ BUILD_ID = re.compile(r"[a-z]+(-portable)?-x?[0-9a-f]{8}-[0-9a-f]{8}")  # also a
 
 
 def platform_json(facts: Facts, *, portable: bool) -> dict[str, Any]:
-    """What a build made on `facts` asks of a machine, for its manifest."""
+    """The machine that a build made on `facts` requires, for its manifest."""
     return {
         "system": facts.system,
         "machine": facts.machine,
@@ -43,7 +43,7 @@ def platform_json(facts: Facts, *, portable: bool) -> dict[str, Any]:
 
 
 def refuse_platform(needed: Mapping[str, Any], facts: Facts, *, fixes: Collection[str] = ()) -> str:
-    """Why a build that asks for `needed` cannot run on `facts`; empty if it can. `fixes` are those it was made with."""
+    """Why a build that requires `needed` cannot run on `facts`; empty if it can. `fixes` are the build's own."""
     if (needed["system"], needed["machine"]) != (facts.system, facts.machine):
         return f"it is for {needed['system']} on {needed['machine']}, this is {facts.system} on {facts.machine}"
     if needed["glibc"] and tuple(needed["glibc"]) > (facts.glibc or (0, 0)):
@@ -55,7 +55,7 @@ def refuse_platform(needed: Mapping[str, Any], facts: Facts, *, fixes: Collectio
 
 
 def needs(manifest: Mapping[str, Any]) -> tuple[str, ...]:
-    """What a machine must have to run the build of `manifest`, in words."""
+    """The machine that the build of `manifest` needs, in words."""
     platform, plan = manifest["platform"], manifest["plan"]
     glibc = f", glibc {'.'.join(str(n) for n in platform['glibc'])} or newer" if platform["glibc"] else ""
     found = [f"{platform['system']} on {platform['machine']}{glibc}"]
@@ -72,7 +72,7 @@ def _gpu_needs(plan: Mapping[str, Any]) -> list[str]:
             release = tuple(int(n) for n in plan["cuda"].split("."))
             found = [f"a GPU of {', '.join(plan['archs'])}, and NVIDIA's {cuda.driver_for(release)}"]
             fixed = [p for p in plan["cmake"].get("CMAKE_INSTALL_RPATH", "").split(";") if p.startswith("/")]
-            carried = "(--portable carries them along)"
+            carried = "(--portable includes them)"
             return found + [
                 f"CUDA {release[0]}'s libcudart, libcublas and libcublasLt, in {p} {carried}" for p in fixed
             ]
@@ -103,15 +103,14 @@ def export_build(build: Build, to: Path, report: Report) -> Path:
     return target
 
 
-def import_build(
-    packed: Path, *, layout: Layout, facts: Facts, env: Mapping[str, str], report: Report, activate: bool
-) -> Build:
-    """Take the build in archive `packed` into the store, checked and proven.
+def import_build(packed: Path, installation: Installation, *, activate: bool) -> Build:
+    """Take the build in archive `packed` into the store, checked and self-tested.
 
-    Raises SourceError for an archive that is not as it says, HostError where it cannot run, BuildError.
+    Raises SourceError for an archive that contradicts its manifest, HostError where it cannot run, BuildError.
     """
     from nemotron_ops.builds.proof import selftest  # 210 ms, for httpx and gguf
 
+    layout = installation.layout
     if not packed.is_file():
         raise SourceError(f"cannot import {packed}: no such file")
     scratch = store.new_dir(layout, f"import-{os.getpid()}")
@@ -121,16 +120,18 @@ def import_build(
         folder = next((p for p in scratch.iterdir() if (p / store.MANIFEST).is_file()), None)
         if folder is None:
             raise SourceError(f"cannot import {packed.name}: it holds no build")
-        manifest = check(folder, facts)
-        with store.building(layout, manifest["id"]):
+        manifest = check(folder, installation.facts)
+        with build_lock.building(layout, manifest["id"]):
             if build := store.get(layout, manifest["id"]):
                 return _activated(layout, build, activate=activate)
             made = store.new_dir(layout, manifest["id"])
             shutil.rmtree(made, ignore_errors=True)
             os.rename(folder, made)
-            workdir = scratch / "selftest"
             backend, source = Backend(manifest["plan"]["backend"]), source_from_json(manifest["plan"]["source"])
-            proof = selftest.prove(backend, source.short, made, workdir=workdir, env=env, report=report)
+            binaries = selftest.Binaries(folder=made, backend=backend, commit=source.short)
+            proof = selftest.prove(
+                binaries, workdir=scratch / "selftest", env=installation.env, report=installation.report
+            )
             build = store.publish(
                 layout, manifest["id"], {**manifest, "selftest": proof.to_json(), "imported_at": store.now()}
             )
@@ -140,10 +141,10 @@ def import_build(
 
 
 def check(folder: Path, facts: Facts) -> dict[str, Any]:
-    """The manifest of the unpacked build in `folder`, if every file is as it says and it can run here."""
+    """The manifest of the unpacked build in `folder`, after a check of its files and of this machine."""
     manifest = read_json(folder / store.MANIFEST)
     if not isinstance(manifest, dict) or not BUILD_ID.fullmatch(str(manifest.get("id"))):
-        raise SourceError("cannot import the build: its manifest is none of ours")
+        raise SourceError("cannot import the build: its manifest is not one of nemotron-ops")
     try:
         needed, plan, files = manifest["platform"], manifest["plan"], dict(manifest["files"])
         wrong = refuse_platform(needed, facts, fixes=plan.get("fixes", ()))
@@ -159,14 +160,14 @@ def check(folder: Path, facts: Facts) -> dict[str, Any]:
 
 
 def _check_files(folder: Path, build_id: str, files: Mapping[str, str]) -> None:
-    """Raises SourceError if `folder` holds other files than `files`, or other content than their hashes say."""
+    """Raises SourceError if the files of `folder` differ from `files`, by name or by hash."""
     found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and not p.is_symlink()}
     expected = {name: sha for name, sha in files.items() if not (folder / name).is_symlink()}
     if found - {store.MANIFEST} != set(expected):
-        raise SourceError(f"cannot import build {build_id}: files are missing, or were added")
+        raise SourceError(f"cannot import build {build_id}: files are missing or were added")
     for name, sha256 in expected.items():
-        if hash_of(folder / name) != sha256:
-            raise SourceError(f"cannot import build {build_id}: {name} is not as its manifest says")
+        if sha256_of(folder / name) != sha256:
+            raise SourceError(f"cannot import build {build_id}: {name} differs from its manifest")
 
 
 def _activated(layout: Layout, build: Build, *, activate: bool) -> Build:

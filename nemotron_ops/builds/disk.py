@@ -1,4 +1,4 @@
-"""Room on disk for what is about to be written, each file system counted once. Disk."""
+"""Refuses work that needs more room than a file system has. Disk."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HINT = "`nemotron-ops builds prune` and `nemotron-ops models rm` make room"
 
 
 def check_room(to_do: str, needs: Mapping[Path, int]) -> None:
-    """Raises HostError if a file system has too little room for all bytes of `needs` that would lie on it together.
+    """Raises HostError if a file system lacks room for all bytes of `needs` in its folders together.
 
     The folders are made where they are missing. `to_do` completes "cannot …".
     """

@@ -1,4 +1,4 @@
-"""What the disk refuses while something is built, in words. Pure."""
+"""Translates disk errors during a build into our own errors. Pure."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from nemotron_ops.errors import BuildError, HostError, NemotronOpsError
 
 
 @contextmanager
-def disk_told() -> Iterator[None]:
-    """Whatever the disk refuses, in our words; a reader of our output that went away is no matter of the disk."""
+def disk_errors_translated() -> Iterator[None]:
+    """Translates every OSError of the block, but for a closed output pipe: that is no matter of the disk."""
     try:
         yield
     except BrokenPipeError:
@@ -22,9 +22,9 @@ def disk_told() -> Iterator[None]:
 
 
 def disk_error(exc: OSError) -> NemotronOpsError:
-    """What `exc` means to whoever builds."""
+    """`exc` as an error of the build."""
     where = f" ({exc.filename})" if exc.filename else ""
     message = f"cannot build llama.cpp: {(exc.strerror or str(exc)).lower()}{where}"
     if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-        return HostError(message, hint=f"{HINT}; the build goes on where it stopped")
+        return HostError(message, hint=f"{HINT}; the build continues where it stopped")
     return BuildError(message)

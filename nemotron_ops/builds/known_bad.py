@@ -15,8 +15,8 @@ from nemotron_ops.host.facts import Facts
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bad:
-    """One known failure: which builds, where, and what to do."""
+class KnownBug:
+    """One known failure: the builds and machines that have it, and the remedy."""
 
     issue: str
     what: str
@@ -42,15 +42,15 @@ class Bad:
 
 
 @cache
-def shipped() -> tuple[Bad, ...]:
+def shipped() -> tuple[KnownBug, ...]:
     """The list that comes with this release."""
     return parse(files("nemotron_ops.builds").joinpath("data/known_bad.toml").read_text())
 
 
-def parse(text: str) -> tuple[Bad, ...]:
-    """The list in the data file's text. Raises TypeError for a key that is none."""
+def parse(text: str) -> tuple[KnownBug, ...]:
+    """The list in the data file's text. Raises TypeError for an unknown key."""
     return tuple(
-        Bad(
+        KnownBug(
             **{
                 **entry,
                 "backends": tuple(Backend(b) for b in entry.get("backends", [])),
@@ -64,28 +64,38 @@ def parse(text: str) -> tuple[Bad, ...]:
 
 
 def matching(
-    entries: tuple[Bad, ...], *, number: int, backend: Backend, facts: Facts, fixes: frozenset[Fix], compiler: str = ""
-) -> tuple[Bad, ...]:
-    """What is known against llama.cpp `number` for `backend` on `facts` with `fixes`.
+    entries: tuple[KnownBug, ...],
+    *,
+    number: int,
+    backend: Backend,
+    facts: Facts,
+    fixes: frozenset[Fix],
+    compiler: str = "",
+) -> tuple[KnownBug, ...]:
+    """The known bugs of llama.cpp `number` for `backend` on `facts` with `fixes`.
 
-    `compiler` is what compiles or compiled it, such as "gcc 12.2.0"; empty for the machine's own. A source whose number
-    is unknown (0) counts as newer than all: only what no fix is known for applies.
+    `compiler` is the one used, such as "gcc 12.2.0"; empty for the machine's own. A source of unknown number (0) counts
+    as newest: only bugs without a fixed version apply.
     """
     cxx = facts.tools.get("cxx")
     by = compiler or (f"{cxx.kind} {'.'.join(str(n) for n in cxx.version)}" if cxx else "")
     return tuple(bad for bad in entries if _applies(bad, number, backend, facts, fixes, by))
 
 
-def against_build(entries: tuple[Bad, ...], manifest: Mapping[str, Any], facts: Facts) -> tuple[Bad, ...]:
-    """What is known against the build of `manifest` on `facts`."""
+def against_build(entries: tuple[KnownBug, ...], manifest: Mapping[str, Any], facts: Facts) -> tuple[KnownBug, ...]:
+    """The known bugs of the build of `manifest` on `facts`."""
     plan = manifest["plan"]
     return matching(
-        entries, number=plan["source"]["number"], backend=Backend(plan["backend"]), facts=facts,
-        fixes=frozenset(Fix(name) for name in plan["fixes"]), compiler=plan["compiler"],
-    )  # fmt: skip
+        entries,
+        number=plan["source"]["number"],
+        backend=Backend(plan["backend"]),
+        facts=facts,
+        fixes=frozenset(Fix(name) for name in plan["fixes"]),
+        compiler=plan["compiler"],
+    )
 
 
-def _applies(bad: Bad, number: int, backend: Backend, facts: Facts, fixes: frozenset[Fix], compiler: str) -> bool:
+def _applies(bad: KnownBug, number: int, backend: Backend, facts: Facts, fixes: frozenset[Fix], compiler: str) -> bool:
     gcc = re.fullmatch(r"gcc (\d+)\b.*", compiler)
     return (
         (bad.last is None if number == 0 else bad.first <= number <= (bad.last or number))

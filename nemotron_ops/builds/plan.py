@@ -1,8 +1,8 @@
-"""From what is asked, what the machine is and which source: the complete plan of a build. Pure.
+"""Makes the complete plan of a build, from request, machine and source. Pure.
 
-A plan leaves nothing to default: every CMake option, target, job count and architecture is named, with its
-reason. Its id is a hash of what decides the binary (source, backend, options, compiler, CPU and GPU
-architectures), so the same question always leads to the same build.
+A plan leaves nothing to default: every CMake option, target, job count and architecture is named, with its reason. Its
+id is a hash of all that determines the binary (source, backend, options, compiler, CPU and GPU architectures), so equal
+requests lead to the same build.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ from nemotron_ops.builds.toolchain.compilers import (
 from nemotron_ops.builds.toolchain.cuda import CudaChoice
 from nemotron_ops.errors import HostError, UsageError
 from nemotron_ops.host.facts import Facts, Tool
+from nemotron_ops.policy import GIB
 
-# Where things lie on this machine does not change the binary; what they are is in the id by other words.
+# Paths on this machine do not change the binary; the versions of these programs are part of the id.
 PLACES = frozenset({
     "CMAKE_C_COMPILER", "CMAKE_CXX_COMPILER", "CMAKE_AR", "CMAKE_RANLIB",
     "CMAKE_CUDA_COMPILER", "CMAKE_CUDA_HOST_COMPILER", "CUDAToolkit_ROOT",
@@ -51,7 +52,7 @@ class BuildPlan:
     compilers: Compilers
     jobs: int
     jobs_why: str
-    jobs_asked: bool = False  # by --jobs: then they are not shared with other builds
+    jobs_asked: bool = False  # by --jobs: then jobs are not shared with other builds
     archs: tuple[str, ...] = ()
     archs_why: str = ""
     cuda: CudaChoice | None = None
@@ -66,8 +67,8 @@ def plan(
 ) -> BuildPlan:
     """The plan for `options` on `facts` with `source`. Raises HostError or UsageError if it cannot be.
 
-    `toolchains` is where compilers from wheels live or will live; `busy` counts builds that run at the moment
-    and share the jobs.
+    `toolchains` is the folder of compilers from wheels, now or later; `busy` counts the running builds that share the
+    jobs.
     """
     backend = options.backend or backends.default_backend(facts)
     backends.refuse_backend(backend, facts, hip_archs=options.hip_archs)
@@ -117,7 +118,7 @@ def plan(
 
 
 def run_path_options(options: BuildOptions, choice: CudaChoice | None, facts: Facts) -> dict[str, str]:
-    """Where the binary looks for its libraries: beside itself, so that the folder can be moved.
+    """Options for the run path: libraries are found beside the binary, so that the folder can be moved.
 
     CMake counts a private toolkit's lib folder as implicit and leaves it out of the run path, so it is named.
     """
@@ -134,9 +135,8 @@ def run_path_options(options: BuildOptions, choice: CudaChoice | None, facts: Fa
 
 def cuda_options(choice: CudaChoice, compilers: Compilers, toolchains: Path, facts: Facts) -> dict[str, str]:
     root = cuda_root(choice, toolchains, facts)
-    no_static = choice.toolkit.from_wheels and choice.toolkit.version < (
-        13,
-    )  # CUDA 12's wheels have no static libcudart
+    before_13 = choice.toolkit.version[0] < 13
+    no_static = choice.toolkit.from_wheels and before_13  # CUDA 12's wheels have no static libcudart
     return {
         **({"CMAKE_CUDA_FLAGS": "-cudart=shared", "CMAKE_CUDA_RUNTIME_LIBRARY": "Shared"} if no_static else {}),
         "CMAKE_CUDA_ARCHITECTURES": ";".join(choice.archs),
@@ -154,14 +154,14 @@ def cuda_root(choice: CudaChoice, toolchains: Path, facts: Facts) -> Path:
 
 
 def choose_jobs(facts: Facts, job_bytes: int, *, asked: int | None, busy: int) -> tuple[int, str]:
-    """How many compilers at once, and why: bounded by cores and by memory, shared with builds that run already."""
+    """The number of concurrent compilers, and why: bounded by cores and memory, shared with running builds."""
     if asked is not None:
         return max(1, asked), "asked for by --jobs"
     by_cores = max(1, facts.cores // (busy + 1))
     by_memory = max(1, facts.ram_available_bytes // (busy + 1) // job_bytes)
     shared = f", shared with {busy} other build{'s' if busy > 1 else ''}" if busy else ""
     if by_memory < by_cores:
-        return by_memory, f"free memory for {by_memory} at {job_bytes / backends.GIB:.3g} GiB each{shared}"
+        return by_memory, f"free memory for {by_memory} at {job_bytes / GIB:.3g} GiB each{shared}"
     return by_cores, f"{facts.cores} cores{shared}"
 
 
@@ -174,7 +174,7 @@ def build_id(
     *,
     portable: bool,
 ) -> str:
-    """`cpu-0c1e5709-3fa2b1c4`: for people the backend and the source, then a hash of all that matters."""
+    """`cpu-0c1e5709-3fa2b1c4`: backend and source for people, then a hash of all that determines the binary."""
     matters = {
         "source": source.identity,
         "backend": str(backend),
@@ -188,7 +188,7 @@ def build_id(
 
 
 def toolset(compilers: Compilers, choice: CudaChoice | None) -> str:
-    """Everything that compiles, by kind and version: `gcc 12.2.0, CUDA 13.0.2`."""
+    """All compilers by kind and version: `gcc 12.2.0, CUDA 13.0.2`."""
     return compilers.identity + (f", CUDA {cuda.dotted(choice.toolkit.version)}" if choice else "")
 
 
@@ -211,12 +211,12 @@ def configure_argv(cmake: str, ninja: str, source: Path, work: Path, options: Ma
 
 
 def compile_argv(ninja: str, work: Path, jobs: int | None, targets: tuple[str, ...]) -> tuple[str, ...]:
-    """The complete ninja command; without `jobs` it takes them from the budget that all builds share."""
+    """The complete ninja command; without `jobs` ninja uses the budget that all builds share."""
     return (ninja, "-C", str(work), *(() if jobs is None else (f"-j{jobs}",)), *targets)
 
 
 def notes(options: BuildOptions, fixes: frozenset[Fix], choice: CudaChoice | None, facts: Facts) -> list[str]:
-    """What people should know about this plan."""
+    """Remarks on this plan for people."""
     found = []
     if Fix.NO_AMX in fixes and Fix.NO_AMX not in options.fixes:
         found.append("AMX is left out: gcc before 13 miscompiles it (ggml-org/llama.cpp#26954)")

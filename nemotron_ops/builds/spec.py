@@ -1,4 +1,4 @@
-"""What a build is asked to be, and what its source is. Pure."""
+"""Build requests, and sources of llama.cpp. Pure."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ class Origin:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A llama.cpp that is known exactly: by its commit, or by a hash of its content where none is proven.
+    """An exactly known llama.cpp: by its commit, or by a hash of its content where no commit is proven.
 
     A commit is proven by git itself, or by the hash of an archive that nemotron-ops knows. What any other archive or
-    folder `says` of its commit is a word in it, which whoever changed a file would have left as it was.
+    folder `says` is an unverified claim: a modified tree would still carry it.
     """
 
     origin: Origin
@@ -67,7 +67,7 @@ class Source:
     commit: str = ""
     number: int = 0  # upstream's build number; 0 if unknown
     sha256: str = ""  # of the archive or folder that it came from
-    says: str = ""  # the commit that it claims to be, where none is proven
+    says: str = ""  # the commit that it claims, where none is proven
 
     @property
     def identity(self) -> str:
@@ -86,33 +86,33 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions:
-    """What is asked of a build, before anything is known about machine or source."""
+    """Options of a build, before machine and source are known."""
 
     backend: Backend | None = None  # None: what the machine has
-    portable: bool = False  # to be carried to other machines
+    portable: bool = False  # for other machines
     cuda_archs: tuple[str, ...] = ()  # of another machine; empty: this one's GPUs
     hip_archs: tuple[str, ...] = ()
     cmake_args: tuple[str, ...] = ()
     jobs: int | None = None
     zig: bool = False  # compile with the zig wheel instead of a system compiler
-    fixes: frozenset[Fix] = frozenset()  # repairs that a self-test asked for
+    fixes: frozenset[Fix] = frozenset()  # workarounds that a self-test requested
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildRequest:
-    """Everything `build.run.ensure_build` is asked for."""
+    """A request for `builds.run.ensure_build`."""
 
     options: BuildOptions = field(default_factory=BuildOptions)
     ref: str = ""  # tag, build number, commit or branch; empty: the pinned release
     source: str = ""  # as `parse_origin` reads it; empty: the order of preference
-    mirror: str = ""  # git URL that stands in for GitHub's
+    mirror: str = ""  # git URL to use instead of GitHub's
     force: bool = False  # build again even if the store has it
     activate: bool = True  # make it current
-    offline: bool = False  # only what is here already
+    offline: bool = False  # use only what is on this machine
 
 
 def parse_origin(text: str, ref: str, default_package: str) -> Origin:
-    """`--source` as an origin. Raises UsageError if it is none.
+    """The origin that `--source` names. Raises UsageError if it names none.
 
     `registry`, `registry:PACKAGE`, `registry:PACKAGE==VERSION`; a git URL; a path ending in .bundle, in an
     archive's suffix, or else a folder.
@@ -126,9 +126,7 @@ def parse_origin(text: str, ref: str, default_package: str) -> Origin:
     if is_git_url(text):
         return Origin(kind=SourceKind.GIT, place=text, ref=ref)
     if text.startswith(("http:", "https:", "-")) or not text:
-        raise UsageError(
-            f"cannot read --source {text or '(empty)'}: not something to get source from", hint=SOURCE_HINT
-        )
+        raise UsageError(f"cannot read --source {text or '(empty)'}: it names no source", hint=SOURCE_HINT)
     if text.endswith(".bundle"):
         return Origin(kind=SourceKind.BUNDLE, place=text, ref=ref)
     if text.endswith((".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar", ".zip")):
@@ -149,7 +147,7 @@ def is_git_url(text: str) -> bool:
 
 
 def check_ref(ref: str) -> str:
-    """`ref` if it can be a git ref; refuses what git would take for an option. Raises UsageError."""
+    """`ref`, if it can be a git ref and not an option of git. Raises UsageError."""
     if ref.startswith("-") or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/@+-]*", ref) or ".." in ref:
         raise UsageError(f"cannot use ref {ref!r}: not a tag, build number, branch or commit")
     return ref
@@ -194,9 +192,13 @@ def source_from_json(value: dict[str, Any]) -> Source:
     """The source in a manifest, as `source_json` made it."""
     origin = Origin(kind=SourceKind(value["kind"]), place=value["place"], ref=value["ref"])
     return Source(
-        origin=origin, label=value["label"], commit=value["commit"], number=value["number"], sha256=value["sha256"],
+        origin=origin,
+        label=value["label"],
+        commit=value["commit"],
+        number=value["number"],
+        sha256=value["sha256"],
         says=value.get("says", ""),
-    )  # fmt: skip
+    )
 
 
 def name_of(path: str) -> str:

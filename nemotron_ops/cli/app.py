@@ -27,6 +27,7 @@ from nemotron_ops.ui import Ui
 
 if TYPE_CHECKING:
     from nemotron_ops.host import Facts
+    from nemotron_ops.installation import Installation
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -59,18 +60,21 @@ class App:
         return user_layout(self.env, uid=os.getuid())
 
     @cached_property
+    def installation(self) -> Installation:
+        """Folders, environment, facts and report of this run, as one value."""
+        from nemotron_ops.installation import Installation
+
+        return Installation(layout=self.layout, env=self.env, report=self.ui.report)
+
+    @property
     def facts(self) -> Facts:
         """What this machine is (probed on first use: some programs are run for it)."""
-        from nemotron_ops import host
+        return self.installation.facts
 
-        return host.probe(self.env)
-
-    @cached_property
+    @property
     def machine(self) -> Facts:
         """The same without its build tools: memory, processor, GPUs."""
-        from nemotron_ops import host
-
-        return self.facts if "facts" in self.__dict__ else host.probe(self.env, tools=False)
+        return self.installation.machine
 
     @cached_property
     def here(self) -> Path:

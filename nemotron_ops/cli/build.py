@@ -70,16 +70,16 @@ def build(
 
         request = replace(request, options=with_zig(request.options, app))
         if dry_run:
-            prepared = run.prepare(request, layout=app.layout, facts=app.facts, env=app.env, report=app.ui.report)
+            prepared = run.prepare(request, app.installation)
             show_plan(prepared, app.ui, as_json=as_json)
             return
         signal.signal(signal.SIGTERM, interrupted)
         if configure_only:
-            ready = run.configure(request, layout=app.layout, facts=app.facts, env=app.env, report=app.ui.report)
+            ready = run.configure(request, app.installation)
             app.ui.end_bars()
             show_configured(ready, app.ui, as_json=as_json)
             return
-        made = run.ensure_build(request, layout=app.layout, facts=app.facts, env=app.env, report=app.ui.report)
+        made = run.ensure_build(request, app.installation)
         app.ui.end_bars()
         removed = prune_old(app, keep=keep) if is_current(app, made) else None
         show_build(made, app.ui, removed, as_json=as_json)
@@ -121,15 +121,16 @@ def show_plan(prepared: Prepared, ui: Ui, *, as_json: bool) -> None:
     from nemotron_ops.builds.toolchain.toolchain import disk_bytes, to_download
     from nemotron_ops.ui import duration, size
 
-    plan, layout, tools = prepared.plan, prepared.sources.layout, prepared.sources.facts.tools
+    plan, installation = prepared.plan, prepared.installation
+    layout, tools = installation.layout, installation.facts.tools
     work = work_dir(layout, plan.id)
     cmake, ninja = (tools[name].path if name in tools else name for name in ("cmake", "ninja"))
     commands = (
         configure_argv(cmake, ninja, source_link(work), work, plan.cmake),
         compile_argv(ninja, work, plan.jobs, plan.targets),
     )
-    files = to_download(plan, layout=layout, facts=prepared.sources.facts)
-    disk = disk_bytes(plan, layout=layout, facts=prepared.sources.facts)
+    files = to_download(plan, installation)
+    disk = disk_bytes(plan, installation)
     if as_json:
         answer = {
             **plan_json(plan),

@@ -242,9 +242,7 @@ def import_command(archive: Path, no_use: bool, as_json: bool) -> None:
     with App() as app:
         from nemotron_ops.builds import carry
 
-        made = carry.import_build(
-            archive, layout=app.layout, facts=app.facts, env=app.env, report=app.ui.report, activate=not no_use
-        )
+        made = carry.import_build(archive, app.installation, activate=not no_use)
         if not no_use:
             prune_old(app)
         told(app, as_json, {"id": made.id, "path": str(made.path)}, f"imported: {made.id}")

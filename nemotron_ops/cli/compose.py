@@ -170,7 +170,7 @@ def current_or_new(app: App) -> Build:
     if build := store.current(app.layout):
         return build
     request = BuildRequest(options=with_zig(BuildOptions(), app))
-    made = ensure_build(request, layout=app.layout, facts=app.facts, env=app.env, report=app.ui.report)
+    made = ensure_build(request, app.installation)
     app.ui.end_bars()
     return made
 

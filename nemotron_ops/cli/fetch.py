@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ import click
 from nemotron_ops.cli.app import App, dry_run_option, json_option
 
 if TYPE_CHECKING:
-    from nemotron_ops.models.fetch import FetchPlan, Means
+    from nemotron_ops.models.fetch import FetchPlan
     from nemotron_ops.models.store import StoredModel
 
 
@@ -46,30 +45,27 @@ def fetch(
             path = made_here(app, recipe.synthetic, quant or recipe.quant) if recipe.synthetic else Path(recipe.path)
             app.ui.json({"model": model, "path": path}) if as_json else app.ui.say(f"{path} is here: nothing to fetch")
             return
-        from nemotron_ops.models.fetch import carry_out, prepare
+        from nemotron_ops.models.fetch import FetchRequest, carry_out, prepare
         from nemotron_ops.models.ref import Ref
 
-        plan = prepare(
-            Ref(repo=recipe.repo, quant=quant or recipe.quant), means(app), revision=revision or recipe.revision,
-            local_dir=local_dir.absolute() if local_dir else None, mmproj=mmproj or recipe.mmproj, pinned=recipe.sha256,
-        )  # fmt: skip
+        request = FetchRequest(
+            ref=Ref(repo=recipe.repo, quant=quant or recipe.quant),
+            revision=revision or recipe.revision,
+            local_dir=local_dir.absolute() if local_dir else None,
+            mmproj=mmproj or recipe.mmproj,
+            pinned=recipe.sha256,
+        )
+        plan = prepare(request, app.installation)
         _say_plan(app, plan)
         if dry_run:
             if as_json:
                 app.ui.json(plan_value(plan))
             return
-        found = carry_out(plan, means(app))
+        found = carry_out(plan, app.installation)
         if as_json:
             app.ui.json(model_value(found))
         else:
             app.ui.data(str(found.path))
-
-
-def means(app: App) -> Means:
-    """What fetching works with, for this run."""
-    from nemotron_ops.models.fetch import Means
-
-    return Means(layout=app.layout, env=app.env, report=app.ui.report, now=time.time())
 
 
 def model_value(model: StoredModel) -> dict[str, Any]:
@@ -96,7 +92,7 @@ def plan_value(plan: FetchPlan) -> dict[str, Any]:
                 "here": w.here or ("partly" if w.partial_bytes else "no"),
                 "fetch_bytes": w.fetch_bytes,
             }
-            for w in plan.wanted
+            for w in plan.files
         ],
     }
 
@@ -118,7 +114,7 @@ def _say_plan(app: App, plan: FetchPlan) -> None:
     app.ui.say(f"{plan.ref.repo}:{plan.quant} at {plan.commit[:12]}")
     if plan.old:
         app.ui.say(f"  replaces {plan.old.commit[:12]}, which stays until all is here")
-    for wanted in plan.wanted:
+    for wanted in plan.files:
         state = {"stored": "is here", "cached": f"from {wanted.copy}"}.get(wanted.here, "")
         if wanted.partial_bytes and not wanted.here:
             state = f"{size(wanted.partial_bytes)} are here"

@@ -37,7 +37,6 @@ def model_files(plan: Plan, app: App, *, may_fetch: bool, dry_run: bool) -> Mode
 
         path = made_here(app, model.synthetic, model.quant)
         return ModelFiles(path=path, all=(str(path),))
-    from nemotron_ops.cli.fetch import means
     from nemotron_ops.models import fetch, store
     from nemotron_ops.models.ref import Ref
 
@@ -52,6 +51,7 @@ def model_files(plan: Plan, app: App, *, may_fetch: bool, dry_run: bool) -> Mode
         hint = f"run `nemotron-ops fetch {plan.name}` first"
         raise ModelError(f"cannot serve {plan.name}: {ref} is not on this machine", hint=hint)
     else:
-        found = fetch.fetch(ref, means(app), revision=model.revision, mmproj=model.mmproj, pinned=model.sha256)
+        request = fetch.FetchRequest(ref=ref, revision=model.revision, mmproj=model.mmproj, pinned=model.sha256)
+        found = fetch.fetch(request, app.installation)
     used = [f.path for f in found.files if f.role == "weights" or model.mmproj]
     return ModelFiles(path=found.path, mmproj=found.mmproj if model.mmproj else None, all=tuple(used))

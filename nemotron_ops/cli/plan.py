@@ -12,6 +12,7 @@ import click
 
 from nemotron_ops.cli.app import App, json_option
 from nemotron_ops.errors import FitError, UsageError
+from nemotron_ops.policy import GIB
 
 if TYPE_CHECKING:
     from nemotron_ops.host.facts import Facts
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from nemotron_ops.recipes.resolve import Plan as Resolved
 
 CONTEXTS = (16384, 65536, 262144, 1048576)
-GIB = 1 << 30
 
 
 @click.command()
@@ -139,7 +139,7 @@ def _result(
 
 def _headers(app: App, resolved: Resolved, quants: tuple[str, ...]) -> list[tuple[str, Header | str]]:
     """Quants with their headers, or with words on why there is none: of a file, the tiny model, or the hub's."""
-    from nemotron_ops.cli.fetch import made_here, means
+    from nemotron_ops.cli.fetch import made_here
     from nemotron_ops.models import hub, offers, store
     from nemotron_ops.models.local import read_header
     from nemotron_ops.models.ref import Ref, quant_label
@@ -155,7 +155,7 @@ def _headers(app: App, resolved: Resolved, quants: tuple[str, ...]) -> list[tupl
     try:
         if hub.offline(app.env):
             raise Stalled(f"cannot plan {model.repo}: HF_HUB_OFFLINE forbids the network, and it is not here")
-        found = offers.offers(Ref(repo=model.repo), means(app), revision=model.revision, quants=quants)
+        found = offers.offers(Ref(repo=model.repo), app.installation, revision=model.revision, quants=quants)
     except Stalled as exc:
         if not here:
             raise

@@ -31,7 +31,7 @@ class Room:
         Raises FitError if it cannot fit. An architecture whose memory nobody has worked out is not refused, only
         noted; llama-server's own fitting then has the word.
         """
-        from nemotron_ops.memory.hyper import UnknownArchitectureError
+        from nemotron_ops.memory.model_shape import UnknownArchitectureError
         from nemotron_ops.models.local import read_header
 
         if not model.exists():  # a dry run before the download
@@ -61,13 +61,12 @@ class Room:
         model = plan.recipe.model
         if not model.repo or not model.quant or store.find(self.app.layout, Ref(repo=model.repo, quant=model.quant)):
             return plan
-        from nemotron_ops.cli.fetch import means  # the network's libraries: only where something is to be fetched
         from nemotron_ops.cli.plan import best_quant
-        from nemotron_ops.memory.hyper import UnknownArchitectureError
+        from nemotron_ops.memory.model_shape import UnknownArchitectureError
         from nemotron_ops.models.offers import offers
 
-        ref, hub = Ref(repo=model.repo), means(self.app)
-        own = offers(ref, hub, revision=model.revision, quants=(model.quant,))[0]
+        ref = Ref(repo=model.repo)
+        own = offers(ref, self.app.installation, revision=model.revision, quants=(model.quant,))[0]
         try:
             if own.header:
                 self._placement(plan, own.header, "")
@@ -84,11 +83,11 @@ class Room:
 
     def _placement(self, plan: Plan, header: Header, device: str, mmproj_bytes: int = 0) -> Placement:
         from nemotron_ops.memory import fit
+        from nemotron_ops.memory.machine import machine
 
-        return fit.choose(
-            header, self.app.machine, plan.server, asked=settings_by_hand(plan), backend=self.backend,
-            devices=(device,) if device else (), used_bytes=self.used_bytes, mmproj_bytes=mmproj_bytes,
-        )  # fmt: skip
+        devices = (device,) if device else ()
+        pools = machine(self.app.machine, backend=self.backend, devices=devices, used_bytes=self.used_bytes)
+        return fit.choose(header, pools, plan.server, asked=settings_by_hand(plan), mmproj_bytes=mmproj_bytes)
 
     def capacity_bytes(self) -> Mapping[str, int]:
         """What all instances together may take, by device."""

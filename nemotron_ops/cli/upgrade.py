@@ -98,11 +98,11 @@ def _request(app: App, *, ref: str, source: str, mirror: str, zig: bool) -> Buil
     """A build of the current one's kind; of this machine's, where there is none yet."""
     from nemotron_ops.builds.spec import BuildOptions, BuildRequest
     from nemotron_ops.builds.store import store
-    from nemotron_ops.builds.store.options_json import asked_again
+    from nemotron_ops.builds.store.options_json import options_from
     from nemotron_ops.cli.build import with_zig
 
     now = store.current(app.layout)
-    options = asked_again(now.manifest) if now else BuildOptions()
+    options = options_from(now.manifest) if now else BuildOptions()
     options = with_zig(replace(options, zig=options.zig or zig), app)
     return BuildRequest(options=options, ref=ref, source=source, mirror=mirror, activate=False)
 
@@ -111,7 +111,7 @@ def _planned(app: App, request: BuildRequest) -> str:
     """What would be built, in a line. Raises what the build would be refused for."""
     from nemotron_ops.builds import run
 
-    found = run.prepare(request, layout=app.layout, facts=app.facts, env=app.env, report=app.ui.report)
+    found = run.prepare(request, app.installation)
     return f"build llama.cpp {found.plan.source.label} as {found.plan.id}"
 
 
@@ -120,7 +120,7 @@ def _new_build(app: App, request: BuildRequest) -> Change:
     from nemotron_ops.builds.store import store
 
     before = store.current(app.layout)
-    build = ensure_build(request, layout=app.layout, facts=app.facts, env=app.env, report=app.ui.report)
+    build = ensure_build(request, app.installation)
     app.ui.end_bars()
     store.use(app.layout, build)
     return Change(what=f"llama.cpp build {build.id}", undo=lambda: _back_to(app, before))
@@ -135,7 +135,6 @@ def _back_to(app: App, before: Build | None) -> None:
 
 def _new_quant(app: App, name: str, quant: str) -> Change:
     """Fetch the quant, then write it into the user's own copy of the recipe."""
-    from nemotron_ops.cli.fetch import means
     from nemotron_ops.files import write_atomic
     from nemotron_ops.models import fetch
     from nemotron_ops.models.ref import Ref
@@ -144,7 +143,8 @@ def _new_quant(app: App, name: str, quant: str) -> Change:
     recipe = load_recipe(name, app.layout)
     if recipe.model.repo:
         ref = Ref(repo=recipe.model.repo, quant=quant)
-        fetch.fetch(ref, means(app), revision=recipe.model.revision, mmproj=recipe.model.mmproj)
+        request = fetch.FetchRequest(ref=ref, revision=recipe.model.revision, mmproj=recipe.model.mmproj)
+        fetch.fetch(request, app.installation)
         app.ui.end_bars()
     elif not recipe.model.synthetic:
         raise ModelError(f"cannot fetch another quant of {name}: its recipe names a file")

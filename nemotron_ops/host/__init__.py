@@ -1,13 +1,13 @@
 """What this machine is: CPU, memory, GPUs, driver, compilers. psutil, /proc, NVML, subprocess.
 
-`probe` looks once and returns a frozen `Facts`; everything else decides from that, so every decision can be
-tested with the facts of a machine that is not here.
+`probe` looks once and returns a frozen `Facts`; all decisions use only that value, so they can be tested with the facts
+of any machine. Each file uses only those below it:
 
-    facts     the plain values
-    parse     text of /proc, /sys and version output -> values; pure
-    nvidia    GPUs and driver through NVML, then nvidia-smi; no toolkit needed
-    gpus      GPUs of every kind
-    look      the probe
+    look      probes this machine
+    gpus      finds AMD, Apple and Vulkan GPUs
+    nvidia    finds NVIDIA GPUs and their driver, without a CUDA toolkit
+    parse     parses /proc, /sys and version output
+    facts     facts about a machine, as plain values
 """
 
 from __future__ import annotations

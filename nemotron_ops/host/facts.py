@@ -1,4 +1,4 @@
-"""What can be known about a machine, as plain values. Pure."""
+"""Facts about a machine, as plain values. Pure."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ class Gpu:
 
 @dataclass(frozen=True, kw_only=True)
 class Tool:
-    """A program that was found, and the version it says it is."""
+    """A program that was found, with its reported version."""
 
     path: str
     version: tuple[int, ...] = ()
-    kind: str = ""  # "gcc", "clang", "apple-clang" for compilers; "wheel" for programs that came as one
+    kind: str = ""  # "gcc", "clang", "apple-clang" for compilers; "wheel" for programs from a wheel
 
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """A machine, as far as nemotron-ops cares.
+    """The facts about a machine that nemotron-ops uses.
 
-    `tools` has the keys cc, cxx, cmake, ninja, git, nvcc, hipcc, glslc, ccache, sccache, for what was found.
+    `tools` holds the programs that were found, under cc, cxx, cmake, ninja, git, nvcc, hipcc, glslc, ccache, sccache.
     """
 
     system: str  # "Linux", "Darwin"
@@ -48,10 +48,10 @@ class Facts:
     cpu_flags: frozenset[str] = frozenset()
     cores: int = 1  # usable by this process (affinity and cgroup quota)
     ram_bytes: int = 0
-    ram_available_bytes: int = 0  # what may still be used: cgroup limits counted
+    ram_available_bytes: int = 0  # still usable; cgroup limits are counted
     gpus: tuple[Gpu, ...] = ()
     driver_version: str = ""  # NVIDIA's: "580.65.06"
-    driver_cuda: tuple[int, int] | None = None  # newest CUDA the driver runs: (13, 0)
-    cuda_lacks: tuple[str, ...] = ()  # what the CUDA toolkit of `nvcc` does not have: "cublas"
+    driver_cuda: tuple[int, int] | None = None  # newest CUDA that the driver runs: (13, 0)
+    cuda_lacks: tuple[str, ...] = ()  # libraries missing from the CUDA toolkit of `nvcc`: "cublas"
     tools: Mapping[str, Tool] = field(default_factory=dict)
     systemd: bool = False

@@ -1,4 +1,4 @@
-"""GPUs of every kind. NVML, /sys, vulkaninfo, subprocess."""
+"""Finds AMD, Apple and Vulkan GPUs. /sys, vulkaninfo, subprocess."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def amd(nodes: Path = KFD_NODES) -> tuple[Gpu, ...]:
 
 
 def apple(chip: str, ram_bytes: int) -> tuple[Gpu, ...]:
-    """The GPU of an Apple chip: it works in the machine's own memory."""
+    """The GPU of an Apple chip, which shares the machine's memory."""
     return (Gpu(index=0, kind="metal", name=chip, memory_bytes=ram_bytes, unified=True),)
 
 

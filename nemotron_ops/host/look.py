@@ -1,4 +1,4 @@
-"""The probe: looks at this machine once. psutil, /proc, /sys, subprocess."""
+"""Probes this machine. psutil, /proc, /sys, subprocess."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def probe(
 ) -> Facts:
     """What this machine is, as seen by a process with environment `env` (its PATH, CC, CXX, CUDA_HOME).
 
-    Without `tools` no compiler is asked for its version: that takes a tenth of a second, and serving needs none.
+    Without `tools`, no compiler is run for its version: that takes a tenth of a second, and `serve` needs none.
     """
     release = parse.os_release(_read("/etc/os-release"))
     cpu, flags = _cpu(env)
     ram, available = _memory()
-    green = nvidia.find(env, smi=which("nvidia-smi", env), library=nvml)
+    from_nvidia = nvidia.find(env, smi=which("nvidia-smi", env), library=nvml)
     found = find_tools(env) if tools else {}
     return Facts(
         system=platform.system(),
@@ -50,9 +50,9 @@ def probe(
         cores=_cores(),
         ram_bytes=ram,
         ram_available_bytes=available,
-        gpus=(*green.gpus, *_other_gpus(env, cpu, ram, kfd, besides=bool(green.gpus))),
-        driver_version=green.driver_version,
-        driver_cuda=green.driver_cuda,
+        gpus=(*from_nvidia.gpus, *_other_gpus(env, cpu, ram, kfd, besides=bool(from_nvidia.gpus))),
+        driver_version=from_nvidia.driver_version,
+        driver_cuda=from_nvidia.driver_cuda,
         cuda_lacks=_cuda_lacks(Path(found["nvcc"].path)) if "nvcc" in found else (),
         tools=found,
         systemd=Path("/run/systemd/system").is_dir(),
@@ -60,7 +60,7 @@ def probe(
 
 
 def find_tools(env: Mapping[str, str]) -> dict[str, Tool]:
-    """Programs that building needs or can use, as far as they are here and start."""
+    """Programs that a build needs or can use, if they are here and start."""
     found = {
         "cc": _compiler(named(env.get("CC", "")) or which("cc", env) or which("gcc", env) or which("clang", env), env),
         "cxx": _compiler(
@@ -79,7 +79,7 @@ def find_tools(env: Mapping[str, str]) -> dict[str, Tool]:
 
 
 def named(variable: str) -> str:
-    """The compiler in CC or CXX, which may stand behind a cache and before flags: `ccache g++-13 -pipe`."""
+    """The compiler in CC or CXX, without a cache before it and flags after it: `ccache g++-13 -pipe`."""
     words = (word for word in variable.split() if not word.startswith("-"))
     return next((word for word in words if Path(word).name not in ("ccache", "sccache")), "")
 
@@ -98,7 +98,7 @@ def _at_home(name: str, env: Mapping[str, str], homes: Iterable[str]) -> str | N
 
 
 def _tool(path: str | None, env: Mapping[str, str], *, kind: str = "") -> Tool | None:
-    """The program at `path` if it starts at all."""
+    """The program at `path`, if it starts."""
     if not path:
         return None
     done = proc.run([path, "--version"], env=env, timeout_s=VERSION_TIMEOUT_S)
@@ -106,7 +106,7 @@ def _tool(path: str | None, env: Mapping[str, str], *, kind: str = "") -> Tool |
 
 
 def _wheel_program(package: str, inside: str, env: Mapping[str, str]) -> Tool | None:
-    """A program that came as a Python package of ours: in the package, or among this Python's scripts."""
+    """A program of a Python package: in the package, or among this Python's scripts."""
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         return None
@@ -139,7 +139,7 @@ def _nvcc(env: Mapping[str, str]) -> Tool | None:
 
 
 def _cuda_lacks(nvcc: Path) -> tuple[str, ...]:
-    """Libraries that llama.cpp needs and the toolkit around `nvcc` does not have."""
+    """Libraries that llama.cpp needs and the toolkit of `nvcc` lacks."""
     root = nvcc.resolve().parent.parent
     includes = [root / "include", *root.glob("targets/*/include"), *root.glob("lib/*/include")]
     needed = {"cudart": "cuda_runtime.h", "cublas": "cublas_v2.h"}
@@ -147,7 +147,7 @@ def _cuda_lacks(nvcc: Path) -> tuple[str, ...]:
 
 
 def _other_gpus(env: Mapping[str, str], cpu: str, ram_bytes: int, kfd: Path, *, besides: bool) -> tuple[Gpu, ...]:
-    """GPUs that are not NVIDIA's; `besides` NVIDIA's, only those whose kind tells them apart."""
+    """GPUs of other makers; `besides` NVIDIA's, only AMD's, because Vulkan would list NVIDIA's again."""
     if platform.system() == "Darwin":
         return gpus.apple(cpu, ram_bytes) if platform.machine() == "arm64" else ()
     found = gpus.amd(kfd)
@@ -169,15 +169,15 @@ def _glibc() -> tuple[int, int] | None:
 
 
 def _cores() -> int:
-    """CPUs this process may use: affinity, and the tightest cgroup quota above it."""
+    """CPUs that this process may use: by affinity, and by the tightest cgroup quota."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quotas = [q for folder in _cgroup_folders() if (q := parse.cpu_max(_read(folder / "cpu.max"))) is not None]
     return min([affinity, *quotas])
 
 
 def _memory() -> tuple[int, int]:
-    """Total and still usable bytes of memory, cgroup limits counted."""
-    import psutil  # 22 ms: only where facts are asked for
+    """Total and usable bytes of memory, within cgroup limits."""
+    import psutil  # 22 ms: only where facts are needed
 
     memory = psutil.virtual_memory()
     total, available = memory.total, memory.available
@@ -191,7 +191,7 @@ def _memory() -> tuple[int, int]:
 
 
 def _cgroup_folders(root: Path = Path("/sys/fs/cgroup")) -> list[Path]:
-    """This process's cgroup and all above it; a limit on any of them holds."""
+    """This process's cgroup and all its parents; each of their limits applies."""
     folder = root / parse.cgroup_path(_read("/proc/self/cgroup")).lstrip("/")
     return [folder, *(p for p in folder.parents if p.is_relative_to(root))]
 

@@ -1,7 +1,7 @@
-"""NVIDIA GPUs and their driver, found without a CUDA toolkit. NVML through ctypes, nvidia-smi.
+"""Finds NVIDIA GPUs and their driver, without a CUDA toolkit. NVML through ctypes, nvidia-smi.
 
-NVML comes with the driver and needs no CUDA context, so it also answers while the GPUs are full. Where it is
-missing or refuses, `nvidia-smi` is asked; very old ones do not know `compute_cap` and then say nothing useful.
+NVML comes with the driver and needs no CUDA context, so it works while the GPUs are full. Where it is missing or fails,
+`nvidia-smi` is run; very old versions do not know `compute_cap` and find nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SMI_TIMEOUT_S = 20.0  # the first call after boot initialises the cards
 
 @dataclass(frozen=True, kw_only=True)
 class Nvidia:
-    """What was found; all empty on a machine without NVIDIA's driver."""
+    """GPUs and driver; all empty on a machine without NVIDIA's driver."""
 
     gpus: tuple[Gpu, ...] = ()
     driver_version: str = ""
@@ -71,7 +71,7 @@ def _driver_cuda(lib: ctypes.CDLL) -> tuple[int, int] | None:
 
 
 def _nvml_gpus(lib: ctypes.CDLL, index: int) -> list[Gpu]:
-    """The GPU at `index`; its MIG slices instead, if it is cut into some."""
+    """The GPU at `index`, or its MIG slices if it has any."""
     handle = ctypes.c_void_p()
     if lib.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(handle)) != 0:
         return []
@@ -91,7 +91,7 @@ def _named(lib: ctypes.CDLL, handle: ctypes.c_void_p, index: int) -> Gpu:
 
 
 def _with_memory(lib: ctypes.CDLL, handle: ctypes.c_void_p, gpu: Gpu) -> Gpu:
-    """`gpu` with its memory; where NVML has none to tell, it is the CPU's (DGX Spark)."""
+    """`gpu` with its memory; where NVML reports none, the GPU shares the CPU's (DGX Spark)."""
     memory = _Memory()
     if lib.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory)) != 0:
         return replace(gpu, unified=True)

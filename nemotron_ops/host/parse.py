@@ -1,4 +1,4 @@
-"""Text of /proc, /sys and version output, turned into values. Pure."""
+"""Parses /proc, /sys and version output. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from nemotron_ops.host.facts import Gpu
 
 MIB = 1024 * 1024
-UNLIMITED_BYTES = 1 << 60  # cgroup v1 says "no limit" with a number near 2**63
+UNLIMITED_BYTES = 1 << 60  # cgroup v1 writes "no limit" as a number near 2**63
 
 
 def os_release(text: str) -> dict[str, str]:
@@ -45,7 +45,7 @@ def compiler(text: str) -> tuple[str, tuple[int, ...]]:
 
 
 def nvcc_version(text: str) -> tuple[int, ...]:
-    """(13, 0, 88) from `nvcc --version`; () if that is not what it is."""
+    """(13, 0, 88) from `nvcc --version`; () if the text is not from nvcc."""
     found = re.search(r"release (\d+)\.(\d+)(?:, V\d+\.\d+\.(\d+))?", text)
     return tuple(int(part) for part in found.groups() if part is not None) if found else ()
 
@@ -78,7 +78,7 @@ def memory_limit(text: str) -> int | None:
 
 
 def cgroup_path(text: str) -> str:
-    """This process's path in the unified hierarchy, from /proc/self/cgroup ("/" if not said)."""
+    """This process's path in the unified hierarchy, from /proc/self/cgroup ("/" if missing)."""
     for line in text.splitlines():
         if line.startswith("0::"):
             return line[3:] or "/"
@@ -88,7 +88,7 @@ def cgroup_path(text: str) -> str:
 def nvidia_smi(text: str) -> tuple[tuple[Gpu, ...], str]:
     """GPUs and driver version from `nvidia-smi --query-gpu=` NVIDIA_SMI_FIELDS `--format=csv,noheader,nounits`.
 
-    Values that a card does not have read "[N/A]"; a GPU without memory of its own (DGX Spark) says so there.
+    Missing values read "[N/A]"; so does the memory of a GPU that shares the CPU's (DGX Spark).
     """
     gpus, driver = [], ""
     for line in text.splitlines():

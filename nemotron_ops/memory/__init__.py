@@ -1,12 +1,12 @@
-"""Bytes from a GGUF header; what fits where.
+"""Memory: bytes from a GGUF header, and placements that fit a machine.
 
 Each file uses only those below it:
 
-    log        what llama-server itself says about memory, read from its log
-    table      quants × contexts: what fits where on one machine, and which line to take
-    fit        what fits where: the best placement of a model on a machine, or the nearest that would fit
-    placement  which bytes go to which device for a given split, as llama.cpp would put them
-    machine    the memory that a model may be put into: GPUs, and the host's
-    model      how many bytes a model takes, buffer by buffer, for given settings
-    hyper      what of a model decides its memory: kinds of layers, widths, bytes of weights by block
+    log          reads from llama-server's log how much memory it uses
+    table        quants × contexts: what fits one machine, and which row to take
+    fit          places a model on a machine: the best placement that fits, or the nearest one that would
+    placement    bytes per device for a given split of the layers
+    machine      memory pools of a machine: its GPUs and its host memory
+    model        bytes of a model, buffer by buffer, for given settings
+    model_shape  the model parameters that determine memory use, from a GGUF header
 """

@@ -1,10 +1,10 @@
-"""What fits where: the best placement of a model on a machine, or the nearest that would fit. Pure.
+"""Places a model on a machine: the best placement that fits, or the nearest one that would. Pure.
 
-Tried in this order, each with the context asked for and, where it was not asked for by hand, with less:
+Modes are tried in this order, each with the given context and, unless that is fixed, with a smaller one:
 
     all on GPU  →  experts on CPU (--n-cpu-moe, as few as possible)  →  as many layers on GPU as fit  →  CPU only
 
-Host memory that grows later (context checkpoints, prompt cache) is capped to what is left over.
+Host memory that grows later (context checkpoints, prompt cache) is capped to the memory that remains.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ from enum import StrEnum
 from typing import Any
 
 from nemotron_ops.errors import FitError
-from nemotron_ops.host.facts import Facts
-from nemotron_ops.memory.hyper import Hyper, hyper
-from nemotron_ops.memory.machine import HOST, Device, Machine, machine
-from nemotron_ops.memory.model import MIB, Estimate, Settings, estimate_hyper, settings_from, weight_bytes, with_context
-from nemotron_ops.memory.placement import Split, bytes_by_device, deals
+from nemotron_ops.memory.machine import HOST, Device, Machine
+from nemotron_ops.memory.model import MIB, Estimate, Settings, estimate_shape, settings_from, weight_bytes, with_context
+from nemotron_ops.memory.model_shape import ModelShape, model_shape
+from nemotron_ops.memory.placement import Split, bytes_by_device, layer_splits
 from nemotron_ops.models.gguf import Header
 
 CONTEXT_STEP = 1024
@@ -39,7 +38,7 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """A choice that fits: flags for llama-server, and the bytes each device will take at most.
+    """A placement that fits: flags for llama-server, and the most bytes that each device will use.
 
     `n_gpu_layers` is None where no GPU is used, `tensor_split` empty where there is nothing to split. `free_bytes`
     is the room each device had.
@@ -60,7 +59,7 @@ class Placement:
 
 @dataclass(frozen=True, kw_only=True)
 class Shortage:
-    """Why a placement does not fit: the device that lacks most."""
+    """Why a placement does not fit: the device with the largest shortage."""
 
     device: Device
     needs_bytes: int
@@ -71,49 +70,46 @@ class Shortage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
-    """A model, settings and a machine; `fixed` names the settings that were asked for by hand."""
+class FitRequest:
+    """A model to be placed on a machine with given settings; `fixed` names the settings that must stay as they are."""
 
-    hyper: Hyper
+    shape: ModelShape
     settings: Settings
     machine: Machine
     fixed: frozenset[str] = frozenset()
-    n_gpu_layers: int | None = None  # where asked for: this many, no more and no less
+    n_gpu_layers: int | None = None  # exactly this many, where given
     n_cpu_moe: int | None = None
 
 
 def choose(
     header: Header,
-    facts: Facts,
+    pools: Machine,
     server: Mapping[str, Any],
     *,
     asked: Collection[str] = (),
-    backend: str = "",
-    devices: Collection[str] = (),
-    used_bytes: Mapping[str, int] | None = None,
     lora_bytes: int = 0,
     mmproj_bytes: int = 0,
 ) -> Placement:
-    """The best placement of the model with `header` on the machine of `facts`.
+    """The best placement of the model with `header` in the memory of `pools`.
 
     `server` holds llama-server's flags by field name; those in `asked` are kept as they are, others may be lowered.
-    `used_bytes` is what other models of ours take, by device: add each placement's `bytes_by_device` to it.
-    Raises FitError with the nearest that would fit, UnknownArchitectureError where nothing can be said.
+    Raises FitError with the nearest that would fit, UnknownArchitectureError where the formula does not hold.
     """
-    pools = machine(facts, backend=backend, devices=devices, used_bytes=used_bytes)
     settings = settings_from(server, lora_bytes=lora_bytes, mmproj_bytes=mmproj_bytes)
-    return answer(question(hyper(header), settings, pools, server, asked))
+    return place(fit_request(model_shape(header), settings, pools, server, asked))
 
 
-def question(h: Hyper, s: Settings, pools: Machine, server: Mapping[str, Any], asked: Collection[str] = ()) -> Question:
-    """The Question that flags ask: `n_gpu_layers` "all" means all, "auto" and None leave the choice here."""
+def fit_request(
+    shape: ModelShape, s: Settings, pools: Machine, server: Mapping[str, Any], asked: Collection[str] = ()
+) -> FitRequest:
+    """The request behind llama-server's flags: `n_gpu_layers` "auto" or None leaves the number of layers open."""
     layers = server.get("n_gpu_layers") if "n_gpu_layers" in asked else None
-    n_all = len(h.blocks) + 1
+    n_all = len(shape.blocks) + 1
     by_word = {"all": n_all, "auto": None, "": None, "-1": None, None: None}
     n_gpu_layers = by_word[layers] if layers in by_word else min(int(layers), n_all)  # type: ignore[arg-type]
     n_cpu_moe = server.get("n_cpu_moe") if "n_cpu_moe" in asked else None
-    return Question(
-        hyper=h,
+    return FitRequest(
+        shape=shape,
         settings=s,
         machine=pools,
         fixed=frozenset(asked),
@@ -122,115 +118,122 @@ def question(h: Hyper, s: Settings, pools: Machine, server: Mapping[str, Any], a
     )
 
 
-def answer(q: Question) -> Placement:
-    """The best placement for `q`. Raises FitError with the nearest that would fit."""
-    modes = usable_modes(q)
+def place(request: FitRequest) -> Placement:
+    """The best placement for `request`. Raises FitError with the nearest that would fit."""
+    modes = usable_modes(request)
     for mode in modes:
-        if found := fit(q, mode):
+        if found := fit(request, mode):
             return found
         floor = GOOD_CONTEXT if mode is Mode.GPU and len(modes) > 1 else SMALL_CONTEXT
-        if "ctx_size" not in q.fixed and (smaller := largest_context(q, mode, upto=q.settings.ctx_size)) >= floor:
-            lowered = fit(replace(q, settings=with_context(q.settings, smaller)), mode)
+        wanted = request.settings.ctx_size
+        if "ctx_size" not in request.fixed and (smaller := largest_context(request, mode, upto=wanted)) >= floor:
+            lowered = fit(at_context(request, smaller), mode)
             if lowered:
-                return replace(lowered, why=f"{lowered.why}; context lowered from {q.settings.ctx_size:,} to fit")
-    raise _refusal(q, modes)
+                return replace(lowered, why=f"{lowered.why}; context lowered from {wanted:,} to fit")
+    raise _refusal(request, modes)
 
 
-def usable_modes(q: Question) -> list[Mode]:
-    """The modes that make sense for this model, machine and what was asked for, best first."""
-    if not q.machine.gpus or q.n_gpu_layers == 0:
+def usable_modes(request: FitRequest) -> list[Mode]:
+    """The modes possible for this model, machine and fixed settings, best first."""
+    if not request.machine.gpus or request.n_gpu_layers == 0:
         return [Mode.CPU]
-    if q.n_gpu_layers is not None:
-        whole = q.n_gpu_layers > len(q.hyper.blocks)
-        return [Mode.EXPERTS_ON_CPU if q.n_cpu_moe else Mode.GPU] if whole else [Mode.SOME_LAYERS]
-    if q.n_cpu_moe:
+    if request.n_gpu_layers is not None:
+        whole = request.n_gpu_layers > len(request.shape.blocks)
+        return [Mode.EXPERTS_ON_CPU if request.n_cpu_moe else Mode.GPU] if whole else [Mode.SOME_LAYERS]
+    if request.n_cpu_moe:
         return [Mode.EXPERTS_ON_CPU]
-    experts = [Mode.EXPERTS_ON_CPU] if q.hyper.expert_blocks and q.n_cpu_moe is None else []
+    experts = [Mode.EXPERTS_ON_CPU] if request.shape.expert_blocks and request.n_cpu_moe is None else []
     return [Mode.GPU, *experts, Mode.SOME_LAYERS, Mode.CPU]
 
 
-def fit(q: Question, mode: Mode) -> Placement | None:
-    """The placement of `q` in this mode, or None if it does not fit."""
-    split = _split(q, mode)
-    if split is None or shortage(q, split):
+def fit(request: FitRequest, mode: Mode) -> Placement | None:
+    """The placement of `request` in this mode, or None if it does not fit."""
+    split = _split(request, mode)
+    if split is None or shortage(request, split):
         return None
-    return _placement(q, mode, split)
+    return _placement(request, mode, split)
 
 
-def why_not(q: Question, mode: Mode) -> str:
-    """In a few words, what is in the way of `fit(q, mode)`; "" if it fits."""
-    if fit(q, mode):
+def why_not(request: FitRequest, mode: Mode) -> str:
+    """Why the model does not fit in this mode, in a few words; "" if it fits."""
+    if fit(request, mode):
         return ""
-    lacking = shortage(q, _most(q, mode))
+    lacking = shortage(request, _least_on_gpus(request, mode))
     return str(lacking) if lacking else "no split of its layers fits"
 
 
-def largest_context(q: Question, mode: Mode, *, upto: int) -> int:
+def largest_context(request: FitRequest, mode: Mode, *, upto: int) -> int:
     """The largest context, a multiple of 1024 tokens, that fits in this mode; 0 if none does."""
-    return CONTEXT_STEP * _greatest(
-        upto // CONTEXT_STEP,
-        lambda n: n > 0 and fit(replace(q, settings=with_context(q.settings, n * CONTEXT_STEP)), mode) is not None,
-    )
+
+    def fits(steps: int) -> bool:
+        return steps > 0 and fit(at_context(request, steps * CONTEXT_STEP), mode) is not None
+
+    return CONTEXT_STEP * _greatest(upto // CONTEXT_STEP, fits)
 
 
-def shortage(q: Question, split: Split) -> Shortage | None:
-    """The device that lacks most with `split`, or None if all have enough."""
-    return _worst(q, split, (q.machine.host, *q.machine.gpus))
+def at_context(request: FitRequest, ctx_size: int) -> FitRequest:
+    """`request` with another context."""
+    return replace(request, settings=with_context(request.settings, ctx_size))
 
 
-def _worst(q: Question, split: Split, pools: tuple[Device, ...]) -> Shortage | None:
-    """The one of `pools` that lacks most with `split`."""
-    taken = bytes_by_device(q.hyper, q.settings, q.machine, split)
-    taken[HOST] += _least_growth(q)
-    if q.machine.unified:
+def shortage(request: FitRequest, split: Split) -> Shortage | None:
+    """The largest shortage of any device with `split`, or None if all have enough."""
+    return _worst(request, split, (request.machine.host, *request.machine.gpus))
+
+
+def _worst(request: FitRequest, split: Split, pools: tuple[Device, ...]) -> Shortage | None:
+    """The largest shortage among `pools` with `split`."""
+    taken = bytes_by_device(request.shape, request.settings, request.machine, split)
+    taken[HOST] += _least_growth(request)
+    if request.machine.unified:
         taken[HOST] = sum(taken.values())
     short = [Shortage(device=p, needs_bytes=taken[p.name]) for p in pools if taken[p.name] > p.room_bytes]
     return max(short, key=lambda s: s.needs_bytes - s.device.room_bytes, default=None)
 
 
-def _split(q: Question, mode: Mode) -> Split | None:
-    """The split of this mode that keeps most on the GPUs without asking too much of them; None if there is none."""
-    n_all = len(q.hyper.blocks) + 1
+def _split(request: FitRequest, mode: Mode) -> Split | None:
+    """The split of this mode that keeps most layers on the GPUs within their memory; None if there is none."""
+    n_all = len(request.shape.blocks) + 1
     match mode:
         case Mode.CPU:
             return Split()
         case Mode.GPU:
-            return _best_deal(q, n_all, 0)
+            return _best_split(request, n_all, 0)
         case Mode.EXPERTS_ON_CPU:
-            if q.n_cpu_moe is not None:
-                return _best_deal(q, n_all, q.n_cpu_moe)
-            kept = _greatest(n_all - 1, lambda n: _gpus_hold(q, n_all, n_all - 1 - n))
-            return _best_deal(q, n_all, n_all - 1 - kept)
+            if request.n_cpu_moe is not None:
+                return _best_split(request, n_all, request.n_cpu_moe)
+            kept = _greatest(n_all - 1, lambda n: _gpus_hold(request, n_all, n_all - 1 - n))
+            return _best_split(request, n_all, n_all - 1 - kept)
         case Mode.SOME_LAYERS:
-            if q.n_gpu_layers is not None:
-                return _best_deal(q, q.n_gpu_layers, q.n_cpu_moe or 0)
-            layers = _greatest(n_all - 1, lambda n: n > 0 and _gpus_hold(q, n, 0))
-            return _best_deal(q, layers, 0) if layers else None
+            if request.n_gpu_layers is not None:
+                return _best_split(request, request.n_gpu_layers, request.n_cpu_moe or 0)
+            layers = _greatest(n_all - 1, lambda n: n > 0 and _gpus_hold(request, n, 0))
+            return _best_split(request, layers, 0) if layers else None
 
 
-def _most(q: Question, mode: Mode) -> Split:
-    """The split that leaves the GPUs least in this mode, to say what is missing even then."""
-    n_all = len(q.hyper.blocks) + 1
+def _least_on_gpus(request: FitRequest, mode: Mode) -> Split:
+    """The split of this mode that asks least of the GPUs, to name the shortage that remains."""
+    n_all = len(request.shape.blocks) + 1
     if mode is Mode.EXPERTS_ON_CPU:
-        return _best_deal(q, n_all, n_all - 1 if q.n_cpu_moe is None else q.n_cpu_moe)
+        return _best_split(request, n_all, n_all - 1 if request.n_cpu_moe is None else request.n_cpu_moe)
     if mode is Mode.SOME_LAYERS:
-        return _best_deal(q, q.n_gpu_layers or 1, 0)
-    return _best_deal(q, n_all, 0) if mode is Mode.GPU else Split()
+        return _best_split(request, request.n_gpu_layers or 1, 0)
+    return _best_split(request, n_all, 0) if mode is Mode.GPU else Split()
 
 
-def _best_deal(q: Question, n_gpu_layers: int, n_cpu_moe: int) -> Split:
-    """The even deal if the GPUs can hold it, else another one they can hold, else the even one."""
-    ways = deals(q.hyper, q.settings, q.machine, n_gpu_layers, n_cpu_moe)
-    return next((w for w in ways if _worst(q, w, q.machine.gpus) is None), ways[0])
+def _best_split(request: FitRequest, n_gpu_layers: int, n_cpu_moe: int) -> Split:
+    """The even split if it fits the GPUs, else another one that does, else the even one."""
+    ways = layer_splits(request.shape, request.settings, request.machine, n_gpu_layers, n_cpu_moe)
+    return next((w for w in ways if _worst(request, w, request.machine.gpus) is None), ways[0])
 
 
-def _gpus_hold(q: Question, n_gpu_layers: int, n_cpu_moe: int) -> bool:
-    """Whether the GPUs have room for their part, whatever the host lacks."""
-    return _worst(q, _best_deal(q, n_gpu_layers, n_cpu_moe), q.machine.gpus) is None
+def _gpus_hold(request: FitRequest, n_gpu_layers: int, n_cpu_moe: int) -> bool:
+    """Whether the GPUs have room for their part; host memory is not looked at."""
+    return _worst(request, _best_split(request, n_gpu_layers, n_cpu_moe), request.machine.gpus) is None
 
 
 def _greatest(top: int, holds: Callable[[int], bool]) -> int:
-    """The greatest n in 0..top for which `holds`, which holds up to some point and not beyond; 0 if for none."""
+    """The greatest n in 0..top for which the monotonic `holds` is true; 0 if it never is."""
     low, high = 0, top
     while low < high:
         middle = (low + high + 1) // 2
@@ -238,23 +241,23 @@ def _greatest(top: int, holds: Callable[[int], bool]) -> int:
     return low
 
 
-def _least_growth(q: Question) -> int:
+def _least_growth(request: FitRequest) -> int:
     """Host memory for checkpoints and prompt cache at the lowest caps allowed."""
-    checkpoints, cache_mib = _least_caps(q)
-    return checkpoints * q.hyper.rs_sequence_bytes * q.settings.parallel + cache_mib * MIB
+    checkpoints, cache_mib = _least_caps(request)
+    return checkpoints * request.shape.rs_sequence_bytes * request.settings.parallel + cache_mib * MIB
 
 
-def _least_caps(q: Question) -> tuple[int, int]:
-    s = q.settings
-    checkpoints = s.ctx_checkpoints if "ctx_checkpoints" in q.fixed else min(s.ctx_checkpoints, 1)
-    return checkpoints, max(s.cache_ram_mib, 0) if "cache_ram_mib" in q.fixed else 0
+def _least_caps(request: FitRequest) -> tuple[int, int]:
+    s = request.settings
+    checkpoints = s.ctx_checkpoints if "ctx_checkpoints" in request.fixed else min(s.ctx_checkpoints, 1)
+    return checkpoints, max(s.cache_ram_mib, 0) if "cache_ram_mib" in request.fixed else 0
 
 
-def _caps(q: Question, spare: int) -> tuple[int, int]:
-    """Context checkpoints and prompt cache (MiB) within `spare` bytes: checkpoints first, they save more."""
-    s = q.settings
-    each = q.hyper.rs_sequence_bytes * s.parallel
-    least_checkpoints, least_cache = _least_caps(q)
+def _caps(request: FitRequest, spare: int) -> tuple[int, int]:
+    """Context checkpoints and prompt cache (MiB) within `spare` bytes: checkpoints first, because they save more."""
+    s = request.settings
+    each = request.shape.rs_sequence_bytes * s.parallel
+    least_checkpoints, least_cache = _least_caps(request)
     left = spare - least_cache * MIB
     checkpoints = min(s.ctx_checkpoints, max(left // each, least_checkpoints)) if each else s.ctx_checkpoints
     left -= (checkpoints * each) - least_cache * MIB
@@ -262,50 +265,52 @@ def _caps(q: Question, spare: int) -> tuple[int, int]:
     return checkpoints, max(cache, least_cache)
 
 
-def _placement(q: Question, mode: Mode, split: Split) -> Placement:
-    taken = bytes_by_device(q.hyper, q.settings, q.machine, split)
-    on_gpus = sum(n for name, n in taken.items() if name != HOST) if q.machine.unified else 0
-    checkpoints, cache_mib = _caps(q, q.machine.host.room_bytes - taken[HOST] - on_gpus)
-    capped = replace(q.settings, ctx_checkpoints=checkpoints, cache_ram_mib=cache_mib)
-    guess = estimate_hyper(q.hyper, capped)
+def _placement(request: FitRequest, mode: Mode, split: Split) -> Placement:
+    taken = bytes_by_device(request.shape, request.settings, request.machine, split)
+    on_gpus = sum(n for name, n in taken.items() if name != HOST) if request.machine.unified else 0
+    checkpoints, cache_mib = _caps(request, request.machine.host.room_bytes - taken[HOST] - on_gpus)
+    capped = replace(request.settings, ctx_checkpoints=checkpoints, cache_ram_mib=cache_mib)
+    guess = estimate_shape(request.shape, capped)
     taken[HOST] += guess.checkpoints_max + guess.prompt_cache_max
-    pools = (q.machine.host, *q.machine.gpus)
+    pools = (request.machine.host, *request.machine.gpus)
     return Placement(
         mode=mode,
-        ctx_size=q.settings.ctx_size,
-        n_gpu_layers=None if mode is Mode.CPU and not q.machine.gpus else split.n_gpu_layers,
+        ctx_size=request.settings.ctx_size,
+        n_gpu_layers=None if mode is Mode.CPU and not request.machine.gpus else split.n_gpu_layers,
         n_cpu_moe=split.n_cpu_moe,
         tensor_split=split.tensor_split,
         ctx_checkpoints=checkpoints,
         cache_ram_mib=cache_mib,
         bytes_by_device=taken,
         free_bytes={p.name: p.room_bytes for p in pools},
-        why=_why(q, mode, split),
+        why=_why(request, mode, split),
         estimate=guess,
     )
 
 
-def _why(q: Question, mode: Mode, split: Split) -> str:
+def _why(request: FitRequest, mode: Mode, split: Split) -> str:
     match mode:
         case Mode.GPU:
-            return "everything fits on the GPU" if len(q.machine.gpus) == 1 else "everything fits on the GPUs"
+            return "everything fits on the GPU" if len(request.machine.gpus) == 1 else "everything fits on the GPUs"
         case Mode.EXPERTS_ON_CPU:
             return f"experts of the first {split.n_cpu_moe} blocks stay in host memory, the rest is on the GPU"
         case Mode.SOME_LAYERS:
-            return f"{split.n_gpu_layers} of {len(q.hyper.blocks) + 1} layers fit on the GPU"
+            return f"{split.n_gpu_layers} of {len(request.shape.blocks) + 1} layers fit on the GPU"
         case Mode.CPU:
-            return "no GPU to use" if not q.machine.gpus else "too little GPU memory for any useful part"
+            return "no GPU to use" if not request.machine.gpus else "too little GPU memory for any useful part"
 
 
-def _refusal(q: Question, modes: Collection[Mode]) -> FitError:
+def _refusal(request: FitRequest, modes: Collection[Mode]) -> FitError:
     last = list(modes)[-1]
-    lacking = shortage(q, _most(q, last))
-    nearest = max(largest_context(q, mode, upto=q.settings.ctx_size) for mode in modes)
-    weights = weight_bytes(q.hyper)
+    lacking = shortage(request, _least_on_gpus(request, last))
+    nearest = max(largest_context(request, mode, upto=request.settings.ctx_size) for mode in modes)
+    weights = weight_bytes(request.shape)
     if nearest:
         hint = f"a context of {nearest:,} tokens would fit: --ctx-size {nearest}"
-    elif lacking and weights > sum(d.room_bytes for d in (q.machine.host, *q.machine.gpus)):
-        hint = f"its weights alone take {weights / 1e9:.1f} GB: take a smaller quant or model; see `nemotron-ops plan`"
+    elif lacking and weights > sum(d.room_bytes for d in (request.machine.host, *request.machine.gpus)):
+        hint = f"its weights alone take {weights / 1e9:.1f} GB: use a smaller quant or model; see `nemotron-ops plan`"
     else:
         hint = "try fewer slots (--parallel 1) or a smaller quant; `nemotron-ops plan` shows what fits"
-    return FitError(f"cannot fit the model with a context of {q.settings.ctx_size:,} tokens: {lacking}", hint=hint)
+    return FitError(
+        f"cannot fit the model with a context of {request.settings.ctx_size:,} tokens: {lacking}", hint=hint
+    )

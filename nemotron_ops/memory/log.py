@@ -1,7 +1,7 @@
-"""What llama-server itself says about memory, read from its log. Pure.
+"""Reads from llama-server's log how much memory it uses. Pure.
 
-With `-lv 4` (plain or `--log-jsonl`) llama-server names every buffer when it has allocated it, in MiB with two
-digits. Summed by kind they can be held against an Estimate.
+With `-lv 4` (plain or `--log-jsonl`) llama-server logs every allocated buffer, in MiB with two digits. Their sums by
+kind are compared with an Estimate.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PROJECTED = re.compile(r"projected to use (\d+) MiB of (host|device) memory")
 
 @dataclass(frozen=True, kw_only=True)
 class LoggedBuffer:
-    """One buffer as the log names it: device ("CPU", "CUDA0"), kind, and size."""
+    """One buffer of the log: device ("CPU", "CUDA0"), kind and size."""
 
     device: str
     kind: str
@@ -45,7 +45,7 @@ def logged_buffers(lines: Iterable[str]) -> list[LoggedBuffer]:
 
 
 def projected_mib(lines: Iterable[str]) -> int | None:
-    """llama-server's own projection before loading, host and device memory together; None if it made none."""
+    """llama-server's own projection before loading, host and device memory together; None if there is none."""
     first: dict[str, int] = {}
     for line in lines:
         if match := PROJECTED.search(line):
@@ -62,7 +62,7 @@ def by_kind(buffers: Sequence[LoggedBuffer]) -> dict[str, float]:
 
 
 def predicted(e: Estimate) -> dict[str, float]:
-    """MiB per kind as the log counts them: MTP's cache under KV, its scratch under compute."""
+    """MiB per kind as the log counts: MTP's cache under KV, its scratch memory under compute."""
     kinds: Mapping[str, int] = {
         "model": e.weights,
         "KV": e.kv + e.mtp_kv,
@@ -75,8 +75,8 @@ def predicted(e: Estimate) -> dict[str, float]:
 
 def compare(e: Estimate, lines: Iterable[str]) -> list[Comparison]:
     """Predicted against logged, kind by kind, and the sum of all."""
-    said = by_kind(logged_buffers(lines))
+    logged = by_kind(logged_buffers(lines))
     wanted = predicted(e)
-    rows = [Comparison(kind=k, predicted_mib=v, logged_mib=said.get(k, 0.0)) for k, v in wanted.items()]
-    total = Comparison(kind="total", predicted_mib=sum(wanted.values()), logged_mib=sum(said.values()))
+    rows = [Comparison(kind=k, predicted_mib=v, logged_mib=logged.get(k, 0.0)) for k, v in wanted.items()]
+    total = Comparison(kind="total", predicted_mib=sum(wanted.values()), logged_mib=sum(logged.values()))
     return [*rows, total]

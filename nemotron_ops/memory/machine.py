@@ -1,4 +1,4 @@
-"""The memory that a model may be put into: GPUs, and the host's. Pure."""
+"""The memory pools of a machine: its GPUs and its host memory. Pure."""
 
 from __future__ import annotations
 
@@ -9,21 +9,17 @@ from nemotron_ops.errors import UsageError
 from nemotron_ops.host.facts import Facts, Gpu
 
 HOST = "host"
-GPU_MARGIN_BYTES = 1024 << 20  # llama-server's own --fit-target: the driver's context and its pools live there
-HOST_MARGIN_BYTES = 512 << 20  # the process itself, and what others need in the meantime
+GPU_MARGIN_BYTES = 1024 << 20  # llama-server's own --fit-target, for the driver's context and pools
+HOST_MARGIN_BYTES = 512 << 20  # for the process itself and for other programs
 KINDS = ("cuda", "hip", "metal", "vulkan")
-DEVICE_NAMES = {
-    "cuda": "CUDA",
-    "hip": "ROCm",
-    "metal": "MTL",
-    "vulkan": "Vulkan",
-}  # ggml/include/ggml-cuda.h and others
+# ggml/include/ggml-cuda.h and others
+DEVICE_NAMES = {"cuda": "CUDA", "hip": "ROCm", "metal": "MTL", "vulkan": "Vulkan"}
 SMALL_MAC_BYTES = 36 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """One pool of memory. `name` is llama-server's ("CUDA0"), `room_bytes` what may be used of it, margin taken off."""
+    """One pool of memory. `name` is llama-server's ("CUDA0"), `room_bytes` what may be used, without the margin."""
 
     name: str
     label: str
@@ -33,21 +29,21 @@ class Device:
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """All pools. `unified`: the GPUs work in the host's memory, which is then counted once."""
+    """All pools. `unified`: the GPUs use host memory, which is then counted once."""
 
     host: Device
     gpus: tuple[Device, ...] = ()
     unified: bool = False
-    unmeasured: tuple[str, ...] = ()  # GPUs that do not say how much memory they have
+    unmeasured: tuple[str, ...] = ()  # GPUs that do not report their memory
 
 
 def machine(
     facts: Facts, *, backend: str = "", devices: Iterable[str] = (), used_bytes: Mapping[str, int] | None = None
 ) -> Machine:
-    """The pools of a machine for a build of `backend` ("" takes the first kind of GPU there is, "cpu" none).
+    """The pools of a machine for a build of `backend` ("": the first kind of GPU present, "cpu": none).
 
-    `devices` narrows the GPUs to those named. `used_bytes` is what other models of ours will take, by device.
-    Raises UsageError for a device there is none of.
+    `devices` limits the GPUs to those named. `used_bytes` is the memory of our other models, by device: the sum of
+    their placements' `bytes_by_device`. Raises UsageError for an unknown device.
     """
     used = used_bytes or {}
     kind = backend or next((k for k in KINDS if any(g.kind == k for g in facts.gpus)), "cpu")
@@ -56,7 +52,7 @@ def machine(
     wanted = list(devices) or list(named)
     if unknown := [d for d in wanted if d not in named]:
         known = ", ".join(named) or "none"
-        raise UsageError(f"cannot use device {unknown[0]}: there is none of that name", hint=f"there are: {known}")
+        raise UsageError(f"cannot use device {unknown[0]}: there is no such device", hint=f"there are: {known}")
     unified = any(named[n].unified for n in wanted)
     host_room = facts.ram_available_bytes - HOST_MARGIN_BYTES - used.get(HOST, 0)
     if unified:
@@ -72,7 +68,7 @@ def machine(
 
 
 def device_name(gpu: Gpu, index: int) -> str:
-    """What llama-server calls a GPU that is the `index`th of its kind."""
+    """llama-server's name of the `index`th GPU of its kind."""
     return f"{DEVICE_NAMES.get(gpu.kind, gpu.kind)}{index}"
 
 
@@ -84,5 +80,5 @@ def _gpu(name: str, gpu: Gpu, facts: Facts, used: int) -> Device:
 
 
 def _metal_working_set(ram_bytes: int) -> int:
-    """What macOS lets a GPU keep resident by default: two thirds of a small machine's memory, three quarters else."""
+    """macOS's default limit of GPU memory: two thirds of RAM on small machines, else three quarters."""
     return ram_bytes * 2 // 3 if ram_bytes <= SMALL_MAC_BYTES else ram_bytes * 3 // 4

@@ -1,16 +1,16 @@
-"""How many bytes a model takes, buffer by buffer, for given settings. Pure.
+"""Bytes of a model, buffer by buffer, for given settings. Pure.
 
 Buffers carry the names that llama-server logs: model, KV, RS (recurrent state), compute, output. The formula for
 Nemotron was derived from llama.cpp v0.5.0 (`src/llama-kv-cache.cpp`, `src/llama-memory-recurrent.cpp`,
 `src/llama-context.cpp`) and is compared with its log in the tests: KV, RS and output are exact, compute is an
-upper estimate of what ggml's allocator arrives at.
+upper bound of ggml's allocation.
 
     KV       streams × cells × Σ over attention layers (row(type_k, n_kv × head_k) + row(type_v, n_kv × head_v))
     RS       slots × (1 + drafted tokens) × Mamba layers × 4 × ((d_conv - 1) × conv_dim + d_state × d_inner)
     output   slots × 4 × n_vocab
     compute  ubatch × (4 × widest step [+ scores] + mask) + slots × 4 × d_state × d_inner
 
-Later, in host memory, context checkpoints (one costs one sequence's RS) and the prompt cache grow up to their caps.
+Context checkpoints (each the size of one sequence's RS) and the prompt cache grow later, in host memory, up to caps.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nemotron_ops.errors import FitError
-from nemotron_ops.memory.hyper import HYBRID, Hyper, hyper
+from nemotron_ops.memory.model_shape import HYBRID, ModelShape, model_shape
 from nemotron_ops.models.gguf import Header, row_bytes
 
-AUTO_SLOTS = 4  # what llama-server takes without -np, with one unified cache (tools/server/server.cpp)
+AUTO_SLOTS = 4  # llama-server's default without -np, with one unified cache (tools/server/server.cpp)
 CELL_PADDING = 256
-DEFAULT_DRAFT_TOKENS = 3  # --spec-draft-n-max (common/common.h)
+DEFAULT_DRAFT_TOKENS = 3  # --spec-draft-n-max (common/common.shape)
 MIB = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The flags of llama-server that decide memory, resolved as it would."""
+    """llama-server's flags that determine memory, with its own defaults resolved."""
 
     ctx_size: int
     parallel: int = AUTO_SLOTS
@@ -41,7 +41,7 @@ class Settings:
     batch_size: int = 2048
     ubatch_size: int = 512
     flash_attn: bool = True
-    draft_tokens: int = 0  # of MTP; 0: no MTP
+    draft_tokens: int = 0  # per MTP step; 0: no MTP
     ctx_checkpoints: int = 32
     cache_ram_mib: int = 8192
     lora_bytes: int = 0
@@ -89,7 +89,7 @@ def _draft_tokens(given: Mapping[str, Any]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Bytes by buffer, as if all were in one place; `fit` says which device gets what of it."""
+    """Bytes by buffer, over all devices; `fit` distributes them."""
 
     settings: Settings
     weights: int
@@ -101,7 +101,7 @@ class Estimate:
     mtp_compute: int
     lora: int
     mmproj: int
-    checkpoints_max: int  # host memory that may be used later
+    checkpoints_max: int  # host memory that may fill later
     prompt_cache_max: int
     kv_per_token: int
     rs_per_sequence: int
@@ -113,63 +113,63 @@ class Estimate:
 
     @property
     def start_bytes(self) -> int:
-        """What is taken once the model is ready."""
+        """Bytes in use when the model is ready."""
         return self.weights + self.context + self.compute + self.mtp_compute + self.output + self.lora + self.mmproj
 
     @property
     def total_bytes(self) -> int:
-        """What may be taken at most, with checkpoints and prompt cache full."""
+        """The most bytes in use, with checkpoints and prompt cache full."""
         return self.start_bytes + self.checkpoints_max + self.prompt_cache_max
 
 
 def estimate(header: Header, settings: Settings) -> Estimate:
     """The bytes of every buffer.
 
-    Raises UnknownArchitectureError for an architecture the formula does not know, FitError for settings that
+    Raises UnknownArchitectureError if the formula does not hold for the architecture, FitError for settings that
     llama-server would refuse.
     """
-    return estimate_hyper(hyper(header), settings)
+    return estimate_shape(model_shape(header), settings)
 
 
-def estimate_hyper(h: Hyper, s: Settings) -> Estimate:
-    """`estimate` for a model that has been read already."""
+def estimate_shape(shape: ModelShape, s: Settings) -> Estimate:
+    """`estimate` for a model whose shape is known."""
     mtp = s.draft_tokens > 0
-    if mtp and not h.n_nextn:
+    if mtp and not shape.n_nextn:
         raise FitError("cannot use draft-mtp with this model: it has no MTP layers", hint="leave out spec_type")
-    kv_layers = [kv_row_bytes(h, s, i) for i in range(len(h.trunk))]
-    mtp_rows = sum(kv_row_bytes(h, s, len(h.trunk) + i) for i in range(h.n_nextn)) if mtp else 0
-    rs = rs_bytes(h, s)
-    compute = compute_bytes(h, s)
+    kv_layers = [kv_row_bytes(shape, s, i) for i in range(len(shape.trunk))]
+    mtp_rows = sum(kv_row_bytes(shape, s, len(shape.trunk) + i) for i in range(shape.n_nextn)) if mtp else 0
+    rs = rs_bytes(shape, s)
+    compute = compute_bytes(shape, s)
     return Estimate(
         settings=s,
-        weights=weight_bytes(h),
+        weights=weight_bytes(shape),
         kv=s.streams * s.cells * sum(kv_layers),
         rs=rs,
         compute=compute,
-        output=4 * h.n_vocab * s.parallel * (2 if mtp else 1),  # MTP drafts in a context of its own
+        output=4 * shape.n_vocab * s.parallel * (2 if mtp else 1),  # MTP drafts in a separate context
         mtp_kv=s.streams * s.cells * mtp_rows,
         mtp_compute=compute if mtp else 0,
         lora=s.lora_bytes,
         mmproj=s.mmproj_bytes,
-        checkpoints_max=s.ctx_checkpoints * h.rs_sequence_bytes * s.parallel,
+        checkpoints_max=s.ctx_checkpoints * shape.rs_sequence_bytes * s.parallel,
         prompt_cache_max=max(s.cache_ram_mib, 0) * MIB,
         kv_per_token=sum(kv_layers),
-        rs_per_sequence=h.rs_sequence_bytes,
+        rs_per_sequence=shape.rs_sequence_bytes,
     )
 
 
-def weight_bytes(h: Hyper) -> int:
+def weight_bytes(shape: ModelShape) -> int:
     """All tensors of the file."""
-    return h.input_bytes + h.output_bytes + sum(b.dense_bytes + b.expert_bytes for b in h.blocks)
+    return shape.input_bytes + shape.output_bytes + sum(b.dense_bytes + b.expert_bytes for b in shape.blocks)
 
 
-def kv_row_bytes(h: Hyper, s: Settings, block: int) -> int:
-    """Bytes per token of context that one block keeps. Raises FitError for a cache type that does not fit its rows."""
-    n_kv = h.blocks[block].n_kv
+def kv_row_bytes(shape: ModelShape, s: Settings, block: int) -> int:
+    """KV bytes of one block per token of context. Raises FitError for a cache type that does not fit its rows."""
+    n_kv = shape.blocks[block].n_kv
     if not n_kv:
         return 0
     try:
-        return row_bytes(s.cache_type_k, n_kv * h.head_k) + row_bytes(s.cache_type_v, n_kv * h.head_v)
+        return row_bytes(s.cache_type_k, n_kv * shape.head_k) + row_bytes(s.cache_type_v, n_kv * shape.head_v)
     except (KeyError, ValueError) as exc:
         raise FitError(
             f"cannot use cache types {s.cache_type_k} and {s.cache_type_v} with this model: {exc}",
@@ -177,39 +177,39 @@ def kv_row_bytes(h: Hyper, s: Settings, block: int) -> int:
         ) from exc
 
 
-def rs_bytes(h: Hyper, s: Settings) -> int:
-    """Recurrent state of all slots; with MTP each keeps one more copy per drafted token to roll back to."""
-    return s.parallel * (1 + s.draft_tokens) * h.rs_sequence_bytes
+def rs_bytes(shape: ModelShape, s: Settings) -> int:
+    """Recurrent state of all slots; with MTP, each keeps a copy per drafted token for rollback."""
+    return s.parallel * (1 + s.draft_tokens) * shape.rs_sequence_bytes
 
 
-def compute_bytes(h: Hyper, s: Settings) -> int:
+def compute_bytes(shape: ModelShape, s: Settings) -> int:
     """The scratch memory of one ubatch through the widest step of the graph.
 
-    The mask is there all the time: f16 with flash attention (2 bytes per cell and token), f32 without. Without
-    flash attention the scores of all heads also stand in memory at once.
+    The mask is always in memory: f16 with flash attention (2 bytes per cell and token), f32 without. Without flash
+    attention, the scores of all heads are in memory at once too.
     """
     tokens = min(s.ubatch_size, s.batch_size, s.cells * s.streams)
-    attention = 4 * _attention_step(h) + (0 if s.flash_attn else 4 * h.n_head * s.cells)
+    attention = 4 * _attention_step(shape) + (0 if s.flash_attn else 4 * shape.n_head * s.cells)
     mask = (2 if s.flash_attn else 4) * s.cells
-    per_slot = 4 * h.d_state * h.d_inner
-    return tokens * (max(4 * _mixer_step(h), attention) + mask) + s.parallel * per_slot
+    per_slot = 4 * shape.d_state * shape.d_inner
+    return tokens * (max(4 * _mixer_step(shape), attention) + mask) + s.parallel * per_slot
 
 
-def _attention_step(h: Hyper) -> int:
-    """Values per token that are alive at once in an attention layer, scores aside."""
-    n_kv = max((b.n_kv for b in h.blocks), default=0)
-    return 2 * h.n_embd + h.n_head * (h.head_k + h.head_v) + n_kv * (h.head_k + h.head_v)
+def _attention_step(shape: ModelShape) -> int:
+    """Values per token that are live at once in an attention layer, without scores."""
+    n_kv = max((b.n_kv for b in shape.blocks), default=0)
+    return 2 * shape.n_embd + shape.n_head * (shape.head_k + shape.head_v) + n_kv * (shape.head_k + shape.head_v)
 
 
-def _mixer_step(h: Hyper) -> int:
-    """Values per token that are alive at once in the widest Mamba or feed-forward layer."""
-    if h.arch not in HYBRID:  # gated: gate, up and their product
-        experts = h.n_used * (3 * h.n_ff_exp + h.n_embd) + 4 * h.n_embd
-        return experts if h.n_used else 3 * h.n_ff + 4 * h.n_embd
-    experts = h.n_used * (h.n_ff_exp + h.expert_width) + 5 * h.n_embd
-    feed_forward = experts if h.n_used else 2 * h.n_ff + 3 * h.n_embd
-    d_in_proj = h.d_inner + h.conv_dim + h.ssm_heads
-    mamba = d_in_proj + 3 * h.conv_dim + h.d_inner + 2 * h.n_embd
+def _mixer_step(shape: ModelShape) -> int:
+    """Values per token that are live at once in the widest Mamba or feed-forward layer."""
+    if shape.arch not in HYBRID:  # gated: gate, up and their product
+        experts = shape.n_used * (3 * shape.n_ff_exp + shape.n_embd) + 4 * shape.n_embd
+        return experts if shape.n_used else 3 * shape.n_ff + 4 * shape.n_embd
+    experts = shape.n_used * (shape.n_ff_exp + shape.expert_width) + 5 * shape.n_embd
+    feed_forward = experts if shape.n_used else 2 * shape.n_ff + 3 * shape.n_embd
+    d_in_proj = shape.d_inner + shape.conv_dim + shape.ssm_heads
+    mamba = d_in_proj + 3 * shape.conv_dim + shape.d_inner + 2 * shape.n_embd
     return max(feed_forward, mamba)
 
 

@@ -1,16 +1,25 @@
-"""Quants × contexts: what fits where on one machine, and which line to take. Pure."""
+"""Quants × contexts: what fits one machine, and which row to take. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from nemotron_ops.errors import FitError, ModelError
-from nemotron_ops.memory.fit import Mode, Placement, Question, answer, largest_context, question, usable_modes
-from nemotron_ops.memory.hyper import Hyper, hyper
+from nemotron_ops.memory.fit import (
+    FitRequest,
+    Mode,
+    Placement,
+    at_context,
+    fit_request,
+    largest_context,
+    place,
+    usable_modes,
+)
 from nemotron_ops.memory.machine import Machine
-from nemotron_ops.memory.model import settings_from, weight_bytes, with_context
+from nemotron_ops.memory.model import settings_from, weight_bytes
+from nemotron_ops.memory.model_shape import ModelShape, model_shape
 from nemotron_ops.models.gguf import Header
 
 MODE_ORDER = list(Mode)
@@ -27,7 +36,7 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One quant. `largest_context` is the most that fits in any way, `unknown` says why nothing can be computed."""
+    """One quant. `largest_context` is the most that fits in any mode, `unknown` says why nothing can be computed."""
 
     quant: str
     weight_bytes: int
@@ -40,29 +49,35 @@ class Row:
 
 
 def row(
-    quant: str, header: Header, machine: Machine, server: Mapping[str, Any], contexts: Sequence[int],
-    *, asked: Collection[str] = (), most_tokens: int | None = None,
-) -> Row:  # fmt: skip
-    """The line of one quant: every context as if asked for by hand. `most_tokens` bounds the largest context."""
+    quant: str,
+    header: Header,
+    machine: Machine,
+    server: Mapping[str, Any],
+    contexts: Sequence[int],
+    *,
+    asked: Collection[str] = (),
+    most_tokens: int | None = None,
+) -> Row:
+    """The row of one quant, with every context as a fixed setting. `most_tokens` bounds the largest context."""
     try:
-        h = hyper(header)
+        shape = model_shape(header)
         settings = settings_from({**server, "ctx_size": contexts[0]})
-        q = question(h, settings, machine, server, {*asked, "ctx_size"})
-        cells = tuple(_cell(q, ctx) for ctx in contexts)
+        request = fit_request(shape, settings, machine, server, {*asked, "ctx_size"})
+        cells = tuple(_cell(request, ctx) for ctx in contexts)
         return Row(
             quant=quant,
-            weight_bytes=weight_bytes(h),
+            weight_bytes=weight_bytes(shape),
             cells=cells,
-            largest_context=_largest(q, h, most_tokens),
+            largest_context=_largest(request, shape, most_tokens),
         )
     except (FitError, ModelError) as exc:
         return Row(quant=quant, weight_bytes=header.weight_bytes, unknown=exc.message)
 
 
 def recommended(rows: Sequence[Row], ctx_size: int, *, preferred: str) -> Row | None:
-    """The line to take at `ctx_size`: the recipe's own quant unless another one fits in a better way.
+    """The row to take at `ctx_size`: the recipe's own quant unless another one fits in a better mode.
 
-    A better way is one that comes earlier in `Mode`; among equals the quant with most bytes is the best one.
+    A better mode comes earlier in `Mode`; among equal modes the quant with most bytes is the best one.
     """
     fitting = [(r, c.placement.mode) for r in rows if (c := r.cell(ctx_size)) and c.placement]
     if not fitting:
@@ -78,14 +93,13 @@ def _weight_of(rows: Sequence[Row], quant: str) -> float:
     return next((r.weight_bytes for r in rows if r.quant.upper() == quant.upper()), float("inf"))
 
 
-def _cell(q: Question, ctx_size: int) -> Cell:
+def _cell(request: FitRequest, ctx_size: int) -> Cell:
     try:
-        asked = replace(q, settings=with_context(q.settings, ctx_size))
-        return Cell(ctx_size=ctx_size, placement=answer(asked))
+        return Cell(ctx_size=ctx_size, placement=place(at_context(request, ctx_size)))
     except FitError as exc:
         return Cell(ctx_size=ctx_size, why_not=exc.message.partition(": ")[2] or exc.message)
 
 
-def _largest(q: Question, h: Hyper, most_tokens: int | None) -> int:
-    upto = min(h.n_ctx_train, most_tokens or h.n_ctx_train)
-    return max(largest_context(q, mode, upto=upto) for mode in usable_modes(q))
+def _largest(request: FitRequest, shape: ModelShape, most_tokens: int | None) -> int:
+    upto = min(shape.n_ctx_train, most_tokens or shape.n_ctx_train)
+    return max(largest_context(request, mode, upto=upto) for mode in usable_modes(request))

@@ -1,24 +1,23 @@
-"""GGUF files: hub, download, proof, store, header, and tiny synthetic ones.
+"""GGUF files: hub, download, verification, store, header, and tiny synthetic models.
 
 Each file uses only those below it:
 
-    carry         moves models in and out of the store by hand: files from elsewhere, and folders for machines without
-                  network
-    garbage       which models to remove when room is needed
-    offers        the quants of a repository with their headers, before anything is downloaded
-    fetch         fetches a model: looks what is there, says what it would take, brings the rest, proves it
-    caches        files that other programs have downloaded already: the hub's cache and llama.cpp's
-    hub           what a model hub has: files of a repository and their proofs, and headers read from afar
+    carry         imports models from files, and exports them into folders for machines without network
+    garbage       chooses the models to remove when room is needed
+    offers        the quants of a repository with their headers, before any download
+    fetch         fetches a model: plans the download, downloads what is missing, verifies every file
+    caches        files in the caches of the hub's client and of llama.cpp
+    hub           asks a model hub for files, their hashes, and headers by range requests
     local         GGUF headers of files on this machine
-    gguf          reads the header of a GGUF file, from anywhere, without trusting it
-    synthetic     tiny Nemotron 3 models that are made on the spot and say known sentences
-    tensor_types  ggml's tensor types: how many bytes a row takes
-    transfer      downloads one file: resumable at any byte, proven while it comes
-    partial       a file that is being downloaded: its bytes so far, and which they are
-    ranges        what an HTTP answer to a request for bytes means, and how many connections are worth having
-    usage         which models some process is using right now
-    store         models on this machine: which there are, whether their bytes are still right, adding and removing
-    proof         hashes that prove a file's bytes: sha256, or git's blob id for files that are not in LFS
+    gguf          reads the header of an untrusted GGUF file, local or remote
+    synthetic     tiny Nemotron 3 models that answer with known sentences
+    tensor_types  ggml's tensor types: bytes per row
+    transfer      downloads one file: resumable at any byte, hashed during the transfer
+    partial       a file that is being downloaded: its bytes, and which of them are there
+    ranges        judges HTTP answers to range requests, and decides on further connections
+    usage         which models are in use by a process
+    store         models on this machine: listing, verification, adding, removing
+    proof         hashes of files: sha256, or git's blob id for files outside LFS
     ref           which files a model's name means
     web           GET requests to a model hub, with the rules for redirects
 """

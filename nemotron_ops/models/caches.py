@@ -1,8 +1,8 @@
-"""Files that other programs have downloaded already: the hub's cache and llama.cpp's. Disk.
+"""Files in the caches of the hub's client and of llama.cpp. Disk.
 
-Both name a file by its hash (`models--owner--name/blobs/<sha256>`), so one of the right name and size is worth
-proving instead of fetching. llama.cpp's older cache is a flat folder of `owner_name_file.gguf`. The order of the
-environment variables is llama.cpp's (`common/hf-cache.cpp`).
+Both name a file by its hash (`models--owner--name/blobs/<sha256>`), so a file of the right name and size is verified
+instead of fetched. llama.cpp's older cache is a flat folder of `owner_name_file.gguf`. The order of the environment
+variables is llama.cpp's (`common/hf-cache.cpp`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from nemotron_ops.models.ref import RemoteFile, safe_name
 
 
 def hub_caches(env: Mapping[str, str]) -> list[Path]:
-    """Folders where hub caches may be, each once, those named by the environment first."""
+    """Folders of hub caches, each once, in order of preference."""
     found: dict[Path, None] = {}
     for variable, below in (
         ("LLAMA_CACHE", ""),
@@ -30,7 +30,7 @@ def hub_caches(env: Mapping[str, str]) -> list[Path]:
 
 
 def cached_copies(env: Mapping[str, str], repo: str, file: RemoteFile) -> Iterator[Path]:
-    """Files of other programs that may be `file`: right name and size, not yet proven."""
+    """Files of other programs that may be `file`: right name and size, not yet verified."""
     for cache in hub_caches(env):
         folder = cache / f"models--{repo.replace('/', '--')}" / "blobs"
         for name in filter(None, (file.sha256, file.git_sha1)):
@@ -44,9 +44,9 @@ def cached_copies(env: Mapping[str, str], repo: str, file: RemoteFile) -> Iterat
 
 
 def cached_listing(env: Mapping[str, str], repo: str, revision: str) -> tuple[str, tuple[RemoteFile, ...]] | None:
-    """What the hub's cache knows of a repository without the network: commit, and the files that are there.
+    """A repository in the hub's cache: its commit, and the cached files.
 
-    A snapshot's entries are links to blobs named by their hash. None if the revision was never cached.
+    A snapshot's entries are links to blobs named by their hash. None if the revision is not cached.
     """
     for cache in hub_caches(env):
         folder = cache / f"models--{repo.replace('/', '--')}"

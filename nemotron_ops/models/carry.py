@@ -1,7 +1,7 @@
-"""Moves models in and out of the store by hand: files from elsewhere, and folders for machines without network. Disk.
+"""Imports models from files, and exports them into folders for machines without network. Disk.
 
-An exported folder holds the files under their names and `nemotron-ops-model.json`, the manifest with their hashes;
-importing it proves every byte again.
+An exported folder holds the files under their names and `nemotron-ops-model.json`, the manifest with their hashes; an
+import verifies every byte again.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pathlib import Path
 
 from nemotron_ops.errors import ModelError
 from nemotron_ops.files import read_json, write_json
+from nemotron_ops.installation import Installation
 from nemotron_ops.models import proof, store
-from nemotron_ops.models.fetch import Means
 from nemotron_ops.models.local import read_header
 from nemotron_ops.models.ref import SHARD, Ref, quant_label, safe_name, shard_names
 from nemotron_ops.models.store import StoredFile, StoredModel
@@ -23,8 +23,8 @@ from nemotron_ops.models.transfer import disk_error
 MANIFEST = "nemotron-ops-model.json"
 
 
-def export(model: StoredModel, folder: Path, means: Means) -> list[Path]:
-    """Copy a model's files and manifest into `folder`. Raises ModelError if a file is no longer what was proven."""
+def export(model: StoredModel, folder: Path, installation: Installation) -> list[Path]:
+    """Copy a model's files and manifest into `folder`. Raises ModelError if a file no longer has its hash."""
     written = []
     for file in model.files:
         target = folder / file.name
@@ -34,50 +34,51 @@ def export(model: StoredModel, folder: Path, means: Means) -> list[Path]:
             raise disk_error(exc, target) from exc
         written.append(target)
     carried = tuple(replace(f, path=f.name) for f in model.files)
-    _prove(carried, folder, means)
+    _prove(carried, folder, installation)
     value = {"version": store.MANIFEST_VERSION, **asdict(replace(model, files=carried))}
     write_json(folder / MANIFEST, value)
     return [*written, folder / MANIFEST]
 
 
-def import_path(path: Path, means: Means, *, name: Ref | None = None) -> StoredModel:
-    """Take a GGUF file (any shard of a set) or an exported folder into the store, and return the model.
+def import_path(path: Path, installation: Installation, *, name: Ref | None = None) -> StoredModel:
+    """Import a GGUF file (any shard of a set) or an exported folder into the store, and return the model.
 
-    `name` is what the model will be called; by default an exported one keeps its name and a bare file gets
-    `local/FILE`. Raises ModelError if the bytes are not those of a model, or not those of the manifest.
+    `name` is the model's name in the store; by default an exported model keeps its name and a bare file becomes
+    `local/FILE`. Raises ModelError if a file is no model, or differs from the manifest.
     """
     manifest = path / MANIFEST if path.is_dir() else path
     if path.is_dir() and not manifest.is_file():
         raise ModelError(f"cannot import {path}: it holds no {MANIFEST}", hint="name a .gguf file in it instead")
-    model = _exported(path, means) if path.is_dir() else _bare(path, means, name)
+    model = _exported(path, installation) if path.is_dir() else _bare(path, installation, name)
     if name:
         model = replace(model, repo=name.repo, quant=name.quant or model.quant)
-    folder = store.repo_dir(means.layout, model.repo) / (model.commit[:12] or "imported")
+    folder = store.repo_dir(installation.layout, model.repo) / (model.commit[:12] or "imported")
     files = tuple(_take(file, folder) for file in model.files)
-    taken = replace(model, files=files, fetched_at=means.now, used_at=means.now)
+    now = store.now()
+    taken = replace(model, files=files, fetched_at=now, used_at=now)
     read_header(taken.path)
-    store.save(means.layout, taken)
+    store.save(installation.layout, taken)
     return taken
 
 
-def _exported(folder: Path, means: Means) -> StoredModel:
+def _exported(folder: Path, installation: Installation) -> StoredModel:
     try:
         model = store.from_json(read_json(folder / MANIFEST) or {}, base=folder)
     except (KeyError, TypeError, ValueError) as exc:
         raise ModelError(f"cannot read {folder / MANIFEST}: {exc}") from exc
     files = tuple(replace(f, path=str(folder / f.name)) for f in model.files)
-    _prove(files, folder, means)
+    _prove(files, folder, installation)
     return replace(model, files=files)
 
 
-def _bare(path: Path, means: Means, name: Ref | None) -> StoredModel:
+def _bare(path: Path, installation: Installation, name: Ref | None) -> StoredModel:
     read_header(_first_shard(path))
     files = []
     for shard in shard_names(_first_shard(path).name):
         if not safe_name(shard):
             raise ModelError(f"cannot import {shard}: its name has characters that are not allowed")
         file = path.with_name(shard)
-        files.append(store.record(shard, file, sha256=proof.sha256_of(file, report=means.report)))
+        files.append(store.record(shard, file, sha256=proof.sha256_to_record(file, report=installation.report)))
     first = SHARD.fullmatch(files[0].name)
     stem = first["stem"] if first else Path(files[0].name).stem
     slug = re.sub(r"[^\w.-]+", "-", stem).strip("-._") or "model"
@@ -91,12 +92,12 @@ def _first_shard(path: Path) -> Path:
     return path.with_name(shard_names(path.name)[0])
 
 
-def _prove(files: Iterable[StoredFile], folder: Path, means: Means) -> None:
-    """Raise ModelError unless every file below `folder` has the bytes that its record says."""
+def _prove(files: Iterable[StoredFile], folder: Path, installation: Installation) -> None:
+    """Raise ModelError unless every file below `folder` has the hash of its record."""
     for file in files:
         path = folder / file.name
         try:
-            found = proof.file_hash(path, file.proof, report=means.report)
+            found = proof.file_hash(path, file.proof, report=installation.report)
         except OSError as exc:
             raise ModelError(f"cannot read {path}: {exc.strerror or exc}") from exc
         if found != file.proof:

@@ -1,4 +1,4 @@
-"""Which models to remove when room is needed. Pure."""
+"""Chooses the models to remove when room is needed. Pure."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def garbage(
     keep_bytes: int | None = None,
     in_use: Collection[str] = (),
 ) -> list[Garbage]:
-    """Models not used for `older_than_s`, then the longest unused until no more than `keep_bytes` are left.
+    """Models not used for `older_than_s`, then the longest unused until at most `keep_bytes` are left.
 
-    Those whose id is in `in_use` always stay; they count towards `keep_bytes`.
+    Models in `in_use` (ids) always stay, and count towards `keep_bytes`.
     """
     by_age = sorted(models, key=lambda m: (m.used_at, m.id))
     found = [

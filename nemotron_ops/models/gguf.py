@@ -1,12 +1,11 @@
-"""Reads the header of a GGUF file, from anywhere, without trusting it. Pure.
+"""Reads the header of an untrusted GGUF file, local or remote. Pure.
 
-The header is all that planning needs: hyper-parameters, and name, size and type of every tensor. It is read through
-a callable `read(offset, n)`, so the same code reads a local file and a remote one by HTTP ranges. The format is
+Planning needs the header only: hyper-parameters, and name, size and type of every tensor. It is read through a callable
+`read(offset, n)`, so the same code reads a local file and, by HTTP ranges, a remote one. The format is
 ggml's `docs/gguf.md`: magic, version, two counts, key-value pairs, tensor infos, padding, data.
 
-Every count and length comes from a file that may be broken or hostile, so each is checked against a bound and
-against what is left of the file before anything is read or allocated for it. Arrays of strings (the vocabulary,
-megabytes of it) are stepped over and only counted.
+The file may be broken or hostile, so every count and length is checked against a bound and against the rest of the file
+before anything is read or allocated for it. Arrays of strings (megabytes of vocabulary) are skipped and only counted.
 """
 
 from __future__ import annotations
@@ -20,16 +19,16 @@ from nemotron_ops.models.tensor_types import TYPES, row_bytes
 
 __all__ = ["Counted", "Header", "Read", "Tensor", "Value", "check_size", "combine", "parse", "row_bytes"]
 
-Read = Callable[[int, int], bytes]  # read(offset, n): at most n bytes from there, fewer only at the end
+Read = Callable[[int, int], bytes]  # read(offset, n): n bytes from the offset, fewer only at the end
 
 MAX_HEADER_BYTES = 256 << 20
 MAX_PAIRS = 65_536
 MAX_TENSORS = 1 << 17
 MAX_STRINGS = 2 << 20  # in one array; the largest vocabularies and merge lists have half a million
 MAX_TEXT_BYTES = 16 << 20
-MAX_KEPT = 65_536  # elements of a number array that are kept; longer ones are only counted
+MAX_KEPT = 65_536  # elements of a number array; longer arrays are only counted
 MAX_DIM = 1 << 40
-WINDOWS = (128 << 10, 2 << 20)  # first and largest piece that is asked for at once
+WINDOWS = (128 << 10, 2 << 20)  # first and largest size of one read
 
 # value type -> struct code; 8 is a string, 9 an array
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -38,7 +37,7 @@ STRING, ARRAY = 8, 9
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Counted:
-    """An array that was stepped over: how many elements it has and how many bytes it takes in the file."""
+    """A skipped array: its number of elements, and its bytes in the file."""
 
     count: int
     n_bytes: int
@@ -61,7 +60,7 @@ class Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What a GGUF file says about itself; of a shard set, what all its files say together."""
+    """The header of a GGUF file, or the combined header of a shard set."""
 
     version: int
     values: Mapping[str, Value]
@@ -76,7 +75,7 @@ class Header:
 
     @property
     def n_vocab(self) -> int:
-        """Tokens in the vocabulary; 0 if the file does not say."""
+        """Tokens in the vocabulary; 0 if unknown."""
         tokens = self.values.get("tokenizer.ggml.tokens")
         if isinstance(tokens, Counted):
             return tokens.count
@@ -88,11 +87,11 @@ class Header:
 
     @property
     def data_end(self) -> int:
-        """Size that the file must have at least."""
+        """The least size of the file."""
         return self.data_offset + max((t.offset + t.n_bytes for t in self.tensors), default=0)
 
     def number(self, key: str, default: int | None = None) -> int:
-        """A whole number of this architecture; the greatest of them if it goes by layer.
+        """A whole number of this architecture; the greatest one if it is given by layer.
 
         Raises ModelError if it is missing and there is no default, or is no whole number.
         """
@@ -104,7 +103,7 @@ class Header:
         return value
 
     def by_layer(self, key: str, default: int | None = None) -> tuple[int, ...]:
-        """A whole number for every block; one that holds for all is repeated. Raises ModelError as `number` does."""
+        """A whole number for every block; a single value is repeated. Raises ModelError as `number` does."""
         n = self.number("block_count")
         if not 0 < n <= MAX_TENSORS:
             raise ModelError(f"cannot read the model's header: it has {n} blocks")
@@ -122,9 +121,9 @@ class Header:
 def parse(read: Read, *, size: int | None = None, like: Header | None = None) -> Header:
     """The header of the file behind `read`; `size` is the file's, if known.
 
-    `like` is the header of a sibling (another quant of the same model): an array of strings of the same key and
-    count is then stepped over without reading it, provided that the same key follows it.
-    Raises ModelError if it is no GGUF file, is cut off, or makes no sense.
+    `like` is the header of another quant of the same model: an array of strings with the same key and count is then
+    skipped unread, provided that the same key follows it.
+    Raises ModelError if the file is no GGUF file, truncated or inconsistent.
     """
     try:
         return _parse(_Cursor(read, size), like)
@@ -133,7 +132,7 @@ def parse(read: Read, *, size: int | None = None, like: Header | None = None) ->
 
 
 def check_size(header: Header, size: int, name: str) -> None:
-    """Raise ModelError if a file of `size` bytes is too short for the tensors it claims."""
+    """Raise ModelError if a file of `size` bytes is too short for its tensors."""
     if size < header.data_end:
         raise ModelError(f"cannot use {name}: it has {size:,} bytes where its header needs {header.data_end:,}")
 
@@ -141,7 +140,7 @@ def check_size(header: Header, size: int, name: str) -> None:
 def combine(headers: Sequence[Header], names: Sequence[str]) -> Header:
     """The header of a whole shard set, from those of its files in order.
 
-    Raises ModelError if a file is not the shard that its place says.
+    Raises ModelError if a file is not the shard of its position.
     """
     first = headers[0]
     count = _split(first, "split.count", 1)
@@ -172,7 +171,7 @@ class _Cursor:
         self._window, self._start, self._next_bytes = b"", 0, WINDOWS[0]
 
     def take(self, n: int) -> bytes:
-        """The next `n` bytes. Raises ModelError where the file has fewer."""
+        """The next `n` bytes. Raises ModelError if the file has fewer."""
         self.need(n)
         if not (self._start <= self.at and self.at + n <= self._start + len(self._window)):
             self._fill(n)
@@ -181,7 +180,7 @@ class _Cursor:
         return self._window[begin : begin + n]
 
     def need(self, n: int) -> None:
-        """Raise ModelError unless `n` more bytes can be there."""
+        """Raise ModelError unless `n` more bytes are within the limit."""
         if n < 0 or self.at + n > self.limit:
             raise ModelError(f"cannot read the GGUF header: it is cut off at {self.limit:,} bytes, or damaged")
 
@@ -190,7 +189,7 @@ class _Cursor:
         self.at += n
 
     def jump(self, at: int) -> None:
-        """Go to `at`; what is read next is a small piece again."""
+        """Go to `at`; the next read is small again."""
         self.at = at
         self._next_bytes = WINDOWS[0]
 
@@ -292,7 +291,7 @@ def _strings(cursor: _Cursor, count: int, known: Counted | None) -> Counted:
 
 
 def _followed_by(cursor: _Cursor, at: int, key: str) -> bool:
-    """Whether `key` stands at `at`; the cursor is there afterwards if so, and where it was if not."""
+    """Whether `key` is at `at`; moves the cursor there if so."""
     start = cursor.at
     raw = key.encode()
     if key and at + 8 + len(raw) <= cursor.limit:
@@ -329,9 +328,9 @@ def _tensor(cursor: _Cursor, alignment: int) -> Tensor:
 
 
 def _guess(magic: bytes) -> str | None:
-    """What a file with this start may be instead."""
+    """What a file with this start probably is."""
     if magic[:1] == b"<" or magic[:2] == b"\n<":
-        return "this is a web page: the download went wrong or the address needs a login"
+        return "this is a web page: the download failed, or the address needs a login"
     if magic == b"vers":
         return "this is a git-lfs pointer, not the file itself"
     return None

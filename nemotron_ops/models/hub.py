@@ -1,4 +1,4 @@
-"""What a model hub has: files of a repository and their proofs, and headers read from afar. huggingface_hub, HTTP."""
+"""Asks a model hub for files, their hashes, and headers by range requests. huggingface_hub, HTTP."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nemotron_ops.models.ref import RemoteFile, check_shards
 from nemotron_ops.models.web import Patience, Stalled, Web, endpoint_of, is_private
 
 YES = {"1", "on", "yes", "true"}
-LISTING_TRIES = 2  # a hub that is away should be known to be away soon: what is here may do
+LISTING_TRIES = 2  # an unreachable hub must be detected soon, because a stored model may do
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +50,7 @@ def token_of(env: Mapping[str, str]) -> str:
     return ""
 
 
-def list_files(
-    repo: str, *, revision: str, env: Mapping[str, str], patience: Patience | None = None
-) -> Listing:  # fmt: skip
+def list_files(repo: str, *, revision: str, env: Mapping[str, str], patience: Patience | None = None) -> Listing:
     """The GGUF files of a repository at `revision`, with sizes and hashes.
 
     Raises Stalled if the hub cannot be reached, ModelError if it has no such repository or refuses.
@@ -80,7 +78,7 @@ def _list_files(repo: str, *, revision: str, env: Mapping[str, str], timeout_s: 
         info = api.model_info(repo, revision=revision, files_metadata=True, timeout=timeout_s)
     except errors.GatedRepoError as exc:
         hint = f"accept its terms at {endpoint}/{repo}, then set HF_TOKEN"
-        raise ModelError(f"cannot read {repo}: its owner gives access on request only", hint=hint) from exc
+        raise ModelError(f"cannot read {repo}: its owner grants access on request only", hint=hint) from exc
     except errors.RevisionNotFoundError as exc:
         raise ModelError(f"cannot read {repo}: it has no revision {revision}") from exc
     except errors.RepositoryNotFoundError as exc:
@@ -92,9 +90,9 @@ def _list_files(repo: str, *, revision: str, env: Mapping[str, str], timeout_s: 
         if code in (401, 403):
             raise _not_found(repo) from exc
         kind = Stalled if code == 429 or code >= 500 else ModelError
-        raise kind(f"cannot read {repo} at {endpoint}: the hub says {code}") from exc
+        raise kind(f"cannot read {repo} at {endpoint}: the hub answered {code}") from exc
     except network as exc:
-        hint = "check the network, or HF_ENDPOINT; with HF_HUB_OFFLINE=1 only what is here is used"
+        hint = "check the network, or HF_ENDPOINT; with HF_HUB_OFFLINE=1 only local files are used"
         raise Stalled(f"cannot reach {endpoint}: {exc}", hint=hint) from exc
     except (ValueError, TypeError, KeyError) as exc:
         raise ModelError(f"cannot read the answer of {endpoint}: {exc}", hint="check HF_ENDPOINT") from exc
@@ -102,22 +100,22 @@ def _list_files(repo: str, *, revision: str, env: Mapping[str, str], timeout_s: 
 
 
 def _not_found(repo: str) -> ModelError:
-    """The hub does not tell a repository it hides from one it has not."""
+    """The error for a repository that is missing or private: the hub does not tell which."""
     hint = "check the spelling; for a private repository, set HF_TOKEN to a token that may read it"
-    return ModelError(f"cannot read {repo}: there is no such repository, or it is private", hint=hint)
+    return ModelError(f"cannot read {repo}: it does not exist, or is private", hint=hint)
 
 
 @cache
 def _go_direct() -> None:
-    """Let huggingface_hub ignore proxies of the environment, which cannot reach our own network; once per process."""
+    """Make huggingface_hub ignore proxies, which cannot reach a private network; once per process."""
     from huggingface_hub import get_session, set_client_factory
 
-    client = type(get_session())  # of httpx, or from huggingface_hub 2 on of httpx2
+    client = type(get_session())  # httpx's, or from huggingface_hub 2 on httpx2's
     set_client_factory(lambda: client(trust_env=False, follow_redirects=True, timeout=None))
 
 
 def _network_errors() -> tuple[type[Exception], ...]:
-    """What huggingface_hub lets through when the network fails: errors of httpx, or from its version 2 on of httpx2."""
+    """Network errors that huggingface_hub passes on: those of httpx, or from version 2 on of httpx2."""
     from huggingface_hub.errors import HfHubHTTPError
 
     return tuple(c for c in HfHubHTTPError.__mro__ if c.__name__ == "HTTPError" and issubclass(c, Exception))
@@ -145,9 +143,9 @@ def _listing(repo: str, revision: str, info: Any) -> Listing:
 def remote_header(
     web: Web, listing: Listing, files: Sequence[RemoteFile], *, like: gguf.Header | None = None
 ) -> gguf.Header:
-    """The header of a model (all its shards) on the hub, read by ranges; no weights are read.
+    """The header of a model (all its shards) on the hub, by range requests; no weights are read.
 
-    `like` is the header of another quant of the same model, which spares the vocabulary.
+    `like` is the header of another quant of the same model; its vocabulary is then not read again.
     """
     names = [f.name for f in files]
     check_shards(names)
@@ -176,11 +174,11 @@ def _reader(web: Web, url: str, size: int) -> gguf.Read:
 
 
 def _read_once(web: Web, url: str, start: int, end: int) -> bytes:
-    """Bytes `start` to `end`; of a server that ignores Range, no more than these are kept."""
+    """Bytes `start` to `end`; from a server that ignores Range, the other bytes are dropped."""
     with web.get(url, start=start, end=end) as response:
         skip = start if response.status_code == 200 else 0
         if skip > gguf.MAX_HEADER_BYTES:
-            raise ModelError(f"cannot read {url}: the server does not give parts of files")
+            raise ModelError(f"cannot read {url}: the server does not support range requests")
         kept = bytearray()
         for chunk in response.iter_raw():
             dropped = min(skip, len(chunk))

@@ -1,4 +1,4 @@
-"""The quants of a repository with their headers, before anything is downloaded. HTTP, threads."""
+"""The quants of a repository with their headers, before any download. HTTP, threads."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from nemotron_ops.errors import ModelError
+from nemotron_ops.installation import Installation
 from nemotron_ops.models import gguf
-from nemotron_ops.models.fetch import Means
 from nemotron_ops.models.hub import Listing, list_files, remote_header, token_of
 from nemotron_ops.models.ref import Ref, RemoteFile, choose, file_sets
 from nemotron_ops.models.web import Web
@@ -19,7 +19,7 @@ READERS = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Offer:
-    """One quant that could be fetched. `header` is None where it cannot be read; `why` then says so."""
+    """One quant that could be fetched. `header` is None where it cannot be read; `why` then gives the reason."""
 
     quant: str
     files: tuple[RemoteFile, ...]
@@ -31,13 +31,15 @@ class Offer:
         return sum(f.size_bytes for f in self.files)
 
 
-def offers(ref: Ref, means: Means, *, revision: str = "main", quants: Collection[str] = ()) -> tuple[Offer, ...]:
+def offers(
+    ref: Ref, installation: Installation, *, revision: str = "main", quants: Collection[str] = ()
+) -> tuple[Offer, ...]:
     """The quants that a repository offers (or those in `quants`), smallest first, each with its header.
 
-    Headers are read by ranges: the first one whole (megabytes of vocabulary), of the others a few hundred kB.
+    Headers are read by range requests: the first completely (megabytes of vocabulary), a few hundred kB of each other.
     Raises ModelError if the hub cannot be read or has none of them.
     """
-    listing = list_files(ref.repo, revision=revision, env=means.env, patience=means.patience)
+    listing = list_files(ref.repo, revision=revision, env=installation.env)
     if quants:
         wanted = [choose(listing.files, Ref(repo=ref.repo, quant=q)) for q in quants]
         sets = {s.quant: s.files for s in wanted}
@@ -46,14 +48,14 @@ def offers(ref: Ref, means: Means, *, revision: str = "main", quants: Collection
     if not sets:
         raise ModelError(f"cannot plan {ref.repo}: it has no GGUF files")
     ordered = sorted(sets.items(), key=lambda kv: sum(f.size_bytes for f in kv[1]))
-    with Web(means.env, token=token_of(means.env), patience=means.patience) as web:
+    with Web(installation.env, token=token_of(installation.env)) as web:
         first = _offer(web, listing, *ordered[0], like=None)
         found = [first]
         with ThreadPoolExecutor(READERS) as pool:
             rest = pool.map(lambda kv: _offer(web, listing, *kv, like=first.header), ordered[1:])
             for offer in rest:
                 found.append(offer)
-                means.report(Step(what="read headers", done=len(found), total=len(ordered)))
+                installation.report(Step(what="read headers", done=len(found), total=len(ordered)))
     return tuple(found)
 
 

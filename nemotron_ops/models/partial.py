@@ -1,9 +1,9 @@
-"""A file that is being downloaded: its bytes so far, and which they are. Disk.
+"""A file that is being downloaded: its bytes, and which of them are there. Disk.
 
-Beside `X.partial`, which is written at any place, lies `X.progress`: a line of JSON that says what is being fetched,
-then eight bytes per segment, the number of bytes that are there from that segment's start. A segment's counter is
-written after its bytes, so a process killed at any moment loses at most the piece it was writing. A power cut can
-leave a counter ahead of its bytes; that shows when the whole is proven, and then the download starts over.
+`X.partial` is written at any offset. Beside it, `X.progress` holds a line of JSON that names the target, then eight
+bytes per segment: the number of bytes present from the segment's start. A segment's counter is written after its bytes,
+so a kill loses at most the piece being written. A power cut can leave a counter ahead of its bytes; the final hash then
+fails, and the download starts over.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ HEAD_BYTES = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """What the finished file must be. `proof` is a sha256, or a git blob id of 40 digits."""
+    """The file to be downloaded. `proof` is its sha256, or a git blob id of 40 digits."""
 
     name: str
     size_bytes: int
@@ -60,12 +60,12 @@ class Partial:
 
     @property
     def total(self) -> int:
-        """Bytes that are there."""
+        """Bytes present."""
         return sum(self.done)
 
     @property
     def prefix(self) -> int:
-        """Bytes that are there from the start on without a gap."""
+        """Bytes present from the start without a gap."""
         for segment, count in enumerate(self.done):
             start, end = self.target.bounds(segment)
             if start + count < end:
@@ -93,7 +93,7 @@ class Partial:
         self._start_over()
 
     def finish(self, final: Path) -> None:
-        """Flush the bytes to disk and give them their final name, for good."""
+        """Flush the file to disk and rename it to its final path."""
         os.fsync(self._data)
         final.parent.mkdir(parents=True, exist_ok=True)
         os.replace(self.path, final)
@@ -101,7 +101,7 @@ class Partial:
         self.progress_path.unlink(missing_ok=True)
 
     def _load(self) -> list[int]:
-        """The counters of an earlier run for the same target, else none; never more than the file holds."""
+        """The counters of an earlier run for the same target, limited by the file's size; else zeros."""
         raw = os.pread(self._counts, HEAD_BYTES + 8 * self.target.segments, 0)
         try:
             same = json.loads(raw[:HEAD_BYTES].rstrip(b"\0 ").decode() or "null") == asdict(self.target)
@@ -128,7 +128,7 @@ class Partial:
 
 
 def done_bytes(path: Path) -> int:
-    """Bytes that the partial file at `path` has already, as its progress file counts them; 0 if there is none."""
+    """Bytes present in the partial file at `path`, by its progress file; 0 if there is none."""
     try:
         raw = path.with_suffix(".progress").read_bytes()[HEAD_BYTES:]
     except OSError:

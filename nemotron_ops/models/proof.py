@@ -1,7 +1,7 @@
-"""Hashes that prove a file's bytes: sha256, or git's blob id for files that are not in LFS. Disk.
+"""Hashes of files: sha256, or git's blob id for files outside LFS. Disk.
 
-Hashing runs in a thread of its own behind the download, over the bytes as they come from the start on; hashlib
-lets go of Python's lock meanwhile, so on two cores it costs nothing.
+During a download, a separate thread hashes the bytes in order; hashlib releases Python's lock meanwhile, so on two
+cores hashing takes no extra time.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ SHA256_DIGITS = 64
 
 
 def start(proof: str, size_bytes: int) -> hashlib._Hash:
-    """The hash that `proof` is of: sha256 by its length, else git's blob sha1, which begins with the size."""
+    """An empty hash of the kind of `proof`: sha256 by its length, else git's blob sha1, which includes the size."""
     if len(proof) == SHA256_DIGITS:
         return hashlib.sha256()
     return hashlib.sha1(b"blob %d\0" % size_bytes, usedforsecurity=False)
 
 
 def file_hash(path: Path, proof: str, *, report: Report, stop: Callable[[], bool] = lambda: False) -> str:
-    """The hash of a file in the manner of `proof`, with progress. Raises OSError as the disk does."""
+    """The hash of a file, of the kind of `proof`, with progress. Raises OSError as the disk does."""
     size = path.stat().st_size
     digest = start(proof, size)
     buffer = bytearray(PIECE)
@@ -41,8 +41,8 @@ def file_hash(path: Path, proof: str, *, report: Report, stop: Callable[[], bool
     return digest.hexdigest()
 
 
-def sha256_of(path: Path, *, report: Report) -> str:
-    """The sha256 of a file. Raises ModelError if it cannot be read."""
+def sha256_to_record(path: Path, *, report: Report) -> str:
+    """The sha256 of a file that is new to the store, with progress. Raises ModelError if it cannot be read."""
     try:
         return file_hash(path, "0" * SHA256_DIGITS, report=report)
     except OSError as exc:

@@ -1,8 +1,8 @@
 """Which files a model's name means. Pure.
 
-A name is `owner/name:QUANT`. The quant is matched against the label that file names carry: the last word of the
-form `Q8_0`, `UD-Q4_K_XL`, `IQ4_NL`, `BF16`, `MXFP4`, in the file's own name or, failing that, in its folder's. A
-shard set (`…-00001-of-00003.gguf`) is one thing: complete, or an error that says which part is missing.
+A name is `owner/name:QUANT`. The quant is matched against the label in file names: the last word of the form `Q8_0`,
+`UD-Q4_K_XL`, `IQ4_NL`, `BF16`, `MXFP4`, in the file's own name or else in its folder's. A shard set
+(`…-00001-of-00003.gguf`) is one model: complete, or an error that names the missing shard.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ LABEL = re.compile(
 SHARD = re.compile(r"(?P<stem>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
 PART = re.compile(r"[\w][\w .+=@()-]{0,199}", re.ASCII)
 NOT_MODELS = re.compile(r"(^|[-_.])(mmproj|imatrix|mtp|lora)([-_.]|$)", re.IGNORECASE)
-PREFERRED = ("Q4_K_M", "UD-Q4_K_XL", "Q8_0")  # where no quant is asked for; llama.cpp's -hf also tries Q4_K_M first
+PREFERRED = ("Q4_K_M", "UD-Q4_K_XL", "Q8_0")  # without a quant; llama.cpp's -hf also tries Q4_K_M first
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ref:
-    """A model as people name it. An empty quant means the usual one."""
+    """The name of a model. An empty quant means the preferred one."""
 
     repo: str
     quant: str = ""
@@ -37,7 +37,7 @@ class Ref:
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteFile:
-    """One file of a repository and what proves its bytes: `sha256`, or git's blob id for small files."""
+    """One file of a repository and its hash: `sha256`, or git's blob id for small files."""
 
     name: str  # path in the repository
     size_bytes: int
@@ -47,7 +47,7 @@ class RemoteFile:
 
 @dataclass(frozen=True, kw_only=True)
 class FileSet:
-    """The files of one quant in order of shards, and the companions that go with it."""
+    """The files of one quant in order of shards, and its multimodal projector."""
 
     quant: str
     files: tuple[RemoteFile, ...]
@@ -83,15 +83,15 @@ def quant_label(name: str) -> str:
 
 
 def safe_name(name: str) -> bool:
-    """Whether a name from the network may become a path below a folder of ours."""
+    """Whether a name from the network may become a path in our folders."""
     return len(name) < 1000 and all(PART.fullmatch(p) and p.strip(". ") for p in name.split("/"))
 
 
 def file_sets(files: Iterable[RemoteFile]) -> dict[str, tuple[RemoteFile, ...]]:
-    """Models among `files` by quant label: GGUF files alone, or shards in order. Incomplete sets are in it too.
+    """Models among `files` by quant label: single GGUF files, or shards in order. Incomplete sets are included.
 
-    Where one label has several models, those in the repository's top folder count; if that leaves more than one,
-    each goes by its file's name as well.
+    Where one label has several models, those in the repository's top folder count; if several remain, each is keyed by
+    its file's name.
     """
     groups: dict[str, list[RemoteFile]] = {}
     for file in files:
@@ -114,7 +114,7 @@ def file_sets(files: Iterable[RemoteFile]) -> dict[str, tuple[RemoteFile, ...]]:
 
 
 def choose(files: Sequence[RemoteFile], ref: Ref, *, mmproj: bool = False) -> FileSet:
-    """The files that `ref` means. Raises ModelError if there are none, too many, or a shard is missing."""
+    """The files that `ref` means. Raises ModelError if there are none or several models, or a shard is missing."""
     found = file_sets(files)
     if not found:
         raise ModelError(
@@ -136,14 +136,14 @@ def check_shards(names: Sequence[str]) -> None:
     stem, count = first["stem"], int(first["count"])
     for name, match in zip(names, shards, strict=True):
         if match is None or match["stem"] != stem or int(match["count"]) != count:
-            raise ModelError(f"cannot use {stem}: {name} is no part of this set of {count} shards")
+            raise ModelError(f"cannot use {stem}: {name} is not part of this set of {count} shards")
     there = {int(m["index"]) for m in shards if m}
     if missing := [i for i in range(1, count + 1) if i not in there]:
         name = f"{stem}-{missing[0]:05d}-of-{count:05d}.gguf"
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise ModelError(f"cannot use {stem}: shard {name} is missing{more}")
     if len(names) != count:
-        raise ModelError(f"cannot use {stem}: {len(names)} shards where there should be {count}")
+        raise ModelError(f"cannot use {stem}: {len(names)} shards instead of {count}")
 
 
 def shard_names(first: str) -> list[str]:
@@ -155,7 +155,7 @@ def shard_names(first: str) -> list[str]:
 
 
 def _wanted(found: Mapping[str, tuple[RemoteFile, ...]], ref: Ref) -> str:
-    """The key of `found` that `ref` asks for."""
+    """The key of `found` that `ref` names."""
     labels = {key.upper(): key for key in found}
     if not ref.quant:
         for usual in PREFERRED:
@@ -185,7 +185,7 @@ def _offer(found: Iterable[str]) -> str:
 
 
 def _projector(files: Iterable[RemoteFile], ref: Ref) -> RemoteFile:
-    """The multimodal projector to take: F16 or BF16 if there are several."""
+    """The multimodal projector: F16 or BF16 if there are several."""
     found = [f for f in files if "mmproj" in f.name.rpartition("/")[2].lower() and f.name.lower().endswith(".gguf")]
     found = sorted((f for f in found if safe_name(f.name)), key=lambda f: f.name)
     if not found:

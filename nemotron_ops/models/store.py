@@ -1,11 +1,11 @@
-"""Models on this machine: which there are, whether their bytes are still right, adding and removing. Disk.
+"""Models on this machine: listing, verification, adding, removing. Disk.
 
-    models/owner--name/<commit>/…           files as they are called in the repository
-    models/owner--name/QUANT.json           the manifest that makes them a model; written last, removed first
-    models/.partial/                        downloads that are not finished
+    models/owner--name/<commit>/…           files, named as in the repository
+    models/owner--name/QUANT.json           the manifest of a model; written last, removed first
+    models/.partial/                        unfinished downloads
 
-A model exists when its manifest does. The manifest says for each file what proves it (size, sha256) and the mtime it
-had then: as long as size and mtime are the same, the file is taken as it is, which costs nothing at start-up.
+A model exists when its manifest does. The manifest holds size, sha256 and mtime of each file: a file of the same size
+and mtime counts as verified, which costs nothing at start-up.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -28,12 +29,12 @@ from nemotron_ops.progress import Report, silent
 MANIFEST_VERSION = 1
 COMMIT = re.compile(r"[0-9a-f]{0,64}")
 LOCAL = "local"  # owner of models that were imported without a repository
-SYNTHETIC = "synthetic"  # folder of tiny models made on the spot
+SYNTHETIC = "synthetic"  # folder of generated tiny models
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredFile:
-    """One file of a model and its proof. `role` is "weights" or "mmproj"."""
+    """One file of a model and its hash. `role` is "weights" or "mmproj"."""
 
     name: str  # path in the repository
     path: str
@@ -50,7 +51,7 @@ class StoredFile:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredModel:
-    """A model whose bytes are here. `revision` is what was asked for, `commit` what that was then."""
+    """A model in the store. `revision` is the requested one, `commit` its commit at that time."""
 
     repo: str
     quant: str
@@ -67,7 +68,7 @@ class StoredModel:
 
     @property
     def path(self) -> Path:
-        """The file to give to llama-server: the first shard, or the only file."""
+        """The file for llama-server: the first shard, or the only file."""
         return Path(next(f.path for f in self.files if f.role == "weights"))
 
     @property
@@ -103,9 +104,9 @@ def list_models(layout: Layout) -> tuple[StoredModel, ...]:
 
 
 def find(layout: Layout, ref: Ref) -> StoredModel | None:
-    """The model that `ref` names, or None. Without a quant: the only one of that repository.
+    """The model that `ref` names, or None. Without a quant: the only model of that repository.
 
-    Raises ModelError if several would do.
+    Raises ModelError if there are several.
     """
     if ref.quant:
         path = manifest_path(layout, ref.repo, ref.quant)
@@ -124,12 +125,12 @@ def need(layout: Layout, ref: Ref) -> StoredModel:
     model = find(layout, ref)
     if model is None:
         here = ", ".join(m.id for m in list_models(layout)) or "none"
-        raise ModelError(f"cannot find {ref}: it has not been fetched", hint=f"models here: {here}")
+        raise ModelError(f"cannot find {ref}: it is not on this machine", hint=f"models here: {here}")
     return model
 
 
 def save(layout: Layout, model: StoredModel) -> None:
-    """Write the manifest: from now on the model exists."""
+    """Write the manifest, which makes the model exist."""
     value: dict[str, Any] = {"version": MANIFEST_VERSION, **asdict(model)}
     for file in value["files"]:
         file["path"] = _relative(file["path"], layout)
@@ -137,7 +138,7 @@ def save(layout: Layout, model: StoredModel) -> None:
 
 
 def record(name: str, path: Path, *, sha256: str, role: str = "weights", git_sha1: str = "") -> StoredFile:
-    """The StoredFile for proven bytes at `path`."""
+    """The StoredFile for the verified file at `path`."""
     stat = path.stat()
     return StoredFile(
         name=name,
@@ -151,7 +152,7 @@ def record(name: str, path: Path, *, sha256: str, role: str = "weights", git_sha
 
 
 def verify(model: StoredModel, *, deep: bool = True, report: Report = silent) -> list[Problem]:
-    """What is wrong with the model's files; deep reads and hashes all bytes, else size and mtime decide."""
+    """What is wrong with the model's files; `deep` hashes all bytes, else size and mtime decide."""
     problems = []
     for file in model.files:
         if what := _wrong(file, deep=deep, report=report):
@@ -160,12 +161,12 @@ def verify(model: StoredModel, *, deep: bool = True, report: Report = silent) ->
 
 
 def intact(file: StoredFile) -> bool:
-    """Whether a file looks as it did when it was proven: same size, same mtime."""
+    """Whether a file has the size and mtime that it was verified with."""
     return not _wrong(file, deep=False, report=silent)
 
 
 def remove(layout: Layout, model: StoredModel) -> list[Path]:
-    """Remove a model: its manifest, then its files, unless another model uses them or they lie outside the store.
+    """Remove a model: its manifest, then its files, except files of other models and files outside the store.
 
     Returns the files removed.
     """
@@ -183,17 +184,22 @@ def remove(layout: Layout, model: StoredModel) -> list[Path]:
 
 
 def mark_used(layout: Layout, model: StoredModel, now: float) -> None:
-    """Remember that the model was used at `now` (seconds since the epoch), for `models gc`."""
+    """Record that the model was used at `now` (seconds since the epoch), for `models gc`."""
     save(layout, replace(model, used_at=now))
 
 
 def orphans(layout: Layout) -> list[Path]:
-    """Files in the store that no model uses: left over from an update or a stopped fetch, oldest first."""
+    """Files in the store that no model uses: leftovers of an update or a stopped fetch, oldest first."""
     used = {f.path for model in list_models(layout) for f in model.files}
     folders = [p for p in layout.models.glob("*") if p.name != SYNTHETIC]
     files = [p for folder in folders for p in folder.rglob("*") if p.is_file() or p.is_symlink()]
     mine = (p for p in files if p.suffix in (".gguf", ".partial", ".progress") and str(p) not in used)
     return sorted(mine, key=lambda p: (p.lstat().st_mtime, str(p)))
+
+
+def now() -> float:
+    """Seconds since the epoch, for manifests."""
+    return time.time()
 
 
 def free_bytes(path: Path) -> int:
@@ -207,8 +213,8 @@ def free_bytes(path: Path) -> int:
 def bring(source: Path, target: Path, *, copy: bool = False) -> str:
     """Make `target` the same file as `source`, sharing its bytes if possible; returns how.
 
-    That is "reflink", "hardlink", or where neither works "symlink", or "copy" if `copy` is asked for. `target`
-    appears whole or not at all. Raises OSError as the disk does.
+    The answer is "reflink" or "hardlink"; where neither works "symlink", or "copy" if `copy` is true. `target` appears
+    complete or not at all. Raises OSError as the disk does.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.bringing")
@@ -261,7 +267,7 @@ def _wrong(file: StoredFile, *, deep: bool, report: Report) -> str:
         if stat.st_size != file.size_bytes:
             return f"has {stat.st_size:,} bytes, should have {file.size_bytes:,}"
         if not deep:
-            return "" if stat.st_mtime_ns == file.mtime_ns else "was changed since it was proven"
+            return "" if stat.st_mtime_ns == file.mtime_ns else "has changed since it was verified"
         found = proof.file_hash(path, file.proof, report=report)
     except FileNotFoundError:
         return "is missing"

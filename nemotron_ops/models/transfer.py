@@ -1,9 +1,9 @@
-"""Downloads one file: resumable at any byte, proven while it comes. Threads, HTTP, disk.
+"""Downloads one file: resumable at any byte, hashed during the transfer. Threads, HTTP, disk.
 
 Segments are claimed in order by one or more connections and written to a Partial; a hashing thread follows the
-unbroken start of the file. More connections are opened while the transfer looks slow. Threads talk through one
-`_Run`: what is claimed, what failed, whether to stop. Written bytes are kept whatever happens; only bytes that
-failed their proof are dropped.
+unbroken start of the file. More connections are opened while the transfer looks slow. Threads share one `_Run`: the
+claimed segments, the first failure, whether to stop. Written bytes are always kept; only bytes with a wrong hash are
+dropped.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from nemotron_ops.errors import ModelError
 from nemotron_ops.models import proof
 from nemotron_ops.models.partial import Partial, Target
 from nemotron_ops.models.ranges import Verdict, backoff_s, judge, one_more_connection
-from nemotron_ops.models.web import Stalled, Web
+from nemotron_ops.models.web import Patience, Stalled, Web
 from nemotron_ops.progress import Report, Step
 
 SEGMENT_BYTES = 64 << 20
-RUN_SEGMENTS = 8  # asked for in one request
+RUN_SEGMENTS = 8  # of one request
 CONNECTIONS = 8
 TICK_S = 0.2
 GROW_S = 1.0
@@ -32,7 +32,7 @@ GROW_S = 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """How a transfer is cut up. The defaults suit files of gigabytes."""
+    """Segments and connections of a transfer. The defaults suit files of gigabytes."""
 
     segment_bytes: int = SEGMENT_BYTES
     run_segments: int = RUN_SEGMENTS
@@ -40,38 +40,59 @@ class Speed:
     grow_s: float = GROW_S
 
 
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """How a hub is asked: its timeouts and retries, and the segments and connections of a transfer."""
+
+    patience: Patience = field(default_factory=Patience)
+    speed: Speed = field(default_factory=Speed)
+
+
+USUAL = Tuning()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Download:
+    """One file to be fetched from `url` to `final`, by way of the file `partial`. `proof` is the hash it must have."""
+
+    url: str
+    name: str
+    size_bytes: int
+    proof: str
+    partial: Path
+    final: Path
+
+
 class Changed(ModelError):
     """The file on the server is not the one the transfer began with."""
 
 
-def download(
-    web: Web, url: str, *, name: str, size_bytes: int, expected: str, partial: Path, final: Path, report: Report,
-    speed: Speed | None = None,
-) -> None:  # fmt: skip
-    """Fetch `url` to `final`, by way of the file `partial`, and prove it by the hash `expected`.
+def download(web: Web, item: Download, *, report: Report, speed: Speed | None = None) -> None:
+    """Fetch `item` and verify its hash.
 
-    What an earlier run left in `partial` is continued. If the bytes of a continued or changed file turn out wrong,
-    the download starts over once. Raises ModelError; `final` is then as it was.
+    Bytes that an earlier run left in `item.partial` are kept. If the bytes of a resumed or changed file turn out wrong,
+    the download starts over once. Raises ModelError; `item.final` is then as it was.
     """
-    speed = speed or Speed()
-    target = Target(name=name, size_bytes=size_bytes, proof=expected, segment_bytes=speed.segment_bytes)
-    with Partial(partial, target) as part:
-        continued = part.total > 0
+    speed, name, final = speed or Speed(), item.name, item.final
+    target = Target(name=name, size_bytes=item.size_bytes, proof=item.proof, segment_bytes=speed.segment_bytes)
+    with Partial(item.partial, target) as part:
+        resumed = part.total > 0
         try:
-            found = _transfer(web, url, part, report, speed)
+            found = _transfer(_Run(web=web, url=item.url, part=part, speed=speed), report)
         except Changed:
             part.reset()
             report(Step(what=f"fetch {name}", note=f"{name} was replaced on the server: starting over"))
-            found = _transfer(web, url, part, report, speed, any_etag=True)  # some storages' etags differ by node
-        if found != expected and continued:
+            again = _Run(web=web, url=item.url, part=part, speed=speed, any_etag=True)  # etags may differ by node
+            found = _transfer(again, report)
+        if found != item.proof and resumed:
             part.reset()
-            report(Step(what=f"fetch {name}", note=f"what was there of {name} is damaged: starting over"))
-            found = _transfer(web, url, part, report, speed)
-        if found != expected:
+            report(Step(what=f"fetch {name}", note=f"the partial file of {name} is damaged: starting over"))
+            found = _transfer(_Run(web=web, url=item.url, part=part, speed=speed), report)
+        if found != item.proof:
             part.reset()
             raise ModelError(
-                f"cannot prove {name}: its hash is {found[:16]}…, the hub lists {expected[:16]}…",
-                hint="the file was damaged on its way, or replaced on the server; try again later",
+                f"cannot prove {name}: its hash is {found[:16]}…, the hub lists {item.proof[:16]}…",
+                hint="the file was damaged in transfer, or replaced on the server; try again later",
             )
         try:
             part.finish(final)
@@ -84,7 +105,7 @@ def disk_error(exc: OSError, path: Path) -> ModelError:
     if exc.errno in (errno.ENOSPC, errno.EDQUOT):
         return ModelError(
             f"cannot write {path}: the disk is full",
-            hint="make room and run the same command again: it goes on where it stopped",
+            hint="make room and run the same command again: it continues where it stopped",
         )
     return ModelError(f"cannot write {path}: {exc.strerror or exc}")
 
@@ -109,7 +130,7 @@ class _Run:
     digest: str = ""
 
     def claim(self) -> range | None:
-        """The next run of segments that nobody has; None if there is none."""
+        """Claim the next run of free segments; None if there is none."""
         with self.gate:
             free = next((i for i in range(self.part.target.segments) if self._free(i)), None)
             if free is None or (self.whole_only and self.claimed):
@@ -124,7 +145,7 @@ class _Run:
             return run
 
     def extend(self, segment: int) -> bool:
-        """Claim one more segment, unless another connection has it; one that is complete can be passed over."""
+        """Claim one more segment, unless another connection has it; a complete segment may be claimed."""
         with self.gate:
             if segment >= self.part.target.segments or segment in self.claimed:
                 return False
@@ -155,9 +176,8 @@ class _Run:
         return segment not in self.claimed and self.part.done[segment] < end - start
 
 
-def _transfer(web: Web, url: str, part: Partial, report: Report, speed: Speed, *, any_etag: bool = False) -> str:
-    """Bring all missing bytes; returns the hash of the whole. Threads have ended, or can no longer write, after it."""
-    run = _Run(web=web, url=url, part=part, speed=speed, any_etag=any_etag)
+def _transfer(run: _Run, report: Report) -> str:
+    """Fetch all missing bytes; returns the hash of the file. Afterwards no thread can write any more."""
     hasher = threading.Thread(target=_hash_along, args=(run,), daemon=True)
     workers = [threading.Thread(target=_work, args=(run,), daemon=True)]
     try:
@@ -169,7 +189,7 @@ def _transfer(web: Web, url: str, part: Partial, report: Report, speed: Speed, *
             run.stop.set()
         run.moved.set()
         hasher.join()
-        for worker in workers:  # one that waits for a silent server ends by itself; it can no longer write
+        for worker in workers:  # a worker that waits for a silent server ends by itself, and can no longer write
             worker.join(timeout=TICK_S)
     if run.failure:
         raise run.failure
@@ -177,7 +197,7 @@ def _transfer(web: Web, url: str, part: Partial, report: Report, speed: Speed, *
 
 
 def _watch(run: _Run, workers: list[threading.Thread], hasher: threading.Thread, report: Report) -> None:
-    """Report progress and add connections until all is there and hashed, or something failed."""
+    """Report progress and add connections until the file is complete and hashed, or a thread failed."""
     size, name = run.part.target.size_bytes, run.part.target.name
     began, first = time.monotonic(), run.part.total
     grown = began
@@ -193,12 +213,15 @@ def _watch(run: _Run, workers: list[threading.Thread], hasher: threading.Thread,
         if now - grown >= run.speed.grow_s and not run.whole_only:
             grown = now
             if one_more_connection(
-                active=active, most=run.speed.connections, rate_bytes_s=rate, left_bytes=size - there,
+                active=active,
+                most=run.speed.connections,
+                rate_bytes_s=rate,
+                left_bytes=size - there,
                 run_bytes=run.speed.run_segments * run.speed.segment_bytes,
-            ):  # fmt: skip
+            ):
                 workers.append(threading.Thread(target=_work, args=(run,), daemon=True))
                 workers[-1].start()
-        if not run.failure and active == 0 and run.part.total < size:  # claims were given back after the last look
+        if not run.failure and active == 0 and run.part.total < size:  # segments were released after the last look
             workers.append(threading.Thread(target=_work, args=(run,), daemon=True))
             workers[-1].start()
 
@@ -225,7 +248,7 @@ def _hash_along(run: _Run) -> None:
 
 
 def _work(run: _Run) -> None:
-    """One connection: claim a run of segments, fetch it, again, until nothing is left."""
+    """One connection: claims and fetches runs of segments until none are left."""
     patience, failures = run.web.patience, 0
     try:
         while not run.stop.is_set() and (claimed := run.claim()) is not None:
@@ -250,7 +273,7 @@ def _work(run: _Run) -> None:
 
 
 def _fetch_run(run: _Run, claimed: range) -> None:
-    """Fetch what is missing of the claimed segments in one request."""
+    """Fetch the missing bytes of the claimed segments in one request."""
     target = run.part.target
     start = target.bounds(claimed[0])[0] + run.part.done[claimed[0]]
     end = target.bounds(claimed[-1])[1]
@@ -275,7 +298,7 @@ def _fetch_run(run: _Run, claimed: range) -> None:
 def _store(run: _Run, claimed: range, response: httpx.Response, *, at: int, whole: bool) -> None:
     """Write the body, whose first byte is byte `at` of the file, into the claimed segments.
 
-    A whole body goes on beyond them, as long as the segments that follow are free.
+    A whole body continues into the following segments, as long as they are free.
     """
     target = run.part.target
     segment = claimed[0]
@@ -286,7 +309,7 @@ def _store(run: _Run, claimed: range, response: httpx.Response, *, at: int, whol
             while view:
                 start, end = target.bounds(segment)
                 wanted = start + run.part.done[segment]
-                if at < wanted:  # comes before what is missing
+                if at < wanted:  # bytes that are present already
                     skipped = min(len(view), wanted - at)
                     at, view = at + skipped, view[skipped:]
                     continue
@@ -309,6 +332,6 @@ def _store(run: _Run, claimed: range, response: httpx.Response, *, at: int, whol
 
 
 def _check_end(target: Target, segment: int, *, whole: bool) -> None:
-    """Called when there is a byte beyond the claimed ones: fine in a whole body, else the server sends too much."""
+    """Accept a byte beyond the claimed segments in a whole body; elsewhere raise ModelError."""
     if segment >= target.segments or not whole:
-        raise ModelError(f"cannot fetch {target.name}: the server sent more than it was asked for")
+        raise ModelError(f"cannot fetch {target.name}: the server sent more than was requested")

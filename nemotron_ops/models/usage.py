@@ -1,4 +1,4 @@
-"""Which models some process is using right now. Processes."""
+"""Which models are in use by a process. Processes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from nemotron_ops.models.store import StoredModel
 
 
 def in_use(models: Iterable[StoredModel]) -> set[str]:
-    """Ids of models whose files are named on a running process's command line, whoever started it."""
+    """Ids of models whose files are on the command line of any running process."""
     import psutil
 
     words: set[str] = set()

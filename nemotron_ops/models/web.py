@@ -1,9 +1,9 @@
 """GET requests to a model hub, with the rules for redirects. httpx, DNS.
 
-A hub redirects large files to its storage on another host. Each hop is followed by hand: the token stays with the
-endpoint, https does not fall back to http, and private addresses are refused unless they are the configured
-endpoint or are named in `NEMOTRON_OPS_HUB_HOSTS` (host or host:port, with commas), so that a hub cannot be used to
-reach into the local network.
+A hub redirects large files to its storage on another host. Each redirect is checked: the token is sent to the endpoint
+only, https does not fall back to http, and private addresses are refused, so that a hub cannot reach into the local
+network. Exceptions are the configured endpoint and the hosts in `NEMOTRON_OPS_HUB_HOSTS` (host or host:port, separated
+by commas).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Patience:
 
 
 class Stalled(ModelError):
-    """The other side was reached and then failed; trying again may help. `retry_after_s` is its own advice."""
+    """A failure after which a retry may help. `retry_after_s` is the server's own advice."""
 
     def __init__(self, message: str, *, hint: str | None = None, retry_after_s: float | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -60,7 +60,7 @@ class Web:
         self._token, self._resolve = token, resolve or addresses
         self._origin = httpx.URL(self.endpoint)
         self._allowed = {h.strip().lower() for h in env.get("NEMOTRON_OPS_HUB_HOSTS", "").split(",") if h.strip()}
-        self._proxied = not is_private(self._origin.host)  # a proxy cannot reach our own network
+        self._proxied = not is_private(self._origin.host)  # a proxy cannot reach a private network
         self._client = httpx.Client(
             timeout=httpx.Timeout(self.patience.stall_s, connect=self.patience.connect_s),
             follow_redirects=False,
@@ -86,7 +86,7 @@ class Web:
     def get(self, url: str, *, start: int = 0, end: int | None = None) -> Iterator[httpx.Response]:
         """The response for bytes `start` up to and without `end` (None: to the end); its body is not yet read.
 
-        Raises Stalled for what may pass (network, 429, 5xx), ModelError for what will not.
+        Raises Stalled for passing failures (network, 429, 5xx), ModelError for lasting ones.
         """
         headers = {} if start == 0 and end is None else {"range": f"bytes={start}-{'' if end is None else end - 1}"}
         try:
@@ -115,7 +115,7 @@ class Web:
             try:
                 target = url.join(location)
             except httpx.InvalidURL as exc:
-                raise ModelError(f"cannot follow the redirect from {url.host}: it leads to no address") from exc
+                raise ModelError(f"cannot follow the redirect from {url.host}: its target is no URL") from exc
             self._check_redirect(url, target)
             url = target
         raise ModelError(f"cannot read {url}: more than {MAX_REDIRECTS} redirects")
@@ -129,7 +129,7 @@ class Web:
             raise _private(here, target)
 
     def _check_peer(self, url: httpx.URL, response: httpx.Response) -> None:
-        """Raise ModelError if a foreign name led to a private address after all (it may resolve anew each time)."""
+        """Raise ModelError if the connection reached a private address: a name may resolve differently each time."""
         stream = response.extensions.get("network_stream")
         if self._is_ours(url) or stream is None or (self._proxied and getproxies()):
             return
@@ -139,13 +139,13 @@ class Web:
             raise _private(url, url)
 
     def _is_ours(self, url: httpx.URL) -> bool:
-        """Whether a URL is of the endpoint, or of a host that the user named."""
+        """Whether a URL is on the endpoint, or on a host that the user allowed."""
         named = {url.host.lower(), url.netloc.decode().lower()}
         return _origin(url) == _origin(self._origin) or bool(named & self._allowed)
 
 
 def endpoint_of(env: Mapping[str, str]) -> str:
-    """The hub in use. Raises ModelError if HF_ENDPOINT is no address."""
+    """The hub in use. Raises ModelError if HF_ENDPOINT is no URL."""
     endpoint = env.get("HF_ENDPOINT", "").rstrip("/") or ENDPOINT
     if not endpoint.startswith(("http://", "https://")):
         raise ModelError(f"cannot use HF_ENDPOINT={endpoint}: it does not start with https://")
@@ -153,12 +153,12 @@ def endpoint_of(env: Mapping[str, str]) -> str:
 
 
 def check_status(response: httpx.Response, url: str) -> None:
-    """Raise unless the response carries the file: Stalled where trying again may help, else ModelError."""
+    """Raise unless the response carries the file: Stalled where a retry may help, else ModelError."""
     code = response.status_code
     if code in (200, 206):
         return
-    said = response.headers.get("x-error-message", "")
-    why = f": {said}" if said else ""
+    message = response.headers.get("x-error-message", "")
+    why = f": {message}" if message else ""
     match code:
         case 401 | 403:
             hint = "accept the model's terms on its page, then set HF_TOKEN to a token that may read it"
@@ -168,9 +168,9 @@ def check_status(response: httpx.Response, url: str) -> None:
         case 416:
             raise ModelError(f"cannot read {url}: the file there is shorter than the hub says (416)")
         case 408 | 425 | 429 | 500 | 502 | 503 | 504:
-            raise Stalled(f"cannot read {url}: the server says {code}{why}", retry_after_s=_retry_after_s(response))
+            raise Stalled(f"cannot read {url}: the server answered {code}{why}", retry_after_s=_retry_after_s(response))
         case _:
-            raise ModelError(f"cannot read {url}: the server says {code}{why}")
+            raise ModelError(f"cannot read {url}: the server answered {code}{why}")
 
 
 def _retry_after_s(response: httpx.Response) -> float | None:
@@ -201,7 +201,7 @@ def any_private(found: set[str]) -> bool:
 
 
 def addresses(host: str) -> set[str]:
-    """What a host's name resolves to right now; nothing if it does not."""
+    """The addresses of a host now; none if it does not resolve."""
     try:
         return {str(info[4][0]) for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
     except OSError:
@@ -209,9 +209,9 @@ def addresses(host: str) -> set[str]:
 
 
 def _cause(exc: httpx.HTTPError) -> str:
-    """In words, what httpx met; its time-outs have no text of their own."""
+    """An httpx error in words; its timeouts have no text of their own."""
     if isinstance(exc, httpx.ConnectTimeout):
         return "no connection in time"
     if isinstance(exc, httpx.TimeoutException):
-        return "nothing came for a while"
+        return "no data before the timeout"
     return str(exc) or type(exc).__name__

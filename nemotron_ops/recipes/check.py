@@ -1,7 +1,7 @@
-"""Turns parsed TOML into a frozen dataclass, or says precisely what is wrong with it. Pure.
+"""Turns parsed TOML into a frozen dataclass, or names the key that is wrong. Pure.
 
-The dataclasses of `schema.py` are the grammar: a table may hold the class's fields and nothing else, a value must
-have the field's type. Every complaint names the file, the path of the key, what was expected and what was found:
+The dataclasses of `schema.py` are the grammar: a table may only hold the class's fields, and a value must have the
+field's type. Every error names the file, the path of the key, the expected and the found value:
 
     recipes/30b.toml: server.ctx_size: expected an integer, found "8k"
     recipes/30b.toml: server.ctx_sise: unknown key (did you mean ctx_size?)
@@ -42,7 +42,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
 
 
 def check(cls: type[T], value: Mapping[str, Any], *, file: str, path: str = "", **given: Any) -> T:
-    """`value` as an instance of `cls`; `given` are fields that the file itself may not set.
+    """`value` as an instance of `cls`; `given` are fields that the file may not set.
 
     Raises RecipeError that names `file` and the key.
     """
@@ -72,7 +72,7 @@ def _value(hint: Any, found: Any, *, file: str, path: str) -> Any:
 
 
 def _one(option: Any, found: Any, *, file: str, path: str) -> Any:
-    """`found` as `option`, or None if it is not one. Nested tables raise their own errors."""
+    """`found` as `option`, or None if it has another type. Nested tables raise their own errors."""
     if option is type(None):
         return None
     if is_dataclass(option) and isinstance(option, type):

@@ -1,7 +1,7 @@
 """Finds and reads recipe files: the user's own first, then the shipped ones. Disk.
 
-A user recipe in `config/recipes/NAME.toml` replaces the shipped one of that name whole. A model can also be named
-without a recipe: by repository (`owner/name:QUANT`) or by a GGUF file; that gives a recipe of defaults.
+A user recipe in `config/recipes/NAME.toml` replaces the shipped one of that name completely. A model can also be named
+without a recipe, by repository (`owner/name:QUANT`) or GGUF file; its recipe then has the defaults.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def recipe_files(layout: Layout) -> dict[str, Path]:
 
 
 def load_recipe(name: str, layout: Layout) -> Recipe:
-    """The recipe called `name`. Raises RecipeError if there is none, or it is wrong."""
+    """The recipe called `name`. Raises RecipeError if it is missing or wrong."""
     files = recipe_files(layout)
     if name not in files:
         near = get_close_matches(name, files, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known recipes: {', '.join(files)}"
-        raise RecipeError(f"cannot load recipe {name}: there is none of that name", hint=hint)
+        raise RecipeError(f"cannot load recipe {name}: there is no such recipe", hint=hint)
     return read_recipe(files[name])
 
 
@@ -57,7 +57,7 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def parse_recipe(text: str, *, name: str, origin: str) -> Recipe:
-    """The recipe in `text`. `name` is the file's stem, `origin` what errors call the file."""
+    """The recipe in `text`. `name` is the file's stem, `origin` its name in errors."""
     try:
         value = tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
@@ -65,43 +65,43 @@ def parse_recipe(text: str, *, name: str, origin: str) -> Recipe:
     if not NAME.fullmatch(name):
         raise RecipeError(f"{origin}: a recipe's name has letters a-z, digits and . _ - (32 at most), not {name!r}")
     recipe = check(Recipe, value, file=origin, name=name, origin=origin)
-    _check_sense(recipe)
+    _check_rules(recipe)
     return recipe
 
 
 def recipe_for(target: str, layout: Layout) -> Recipe:
-    """The recipe for what a user typed: a recipe's name, `owner/name[:QUANT]`, or a GGUF file.
+    """The recipe for a command line argument: a recipe's name, `owner/name[:QUANT]`, or a GGUF file.
 
-    Raises RecipeError if it is none of them.
+    Raises RecipeError for anything else.
     """
     if target.endswith(".gguf"):
         path = Path(target).absolute()
         if not path.is_file():
             raise RecipeError(f"cannot serve {target}: there is no such file")
         return Recipe(
-            name=slug(path.stem), model=Model(path=str(path), alias=path.stem), server=_usual(), origin=target
+            name=slug(path.stem), model=Model(path=str(path), alias=path.stem), server=_default_server(), origin=target
         )
     repo, _, quant = target.partition(":")
     if re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
         alias = repo.removesuffix("-GGUF")
         model = Model(repo=repo, quant=quant, alias=alias)
-        return Recipe(name=slug(alias.split("/")[1]), model=model, server=_usual(), origin=target)
+        return Recipe(name=slug(alias.split("/")[1]), model=model, server=_default_server(), origin=target)
     recipe = load_recipe(repo, layout)
     return replace(recipe, model=replace(recipe.model, quant=quant)) if quant else recipe
 
 
 def slug(text: str) -> str:
-    """`text` as a recipe name: lower case, safe characters, 32 at most."""
+    """`text` as a recipe name: lower case, safe characters, at most 32."""
     return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._")[:32] or "model"
 
 
-def _usual() -> Server:
-    """What every shipped recipe says too: four slots that share one context."""
+def _default_server() -> Server:
+    """The `[server]` table of every shipped recipe: four slots that share one context."""
     return Server(parallel=4, kv_unified=True)
 
 
-def _check_sense(recipe: Recipe) -> None:
-    """What types cannot say. Raises RecipeError."""
+def _check_rules(recipe: Recipe) -> None:
+    """Check the rules that types cannot express. Raises RecipeError."""
     model = recipe.model
     sources = [k for k in ("repo", "path", "synthetic") if getattr(model, k)]
     if len(sources) != 1:
@@ -114,7 +114,7 @@ def _check_sense(recipe: Recipe) -> None:
         known = ", ".join(recipe.profiles) or "none"
         raise RecipeError(f"{recipe.origin}: default_profile: no profile {recipe.default_profile!r} (known: {known})")
     if recipe.context.default_tokens > recipe.context.max_tokens:
-        raise RecipeError(f"{recipe.origin}: context: default_tokens is more than max_tokens")
+        raise RecipeError(f"{recipe.origin}: context: default_tokens exceeds max_tokens")
     replicas = recipe.lifecycle.replicas
     if replicas != "auto" and (isinstance(replicas, str) or replicas < 1):
         raise RecipeError(

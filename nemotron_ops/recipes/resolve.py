@@ -1,11 +1,11 @@
-"""Recipe + profile + settings + environment + flags -> Plan: nothing left to default, every value's source known. Pure.
+"""Recipe + profile + settings + environment + flags -> Plan, with the source of every value. Pure.
 
 Layers, later ones win:
 
     built in  →  recipe [server]  →  profile  →  settings.toml  →  environment  →  flags
 
-A Plan is for one model. Where its port or host came from is in it too, although one endpoint serves all models:
-`cli` takes the endpoint of the first.
+A Plan is for one model. It holds host and port too, although one endpoint serves all models: `serve` takes those of the
+first.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from nemotron_ops.errors import RecipeError
 from nemotron_ops.recipes.schema import Profile, Recipe, Server
 
 DEFAULT_HOST = "127.0.0.1"
-DEFAULT_PORT = 8001  # the guide's
+DEFAULT_PORT = 8001  # the how-to guide's
 SAMPLING = ("temp", "top_p", "top_k", "min_p")
 ENVIRONMENT = {"NEMOTRON_OPS_HOST": "host", "NEMOTRON_OPS_PORT": "port", "NEMOTRON_OPS_API_KEY_FILE": "api_key_file"}
 
-# Host memory that grows later is capped here: a checkpoint of the 30B costs 47.6 MiB, and llama-server's own
-# defaults (32 per slot, 8 GiB of prompt cache) could take 14 GiB.
+# Caps of host memory that grows later: a checkpoint of the 30B takes 47.6 MiB, and llama-server's own defaults (32 per
+# slot, 8 GiB of prompt cache) could take 14 GiB.
 BUILT_IN: Mapping[str, Any] = {"ctx_checkpoints": 8, "cache_ram_mib": 2048, "parallel": 4, "kv_unified": True}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """A value and where it came from: `recipe 30b [server]`, `profile guide`, `--ctx-size`."""
+    """A value and its source: `recipe 30b [server]`, `profile guide`, `--ctx-size`."""
 
     value: Any
     source: str
@@ -37,19 +37,19 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """`config/settings.toml`: what holds for every model on this machine."""
+    """`config/settings.toml`: settings for every model on this machine."""
 
     host: str | None = None  # address to listen on; beyond loopback a key file is needed
     port: int | None = None  # port to listen on
-    api_key_file: str | None = None  # keys that clients must show
-    allowed_hosts: tuple[str, ...] = ()  # further values of the Host header
+    api_key_file: str | None = None  # file of client API keys
+    allowed_hosts: tuple[str, ...] = ()  # further accepted values of the Host header
     allowed_origins: tuple[str, ...] = ()  # web origins whose pages may call the endpoint (CORS)
     tls_cert: str = ""  # certificate chain file (PEM); turns TLS on; watched for changes
     tls_key: str = ""  # private key file of tls_cert
     access_log: bool = False  # one JSON line per request in logs/access.log, without bodies
     native: bool = True  # also serve llama-server's own routes (/completion, /tokenize ...)
-    default_model: str = ""  # model of requests that name none
-    keep_builds: int = 3  # newest builds of llama.cpp to keep beside those that are needed; -1 keeps all
+    default_model: str = ""  # model of requests without a model name
+    keep_builds: int = 3  # newest builds of llama.cpp to keep, besides those in use; -1 keeps all
     server: Server = field(default_factory=Server)
 
 
@@ -67,7 +67,7 @@ class Plan:
         return self.recipe.name
 
     def value(self, key: str) -> Any:
-        """The value of `key`, or None where llama-server's own default stands."""
+        """The value of `key`, or None for llama-server's own default."""
         found = self.settings.get(key)
         return None if found is None else found.value
 
@@ -77,7 +77,7 @@ class Plan:
         return {f.name: self.value(f.name) for f in fields(Server) if f.name != "port" and f.name in self.settings}
 
     def with_settings(self, extra: Mapping[str, Setting]) -> Plan:
-        """This plan with some settings replaced (the memory plan's, for one)."""
+        """This plan with some settings replaced, such as those of the memory plan."""
         merged = {**self.settings, **extra}
         return Plan(recipe=self.recipe, profile=self.profile, alias=self.alias, settings=merged)
 
@@ -90,7 +90,7 @@ def resolve(
     env: Mapping[str, str] | None = None,
     flags: Mapping[str, Any] | None = None,
 ) -> Plan:
-    """The Plan for `recipe`. `flags` maps field names to what the command line gave (None: not given).
+    """The Plan for `recipe`. `flags` maps field names to command line values (None: not given).
 
     Raises RecipeError for an unknown profile or a context beyond the recipe's maximum.
     """
@@ -100,16 +100,16 @@ def resolve(
     layers["ctx_size"] = Setting(value=recipe.context.default_tokens, source=f"recipe {recipe.name} [context]")
     layers["host"] = Setting(value=DEFAULT_HOST, source="built in")
     layers["port"] = Setting(value=DEFAULT_PORT, source="built in")
-    _lay(layers, _given(recipe.server), f"recipe {recipe.name} [server]")
+    _add_layer(layers, _given(recipe.server), f"recipe {recipe.name} [server]")
     if chosen:
         sampling = {k: getattr(chosen, k) for k in SAMPLING if getattr(chosen, k) is not None}
-        _lay(layers, sampling | _given(chosen.server), f"profile {name}")
+        _add_layer(layers, sampling | _given(chosen.server), f"profile {name}")
     if settings:
-        _lay(layers, _given(settings.server), "settings.toml [server]")
+        _add_layer(layers, _given(settings.server), "settings.toml [server]")
         machine = {
             k: getattr(settings, k) for k in ("host", "port", "api_key_file") if getattr(settings, k) is not None
         }
-        _lay(layers, machine, "settings.toml")
+        _add_layer(layers, machine, "settings.toml")
     for variable, key in ENVIRONMENT.items():
         if value := (env or {}).get(variable):
             layers[key] = Setting(value=_port(variable, value) if key == "port" else value, source=variable)
@@ -127,13 +127,13 @@ def default_alias(recipe: Recipe) -> str:
 
 
 def public_names(plan: Plan) -> tuple[str, ...]:
-    """Every name that clients may use for this model; the alias, which the guide's clients use, comes first."""
+    """All names of this model for clients; first the alias, which the how-to guide's clients use."""
     names = [plan.alias, plan.recipe.name, default_alias(plan.recipe), plan.recipe.model.repo]
     return tuple(dict.fromkeys(n for n in names if n))
 
 
 def request_fields(profile: Profile) -> dict[str, Any]:
-    """What a profile fills into a request that leaves these fields out, under OpenAI's and llama-server's names."""
+    """Defaults of a profile for request fields, under OpenAI's and llama-server's names."""
     named = {
         "temperature": profile.temp,
         "top_p": profile.top_p,
@@ -153,7 +153,7 @@ def _profile(recipe: Recipe, name: str) -> Profile | None:
     if name not in recipe.profiles:
         known = ", ".join(recipe.profiles) or "none"
         raise RecipeError(
-            f"cannot use profile {name}: recipe {recipe.name} has none of that name", hint=f"known: {known}"
+            f"cannot use profile {name}: recipe {recipe.name} has no such profile", hint=f"known: {known}"
         )
     return recipe.profiles[name]
 
@@ -163,7 +163,7 @@ def _given(server: Server) -> dict[str, Any]:
     return {f.name: v for f in fields(server) if (v := getattr(server, f.name)) is not None and v != ()}
 
 
-def _lay(layers: dict[str, Setting], values: Mapping[str, Any], source: str) -> None:
+def _add_layer(layers: dict[str, Setting], values: Mapping[str, Any], source: str) -> None:
     layers.update({k: Setting(value=v, source=source) for k, v in values.items()})
 
 
@@ -177,6 +177,6 @@ def _check_context(recipe: Recipe, ctx: Setting) -> None:
     if ctx.value > recipe.context.max_tokens:
         raise RecipeError(
             f"cannot use a context of {ctx.value:,} tokens ({ctx.source}): "
-            f"{recipe.name} goes to {recipe.context.max_tokens:,}",
+            f"{recipe.name} allows {recipe.context.max_tokens:,}",
             hint=f"pass --ctx-size {recipe.context.max_tokens} or less",
         )

@@ -1,7 +1,7 @@
-"""What a recipe may say: one frozen dataclass per TOML table. Pure.
+"""The tables and keys of a recipe: one frozen dataclass per TOML table. Pure.
 
 A recipe describes one model and how to run it. Tables and keys of the TOML file are the classes and fields here,
-by the same names; `load.py` checks a file against them. Everything a recipe leaves out has its default here.
+by the same names; `load.py` checks a file against them. Defaults of missing keys are here too.
 Units are in the names (`_s`, `_bytes`, `_mib`, `_tokens`); flags of llama-server keep llama-server's names with
 `_` for `-`.
 """
@@ -16,14 +16,14 @@ from nemotron_ops.policy import Health, Lifecycle, Restart
 
 
 class LostInThought(StrEnum):
-    """What to do when thinking ends and no content follows."""
+    """What to do with an answer that ends after reasoning, without content."""
 
     REPORT = "report"
     RETRY = "retry"
 
 
 class Synthetic(StrEnum):
-    """Tiny models that are made on the spot instead of fetched."""
+    """Tiny models that are generated instead of fetched."""
 
     MOE = "moe"
     DENSE = "dense"
@@ -31,25 +31,25 @@ class Synthetic(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """`[model]`: which bytes. One of `repo`, `path`, `synthetic`."""
+    """`[model]`: the model's files, by one of `repo`, `path`, `synthetic`."""
 
     repo: str = ""  # Hugging Face repository, "owner/name"
     quant: str = ""  # default quant, as in the file names: "UD-Q4_K_XL"
     revision: str = "main"  # branch, tag or commit; a full commit pins
     path: str = ""  # a GGUF file on this machine instead of a repository
-    synthetic: Synthetic | None = None  # a tiny model made on the spot
+    synthetic: Synthetic | None = None  # a tiny generated model
     alias: str = ""  # public model name; defaults to repo without "-GGUF"
     mmproj: bool = False  # also fetch the multimodal projector
-    memory_gb: Mapping[str, float] = field(default_factory=dict)  # what the guide says: {"4-bit": 24}
+    memory_gb: Mapping[str, float] = field(default_factory=dict)  # memory by quant, from the guide: {"4-bit": 24}
     sha256: Mapping[str, str] = field(default_factory=dict)  # file name -> hash, for a pinned revision
 
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """`[context]`: tokens of context."""
+    """`[context]`: context in tokens."""
 
-    default_tokens: int = 16384  # context where none is asked for
-    max_tokens: int = 1048576  # the most that may be asked for
+    default_tokens: int = 16384  # context where none is requested
+    max_tokens: int = 1048576  # largest context that may be requested
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class Server:
     """`[server]` and `[profiles.NAME.server]`: flags of llama-server. None leaves llama-server's default."""
 
     ctx_size: int | None = None  # tokens over all slots; None: context.default_tokens
-    parallel: int | None = None  # slots: requests that are worked on at once
+    parallel: int | None = None  # slots: concurrent requests
     kv_unified: bool | None = None  # slots share one context instead of splitting it
     n_gpu_layers: int | str | None = None  # number, "all" or "auto"
     n_cpu_moe: int | None = None  # layers whose experts stay in host memory
@@ -74,40 +74,40 @@ class Server:
     cache_ram_mib: int | None = None  # prompt cache in host memory
     split_mode: str | None = None  # none | layer | row
     tensor_split: str | None = None  # shares per GPU, "3,1"
-    main_gpu: int | None = None  # GPU for what is not split
+    main_gpu: int | None = None  # GPU of unsplit tensors
     seed: int | None = None  # of sampling; -1 is random
-    temp: float | None = None  # temperature where a request names none
-    top_p: float | None = None  # nucleus sampling where a request names none
-    top_k: int | None = None  # the k likeliest tokens where a request names none
-    min_p: float | None = None  # least share of the likeliest token where a request names none
-    special: bool | None = None  # print special tokens; leaks the end token into answers
+    temp: float | None = None  # temperature of requests without one
+    top_p: float | None = None  # nucleus sampling of requests without one
+    top_k: int | None = None  # k likeliest tokens of requests without one
+    min_p: float | None = None  # least share of the likeliest token, of requests without one
+    special: bool | None = None  # print special tokens; the end token then shows in answers
     spec_type: str | None = None  # speculative decoding: draft-mtp, ngram-mod ...
     extra_args: tuple[str, ...] = ()  # further flags, checked against the allow-list
-    port: int | None = None  # of the gateway; only where a profile is a whole command line ("guide")
+    port: int | None = None  # of the gateway; only in a profile that stands for a whole command line ("guide")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
     """`[profiles.NAME]`: sampling for one use.
 
-    As `serve --profile NAME` its values become llama-server's defaults, together with its `server` table; as the
-    model name `recipe:NAME` they are filled into requests that leave these fields out.
+    With `serve --profile NAME`, its values and its `server` table become llama-server's defaults; with the model name
+    `recipe:NAME`, they become the defaults of request fields.
     """
 
     temp: float | None = None  # temperature
     top_p: float | None = None  # nucleus sampling
     top_k: int | None = None  # the k likeliest tokens
     min_p: float | None = None  # least share of the likeliest token
-    max_tokens: int | None = None  # tokens that an answer may have
-    reasoning: bool | None = None  # thinking on or off; unset: the model's default (on)
-    reasoning_budget_tokens: int | None = None  # tokens that thinking may have
+    max_tokens: int | None = None  # most tokens of an answer
+    reasoning: bool | None = None  # reasoning on or off; unset: the model's default (on)
+    reasoning_budget_tokens: int | None = None  # most tokens of reasoning
     server: Server = field(default_factory=Server)
-    about: str = ""  # what the profile is for
+    about: str = ""  # purpose of the profile
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reasoning:
-    """`[reasoning]`: the tokens around the model's thinking."""
+    """`[reasoning]`: the tokens around the model's reasoning."""
 
     start_id: int = 12  # <think>
     end_id: int = 13  # </think>
@@ -115,16 +115,14 @@ class Reasoning:
 
 @dataclass(frozen=True, kw_only=True)
 class Requests:
-    """`[requests]`: what the gateway does with requests for this model."""
+    """`[requests]`: the gateway's rules for requests to this model."""
 
-    max_tokens: int | None = None  # default where the client names none
-    queue_length: int = 256  # requests that may wait for a slot
+    max_tokens: int | None = None  # default of requests without one
+    queue_length: int = 256  # most requests waiting for a slot
     queue_wait_s: float = 600.0  # longest wait for a slot
-    fixed: Mapping[str, float | int | str | bool] = field(
-        default_factory=dict
-    )  # request fields that clients cannot change
+    fixed: Mapping[str, float | int | str | bool] = field(default_factory=dict)  # fields that clients cannot change
     capped: Mapping[str, float | int] = field(default_factory=dict)  # request field -> largest value
-    lost_in_thought: LostInThought = LostInThought.REPORT  # when thinking ends and no content follows
+    lost_in_thought: LostInThought = LostInThought.REPORT  # for answers that end after reasoning, without content
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,8 +131,8 @@ class Recipe:
 
     name: str
     title: str = ""  # for people
-    arch: str = ""  # general.architecture expected in the GGUF
-    default_profile: str = ""  # profile of `serve` where none is named
+    arch: str = ""  # expected general.architecture of the GGUF
+    default_profile: str = ""  # profile of `serve` without --profile
     model: Model
     context: Context = field(default_factory=Context)
     server: Server = field(default_factory=Server)

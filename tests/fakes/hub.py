@@ -1,7 +1,7 @@
-"""A model hub on loopback: a real HTTP server that speaks what huggingface_hub asks, and fails on demand.
+"""A model hub on loopback: an HTTP server with the routes that huggingface_hub uses, which fails on demand.
 
 It serves the revision's information, the tree, and files with ranges, etags and the headers that carry LFS hashes. A
-`Fault` says how answers to requests for files go wrong; every request is recorded.
+`Fault` describes a wrong answer to a request for a file; every request is recorded.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Entry:
 
 @dataclass(kw_only=True)
 class Fault:
-    """How answers for files go wrong, `times` often (None: always), from the `after`th request on."""
+    """A wrong answer to requests for files, `times` times (None: always), from the `after`th request on."""
 
     status: int = 0  # answer with this and nothing else
     headers: dict[str, str] = field(default_factory=dict)  # replace those of the answer
@@ -71,7 +71,7 @@ class Seen:
 
 
 class Hub:
-    """`with Hub() as hub:` serves until the end of the block. `hub.env` points huggingface_hub and us at it."""
+    """`with Hub() as hub:` serves until the end of the block. `hub.env` makes huggingface_hub and our code use it."""
 
     def __init__(self, *, token: str = "", gated: bool = False, send_buffer: int = 1 << 16) -> None:
         self.token, self.gated, self.send_buffer = token, gated, send_buffer
@@ -124,7 +124,7 @@ class Hub:
         return [s for s in self.seen if "/resolve/" in s.path]
 
     def next_fault(self) -> Fault:
-        """The fault for this request for a file; one that does nothing if none is due."""
+        """The fault for this request for a file; an empty one if none is due."""
         with self._gate:
             for fault in self.faults:
                 if fault.after > 0:
@@ -150,7 +150,7 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that go away are what these tests are about."""
+        """Ignore clients that disconnect: tests do so on purpose."""
 
 
 def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
@@ -286,7 +286,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                     return
                 if fault.flip_at is not None and at <= fault.flip_at < at + len(data):
                     data[fault.flip_at - at] ^= 0xFF
-                hub.count(len(data))  # before it is sent: whoever has it finds it counted
+                hub.count(len(data))  # before sending, so that received bytes are always counted
                 self.wfile.write(data)
                 at += len(data)
                 if fault.bytes_s:
@@ -309,7 +309,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
 
 
 def blob_id(entry: Entry) -> str:
-    """git's id: of the file itself, or of something like its LFS pointer."""
+    """git's blob id: of the file, or of a text like its LFS pointer."""
     if entry.lfs or entry.data is None:
         return hashlib.sha1(entry.sha256.encode()).hexdigest()
     return hashlib.sha1(b"blob %d\0" % entry.size + entry.data).hexdigest()

@@ -1,10 +1,9 @@
-"""A source tree with llama.cpp's shape that compiles in a second, for tests of building itself.
+"""A source tree with llama.cpp's layout that compiles in a second, for tests of builds.
 
-Its `llama-server` and `llama-bench` hand over to real ones, so the self-test after the build is the real one too.
-What goes wrong is chosen by `mode`: "sigill" dies as a miscompiled server does, until the fix's flags are there;
-"broken" does not compile; "stranger" says it is another commit; "gpu" sees an H100, says that its layers went there,
-and fails where work may go to a GPU that it has no code for; "lazy gpu" leaves layers behind. While the file `gate`
-exists, the last step waits.
+Its `llama-server` and `llama-bench` execute real ones, so the self-test after the build is real too. `mode` chooses a
+failure: "sigill" dies like a miscompiled server, unless the fix's flags are set; "broken" does not compile; "stranger"
+reports another commit; "gpu" lists an H100, logs that its layers were offloaded, and fails where a GPU without code for
+it could be used; "lazy gpu" does not offload all layers. The last step waits while the file `gate` exists.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ exec {real}/llama-server "$@"
 def write_tree(
     folder: Path, *, real: Path, ledger: Path, mode: str = "fine", gate: Path | None = None, minor: int = 5
 ) -> Path:
-    """The tree in `folder`; each step appends its name to `ledger`, programs hand over to those in `real`."""
+    """Write the tree to `folder`; each step appends its name to `ledger`, programs execute those in `real`."""
     (folder / "src").mkdir(parents=True)
     (folder / "src/llama-arch.cpp").write_text('{ LLM_ARCH_NEMOTRON_H_MOE, "nemotron_h_moe" },\n')
     (folder / "CMakeLists.txt").write_text(

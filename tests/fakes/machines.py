@@ -1,12 +1,12 @@
-"""Facts of machines that are not here, for tests of decisions."""
+"""Facts of other machines, for tests of decisions."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from nemotron_ops.host import Facts, Gpu, Tool
+from nemotron_ops.policy import GIB
 
-GIB = 1 << 30
 GCC12 = {"cc": Tool(path="/usr/bin/cc", version=(12, 2, 0), kind="gcc"),
          "cxx": Tool(path="/usr/bin/c++", version=(12, 2, 0), kind="gcc")}  # fmt: skip
 GCC16 = {"cc": Tool(path="/usr/bin/cc", version=(16, 1), kind="gcc"),

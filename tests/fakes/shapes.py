@@ -1,7 +1,7 @@
-"""True shapes of models, written as sparse GGUF files: real headers, and a hole where the weights would be.
+"""Models of true shape as sparse GGUF files: real headers, and a hole instead of the weights.
 
-llama.cpp reads such a file, lays out all its buffers and says how big they are, without touching a weight; on disk
-it takes a few MB. Sources of the Nemotron shapes: NVIDIA's published configurations; the parameter counts that
+llama.cpp reads such a file, plans all its buffers and logs their sizes without reading a weight; on disk it takes a few
+MB. Sources of the Nemotron shapes: NVIDIA's published configurations; the parameter counts that
 follow from them equal the published ones (3.97 B, 31.6 B, 120.7 B).
 """
 

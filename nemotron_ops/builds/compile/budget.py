@@ -1,10 +1,10 @@
-"""One budget of jobs for all builds of a store: a GNU make job server that ninja takes its jobs from. Disk.
+"""One budget of jobs for all builds of a store: a GNU make job server for ninja. Disk.
 
-    builds/.jobs/fifo     as many bytes as there are jobs to give, less the one that each build has of its own
-    builds/.jobs/lock     held, shared, by every build that takes part, and, if it is killed, by its compilers
+    builds/.jobs/fifo     one byte per free job; each build has one further job of its own
+    builds/.jobs/lock     a shared lock, held by every participating build and, if it is killed, by its compilers
 
-Whoever comes first makes the pipe anew and fills it; whoever comes later takes from it. Bytes that a killed build had
-taken are lost to those beside it, never to those after it: each of them can always go on with its own one.
+The first build makes a new pipe and fills it; later builds take jobs from it. Jobs that a killed build had taken are
+lost to the builds beside it, not to later ones; every build can always continue with its own job.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from pathlib import Path
 from nemotron_ops.files import locked
 from nemotron_ops.host.facts import Tool
 
-NINJA = (1, 13)  # the first that is a client of a job server
+NINJA = (1, 13)  # the first version that is a job server client
 
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """A part in the budget: what ninja finds it by, and the descriptor that says we take part."""
+    """Participation in the budget: ninja's MAKEFLAGS, and the descriptor of the shared lock."""
 
     makeflags: str
     lock: int
@@ -37,9 +37,9 @@ def understands(ninja: Tool) -> bool:
 
 @contextmanager
 def shared(folder: Path, jobs: int) -> Iterator[Share | None]:
-    """Take part in the budget in `folder`; `jobs` is its size if nobody takes part yet.
+    """Take part in the budget in `folder`; the first participant makes it of size `jobs`.
 
-    None where the file system has no pipes: then each build must keep to a number of its own.
+    Yields None where the file system has no pipes: then each build uses its own number of jobs.
     """
     folder.mkdir(parents=True, exist_ok=True)
     fifo, lock = folder / "fifo", os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -47,22 +47,22 @@ def shared(folder: Path, jobs: int) -> Iterator[Share | None]:
     try:
         with locked(folder / "entering"):
             alone = _is_alone(lock)
-            pipe = _opened(fifo, anew=alone)
+            pipe = _opened(fifo, fresh=alone)
             if alone and pipe >= 0:
                 os.write(pipe, b"+" * (jobs - 1))
             fcntl.flock(lock, fcntl.LOCK_SH)
         yield Share(makeflags=f"--jobserver-auth=fifo:{fifo}", lock=lock) if pipe >= 0 else None
     finally:
-        fcntl.flock(lock, fcntl.LOCK_UN)  # also for what still has it, such as a compiler cache's server
+        fcntl.flock(lock, fcntl.LOCK_UN)  # for all that inherited it, such as a compiler cache's server
         if pipe >= 0:
             os.close(pipe)
         os.close(lock)
 
 
-def _opened(fifo: Path, *, anew: bool) -> int:
-    """The pipe, open as long as a build is at work (else it would lose what is in it); -1 if there can be none."""
+def _opened(fifo: Path, *, fresh: bool) -> int:
+    """The pipe, which keeps its bytes while a build has it open; -1 if the file system has no pipes."""
     try:
-        if anew or not fifo.exists():
+        if fresh or not fifo.exists():
             fifo.unlink(missing_ok=True)
             os.mkfifo(fifo, 0o600)
         return os.open(fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -71,7 +71,7 @@ def _opened(fifo: Path, *, anew: bool) -> int:
 
 
 def _is_alone(lock: int) -> bool:
-    """Whether nobody else takes part."""
+    """Whether no other process takes part."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,8 +1,8 @@
-"""Configure and compile, with progress, a log and the lines that matter when it fails. cmake, ninja, disk.
+"""Runs cmake and ninja, with progress, a log and the relevant lines of a failure. cmake, ninja, disk.
 
-The source is reached by a link in the build folder, and ccache is told to count paths from there. So the same file has
-the same name in every build, and what a newer llama.cpp has not changed comes out of the cache; by their own paths,
-which hold commit and build id, no file of two builds would ever be the same to it.
+The source is reached through a link in the build folder, and ccache counts paths from there. So a file has the same
+name in every build, and files that a newer llama.cpp has not changed come out of the cache. Their real paths contain
+commit and build id, so the cache would never find the same file twice.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ CONFIGURE_STALL_S = 900.0  # zig builds its C++ library while cmake looks for a 
 COMPILE_STALL_S = 3600.0  # no single step takes that long
 START_CACHE_S = 30.0
 CACHES = ("ccache", "sccache")
-# A step that takes less than this part of what it took before came out of a compiler cache (C++ out of sccache: 1/250,
-# CUDA, which it preprocesses again: 1/10; out of ccache less), not out of a faster machine.
+# A step that takes less than this fraction of its earlier time came out of a compiler cache. Measured: C++ from sccache
+# 1/250, CUDA (preprocessed again) 1/10, ccache less.
 FROM_CACHE = 0.2
 
 
@@ -44,12 +44,12 @@ class Workplace:
     budget: Path  # folder of the jobs that all builds share
     cmake: Tool
     ninja: Tool
-    lock: int  # descriptor of the build's lock; whatever compiles keeps it open
+    lock: int  # descriptor of the build's lock; compilers inherit it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compiled:
-    """How it went."""
+    """The result of compiling."""
 
     steps: int
     wall_s: float
@@ -60,7 +60,7 @@ class Compiled:
 def configure(plan: BuildPlan, place: Workplace, report: Report) -> tuple[str, ...]:
     """Run cmake; returns options that this llama.cpp does not know. Raises BuildError.
 
-    Where what an interrupted run left may be in cmake's way, cmake starts afresh; what is compiled stays.
+    If cmake fails on the files of an interrupted run, it runs once more without them; compiled objects stay.
     """
     report(Step(what="configure", done=0, total=1))
     place.log.parent.mkdir(parents=True, exist_ok=True)
@@ -77,9 +77,9 @@ def configure(plan: BuildPlan, place: Workplace, report: Report) -> tuple[str, .
 
 
 def _start_cache(plan: BuildPlan) -> None:
-    """sccache's server, before any step does so: one that a step starts has our locks open as long as it lives.
+    """Start sccache's server: a server that a compile step starts would inherit the build's locks.
 
-    If it runs already, this says so and fails; if it cannot run, the compiler's own message will say why.
+    The command fails if the server runs already; if it cannot run, the compiler's own message says why.
     """
     cache = plan.cmake.get("CMAKE_CXX_COMPILER_LAUNCHER", "")
     if Path(cache).name == "sccache":
@@ -87,7 +87,7 @@ def _start_cache(plan: BuildPlan) -> None:
 
 
 def _forget(folder: Path) -> None:
-    """What cmake remembers of `folder`, as `cmake --fresh` does (3.24). llama.cpp's objects all lie deeper."""
+    """Remove cmake's cache in `folder`, as `cmake --fresh` (3.24) does. llama.cpp's objects all lie deeper."""
     (folder / "CMakeCache.txt").unlink(missing_ok=True)
     shutil.rmtree(folder / "CMakeFiles", ignore_errors=True)
 
@@ -105,7 +105,7 @@ def _run_cmake(plan: BuildPlan, place: Workplace) -> proc.Finished:
 
 
 def source_link(folder: Path) -> Path:
-    """Where the build in `folder` sees its source."""
+    """The link through which the build in `folder` reaches its source."""
     return folder / "source"
 
 
@@ -114,7 +114,7 @@ def _env(plan: BuildPlan, place: Workplace) -> dict[str, str]:
 
 
 def compile_targets(plan: BuildPlan, place: Workplace, report: Report) -> Compiled:
-    """Run ninja for the plan's targets. What an interrupted run has finished is not done again. Raises BuildError."""
+    """Run ninja for the plan's targets, without the steps that an interrupted run has finished. Raises BuildError."""
     targets = plan.targets
     pending = outputs_pending(plan, place, targets)
     past = past_seconds(place.steps)
@@ -141,7 +141,7 @@ def compile_targets(plan: BuildPlan, place: Workplace, report: Report) -> Compil
 
 
 def _run_ninja(plan: BuildPlan, place: Workplace, on_line: Callable[[str], None]) -> proc.Finished:
-    """Ninja, with the jobs that were asked for, or else with those that all builds of this store share."""
+    """Run ninja with the jobs of --jobs, or else with those that all builds of this store share."""
     own = plan.jobs_asked or not budget.understands(place.ninja)
     with nullcontext() if own else budget.shared(place.budget, plan.jobs) as share:
         env, fds = _env(plan, place), [place.lock]
@@ -153,7 +153,7 @@ def _run_ninja(plan: BuildPlan, place: Workplace, on_line: Callable[[str], None]
 
 
 def outputs_pending(plan: BuildPlan, place: Workplace, targets: tuple[str, ...]) -> tuple[str, ...]:
-    """What ninja still has to make, in its order, by a dry run."""
+    """The outputs that ninja has yet to make, in its order, by a dry run."""
     done = proc.run([place.ninja.path, "-C", place.folder, "-n", *targets], env=_env(plan, place))
     ticks = (ninja.parse_tick(line) for line in done.stdout.splitlines())
     return tuple(tick.output for tick in ticks if tick)
@@ -167,17 +167,17 @@ def past_seconds(steps: Path) -> dict[str, float]:
 
 
 def record(steps: Path, took: Mapping[str, float]) -> None:
-    """Remember what each step took, for the next estimate."""
+    """Record the seconds of each step, for the next estimate."""
     write_json(steps, {**(read_json(steps) or {}), **took})
 
 
 def compiled_seconds(took: Mapping[str, float], past: Mapping[str, float]) -> dict[str, float]:
-    """What of `took` was compiled, and not found in a compiler cache: the next build may have to compile it again."""
+    """The steps of `took` that were compiled, not found in a compiler cache: they count in the next estimate."""
     return {output: s for output, s in took.items() if s >= FROM_CACHE * past.get(output, 0.0)}
 
 
 def has_cache(plan: BuildPlan) -> bool:
-    """Whether a compiler cache stands before the compilers, or in their place (`/usr/lib/ccache/g++`)."""
+    """Whether a compiler cache wraps the compilers, or replaces them (`/usr/lib/ccache/g++`)."""
     words = (plan.cmake.get("CMAKE_CXX_COMPILER_LAUNCHER", ""), plan.compilers.cc, plan.compilers.cxx)
     return any(cache in Path(word).parts for word in words for cache in CACHES)
 
@@ -190,11 +190,13 @@ def recorded(folder: Path) -> dict[str, float]:
 
 def _failure(what: str, done: proc.Finished, place: Workplace) -> BuildError:
     lines = done.stdout.splitlines()
-    hint = f"the whole output is in {place.log}"
+    hint = f"the full output is in {place.log}"
     if done.stalled:
-        return BuildError(f"cannot {what}: nothing happened for too long", hint=hint)
+        return BuildError(f"cannot {what}: no output for too long", hint=hint)
     if ninja.out_of_memory(lines):
-        return BuildError(f"cannot {what}: out of memory", hint="give fewer --jobs; the build goes on where it stopped")
+        return BuildError(
+            f"cannot {what}: out of memory", hint="use fewer --jobs; the build continues where it stopped"
+        )
     why = done.stderr if done.returncode in (126, 127) else f"it ended with {done.returncode}"
     return BuildError(f"cannot {what}: {why}", hint=hint, log_tail=ninja.failure_lines(lines))
 

@@ -1,4 +1,4 @@
-"""What a build keeps of what was compiled: programs, and the libraries that they look for beside them. Disk."""
+"""Copies programs and their libraries out of the compile folder. Disk."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nemotron_ops.errors import BuildError
 
 
 def install(chosen: BuildPlan, *, source: Path, work: Path, to: Path, libraries: tuple[Path, ...]) -> Path:
-    """The programs out of the folder `work` into `to`, with CUDA's `libraries` beside them. Raises BuildError."""
+    """Copy the programs of folder `work` into `to`, with CUDA's `libraries` beside them. Raises BuildError."""
     shutil.rmtree(to, ignore_errors=True)
     (to / "bin").mkdir(parents=True)
     for target in chosen.targets:
@@ -32,10 +32,10 @@ def install(chosen: BuildPlan, *, source: Path, work: Path, to: Path, libraries:
 
 
 def left_out(chosen: BuildPlan, source: Path) -> frozenset[str]:
-    """CPU variants that must not be carried along: those with AMX, where this compiler gets it wrong.
+    """CPU variants to leave out: those with AMX, where the compiler miscompiles it.
 
-    They are compiled with AMX whatever the flags of the whole build say, since each variant's own flags come later on
-    the command line. Where they are missing, ggml takes the next best variant that the CPU can run.
+    The flags of the whole build cannot turn AMX off in them, because each variant's own flags come later on the command
+    line. Without them, ggml loads the next best variant that the CPU can run.
     """
     cmake = source / "ggml/src/CMakeLists.txt"
     if Fix.NO_AMX not in chosen.fixes or not cmake.exists():
@@ -44,7 +44,7 @@ def left_out(chosen: BuildPlan, source: Path) -> frozenset[str]:
 
 
 def _link_or_copy(source: Path, to: Path) -> None:
-    """Builds share the bytes of a toolkit's libraries (0.6 GB) where the file system can."""
+    """Share the bytes of a toolkit's libraries (0.6 GB) between builds where the file system can."""
     try:
         os.link(source, to)
     except OSError:

@@ -1,8 +1,7 @@
-"""ninja's lines and log, turned into progress, an honest estimate and the lines that matter. Pure.
+"""Parses ninja's output and log: progress, remaining time, failures. Pure.
 
-ninja counts steps, but a step may take 0.1 s or 30 s, so the time left is reckoned from what each step took the
-last time: recorded by output file in `.ninja_log`, summed over the steps still to come, and scaled by how fast
-this machine has been so far.
+ninja counts steps, but a step may take 0.1 s or 30 s. So the remaining time is the sum of the recorded seconds of the
+pending steps (by output file, from `.ninja_log`), scaled by this machine's speed so far.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 STATUS = "[%f/%t] "  # for NINJA_STATUS
-UNKNOWN_STEP_S = 3.0  # a step nobody has recorded yet
+UNKNOWN_STEP_S = 3.0  # a step without a record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +51,7 @@ def parse_log(text: str) -> dict[str, float]:
 
 @dataclass(kw_only=True)
 class Estimate:
-    """Time left, step by step. `outputs` are the steps to come, `seconds` what they once took."""
+    """The remaining time. `outputs` are the pending steps, `seconds` the recorded times of all steps."""
 
     outputs: Sequence[str]
     seconds: Mapping[str, float]
@@ -65,23 +64,23 @@ class Estimate:
         self._left = {o: self.seconds.get(o, usual.get(kind_of(o), UNKNOWN_STEP_S)) for o in self.outputs}
 
     def finish(self, output: str) -> None:
-        """Note that a step has ended."""
+        """Count a step as done."""
         self.spent_s += self._left.pop(output, 0.0)
 
     def left_s(self, elapsed_s: float) -> float:
-        """Seconds still to go after `elapsed_s`: at the recorded pace first, at the observed one as it shows."""
+        """Remaining seconds after `elapsed_s`: by the recorded pace at first, increasingly by the observed one."""
         left = sum(self._left.values())
         planned = left / self.jobs
         total = self.spent_s + left
         if self.spent_s <= 0 or total <= 0:
             return planned
         observed = left * elapsed_s / self.spent_s
-        trust = min(1.0, 4 * self.spent_s / total)  # a quarter done: believe only what was seen
+        trust = min(1.0, 4 * self.spent_s / total)  # from a quarter on, only the observed pace counts
         return trust * observed + (1 - trust) * planned
 
 
 def usual_seconds(seconds: Mapping[str, float]) -> dict[str, float]:
-    """The median of what steps of each kind took: a CUDA file takes ten times a C++ file."""
+    """The median seconds by kind of step: a CUDA file takes ten times as long as a C++ file."""
     by_kind: dict[str, list[float]] = {}
     for output, took in seconds.items():
         by_kind.setdefault(kind_of(output), []).append(took)
@@ -94,7 +93,7 @@ def kind_of(output: str) -> str:
 
 
 def failure_lines(lines: Iterable[str], *, most: int = 30) -> tuple[str, ...]:
-    """The part of a failed build's output that says why: compiler errors, or the last lines."""
+    """The relevant part of a failed build's output: compiler errors, or the last lines."""
     kept = list(lines)
     failed = next((i for i, line in enumerate(kept) if line.startswith("FAILED:")), None)
     if failed is not None:
@@ -113,7 +112,7 @@ OUT_OF_MEMORY = re.compile(r"Killed signal terminated program|out of memory|cann
 
 
 def out_of_memory(lines: Iterable[str]) -> bool:
-    """Whether the compiler was killed for memory."""
+    """Whether the compiler ran out of memory."""
     return any(OUT_OF_MEMORY.search(line) for line in lines)
 
 
@@ -122,6 +121,6 @@ def shorten(line: str, most: int = 400) -> str:
 
 
 def cmake_warnings(text: str) -> tuple[str, ...]:
-    """Options that this source does not know: `-D` of a name nobody reads only earns a warning."""
+    """Options that this source does not use: cmake only warns about an unknown `-D`."""
     found = re.search(r"Manually-specified variables were not used by the project:\s*\n((?:\s*\n|\s+\S+\n?)+)", text)
     return tuple(found.group(1).split()) if found else ()

@@ -1,4 +1,4 @@
-"""What the main job needs of a machine, what is missing, and the command that fixes it. Pure."""
+"""Decides what is missing for a build, and names the command that fixes it. Pure."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from nemotron_ops.builds.spec import Backend
 from nemotron_ops.builds.toolchain import cuda
 from nemotron_ops.errors import HostError
 from nemotron_ops.host.facts import Facts, Tool
+from nemotron_ops.policy import GIB
 
-GIB = 1 << 30
 TINY_RAM_BYTES = 2 * GIB
 SMALLEST_MODEL_BYTES = 5 * GIB  # the 4B model at 8 bits
 
 
 class Status(StrEnum):
     OK = "ok"
-    MISSING = "missing"  # the main job cannot run
-    WARNING = "warning"  # it can, with something lacking
-    ABSENT = "absent"  # not here and not needed
+    MISSING = "missing"  # `serve` cannot run
+    WARNING = "warning"  # `serve` can run, with something lacking
+    ABSENT = "absent"  # not here, and not needed
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing looked at: what was found, why it matters, and the exact command that fixes it."""
+    """One check: what was found, why it matters, and the exact command that fixes it."""
 
     what: str
     status: Status
@@ -38,13 +38,13 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class Surroundings:
-    """What the machine's facts do not say: disk, what is reachable, and what is built already.
+    """Facts beyond the machine's own: disk, network, and the current build.
 
-    A reachable place maps to "", an unreachable one to the reason; nothing was tried if it is empty.
+    `network` maps a reachable place to "", an unreachable one to the reason; it is empty if nothing was tried.
     """
 
     disk_free_bytes: int
-    reach: Mapping[str, str]  # "source", "registry", "hub"
+    network: Mapping[str, str]  # "source", "registry", "hub"
     built: str = ""  # id of the current build
     manifest: Mapping[str, Any] = field(default_factory=dict)  # of the current build
     source_cached: bool = False
@@ -52,7 +52,7 @@ class Surroundings:
 
 
 def diagnose(facts: Facts, around: Surroundings) -> tuple[Finding, ...]:
-    """Everything, in the order in which the job needs it."""
+    """All findings, in the order in which a build and `serve` need them."""
     return (
         compiler(facts, around),
         program("cmake", facts, around),
@@ -64,9 +64,9 @@ def diagnose(facts: Facts, around: Surroundings) -> tuple[Finding, ...]:
         cache(facts),
         memory(facts),
         disk(around),
-        *reach(around),
+        *network(around),
         build(around),
-        *bad(facts, around),
+        *known_bugs(facts, around),
     )
 
 
@@ -97,9 +97,12 @@ def git(facts: Facts, around: Surroundings) -> Finding:
     if found := facts.tools.get("git"):
         return Finding(what="git", status=Status.OK, found=tool(found), why=why)
     return Finding(
-        what="git", status=Status.WARNING, found="not found; the package registry is used instead", why=why,
+        what="git",
+        status=Status.WARNING,
+        found="not found; the package registry is used instead",
+        why=why,
         fix=backends.install_line("git", facts),
-    )  # fmt: skip
+    )
 
 
 def gpu(facts: Facts) -> list[Finding]:
@@ -135,7 +138,7 @@ def toolkit(facts: Facts) -> list[Finding]:
 
 
 def rocm(facts: Facts) -> list[Finding]:
-    """ROCm's compiler, where there is an AMD GPU and nothing better."""
+    """ROCm's compiler, where an AMD GPU is the best device."""
     why = "compiles for the AMD GPU"
     if (found := facts.tools.get("hipcc")) and any(g.kind == "hip" for g in facts.gpus):
         return [Finding(what="ROCm", status=Status.OK, found=tool(found, "HIP"), why=why)]
@@ -174,11 +177,11 @@ def disk(around: Surroundings) -> Finding:
     return Finding(what="disk", status=status, found=found, why=why, fix=fix if status is Status.WARNING else "")
 
 
-def reach(around: Surroundings) -> list[Finding]:
-    """Where source and models come from. Without any source there is nothing to build."""
-    if not around.reach:
+def network(around: Surroundings) -> list[Finding]:
+    """The servers of source and models. Without any source, nothing can be built."""
+    if not around.network:
         return [Finding(what="network", status=Status.ABSENT, found="not tried")]
-    source, registry, hub = (around.reach.get(name, "") for name in ("source", "registry", "hub"))
+    source, registry, hub = (around.network.get(name, "") for name in ("source", "registry", "hub"))
     no_source = bool(source and registry and not around.built and not around.source_cached)
     use_registry = "nothing to do: the registry is used instead"
     other_source = "set pip's index-url or proxy, or build with --source DIR, ARCHIVE or BUNDLE"
@@ -198,23 +201,26 @@ def build(around: Surroundings) -> Finding:
     return Finding(what="build", status=Status.ABSENT, found="none yet", why=why, fix="nemotron-ops build")
 
 
-def bad(facts: Facts, around: Surroundings) -> list[Finding]:
-    """Known failures on this machine, not repaired by themselves: of the current build, and of what would be built."""
+def known_bugs(facts: Facts, around: Surroundings) -> list[Finding]:
+    """Known bugs on this machine without an automatic fix: of the current build, and of the next one."""
     entries = known_bad.shipped()
     of_current = known_bad.against_build(entries, around.manifest, facts) if around.manifest else ()
     pinned = known_bad.matching(
-        entries, number=around.pinned, backend=backends.default_backend(facts), facts=facts,
+        entries,
+        number=around.pinned,
+        backend=backends.default_backend(facts),
+        facts=facts,
         fixes=backends.needed_fixes(facts, portable=False, zig=False),
-    )  # fmt: skip
+    )
     return [
-        *(bug(b, "in the current build") for b in of_current),
-        *(bug(b, "in what `nemotron-ops build` would make") for b in pinned if b not in of_current),
+        *(finding(b, "in the current build") for b in of_current),
+        *(finding(b, "in what `nemotron-ops build` would make") for b in pinned if b not in of_current),
     ]
 
 
-def bug(bad: known_bad.Bad, where: str) -> Finding:
+def finding(bug: known_bad.KnownBug, where: str) -> Finding:
     return Finding(
-        what="known bug", status=Status.WARNING, found=f"{where}: {bad.about}", why=bad.issue, fix=bad.remedy
+        what="known bug", status=Status.WARNING, found=f"{where}: {bug.about}", why=bug.issue, fix=bug.remedy
     )
 
 

@@ -1,4 +1,4 @@
-"""What can be reached from here: llama.cpp's repository, the package registry, the model hub. Sockets, httpx."""
+"""Checks disk, store and network: repository, package registry, model hub. Sockets, httpx, disk."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from nemotron_ops.builds.packages import download, pins, registry
 from nemotron_ops.builds.source.git import check_reachable
 from nemotron_ops.builds.store import store
 from nemotron_ops.errors import NemotronOpsError
-from nemotron_ops.paths import Layout
+from nemotron_ops.installation import Installation
 
 DEFAULT_HUB = "https://huggingface.co"
 
 
-def surroundings(layout: Layout, env: Mapping[str, str], *, offline: bool = False) -> Surroundings:
-    """Look at disk, network and store; takes a few seconds at most."""
+def surroundings(installation: Installation, *, offline: bool = False) -> Surroundings:
+    """Looks at disk, network and store; takes a few seconds at most."""
+    layout = installation.layout
     current = store.current(layout)
     trees = layout.sources / "trees"
     return Surroundings(
         disk_free_bytes=shutil.disk_usage(existing_parent(layout.data)).free,
-        reach={} if offline else reachable(env),
+        network={} if offline else reachable(installation.env),
         built=current.id if current else "",
         manifest=current.manifest if current else {},
         pinned=pins.shipped().number,
@@ -32,7 +33,7 @@ def surroundings(layout: Layout, env: Mapping[str, str], *, offline: bool = Fals
 
 
 def reachable(env: Mapping[str, str]) -> dict[str, str]:
-    """Place -> why it cannot be reached, or "". All at once, each within its own time-out."""
+    """Place -> why it cannot be reached, or "". All are tried at once, each within its own timeout."""
     hub = env.get("HF_ENDPOINT") or DEFAULT_HUB
     tries: dict[str, Callable[[], object]] = {
         "source": lambda: check_reachable(pins.shipped().url, env),

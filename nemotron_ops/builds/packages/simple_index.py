@@ -1,4 +1,4 @@
-"""Pages of a package index: PEP 691 (JSON) and PEP 503 (HTML). Pure."""
+"""Reads pages of a package index: PEP 691 (JSON) and PEP 503 (HTML). Pure."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class RemoteFile:
 
 
 def parse_page(body: str, *, content_type: str, url: str) -> tuple[RemoteFile, ...]:
-    """All files on an index page that was got from `url`. Raises ValueError if it cannot be read."""
+    """All files on the index page at `url`. Raises ValueError if it cannot be parsed."""
     if "json" in content_type or body.lstrip().startswith("{"):
         return _parse_json(body, url)
     links = _Links()
@@ -36,7 +36,7 @@ def parse_page(body: str, *, content_type: str, url: str) -> tuple[RemoteFile, .
 
 
 def pick_sdist(files: tuple[RemoteFile, ...], package: str, version: str) -> RemoteFile | None:
-    """The source archive of exactly this version. Yanked ones too: a version named exactly is meant (PEP 592)."""
+    """The source archive of exactly this version. Yanked ones count, because the version is named exactly (PEP 592)."""
     stem = f"{normal_name(package)}-{version}"
     for file in files:
         for suffix in SDIST_SUFFIXES:

@@ -1,7 +1,7 @@
-"""Which certificates are trusted: the system's, those that pip is told to use, and any of pip's trusted hosts. Disk.
+"""TLS contexts that trust the system's certificates, pip's, and pip's trusted hosts. Disk.
 
-certifi's list alone fails behind a registry mirror with a certificate of its own, and Pythons that were built
-elsewhere look for the system's store in a folder that is not there; so the usual places are tried by name.
+certifi's list alone fails with a registry mirror that has its own certificate, and Pythons built elsewhere look for the
+system's store in a missing folder. So the usual paths are tried by name.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def context(
 ) -> ssl.SSLContext:
     """A verifying context. `cert` is a file or folder of certificates to trust besides the system's.
 
-    `trusted_hosts` are pip's, `HOST` or `HOST:PORT`: theirs alone are not looked at.
+    `trusted_hosts` are pip's, `HOST` or `HOST:PORT`: only their certificates are not verified.
     """
     made = _trusting(trusted_hosts) if trusted_hosts else ssl.create_default_context()
     for place in (cert, *(env.get(name, "") for name in VARIABLES), *SYSTEM_BUNDLES):
@@ -42,7 +42,7 @@ def context(
 
 
 class _Context(ssl.SSLContext):
-    """Verifies every host but those in `trusted`, also behind a proxy, where a transport per host would not go."""
+    """Verifies every host except `trusted`. A transport per host would not work behind a proxy."""
 
     trusted: frozenset[str] = frozenset()
 
@@ -55,7 +55,7 @@ class _Context(ssl.SSLContext):
 
 
 def _trusting(hosts: tuple[str, ...]) -> ssl.SSLContext:
-    made = _Context(ssl.PROTOCOL_TLS_CLIENT)  # which verifies certificate and name
+    made = _Context(ssl.PROTOCOL_TLS_CLIENT)  # verifies certificate and name
     made.load_default_certs()
     made.trusted = frozenset(urlsplit(f"//{host}").hostname or "" for host in hosts)
     return made
@@ -69,4 +69,4 @@ def _trust(made: ssl.SSLContext, place: str) -> None:
         elif place and path.is_dir():
             made.load_verify_locations(capath=place)
     except (ssl.SSLError, OSError):
-        return  # an empty or unreadable bundle adds nothing; a missing trust shows as a refused connection
+        return  # an unreadable bundle adds nothing; a missing certificate shows as a refused connection

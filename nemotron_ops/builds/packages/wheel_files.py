@@ -1,4 +1,4 @@
-"""Pinned files: wheels from the registries that pip uses, packages from Debian, checked by hash. httpx, disk."""
+"""Fetches pinned files: wheels from pip's registries, packages from Debian, checked by hash. httpx, disk."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ from nemotron_ops.builds.packages.simple_index import RemoteFile
 from nemotron_ops.builds.packages.wheel_pins import Deb, Wheel
 from nemotron_ops.builds.spec import without_secrets
 from nemotron_ops.errors import SourceError
+from nemotron_ops.files import sha256_of
 from nemotron_ops.progress import Report
 
 if TYPE_CHECKING:
     import httpx
 
-# The second keeps every version that ever was.
+# The second archives every version.
 DEBIAN = ("https://deb.debian.org/debian", "https://snapshot.debian.org/archive/debian/20250901T000000Z")
 
 
 def fetch_wheels(
     wheels: tuple[Wheel, ...], *, cache: Path, env: Mapping[str, str], report: Report, hint: str
 ) -> tuple[Path, ...]:
-    """The wheels in `cache`, each with its pinned hash. Raises SourceError, with `hint`, if one cannot be had."""
+    """The wheels in `cache`, each with its pinned hash. Raises SourceError, with `hint`, if one cannot be fetched."""
     config = registry.pip_config(env)
     with download.client(config, env) as http:
         return tuple(_ensure(wheel, http, config, cache, report, hint) for wheel in wheels)
 
 
 def fetch_deb(deb: Deb, *, cache: Path, env: Mapping[str, str], report: Report, hint: str) -> Path:
-    """Debian's package in `cache`, with its pinned hash: any mirror will do. Raises SourceError, with `hint`."""
+    """Debian's package in `cache`, with its pinned hash, from any mirror. Raises SourceError, with `hint`."""
     problems = []
     with download.client(registry.pip_config(env), env) as http:
         for mirror in mirrors(env):
@@ -52,14 +53,14 @@ def mirrors(env: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def check_disk(what: str, wheels: Sequence[Wheel | Deb], *, cache: Path, to: Path, unpacked_factor: float) -> None:
-    """Raises HostError if there is too little room for the download and what is in it: both are there for a while."""
+    """Raises HostError if the disk lacks room for the download and its unpacked files, which coexist for a while."""
     needed = sum(wheel.size for wheel in wheels)
     check_room(f"assemble {what}", {cache: needed, to: int(needed * unpacked_factor)})
 
 
 def _ensure(wheel: Wheel, http: httpx.Client, config: PipConfig, cache: Path, report: Report, hint: str) -> Path:
     to = cache / wheel.file
-    if to.exists() and download.hash_of(to) == wheel.sha256:
+    if to.exists() and sha256_of(to) == wheel.sha256:
         return to
     files, problems = registry.files_of(http, config, wheel.package)
     offered = next((f for f in files if f.name == wheel.file), None)

@@ -1,4 +1,4 @@
-"""Compilers that come as wheels, each pinned by its hash. Reads its own data files, `data/*_wheels.toml`."""
+"""Compilers in wheels, pinned by hash. Reads its own data files, `data/*_wheels.toml`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-ASSEMBLY = 2  # grows when what is made of the same files changes
+ASSEMBLY = 2  # grows when the assembly of the same files changes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ def cuda_part(version: str) -> str:
 
 
 def cuda_folder(version: str, machine: str) -> str:
-    """The folder of the assembled toolkit, named by its content: `cuda-13.0.2-1a2b3c4d`."""
+    """The folder name of the assembled toolkit, by its content: `cuda-13.0.2-1a2b3c4d`."""
     what = cuda_part(version)
     parts: tuple[Wheel | Deb, ...] = (*wheels_for(what, "Linux", machine), *debs_for(what, machine))
     content = "\n".join([str(ASSEMBLY), *sorted(part.sha256 for part in parts)])

@@ -1,9 +1,9 @@
-"""No build is trusted before it has answered: the self-test and what it leaves behind.
+"""Self-tests a build before it is used.
 
 Each file uses only those below it:
 
-    selftest_here    builds tested on this machine: on the device that they are for if it is here, else on the CPU
-    selftest         the proof: a fresh binary must say known sentences before it is trusted
-    selftest_device  whether the device that a build is for is in this machine, so that it can be tested there
-    proofs           what a fresh binary must show before it is trusted, and what its failures mean
+    selftest_here    self-tests builds on this machine: on their own device if it is here, else on the CPU
+    selftest         the self-test: a new binary must give known answers before it is used
+    selftest_device  decides whether this machine has the device that a build was made for
+    proofs           the checks of the self-test, and what their failures mean
 """

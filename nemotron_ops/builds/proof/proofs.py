@@ -1,4 +1,4 @@
-"""What a fresh binary must show before it is trusted, and what its failures mean. Pure."""
+"""The checks of the self-test, and what their failures mean. Pure."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ DEVICE_PREFIXES: Mapping[Backend, tuple[str, ...]] = {
     Backend.METAL: ("Metal", "MTL"),
     Backend.VULKAN: ("Vulkan",),
 }
-# One thread: on a busy machine the threads of so small a model only wait for each other, 20 times as long.
+# One thread: on a busy machine, threads of so small a model wait for each other and take 20 times as long.
 BASE: Mapping[str, Any] = {"ctx_size": 2048, "seed": 1, "threads": 1}
-# llama.cpp's own lines, such as that of the layers on a GPU, come at this level (v0.5.0, common/log.cpp:529).
-TALKATIVE = ("--verbosity", "4")
+# llama.cpp logs its own lines, such as the number of offloaded layers, at this level (v0.5.0, common/log.cpp:529).
+VERBOSE = ("--verbosity", "4")
 
 
 class SelfTestFailed(BuildError):
-    """The binary is not to be trusted; `message` says what it did."""
+    """The binary failed its self-test; `message` says how."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One start of llama-server on one tiny model, and how many questions are asked at once."""
+    """One start of llama-server on one tiny model, with `at_once` concurrent questions."""
 
     name: str
     kind: str  # of the synthetic model
@@ -58,7 +58,7 @@ def checks(*, gpu: bool) -> tuple[Check, ...]:
 
 
 def judge(answer: Mapping[str, Any], expected: tuple[str, str]) -> str:
-    """What is wrong with a chat answer; empty if it says exactly what it must."""
+    """What is wrong with a chat answer; empty if it is the expected one."""
     try:
         message = answer["choices"][0]["message"]
     except (KeyError, IndexError, TypeError):
@@ -72,7 +72,7 @@ def judge(answer: Mapping[str, Any], expected: tuple[str, str]) -> str:
 
 
 def diagnose(message: str, plan: BuildPlan) -> Fix | None:
-    """The known miscompile behind a failed self-test, if it is one whose fix this build does not have yet."""
+    """The fix for a failed self-test, if it is a known miscompile and the plan lacks the fix."""
     gcc = plan.compilers.kind == "gcc" and int(re.sub(r"\D.*", "", plan.compilers.identity[4:]) or 0) < AMX_GCC
     if "SIGILL" in message and gcc and Fix.NO_AMX not in plan.fixes:
         return Fix.NO_AMX
@@ -91,18 +91,18 @@ def has_device(names: tuple[str, ...], backend: Backend) -> bool:
 def offloaded(log: str) -> tuple[int, int] | None:
     """(layers on the GPU, all layers) from llama.cpp's log (llama-model.cpp: "offloaded %d/%d layers to GPU").
 
-    The last word counts: before it loads a model, llama-server may go through it to see what fits.
+    The last line counts: llama-server may log one before loading, when it tries what fits.
     """
     found = re.findall(r"offloaded (\d+)/(\d+) layers to GPU", log)
     return (int(found[-1][0]), int(found[-1][1])) if found else None
 
 
 def not_offloaded(log: str) -> str:
-    """What is wrong with where the layers went, by llama.cpp's log; empty if all are on the GPU."""
-    moved = offloaded(log)
-    if moved is None:
+    """What llama.cpp's log says against offloading; empty if all layers are on the GPU."""
+    layers = offloaded(log)
+    if layers is None:
         return "no layer went to the GPU"
-    return f"{moved[0]} of {moved[1]} layers went to the GPU" if moved[0] < moved[1] else ""
+    return f"{layers[0]} of {layers[1]} layers went to the GPU" if layers[0] < layers[1] else ""
 
 
 def bench_rates(output: str) -> dict[str, float]:

@@ -1,8 +1,8 @@
-"""The proof: a fresh binary must say known sentences before it is trusted. llama-server, llama-bench, disk.
+"""The self-test: a new binary must give known answers before it is used. llama-server, llama-bench, disk.
 
-Builds that start and answer `/health` can still crash on quantised models, or compute on the CPU what was meant
-for the GPU. So tiny quantised models of both Nemotron architectures are loaded in every variant that matters, on
-the device that the build is for, and their answers compared word by word.
+A build that starts and answers `/health` can still crash on quantised models, or compute on the CPU instead of the GPU.
+So the test loads tiny quantised models of both Nemotron architectures on the build's own device, in several
+configurations, and compares their answers word by word.
 """
 
 from __future__ import annotations
@@ -24,14 +24,27 @@ from nemotron_ops.errors import EngineError
 from nemotron_ops.models import synthetic
 from nemotron_ops.progress import Report, Step
 
-QUANT = "Q8_0"  # quantised: the crashes to be found do not show with F32 or F16
+QUANT = "Q8_0"  # the crashes to be found do not occur with F32 or F16
 READY_TIMEOUT_S = 180.0  # a first start on a GPU may compile kernels
 RUN_TIMEOUT_S = 180.0
 
 
 @dataclass(frozen=True, kw_only=True)
+class Binaries:
+    """Programs to be tested: those in `folder/bin`, made for `backend` from `commit` (as abbreviated in the build)."""
+
+    folder: Path
+    backend: Backend
+    commit: str
+
+    @property
+    def server(self) -> Path:
+        return self.folder / "bin" / "llama-server"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Proof:
-    """What was shown. `on` is where it was computed; `whole` is false if the device itself was not here."""
+    """The result of a self-test. `on` is the device that computed; `whole` is false if the build's own was not here."""
 
     on: str
     whole: bool
@@ -52,18 +65,16 @@ class Proof:
 
 
 def prove(
-    backend: Backend, commit: str, folder: Path, *, workdir: Path, env: Mapping[str, str], report: Report,
-    gpu: bool | None = None,
-) -> Proof:  # fmt: skip
-    """Run every check on the binaries in `folder/bin`, which must say that they are `commit` (as abbreviated for the
-    build). Raises SelfTestFailed at the first check that fails.
+    binaries: Binaries, *, workdir: Path, env: Mapping[str, str], report: Report, gpu: bool | None = None
+) -> Proof:
+    """Run every check on `binaries`. Raises SelfTestFailed at the first check that fails.
 
     `gpu` says whether the device is here; without it a GPU build shows only that it starts and computes on the
     CPU, and the proof is not whole.
     """
+    backend = binaries.backend
     gpu = backend in proofs.GPU_BACKENDS if gpu is None else gpu
-    server = folder / "bin" / "llama-server"
-    names = _starts(server, commit, env)
+    names = _start_once(binaries, env)
     if gpu and not proofs.has_device(names, backend):
         raise SelfTestFailed(
             f"cannot trust the build: it is for {backend}, and sees only {', '.join(names) or 'the CPU'}",
@@ -72,9 +83,9 @@ def prove(
     todo = proofs.checks(gpu=gpu)
     report(Step(what="self-test", done=0, total=len(todo) + 1))
     for i, check in enumerate(todo):
-        _run(check, server, workdir, env, gpu=gpu)
+        _run(check, binaries.server, workdir, env, gpu=gpu)
         report(Step(what="self-test", done=i + 1, total=len(todo) + 1))
-    rates = _bench(folder, workdir, env, gpu=gpu)
+    rates = _bench(binaries.folder, workdir, env, gpu=gpu)
     report(Step(what="self-test", done=len(todo) + 1, total=len(todo) + 1))
     return Proof(
         on=str(backend) if gpu else "cpu",
@@ -82,32 +93,32 @@ def prove(
         passed=tuple(check.name for check in todo),
         rates=rates,
         devices=names,
-        flags=_flags(server, env),
+        flags=_flags(binaries.server, env),
     )
 
 
 def device_names(folder: Path, env: Mapping[str, str]) -> tuple[str, ...]:
-    """Devices that the llama-server in `folder/bin` lists; none if it does not even start."""
+    """Devices that the llama-server in `folder/bin` lists; none if it does not start."""
     return proofs.devices(
         proc.run([folder / "bin" / "llama-server", "--list-devices"], env=env, timeout_s=RUN_TIMEOUT_S).stdout
     )
 
 
-def _starts(server: Path, commit: str, env: Mapping[str, str]) -> tuple[str, ...]:
-    """Devices that the binary sees, once it has shown that it starts and is what was built."""
-    version = proc.run([server, "--version"], env=env, timeout_s=RUN_TIMEOUT_S)
+def _start_once(binaries: Binaries, env: Mapping[str, str]) -> tuple[str, ...]:
+    """The devices that llama-server lists, after a check that it starts and names the commit that was built."""
+    version = proc.run([binaries.server, "--version"], env=env, timeout_s=RUN_TIMEOUT_S)
     if not version.ok:
         raise SelfTestFailed(
             f"cannot trust the build: llama-server --version {_ending(version)}",
             log_tail=tuple((version.stderr or version.stdout).splitlines()[-10:]),
         )
-    if wrong := proofs.version_mismatch(version.stdout + version.stderr, commit):
+    if wrong := proofs.version_mismatch(version.stdout + version.stderr, binaries.commit):
         raise SelfTestFailed(f"cannot trust the build: {wrong}")
-    return device_names(server.parent.parent, env)
+    return device_names(binaries.folder, env)
 
 
 def _flags(server: Path, env: Mapping[str, str]) -> tuple[str, ...]:
-    """What llama-server takes, told where it can be run: a machine without its driver could not ask it later."""
+    """All flags of llama-server, recorded now: a machine without its driver could not run it later."""
     done = proc.run([server, "--help"], env=env, timeout_s=RUN_TIMEOUT_S)
     if not done.ok:
         raise SelfTestFailed(f"cannot trust the build: llama-server --help {_ending(done)}")
@@ -115,13 +126,18 @@ def _flags(server: Path, env: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _run(check: Check, server: Path, workdir: Path, env: Mapping[str, str], *, gpu: bool) -> None:
-    """One check; on a GPU, also that llama-server put every layer there."""
+    """Run one check; on a GPU, also check that every layer was offloaded."""
     model = synthetic.ensure(check.kind, workdir / "models", quant=QUANT)
     try:
         with started(
-            binary=server, model=model, workdir=workdir / "run", settings=check.settings,
-            extra=proofs.TALKATIVE if gpu else (), ready_timeout_s=READY_TIMEOUT_S, env=env,
-        ) as client:  # fmt: skip
+            binary=server,
+            model=model,
+            workdir=workdir / "run",
+            settings=check.settings,
+            extra=proofs.VERBOSE if gpu else (),
+            ready_timeout_s=READY_TIMEOUT_S,
+            env=env,
+        ) as client:
             _ask_all(check, client)
             log = (workdir / "run" / "llama-server.log").read_text(errors="replace")
     except EngineError as exc:
@@ -148,7 +164,7 @@ def _ask_all(check: Check, client: Client) -> None:
 
 
 def _bench(folder: Path, workdir: Path, env: Mapping[str, str], *, gpu: bool) -> dict[str, float]:
-    """Tokens per second of the tiny model; on a GPU, proof that every layer was there."""
+    """Tokens per second of the tiny model; on a GPU, also check that every layer was offloaded."""
     bench = folder / "bin" / "llama-bench"
     model = synthetic.ensure("moe", workdir / "models", quant=QUANT)
     layers = "99" if gpu else "0"

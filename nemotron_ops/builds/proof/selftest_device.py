@@ -1,7 +1,7 @@
-"""Whether the device that a build is for is in this machine, so that it can be tested there. Pure.
+"""Decides whether this machine has the device that a build was made for. Pure.
 
-A build holds code for the architectures that were asked for, whatever machine it was compiled on. It is tested on GPUs
-only where all of that kind can run its code: llama-server would use all of them.
+A build holds code for the requested architectures, whatever machine compiled it. It is tested on GPUs only if all GPUs
+of that kind can run its code, because llama-server uses all of them.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ CUDA_ARCH = re.compile(r"(\d+)(\d)([af]?)(-real|-virtual)?")
 def device_here(
     backend: Backend, cmake: Mapping[str, str], facts: Facts, names: tuple[str, ...], env: Mapping[str, str]
 ) -> bool:
-    """Whether a build for `backend` with the options `cmake` can be tested where it is to run.
+    """Whether a build for `backend` with the options `cmake` can be tested on this machine's devices.
 
-    `names` are the devices that the fresh binary lists: the only word on Vulkan, which this machine's facts may not
-    know.
+    `names` are the devices that the new binary lists: the only evidence of Vulkan that this machine's facts may lack.
     """
     gpus = [gpu for gpu in facts.gpus if gpu.kind == str(backend)]
     match backend:
@@ -39,7 +38,7 @@ def device_here(
 
 
 def runs_cuda(capability: tuple[int, int] | None, arch: str) -> bool:
-    """Whether a GPU runs code for `arch` as CMake writes it; one that the driver says nothing of is given a try.
+    """Whether a GPU runs code for `arch` as CMake writes it; a GPU of unknown capability counts as able.
 
     Machine code runs on the same major version from its minor one on, `a` on exactly its own; PTX on everything newer.
     """
@@ -57,14 +56,14 @@ def runs_cuda(capability: tuple[int, int] | None, arch: str) -> bool:
 
 
 def runs_hip(arch: str, targets: list[str], env: Mapping[str, str]) -> bool:
-    """Whether an AMD GPU runs code for one of `targets`; ROCm can be told to take it for another."""
-    if told := re.fullmatch(r"(\d+)\.(\d+)\.(\d+)", env.get("HSA_OVERRIDE_GFX_VERSION", "")):
-        arch = f"gfx{told[1]}{told[2]}{int(told[3]):x}"
+    """Whether an AMD GPU runs code for one of `targets`; HSA_OVERRIDE_GFX_VERSION replaces its architecture."""
+    if override := re.fullmatch(r"(\d+)\.(\d+)\.(\d+)", env.get("HSA_OVERRIDE_GFX_VERSION", "")):
+        arch = f"gfx{override[1]}{override[2]}{int(override[3]):x}"
     return not arch or arch in {target.partition(":")[0] for target in targets}
 
 
 def hidden(backend: Backend) -> dict[str, str]:
-    """Variables that hide GPUs from a build that has no code for them: it would send work there, asked or not."""
+    """Variables that hide GPUs from a build without code for them, which would use them nevertheless."""
     match backend:
         case Backend.CUDA:
             return {"CUDA_VISIBLE_DEVICES": "-1"}

@@ -1,4 +1,4 @@
-"""Builds tested on this machine: on the device that they are for if it is here, else on the CPU. llama-server, disk."""
+"""Self-tests builds on this machine: on their own device if it is here, else on the CPU. llama-server, disk."""
 
 from __future__ import annotations
 
@@ -8,50 +8,48 @@ from pathlib import Path
 
 from nemotron_ops.builds.plan import BuildPlan
 from nemotron_ops.builds.proof import selftest
-from nemotron_ops.builds.proof.selftest import Proof
+from nemotron_ops.builds.proof.selftest import Binaries, Proof
 from nemotron_ops.builds.proof.selftest_device import device_here, hidden
-from nemotron_ops.builds.source.source import Sources
 from nemotron_ops.builds.spec import Backend
-from nemotron_ops.builds.store import store
+from nemotron_ops.builds.store import build_lock, store
 from nemotron_ops.builds.store.store import Build
 from nemotron_ops.builds.toolchain import toolchain
-from nemotron_ops.paths import Layout
-from nemotron_ops.progress import Report, Step
+from nemotron_ops.installation import Installation
+from nemotron_ops.progress import Step
 
 
-def prove_new(chosen: BuildPlan, made: Path, sources: Sources, report: Report) -> Proof:
-    """Self-test the installed folder; without the device it is for, on the CPU. Raises SelfTestFailed."""
-    env = dict(sources.env)
-    if stub := toolchain.driver_stub(chosen, layout=sources.layout, facts=sources.facts):
+def prove_new(plan: BuildPlan, folder: Path, installation: Installation) -> Proof:
+    """Self-test the installed folder; without the plan's device, on the CPU. Raises SelfTestFailed."""
+    env = dict(installation.env)
+    if stub := toolchain.driver_stub(plan, installation):
         env["LD_LIBRARY_PATH"] = str(stub)
-    backend = chosen.backend
-    here = device_here(backend, chosen.cmake, sources.facts, selftest.device_names(made, env), env)
+    here = device_here(plan.backend, plan.cmake, installation.facts, selftest.device_names(folder, env), env)
     if not here:
-        env |= hidden(backend)
-    gpu = here and backend is not Backend.CPU
-    return _prove(backend, chosen.source.short, made, gpu=gpu, layout=sources.layout, env=env, report=report)
+        env |= hidden(plan.backend)
+    binaries = Binaries(folder=folder, backend=plan.backend, commit=plan.source.short)
+    return _prove(binaries, installation, env, gpu=here and plan.backend is not Backend.CPU)
 
 
-def prove_stored(build: Build, sources: Sources, report: Report) -> Build:
+def prove_stored(build: Build, installation: Installation) -> Build:
     """`build` with the proof that it lacks, if its device is here by now. Raises SelfTestFailed."""
-    layout, env, plan = sources.layout, sources.env, build.manifest["plan"]
+    layout, env, plan = installation.layout, installation.env, build.manifest["plan"]
     backend = Backend(plan["backend"])
-    if not device_here(backend, plan["cmake"], sources.facts, selftest.device_names(build.path, env), env):
+    if not device_here(backend, plan["cmake"], installation.facts, selftest.device_names(build.path, env), env):
         return build
-    with store.building(layout, build.id):
+    with build_lock.building(layout, build.id):
         now = store.get(layout, build.id)
         if now is None or now.proven:  # another process was quicker
             return now or build
-        report(Step(what="self-test", note=f"the device of build {build.id} is here by now, testing on it"))
-        proof = _prove(backend, build.source.short, build.path, gpu=True, layout=layout, env=env, report=report)
+        note = f"the device of build {build.id} is here by now, testing on it"
+        installation.report(Step(what="self-test", note=note))
+        binaries = Binaries(folder=build.path, backend=backend, commit=build.source.short)
+        proof = _prove(binaries, installation, env, gpu=True)
         return store.amend(now, {"selftest": proof.to_json()})
 
 
-def _prove(
-    backend: Backend, commit: str, folder: Path, *, gpu: bool, layout: Layout, env: Mapping[str, str], report: Report
-) -> Proof:
-    workdir = store.new_dir(layout, f"{folder.name}.selftest")
+def _prove(binaries: Binaries, installation: Installation, env: Mapping[str, str], *, gpu: bool) -> Proof:
+    workdir = store.new_dir(installation.layout, f"{binaries.folder.name}.selftest")
     try:
-        return selftest.prove(backend, commit, folder, workdir=workdir, env=env, report=report, gpu=gpu)
+        return selftest.prove(binaries, workdir=workdir, env=env, report=installation.report, gpu=gpu)
     finally:
         shutil.rmtree(workdir, ignore_errors=True)

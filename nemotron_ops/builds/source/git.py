@@ -1,7 +1,7 @@
-"""llama.cpp from a git repository: one commit, shallow, verified. Git, disk.
+"""Fetches one commit of a git repository, shallow and verified. Git, disk.
 
-A repository that cannot be reached must show within seconds, so its host is tried first (unless a proxy stands
-in between), and git may not ask for passwords or crawl.
+An unreachable repository must be detected within seconds: its host is probed first (unless a proxy is configured), git
+may not ask for passwords, and transfers that are too slow are cut.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from nemotron_ops import proc
-from nemotron_ops.builds.spec import check_ref, is_commit, without_secrets
+from nemotron_ops.builds.spec import Source, check_ref, is_commit, without_secrets
 from nemotron_ops.errors import SourceError
 from nemotron_ops.files import locked
 from nemotron_ops.progress import Report, Step
@@ -44,7 +44,7 @@ def resolve(git: str, url: str, ref: str, env: Mapping[str, str]) -> str:
     if not commit:
         raise SourceError(
             f"cannot find {wanted} at {without_secrets(url)}: no such tag, branch or commit",
-            hint="an abbreviated commit cannot be looked up at a server; give all 40 digits",
+            hint="a server cannot look up an abbreviated commit; give all 40 digits",
         )
     return commit
 
@@ -56,15 +56,17 @@ def pick_commit(listing: str, ref: str) -> str:
     return next((found[name] for name in order if name in found), "")
 
 
-def fetch(
-    git: str, url: str, commit: str, ref: str, *, to: Path, cache: Path, env: Mapping[str, str], report: Report
-) -> None:
-    """The files of `commit` into the new folder `to`, by way of a bare repository in `cache`. Raises SourceError."""
+def fetch(git: str, source: Source, *, to: Path, cache: Path, env: Mapping[str, str], report: Report) -> None:
+    """Fetches the files of `source` into the new folder `to`, through a bare repository in `cache`.
+
+    Raises SourceError.
+    """
+    url, commit = source.origin.place, source.commit
     store = cache / "git" / f"{hashlib.sha256(without_secrets(url).encode()).hexdigest()[:16]}.git"
     with locked(store.with_suffix(".lock")):
         _ensure_bare(git, store, env)
         if not _has(git, store, commit, env):
-            _fetch_commit(git, store, url, commit, ref, env, report)
+            _fetch_commit(git, store, source, env, report)
         checkout(git, store, commit, to, env)
 
 
@@ -110,11 +112,12 @@ def files_of_folder(git: str, folder: Path, env: Mapping[str, str]) -> tuple[str
     return tuple(dict.fromkeys(name for name in done.stdout.split("\0") if name)) if done.ok else ()
 
 
-QUIET = ("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")  # a foreign folder's settings must not run
+# Settings of a foreign folder must not run programs.
+QUIET = ("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
 
 
 def check_reachable(url: str, env: Mapping[str, str]) -> None:
-    """Raises SourceError within seconds if nobody listens at `url`'s host; says nothing where a proxy is in use."""
+    """Raises SourceError within seconds if the host of `url` does not accept connections; skipped behind a proxy."""
     parts = urlsplit(url)
     if parts.scheme not in PORTS or not parts.hostname:
         return
@@ -129,13 +132,13 @@ def check_reachable(url: str, env: Mapping[str, str]) -> None:
 
 
 def _redirected(git: str, env: Mapping[str, str]) -> bool:
-    """Whether the user's git goes through a proxy, or to other hosts than URLs say; then only git itself can tell."""
+    """Whether git is configured with a proxy or with URL rewriting; then only git itself can test the connection."""
     pattern = r"^(http\..*proxy|url\..*\.insteadof)$"
     return proc.run([git, "config", "--get-regexp", pattern], env=git_env(env), timeout_s=10).ok
 
 
 def git_env(env: Mapping[str, str]) -> dict[str, str]:
-    """git's environment: no questions, no foreign repository, no crawling transfers, the caller's proxies."""
+    """git's environment: no prompts, no foreign repository, no slow transfers, the caller's proxies."""
     kept = {k: v for k, v in env.items() if k in KEPT or k.lower().endswith("_proxy")}
     settings = {"http.lowSpeedLimit": "1000", "http.lowSpeedTime": "20", "core.fsmonitor": "false", "gc.auto": "0"}
     numbered = {"GIT_CONFIG_COUNT": str(len(settings))}
@@ -159,34 +162,23 @@ def _has(git: str, store: Path, commit: str, env: Mapping[str, str]) -> bool:
     return proc.run(argv, env=git_env(env)).ok and (store / f"got-{commit}").exists()
 
 
-def _fetch_commit(
-    git: str, store: Path, url: str, commit: str, ref: str, env: Mapping[str, str], report: Report
-) -> None:
-    """Fetch one commit, without history; by its ref where the server gives out no bare commits."""
-    said: list[str] = []
+def _fetch_commit(git: str, store: Path, source: Source, env: Mapping[str, str], report: Report) -> None:
+    """Fetch one commit without history; by its ref where the server refuses to send bare commits."""
+    url, commit, ref = source.origin.place, source.commit, source.origin.ref
+    problems: list[str] = []
     for wanted in dict.fromkeys([commit, *([ref] if ref else [])]):
-        argv = [
-            git,
-            f"--git-dir={store}",
-            "fetch",
-            "--depth=1",
-            "--no-tags",
-            "--progress",
-            "--force",
-            "--",
-            url,
-            wanted,
-        ]
+        how = ("--depth=1", "--no-tags", "--progress", "--force")
+        argv = [git, f"--git-dir={store}", "fetch", *how, "--", url, wanted]
         done = proc.run_lines(
             argv, on_line=lambda line: _progress(line, report), env=git_env(env), stall_s=FETCH_STALL_S
         )
         if done.ok and _rev(git, store, "FETCH_HEAD", env) == commit:
-            (store / f"got-{commit}").touch()  # complete: an interrupted fetch may leave a commit without its files
+            (store / f"got-{commit}").touch()  # an interrupted fetch may leave a commit without its files
             return
-        said.append(
+        problems.append(
             "it stalled" if done.stalled else _reason(done) if not done.ok else f"{wanted} is no longer {commit}"
         )
-    raise SourceError(f"cannot fetch {commit[:12]} from {without_secrets(url)}: {said[0]}")
+    raise SourceError(f"cannot fetch {commit[:12]} from {without_secrets(url)}: {problems[0]}")
 
 
 def _rev(git: str, store: Path, name: str, env: Mapping[str, str]) -> str:
@@ -203,7 +195,7 @@ def _progress(line: str, report: Report) -> None:
 
 
 def _reason(done: proc.Finished) -> str:
-    """git's own words on what went wrong."""
+    """git's own error message."""
     if done.returncode == 124:
         return f"no answer within {LIST_TIMEOUT_S:g} s"
     lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]

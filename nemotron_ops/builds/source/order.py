@@ -1,4 +1,4 @@
-"""Which sources to try, in which order, and what is known of them before asking anyone. Pure."""
+"""The order in which sources are tried, and what is known of them without the network. Pure."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from nemotron_ops.builds.spec import (
 def order(request: BuildRequest, pins: Pins) -> tuple[Origin, ...]:
     """Origins to try for `request`, best first. Raises UsageError.
 
-    Without `--source`: the git repository, then the package registry if a package there is known to carry what is
-    asked for (or nothing was asked for: then the pinned stand-in).
+    Without `--source`: the git repository, then those packages of the registry that are known to carry the requested
+    ref (without a ref: the package that carries the pinned release).
     """
     if request.ref:
         check_ref(request.ref)
@@ -39,7 +39,7 @@ def order(request: BuildRequest, pins: Pins) -> tuple[Origin, ...]:
 
 
 def carrying(ref: str, pins: Pins) -> tuple[Package, ...]:
-    """Packages known to carry exactly `ref`; the stand-in for the pinned release if `ref` is empty."""
+    """Packages known to carry exactly `ref`; the package of the pinned release if `ref` is empty."""
     if not ref:
         return (pins.package(*pins.fallback),)
     number = build_number(ref)
@@ -58,17 +58,17 @@ def package_origin(package: Package) -> Origin:
 
 
 def same_commit(known: str, ref: str) -> bool:
-    """Whether one of the two is the beginning of the other (both hexadecimal)."""
+    """Whether one of the two is a prefix of the other (both hexadecimal)."""
     if not re.fullmatch(r"[0-9a-f]+", ref):
         return False
     return known.startswith(ref) or ref.startswith(known)
 
 
 def known(origin: Origin, pins: Pins, resolved: Mapping[str, str]) -> Source | None:
-    """The exact source that `origin` means, if that is known without asking anyone.
+    """The exact source that `origin` means, if that is known without the network.
 
-    `resolved` maps `ref_key` to commits that were looked up before. Tags do not move; branches do, so a branch is
-    only known once it has been looked up again.
+    `resolved` maps `ref_key` to commits that were looked up before. Tags do not move; branches do, so a branch must be
+    looked up again.
     """
     if origin.kind is SourceKind.GIT:
         commit = (
@@ -87,7 +87,7 @@ def is_exact(source: Source) -> bool:
 
 
 def git_source(origin: Origin, commit: str, pins: Pins) -> Source:
-    """The source that `origin` is, now that its commit is known."""
+    """The source of `origin` at `commit`."""
     label = origin.ref if origin.ref and not is_commit(origin.ref) else commit[:8]
     return Source(origin=origin, label=label, commit=commit, number=pins.number_of(origin.ref, commit))
 

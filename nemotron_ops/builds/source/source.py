@@ -1,7 +1,7 @@
-"""llama.cpp's source on this machine: found, fetched, proven, unpacked. Git, httpx, disk.
+"""Finds, fetches, verifies and unpacks llama.cpp's source. Git, httpx, disk.
 
-Trees live in `sources/trees/NAME`, complete or not at all; builds read them and never write into them. What tags
-were looked up to is remembered, so that a build that exists needs no network to be found again.
+Trees live in `sources/trees/NAME`, complete or not at all; builds only read them. The commits of resolved tags are
+recorded, so that an existing build is found again without the network.
 """
 
 from __future__ import annotations
@@ -11,69 +11,64 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
 from nemotron_ops.builds.disk import check_room
-from nemotron_ops.builds.packages import archive, download, registry
-from nemotron_ops.builds.packages.pins import Pins, packaged_source
+from nemotron_ops.builds.packages import archive, registry
+from nemotron_ops.builds.packages.pins import Pins, packaged_source, shipped
 from nemotron_ops.builds.source import git
 from nemotron_ops.builds.source.order import git_source, is_exact, known, ref_key
 from nemotron_ops.builds.spec import Origin, Source, SourceKind, is_commit
 from nemotron_ops.errors import SourceError
-from nemotron_ops.files import locked, read_json, write_json
-from nemotron_ops.host.facts import Facts
-from nemotron_ops.paths import Layout
-from nemotron_ops.progress import Report
+from nemotron_ops.files import locked, read_json, sha256_of, write_json
+from nemotron_ops.installation import Installation
 
-MARK = "src/llama-arch.cpp"  # every llama.cpp has it, and it lists the architectures
+MARK = "src/llama-arch.cpp"  # present in every llama.cpp; lists the architectures
 ARCHITECTURE = "nemotron_h_moe"
 SDIST_COMMIT = ".git/modules/vendor/llama.cpp/HEAD"  # where llama-cpp-python's archives say which commit they hold
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
-    """What fetching needs to know about this run."""
+    """An installation, seen as the place of llama.cpp's sources, with the table of known packages."""
 
-    layout: Layout
-    facts: Facts
-    env: Mapping[str, str]
-    pins: Pins
-    report: Report
+    installation: Installation
+    pins: Pins = field(default_factory=shipped)
 
     @property
     def trees(self) -> Path:
-        return self.layout.sources / "trees"
+        return self.installation.layout.sources / "trees"
 
     @property
     def archives(self) -> Path:
-        return self.layout.sources / "archives"
+        return self.installation.layout.sources / "archives"
 
     @property
     def refs(self) -> Path:
-        return self.layout.sources / "refs.json"
+        return self.installation.layout.sources / "refs.json"
 
     @property
     def git(self) -> str:
-        if tool := self.facts.tools.get("git"):
+        if tool := self.installation.facts.tools.get("git"):
             return tool.path
         raise SourceError("cannot use a git repository: git is not installed")
 
 
 def known_source(origin: Origin, sources: Sources) -> Source | None:
-    """The exact source of `origin` without asking anyone, if it is known."""
+    """The exact source of `origin`, if it is known without the network."""
     return known(origin, sources.pins, read_json(sources.refs) or {})
 
 
 def resolve(origin: Origin, sources: Sources) -> Source:
     """The exact source that `origin` means now. Raises SourceError.
 
-    A folder, an archive or an unknown package is read for that, and is then unpacked already.
+    A folder, an archive or an unknown package has to be read for that; its tree is then unpacked already.
     """
     match origin.kind:
         case SourceKind.GIT:
-            commit = git.resolve(sources.git, origin.place, origin.ref, sources.env)
+            commit = git.resolve(sources.git, origin.place, origin.ref, sources.installation.env)
             _remember(sources, origin, commit)
             return git_source(origin, commit, sources.pins)
         case SourceKind.REGISTRY:
@@ -88,13 +83,13 @@ def resolve(origin: Origin, sources: Sources) -> Source:
 
 
 def _numbered(source: Source, sources: Sources) -> Source:
-    """`source` with upstream's build number, where the table knows its commit or its bundle's tag."""
+    """`source` with upstream's build number, where the table has its commit or its bundle's tag."""
     ref = source.origin.ref if source.origin.kind is SourceKind.BUNDLE else ""
     return replace(source, number=source.number or sources.pins.number_of(ref, source.commit or source.says))
 
 
 def tree(source: Source, sources: Sources) -> Path:
-    """The folder with `source`'s files, fetched if it is not here yet. Raises SourceError."""
+    """The folder with the files of `source`, fetched if missing. Raises SourceError."""
     here = tree_path(source, sources)
     if here.is_dir():
         return here
@@ -134,20 +129,22 @@ def _version(origin: Origin) -> str:
 
 
 def _from_git(source: Source, sources: Sources) -> None:
-    origin = source.origin
+    cache, env = sources.installation.layout.sources, sources.installation.env
     with _making(sources, "git") as scratch:
-        git.fetch(
-            sources.git, origin.place, source.commit, origin.ref,
-            to=scratch / "tree", cache=sources.layout.sources, env=sources.env, report=sources.report,
-        )  # fmt: skip
+        git.fetch(sources.git, source, to=scratch / "tree", cache=cache, env=env, report=sources.installation.report)
         _publish(scratch / "tree", source, sources)
 
 
 def _from_registry(source: Source, sources: Sources) -> Source:
-    """Fetch and unpack a package's archive; the source with what is known of the archive, or it says of itself."""
+    """Fetch and unpack a package's archive; the source with its known or claimed commit."""
     origin = source.origin
     path, sha256, _ = registry.fetch_sdist(
-        origin.place, origin.ref, sha256=source.sha256, to=sources.archives, env=sources.env, report=sources.report
+        origin.place,
+        origin.ref,
+        sha256=source.sha256,
+        to=sources.archives,
+        env=sources.installation.env,
+        report=sources.installation.report,
     )
     exact = _identified(path, replace(source, sha256=sha256), sources)
     if not tree_path(exact, sources).is_dir():
@@ -159,22 +156,22 @@ def _from_archive(origin: Origin, sources: Sources) -> Source:
     path = Path(origin.place)
     if not path.is_file():
         raise SourceError(f"cannot use archive {path}: no such file")
-    source = _identified(path, Source(origin=origin, label=path.name, sha256=download.hash_of(path)), sources)
+    source = _identified(path, Source(origin=origin, label=path.name, sha256=sha256_of(path)), sources)
     if not tree_path(source, sources).is_dir():
         _unpack(path, source, sources)
     return source
 
 
 def _identified(path: Path, source: Source, sources: Sources) -> Source:
-    """`source` with its commit, if the table knows the very archive at `path`; else with what the archive claims."""
-    said = archive.read_member(path, SDIST_COMMIT)
+    """`source` with its commit, if the table has the archive's hash; else with the commit that the archive claims."""
+    claimed = archive.read_member(path, SDIST_COMMIT)
     known = sources.pins.with_hash(source.sha256)
     expected = known.commit if known else source.commit
-    if expected and said and not said.startswith(expected):
-        raise SourceError(f"cannot use {source.label}: it says commit {said}, expected {expected}")
+    if expected and claimed and not claimed.startswith(expected):
+        raise SourceError(f"cannot use {source.label}: it says commit {claimed}, expected {expected}")
     if known is None:
-        return replace(source, commit="", says=said if is_commit(said) else source.says or source.commit)
-    commit = said if expected and is_commit(said) else expected if is_commit(expected) else ""
+        return replace(source, commit="", says=claimed if is_commit(claimed) else source.says or source.commit)
+    commit = claimed if expected and is_commit(claimed) else expected if is_commit(expected) else ""
     return replace(source, commit=commit, number=source.number or known.number)
 
 
@@ -183,11 +180,13 @@ def _from_bundle(origin: Origin, sources: Sources) -> Source:
     if not path.is_file():
         raise SourceError(f"cannot use bundle {path}: no such file")
     with _making(sources, "bundle") as scratch:
-        commit = git.open_bundle(sources.git, path, origin.ref, store=scratch / "store.git", env=sources.env)
+        commit = git.open_bundle(
+            sources.git, path, origin.ref, store=scratch / "store.git", env=sources.installation.env
+        )
         label = origin.ref or path.name
-        source = Source(origin=origin, label=label, commit=commit, sha256=download.hash_of(path))
+        source = Source(origin=origin, label=label, commit=commit, sha256=sha256_of(path))
         if not tree_path(source, sources).is_dir():
-            git.checkout(sources.git, scratch / "store.git", commit, scratch / "tree", sources.env)
+            git.checkout(sources.git, scratch / "store.git", commit, scratch / "tree", sources.installation.env)
             _publish(scratch / "tree", source, sources)
     return source
 
@@ -197,9 +196,9 @@ def _from_folder(origin: Origin, sources: Sources) -> Source:
     folder = Path(origin.place).expanduser()
     if not (folder / MARK).is_file():
         raise SourceError(f"cannot use folder {folder}: it holds no llama.cpp ({MARK} is missing)")
-    git_tool = sources.facts.tools.get("git")
-    says = git.commit_of_folder(git_tool.path, folder, sources.env) if git_tool else ""
-    names = git.files_of_folder(git_tool.path, folder, sources.env) if git_tool else ()
+    git_tool = sources.installation.facts.tools.get("git")
+    says = git.commit_of_folder(git_tool.path, folder, sources.installation.env) if git_tool else ""
+    names = git.files_of_folder(git_tool.path, folder, sources.installation.env) if git_tool else ()
     files = _files(folder, names)
     with _making(sources, "copy") as scratch:
         check_room(f"copy {folder}", {sources.trees: sum(path.lstat().st_size for path in files)})
@@ -234,18 +233,18 @@ class _making:
 
 
 def _publish(made: Path, source: Source, sources: Sources) -> None:
-    """Check that `made` is a llama.cpp that knows Nemotron 3, and put it among the trees."""
+    """Check that `made` is a llama.cpp that knows Nemotron 3, and publish it as a tree."""
     check_tree(made, source.label)
     here = tree_path(source, sources)
     try:
         os.rename(made, here)
     except OSError as exc:
-        if not here.is_dir():  # else another process was as quick as we were
+        if not here.is_dir():  # else another process published the same tree
             raise SourceError(f"cannot keep source in {here}: {exc.strerror or exc}") from exc
 
 
 def check_tree(folder: Path, label: str) -> None:
-    """Raises SourceError if `folder` is no llama.cpp, or one from before Nemotron 3."""
+    """Raises SourceError if `folder` is no llama.cpp, or is older than Nemotron 3."""
     try:
         architectures = (folder / MARK).read_text(errors="replace")
     except OSError as exc:
@@ -253,7 +252,7 @@ def check_tree(folder: Path, label: str) -> None:
     if ARCHITECTURE not in architectures:
         raise SourceError(
             f"cannot use {label}: this llama.cpp is older than Nemotron 3 (it does not know {ARCHITECTURE})",
-            hint="take b7698 (January 2026) or newer",
+            hint="use b7698 (January 2026) or newer",
         )
 
 
@@ -270,12 +269,12 @@ def _copy_files(folder: Path, files: list[Path], to: Path) -> str:
             continue
         shutil.copy(path, target)
         executable = bool(path.stat().st_mode & 0o100)
-        digest.update(f"{name}\0{executable}\0{download.hash_of(target)}\0".encode())
+        digest.update(f"{name}\0{executable}\0{sha256_of(target)}\0".encode())
     return digest.hexdigest()
 
 
 def _files(folder: Path, names: Sequence[str]) -> list[Path]:
-    """The files of `folder` that `names` lists, or all where that is no list of it; none of build folders."""
+    """The files of `folder` listed in `names`, or all files if that list is unusable; build folders are left out."""
     if MARK not in names:
         return _walked(folder)
     built = [folder / name for name in names if PurePath(name).name == "CMakeCache.txt" and "/" in name]

@@ -1,4 +1,4 @@
-"""What changes from one build to another: version, options, llama-server's flags, recipes that would break. Pure."""
+"""Compares two builds: version, options, llama-server's flags, and recipes that would break. Pure."""
 
 from __future__ import annotations
 
@@ -67,5 +67,5 @@ def _facts(manifest: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _options(manifest: Mapping[str, Any]) -> dict[str, str]:
-    told = {"LLAMA_BUILD_NUMBER", "LLAMA_BUILD_COMMIT"}  # in the facts already
-    return {k: v for k, v in manifest["plan"]["cmake"].items() if k not in PLACES and k not in told}
+    in_facts = {"LLAMA_BUILD_NUMBER", "LLAMA_BUILD_COMMIT"}
+    return {k: v for k, v in manifest["plan"]["cmake"].items() if k not in PLACES and k not in in_facts}

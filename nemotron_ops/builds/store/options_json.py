@@ -1,4 +1,4 @@
-"""What a build was asked to be, kept in its manifest, so that the next one can be of the same kind. Pure."""
+"""Build options in a manifest, from which an upgrade takes its own. Pure."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 from nemotron_ops.builds.spec import Backend, BuildOptions
 
 
-def asked_json(options: BuildOptions, backend: Backend) -> dict[str, Any]:
-    """`options` as plain values for a manifest, with the `backend` that they came to.
+def options_json(options: BuildOptions, backend: Backend) -> dict[str, Any]:
+    """`options` as plain values for a manifest, with the chosen `backend`.
 
-    Jobs are left out: they are how fast, not what. So are fixes: each llama.cpp shows anew what it needs.
+    Jobs are left out, because they change the speed only; so are fixes, because each llama.cpp may need others.
     """
     return {
         "backend": str(backend),
@@ -23,8 +23,8 @@ def asked_json(options: BuildOptions, backend: Backend) -> dict[str, Any]:
     }
 
 
-def asked_again(manifest: Mapping[str, Any]) -> BuildOptions:
-    """The options that the build of `manifest` was asked for; as far as its plan tells, where it does not say."""
+def options_from(manifest: Mapping[str, Any]) -> BuildOptions:
+    """The options of the build of `manifest`; derived from its plan where the manifest has none."""
     asked = manifest.get("asked") or _by_plan(manifest["plan"])
     return BuildOptions(
         backend=Backend(asked["backend"]),
@@ -37,7 +37,7 @@ def asked_again(manifest: Mapping[str, Any]) -> BuildOptions:
 
 
 def _by_plan(plan: Mapping[str, Any]) -> dict[str, Any]:
-    """For a build from before options were kept: all but further cmake options, which its plan does not tell apart."""
+    """Options of a build from before they were recorded; its plan does not show further cmake options."""
     by_hand = plan["archs"] if plan["archs_why"] == "asked for by --cuda-arch" else []
     return {
         "backend": plan["backend"],

@@ -1,9 +1,9 @@
-"""Old builds and what interrupted ones left, removed; and the list of pinned ones. Disk.
+"""Removes old builds and leftovers, and keeps the list of pinned builds. Disk.
 
-    builds/.pinned.json    {"pinned": [ID, …]}; never removed by a rule
+    builds/.pinned.json    {"pinned": [ID, …]}; never pruned
 
-A build goes into the trash by rename and only then loses its files, so a kill leaves builds that are whole or gone;
-the trash is emptied by whoever comes next.
+A build is renamed into the trash before its files are deleted, so a kill leaves each build whole or gone; the next
+removal empties the trash.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from nemotron_ops.paths import Layout
 
 @dataclass(frozen=True, kw_only=True)
 class Removed:
-    """What was removed (or, before it is done, would be)."""
+    """What was removed, or would be."""
 
     builds: tuple[str, ...] = ()
     leftovers: tuple[str, ...] = ()
@@ -35,14 +35,14 @@ def pinned(layout: Layout) -> frozenset[str]:
 
 
 def pin(layout: Layout, build: Build, *, on: bool = True) -> None:
-    """Pin `build`, or with `on` false unpin it; does nothing if it is so already."""
+    """Pin `build`, or unpin it if `on` is false."""
     with locked(layout.builds / ".locks" / "pinned.pointer"):
         ids = pinned(layout) | {build.id} if on else pinned(layout) - {build.id}
         write_json(_file(layout), {"pinned": sorted(i for i in ids if store.get(layout, i))})
 
 
 def outlook(old: Sequence[Build], leftovers: Sequence[Path] = ()) -> Removed:
-    """What removing `old` and `leftovers` would bring."""
+    """The result that removing `old` and `leftovers` would have."""
     return Removed(
         builds=tuple(b.id for b in old),
         leftovers=tuple(str(p) for p in leftovers),
@@ -51,20 +51,20 @@ def outlook(old: Sequence[Build], leftovers: Sequence[Path] = ()) -> Removed:
 
 
 def prune(layout: Layout, old: Iterable[Build], leftovers: Iterable[Path] = ()) -> Removed:
-    """Remove `old` and `leftovers`, all but what became current, is worked on or went meanwhile."""
+    """Remove `old` and `leftovers`, except what has become current, is being built or has gone meanwhile."""
     gone, left, freed = [], [], 0
     for build in old:
         size = freed_bytes(build.path)
         try:
             store.remove(layout, build)
-        except (BuildError, FileNotFoundError):  # somebody else needs it now, or was quicker
+        except (BuildError, FileNotFoundError):  # needed by now, or removed by another process
             continue
         gone.append(build.id)
         freed += size
     for path in leftovers:
         size = freed_bytes(path)
         if path.is_relative_to(layout.builds):
-            if not unfinished.clear(layout, path):  # somebody goes on with it
+            if not unfinished.clear(layout, path):  # a build continues with it
                 continue
         else:
             shutil.rmtree(path, ignore_errors=True)
@@ -74,7 +74,7 @@ def prune(layout: Layout, old: Iterable[Build], leftovers: Iterable[Path] = ()) 
 
 
 def freed_bytes(folder: Path) -> int:
-    """Bytes that the disk gets back when `folder` goes: files that have other names (a toolkit's) stay."""
+    """Bytes that removing `folder` frees: files with further hard links (in a toolkit) do not count."""
     sizes = (p.lstat() for p in folder.rglob("*") if p.is_file() and not p.is_symlink())
     return sum(stat.st_size for stat in sizes if stat.st_nlink == 1)
 

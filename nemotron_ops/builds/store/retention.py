@@ -1,8 +1,7 @@
-"""Which builds stay and which may go, and why. Pure.
+"""Decides which builds are kept and which may be removed, and why. Pure.
 
-What is never removed by a rule: the current build, the one that `rollback` goes back to, pinned ones, those that were
-imported from another machine (they may not be buildable here), and those that a process or a supervisor uses. Beside
-these the newest few stay.
+Kept always: the current build, the target of `rollback`, pinned builds, builds imported from another machine (this one
+may not be able to build them), and builds that a process or a supervisor uses. Besides these the newest few are kept.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from nemotron_ops.builds.store.store import Build
 
 @dataclass(frozen=True, kw_only=True)
 class Needs:
-    """Ids of builds that something needs."""
+    """Ids of builds in need."""
 
     current: str = ""
     previous: str = ""
@@ -24,7 +23,7 @@ class Needs:
 
 
 def reason_to_stay(build: Build, needs: Needs) -> str:
-    """Why `build` must stay however old it is; empty if nothing needs it."""
+    """Why `build` is kept at any age; empty if nothing needs it."""
     if build.id == needs.current:
         return "current"
     if build.id == needs.previous:

@@ -1,24 +1,23 @@
-"""Builds that have proved themselves, and which of them is current. Disk.
+"""The store of self-tested builds, and the pointer to the current one. Disk.
 
     builds/ID/bin/llama-server …      a build; never changed once it has this name
-    builds/ID/manifest.json           what it is, where it came from, what it proved (on a GPU perhaps later)
+    builds/ID/manifest.json           its plan, its source and its self-test (on a GPU perhaps later)
     builds/current.json               {"current": ID, "previous": [ID, …]}, newest first
-    builds/.work/ID/                  being compiled; survives interruptions, gone when done
-    builds/.new/ID/                   installed, not yet proven; ID.selftest and import-PID are work beside it
-    builds/.replaced/ID/              the build that one of the same id takes the place of, for a moment
-    builds/.locks/ID.lock             held by whoever builds ID
+    builds/.work/ID/                  being compiled; survives interruptions, removed at the end
+    builds/.new/ID/                   installed, not yet self-tested; beside it the work folders ID.selftest, import-PID
+    builds/.replaced/ID/              a build while it is replaced by one of the same id
+    builds/.locks/ID.lock             held while ID is built
     builds/.steps.json                seconds per step of past builds, for the estimate
     builds/.fixes.json                ids that failed their self-test, and the fixes that they need
-    builds/.trash/                    on its way out; emptied by whoever comes next
+    builds/.trash/                    being removed; emptied by the next removal
 
 A folder gets its final name by rename when everything in it is on disk, so a kill at any moment leaves either no
-build or a whole one. Whoever misses a build looks into `.replaced` and puts back what a kill left there; nobody empties
-that folder. `current` is a pointer file: changing it takes no copying and can be undone.
+build or a whole one. `get()` restores a build from `.replaced` after a crash. `current` is a pointer file: changing it
+copies nothing and can be undone.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import time
@@ -29,17 +28,13 @@ from pathlib import Path
 from typing import Any
 
 from nemotron_ops.builds.spec import Fix, Source, source_from_json
+from nemotron_ops.builds.store import build_lock
 from nemotron_ops.errors import BuildError
 from nemotron_ops.files import locked, read_json, sync_dir, write_json
 from nemotron_ops.paths import Layout
 
 MANIFEST = "manifest.json"
 PREVIOUS_KEPT = 10
-LOCK_POLL_S = 0.1
-
-
-class Busy(BuildError):
-    """Another process works on this build."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,12 +104,12 @@ def steps_file(layout: Layout) -> Path:
 
 
 def fixes_needed(layout: Layout, build_id: str) -> frozenset[Fix]:
-    """Fixes without which `build_id` has failed its self-test on this machine."""
+    """Fixes that `build_id` needs to pass its self-test on this machine."""
     return frozenset(Fix(name) for name in (read_json(_fixes_file(layout)) or {}).get(build_id, []))
 
 
 def remember_fixes(layout: Layout, build_id: str, fixes: frozenset[Fix]) -> None:
-    """Note that `build_id` needs `fixes`, so that it is not compiled in vain again."""
+    """Record that `build_id` needs `fixes`; the next build of it starts with them."""
     with _pointer_lock(layout):
         write_json(_fixes_file(layout), {**(read_json(_fixes_file(layout)) or {}), build_id: sorted(fixes)})
 
@@ -129,7 +124,7 @@ def get(layout: Layout, build_id: str) -> Build | None:
         return None
     path = layout.builds / build_id
     manifest = read_json(path / MANIFEST)
-    if manifest is None and _put_back(layout, build_id):
+    if manifest is None and _restore_replaced(layout, build_id):
         manifest = read_json(path / MANIFEST)
     return Build(id=build_id, path=path, manifest=manifest) if isinstance(manifest, dict) else None
 
@@ -155,18 +150,18 @@ def listed(layout: Layout) -> tuple[Build, ...]:
 
 
 def current(layout: Layout) -> Build | None:
-    """The build in use, or None. A pointer to a build that is gone counts as none."""
+    """The build in use, or None. A pointer to a missing build counts as none."""
     return get(layout, _pointer(layout)["current"])
 
 
 def previous(layout: Layout) -> Build | None:
-    """The build that was current before this one, and can be used still."""
+    """The newest build of the history that can still be used."""
     found = (get(layout, name) for name in _pointer(layout)["previous"])
     return next((b for b in found if b and b.proven), None)
 
 
 def use(layout: Layout, build: Build) -> None:
-    """Make `build` current; the one before is remembered for `rollback`. Raises BuildError if it is not proven."""
+    """Make `build` current; the previous one is kept for `rollback`. Raises BuildError if it is not proven."""
     refuse_unproven(build)
     with _pointer_lock(layout):
         pointer = _pointer(layout)
@@ -177,18 +172,18 @@ def use(layout: Layout, build: Build) -> None:
 
 
 def refuse_unproven(build: Build) -> None:
-    """Raises BuildError for a build that was only tested on the CPU, because its device was not there."""
+    """Raises BuildError for a build that was tested on the CPU only, without its own device."""
     if not build.proven:
         raise BuildError(
-            f"cannot use build {build.id}: it was never tested on the device that it is for",
-            hint="where that device is, `nemotron-ops build` with the same options tests it and makes it current",
+            f"cannot use build {build.id}: it was never tested on its own device",
+            hint="on a machine with that device, `nemotron-ops build` with the same options tests and activates it",
         )
 
 
 def rollback(layout: Layout) -> Build:
     """Make the previous build current again. Raises BuildError if there is none.
 
-    The build rolled back from is forgotten as a predecessor, so a second rollback goes further back.
+    The build that was current leaves the history, so a second rollback goes further back.
     """
     with _pointer_lock(layout):
         history = _pointer(layout)["previous"]
@@ -202,7 +197,7 @@ def rollback(layout: Layout) -> Build:
 def publish(layout: Layout, build_id: str, manifest: dict[str, Any]) -> Build:
     """Give the proven folder `.new/ID` its name in the store, replacing a build of the same id if there is one.
 
-    To be called with the lock of `building` held.
+    The caller holds the lock of `building`.
     """
     made, here, old = new_dir(layout, build_id), layout.builds / build_id, _replaced_dir(layout, build_id)
     write_json(made / MANIFEST, manifest)
@@ -219,7 +214,7 @@ def publish(layout: Layout, build_id: str, manifest: dict[str, Any]) -> Build:
 
 
 def amend(build: Build, changes: dict[str, Any]) -> Build:
-    """`build` with `changes` in its manifest: what was found out about it later."""
+    """Write `changes` into the manifest of `build`: facts that became known after publishing."""
     manifest = {**build.manifest, **changes}
     write_json(build.path / MANIFEST, manifest)
     return replace(build, manifest=manifest)
@@ -231,7 +226,7 @@ def remove(layout: Layout, build: Build, *, force: bool = False) -> None:
         pointer = _pointer(layout)
         if pointer["current"] == build.id and not force:
             raise BuildError(f"cannot remove build {build.id}: it is current", hint="use another first, or add --force")
-        with building(layout, build.id, timeout_s=0):
+        with build_lock.building(layout, build.id, timeout_s=0):
             build.path.lstat()
             _to_trash(layout, _replaced_dir(layout, build.id))
             _to_trash(layout, build.path)
@@ -240,66 +235,13 @@ def remove(layout: Layout, build: Build, *, force: bool = False) -> None:
     _empty_trash(layout)
 
 
-@contextmanager
-def building(layout: Layout, build_id: str, *, timeout_s: float = -1) -> Iterator[int]:
-    """Hold the lock of whoever builds `build_id`. Raises Busy if another does after `timeout_s` (-1: wait for ever).
-
-    Gives the lock's file descriptor, to be passed on to compilers: if we are killed, the lock is held until the last
-    of them has ended, so that nobody compiles into the same folder beside them.
-    """
-    path = lock_file(layout, build_id)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        _acquire(fd, build_id, timeout_s)
-        try:
-            yield fd
-        finally:
-            fcntl.flock(fd, fcntl.LOCK_UN)  # also for what still has it, such as a compiler cache's server
-    finally:
-        os.close(fd)
-
-
-def _acquire(fd: int, build_id: str, timeout_s: float) -> None:
-    deadline = time.monotonic() + timeout_s
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError as exc:
-            if timeout_s >= 0 and time.monotonic() >= deadline:
-                raise Busy(f"cannot work on build {build_id}: it is being built", hint="wait for it to end") from exc
-            time.sleep(LOCK_POLL_S)
-
-
-def is_building(layout: Layout, build_id: str) -> bool:
-    """Whether some process holds `build_id`'s lock at the moment."""
-    if not lock_file(layout, build_id).exists():
-        return False
-    try:
-        with building(layout, build_id, timeout_s=0):
-            return False
-    except Busy:
-        return True
-
-
-def count_building(layout: Layout) -> int:
-    """How many builds run at the moment."""
-    locks = layout.builds / ".locks"
-    return sum(is_building(layout, p.stem) for p in locks.glob("*.lock")) if locks.is_dir() else 0
-
-
-def lock_file(layout: Layout, build_id: str) -> Path:
-    return layout.builds / ".locks" / f"{build_id}.lock"
-
-
 def now() -> float:
     """Seconds since the epoch, for manifests."""
     return time.time()
 
 
 def sync_tree(folder: Path) -> None:
-    """Flush every file below `folder` to disk, so that a rename afterwards publishes content, not promises."""
+    """Flush every file below `folder` to disk, so that a later rename publishes complete files."""
     for path in [folder, *folder.rglob("*")]:
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             continue
@@ -310,12 +252,12 @@ def sync_tree(folder: Path) -> None:
             os.close(fd)
 
 
-def _put_back(layout: Layout, build_id: str) -> bool:
-    """Undo a replacement that was killed between moving the old build away and the new one in; whether it was so."""
+def _restore_replaced(layout: Layout, build_id: str) -> bool:
+    """Restore a build whose replacement was killed halfway; returns whether the build is there."""
     old, here = _replaced_dir(layout, build_id), layout.builds / build_id
     if not old.is_dir():
         return False
-    with suppress(OSError, Busy), building(layout, build_id, timeout_s=0):
+    with suppress(OSError, build_lock.Busy), build_lock.building(layout, build_id, timeout_s=0):
         if not here.exists():
             os.rename(old, here)
     return here.exists()
@@ -330,11 +272,11 @@ def _folders(parent: Path) -> list[Path]:
 
 
 def _to_trash(layout: Layout, path: Path) -> None:
-    """Move `path`, if it is there, to where it is lost by one rename."""
+    """Move `path`, if it exists, into the trash by one rename."""
     trash = layout.builds / ".trash" / f"{path.name}-{os.getpid()}-{time.monotonic_ns()}"
     while os.path.lexists(path):
         trash.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):  # another process has emptied the trash, folder and all, in between
+        with suppress(FileNotFoundError):  # another process removed the trash folder in between
             os.rename(path, trash)
 
 

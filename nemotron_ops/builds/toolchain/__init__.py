@@ -2,10 +2,10 @@
 
 Each file uses only those below it:
 
-    compilers    which compilers, with what in front of them and around them
-    toolchain    what compiles: cmake and ninja from wheels, a system compiler, or a private one
-    cuda         which CUDA toolkit and which architectures: chosen, or refused with the remedy
-    cuda_wheels  A CUDA toolkit without root: NVIDIA's wheels, assembled in a private folder
-    cuda12       what NVIDIA's wheels of CUDA 12 lack of a toolkit, and headers that newer C libraries trip over
-    zig          A C and C++ compiler without root: zig, from its wheel
+    compilers    chooses the compilers, their cache and their environment
+    toolchain    provides the programs of a build: cmake and ninja from wheels, a system compiler or a private one
+    cuda         chooses CUDA toolkit and architectures, or refuses with a remedy
+    cuda_wheels  assembles a CUDA toolkit from NVIDIA's wheels, without root
+    cuda12       completes NVIDIA's wheels of CUDA 12: the missing compiler, and headers for newer C libraries
+    zig          unpacks zig, a C and C++ compiler, from its wheel, without root
 """

@@ -1,4 +1,4 @@
-"""Which compilers, with what in front of them and around them. Pure."""
+"""Chooses the compilers, their cache and their environment. Pure."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from nemotron_ops.builds.toolchain import cuda
 from nemotron_ops.errors import HostError
 from nemotron_ops.host.facts import Facts
 
-# Of the caller's environment, only these reach cmake, ninja and the compilers: CFLAGS and the like would change
-# the binary without changing its id. The SDKs' places are where llama.cpp looks for what is in the id by its version
-# (ggml-hip/CMakeLists.txt:1, ggml-vulkan/CMakeLists.txt:11).
+# Only these variables of the caller reach cmake, ninja and the compilers: CFLAGS and the like would change the binary
+# without changing its id. llama.cpp finds the SDKs through their variables (ggml-hip/CMakeLists.txt:1,
+# ggml-vulkan/CMakeLists.txt:11); the SDKs' versions are part of the id.
 ENV_KEPT = (
     "PATH", "HOME", "TMPDIR", "USER", "LANG", "DEVELOPER_DIR", "SDKROOT", "CCACHE_DIR", "SCCACHE_DIR",
     "ROCM_PATH", "HIP_PATH", "VULKAN_SDK",
 )  # fmt: skip
-# What compiles for the GPU besides the host compiler; CUDA's toolkit is chosen in cuda.py.
+# The GPU compiler beside the host compiler; CUDA's toolkit is chosen in cuda.py.
 GPU_COMPILERS: Mapping[Backend, tuple[str, str]] = {Backend.HIP: ("hipcc", "HIP"), Backend.VULKAN: ("glslc", "glslc")}
-# Of a CPU's flags, those that compilers make code from; others come and go with kernels.
+# The CPU flags that change generated code; other flags come and go with kernel versions.
 ISA_FLAGS = ("sse", "ssse", "avx", "amx", "fma", "f16c", "bmi", "vnni", "gfni", "asimd", "sve", "sme", "i8mm", "bf16")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compilers:
-    """Which compilers, by path; `identity` is what makes one differ from another in a build's id."""
+    """The compilers, by path; `identity` stands for them in a build's id."""
 
     cc: str
     cxx: str
@@ -38,7 +38,7 @@ class Compilers:
 
 
 def choose_compilers(options: BuildOptions, facts: Facts, toolchains: Path) -> Compilers:
-    """The system's compilers, or zig's from a wheel if asked. Raises HostError if there is none."""
+    """The system's compilers, or zig's from a wheel if requested. Raises HostError if there is none."""
     if options.zig:
         return zig_compilers(options, facts, toolchains)
     cc, cxx = facts.tools.get("cc"), facts.tools.get("cxx")
@@ -56,7 +56,7 @@ def choose_compilers(options: BuildOptions, facts: Facts, toolchains: Path) -> C
 
 
 def gpu_compiler(backend: Backend, facts: Facts) -> str:
-    """`, HIP 7.0.51831` where the SDK of `backend` says its version."""
+    """`, HIP 7.0.51831` where the SDK of `backend` reports its version."""
     program, name = GPU_COMPILERS.get(backend, ("", ""))
     tool = facts.tools.get(program)
     return f", {name} {cuda.dotted(tool.version)}" if tool and tool.version else ""
@@ -67,7 +67,7 @@ def zig_compilers(options: BuildOptions, facts: Facts, toolchains: Path) -> Comp
     backend = options.backend or backends.default_backend(facts)
     if backend is not Backend.CPU:
         raise HostError(
-            f"cannot build for {backend} with zig: it is used for the CPU backend alone",
+            f"cannot build for {backend} with zig: it is used for the CPU backend only",
             hint=f"add --cpu, or install a system compiler: {backends.install_line('compiler', facts)}",
         )
     wheels = wheels_for("zig", facts.system, facts.machine)
@@ -92,7 +92,7 @@ def compiler_options(compilers: Compilers) -> dict[str, str]:
 
 
 def launcher_options(facts: Facts, backend: Backend) -> dict[str, str]:
-    """A compiler cache, if there is one. It changes the time, not the binary, so it is no part of the id."""
+    """Options for a compiler cache, if there is one. It does not change the binary, so it is not part of the id."""
     cache = facts.tools.get("ccache") or facts.tools.get("sccache")
     if cache is None:
         return {}

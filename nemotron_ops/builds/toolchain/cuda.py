@@ -1,8 +1,8 @@
-"""Which CUDA toolkit and which architectures: chosen, or refused with the remedy. Pure.
+"""Chooses CUDA toolkit and architectures, or refuses with a remedy. Pure.
 
-Three things must fit each other: the driver (its CUDA version is a ceiling for the toolkit), the GPUs (each
+Three things must fit: the driver (its CUDA version is a ceiling for the toolkit), the GPUs (each
 toolkit knows a set of compute capabilities) and the host compiler (each nvcc refuses newer ones). Architectures
-are always named, and as `-real`: a default list is fat, and its PTX needs a driver as new as the toolkit
+are always named, and as `-real`: a default list makes large binaries, and its PTX needs a driver as new as the toolkit
 (NVIDIA/nvbandwidth#61: `cudaErrorUnsupportedPtxVersion` on a 580 driver).
 """
 
@@ -43,7 +43,7 @@ WHEELS_MACHINES = ("x86_64", "aarch64")
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """A toolkit that can be assembled without root. `driver` is the oldest branch that runs what it makes."""
+    """A toolkit that can be assembled without root. `driver` is the oldest driver branch that runs its binaries."""
 
     version: tuple[int, int, int]
     driver: str  # NVIDIA's page on minor-version compatibility
@@ -53,8 +53,8 @@ class Published:
         return self.version[:2]
 
 
-# Newest first: the lowest 13, which runs on every driver that runs 13 at all; then the only 12 whose compiler is
-# published outside of NVIDIA's own site. 12.4 makes code for older GPUs, and runs on drivers of 12.0 as real code.
+# Newest first: the lowest 13, because it runs on every driver of CUDA 13; then the only 12 whose compiler is published
+# outside NVIDIA's own site. 12.4 supports older GPUs, and its real code runs on drivers of CUDA 12.0.
 PUBLISHED = (
     Published(version=(13, 0, 2), driver="580"),
     Published(version=(12, 4, 1), driver="525"),
@@ -84,7 +84,7 @@ class CudaChoice:
 
 
 def choose(facts: Facts, asked: tuple[str, ...], cxx: Tool | None) -> CudaChoice:
-    """Toolkit and architectures for `facts`; `asked` overrides the GPUs found here. Raises HostError, UsageError."""
+    """Toolkit and architectures for `facts`; `asked` replaces the GPUs found here. Raises HostError, UsageError."""
     numbers, why = wanted_archs(facts, asked)
     here = for_this_machine(facts, numbers)
     toolkit = choose_toolkit(facts, numbers, cxx, for_this_machine=here)
@@ -94,13 +94,13 @@ def choose(facts: Facts, asked: tuple[str, ...], cxx: Tool | None) -> CudaChoice
 
 
 def for_this_machine(facts: Facts, numbers: tuple[int, ...]) -> bool:
-    """Whether GPUs of this machine may be meant, and with them its driver: also where one does not tell what it is."""
+    """Whether `numbers` may mean GPUs of this machine (of unknown capability too), so that its driver counts."""
     found = [g.compute_capability for g in facts.gpus if g.kind == "cuda"]
     return None in found or set(numbers) <= {c[0] * 10 + c[1] for c in found if c}
 
 
 def driver_for(toolkit: tuple[int, ...]) -> str:
-    """The oldest driver that runs what `toolkit` makes, in words."""
+    """The oldest driver that runs binaries of `toolkit`, in words."""
     branch = next((p.driver for p in PUBLISHED if p.version[0] == toolkit[0]), "")
     return f"driver {branch} or newer" if branch else f"a driver that runs CUDA {toolkit[0]}"
 
@@ -120,7 +120,7 @@ def wanted_archs(facts: Facts, asked: tuple[str, ...]) -> tuple[tuple[int, ...],
     unknown = [g.name for g in gpus if g.compute_capability is None]
     if unknown:
         raise HostError(
-            f"cannot plan a CUDA build: the driver does not tell the compute capability of {unknown[0]}",
+            f"cannot plan a CUDA build: the driver does not report the compute capability of {unknown[0]}",
             hint="name it with --cuda-arch; NVIDIA lists them at https://developer.nvidia.com/cuda-gpus",
         )
     found = {g.compute_capability[0] * 10 + g.compute_capability[1]: g.name for g in gpus if g.compute_capability}
@@ -133,7 +133,7 @@ def parse_arch(word: str) -> int:
     if not found:
         raise UsageError(
             f"cannot use --cuda-arch {word}: expected a compute capability such as 90",
-            hint="`native` and `all` are not taken: architectures are always named",
+            hint="`native` and `all` are not accepted: architectures are always named",
         )
     return int(found.group(1)) * 10 + int(found.group(2))
 
@@ -144,7 +144,7 @@ def cmake_arch(number: int) -> str:
 
 
 def choose_toolkit(facts: Facts, archs: tuple[int, ...], cxx: Tool | None, *, for_this_machine: bool) -> Toolkit:
-    """The system's toolkit if it fits, else the newest from wheels that does. Raises HostError with all reasons."""
+    """The system's toolkit if it fits, else the newest from wheels that fits. Raises HostError with all reasons."""
     ceiling = facts.driver_cuda if for_this_machine else None
     reasons = []
     nvcc = facts.tools.get("nvcc")
@@ -187,13 +187,13 @@ def refuse(
 
 
 def knows(release: tuple[int, int], arch: int) -> bool:
-    """Whether the toolkit `release` compiles for `arch`; one that is newer than our table may know newer GPUs."""
+    """Whether toolkit `release` compiles for `arch`; a release newer than the table may know newer GPUs."""
     newest, archs = ARCHITECTURES[-1]
     return arch in latest(ARCHITECTURES, release) or (release > newest and arch > max(archs))
 
 
 def refuse_arch(release: tuple[int, int], arch: int) -> str:
-    """Why `release`, which does not know `arch`, does not."""
+    """Why `release` does not compile for `arch`."""
     after = any(arch in archs for first, archs in ARCHITECTURES if first > release)
     before = any(arch in archs for first, archs in ARCHITECTURES if first < release)
     if before and not after:
@@ -213,20 +213,20 @@ def refuse_compiler(release: tuple[int, int], cxx: Tool | None) -> str:
 
 
 def remedy(archs: tuple[int, ...], cxx: Tool | None, ceiling: tuple[int, int] | None) -> str:
-    """What to do when neither the system's toolkit nor one from wheels fits."""
+    """The remedy where neither the system's toolkit nor one from wheels fits."""
     newest, oldest = PUBLISHED[0], PUBLISHED[-1]
-    if strange := [a for a in archs if not any(a in known for _, known in ARCHITECTURES)]:
+    if unknown := [a for a in archs if not any(a in known for _, known in ARCHITECTURES)]:
         return (
-            f"no toolkit is known to make code for compute capability {capability(strange[0])}; NVIDIA lists all there "
-            "are at https://developer.nvidia.com/cuda-gpus; for a newer GPU, put a newer toolkit's nvcc on the PATH"
+            f"no toolkit is known for compute capability {capability(unknown[0])}; NVIDIA lists all of them at "
+            "https://developer.nvidia.com/cuda-gpus; for a newer GPU, put a newer toolkit's nvcc on the PATH"
         )
-    if but := next((p for p in PUBLISHED if not refuse(p.release, archs, None, ceiling)), None):
-        limit = latest(HOST_COMPILERS, but.release)[0]
-        if refusal := refuse_compiler(but.release, cxx):
+    if fitting := next((p for p in PUBLISHED if not refuse(p.release, archs, None, ceiling)), None):
+        limit = latest(HOST_COMPILERS, fitting.release)[0]
+        if refusal := refuse_compiler(fitting.release, cxx):
             return f"install an older compiler and name it, as in CXX=g++-{limit} CC=gcc-{limit} ({refusal})"
         return "install a CUDA toolkit (https://developer.nvidia.com/cuda-downloads) and put its nvcc on the PATH"
     if ceiling and ceiling < (12, 0):
-        return f"update NVIDIA's driver to {oldest.driver} or newer, better to {newest.driver}"
+        return f"update NVIDIA's driver to {oldest.driver} or newer, preferably {newest.driver}"
     if not refuse(newest.release, archs, None, None):
         return (
             f"update NVIDIA's driver to {newest.driver} or newer, or install a CUDA 12 toolkit that knows these GPUs "

@@ -1,9 +1,9 @@
-"""What NVIDIA's wheels of CUDA 12 lack of a toolkit, and headers that newer C libraries trip over. Disk.
+"""Completes NVIDIA's wheels of CUDA 12: the missing compiler, and headers for newer C libraries. Disk.
 
 The nvcc wheel of CUDA 12 holds ptxas, libnvvm and headers, but no nvcc, cicc, cudafe++, fatbinary or nvlink (12.4, 12.8
 and 12.9 were opened); Debian packages these of 12.4.1, as NVIDIA published them. The runtime wheel has no static
 libcudart and no libcudadevrt, so programs use the shared libcudart (the options in plan.py), and an empty archive
-stands in for the other.
+replaces libcudadevrt.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ CUDAFE_FLAGS    +=
 PTXAS_FLAGS     +=
 """  # noqa: E501
 
-# glibc declares these with an exception specification since the version given, and C++ wants both to agree. CUDA 13.0
-# has it for sinpi and cospi (crt/math_functions.h:2568), CUDA 12.4 for none.
+# Since these versions, glibc declares the functions with an exception specification, and C++ requires NVIDIA's
+# declarations to agree. CUDA 13.0 has it for sinpi and cospi (crt/math_functions.h:2568), CUDA 12.4 for none.
 SINCE_GLIBC = {"sinpi": 41, "sinpif": 41, "cospi": 41, "cospif": 41, "rsqrt": 42, "rsqrtf": 42}
 NAMES = "|".join(SINCE_GLIBC)
-# Declarations, up to where a specification belongs. What NVIDIA has given one already is left alone.
+# Declarations, up to the place of a specification. Those that have one already do not match.
 DEVICE = re.compile(rf"extern __DEVICE_FUNCTIONS_DECL__ __device_builtin__ \w+\s+({NAMES})\(\w+ x\)(?=;)")
 HOST = re.compile(rf"__func__\(\w+ ({NAMES})\((?:const )?\w+ a\)(?=\)[;\n])")
 SPECIFIERS = "#if defined(__linux__)\n#include <features.h>\n#endif\n" + "".join(
@@ -52,7 +52,7 @@ SPECIFIERS = "#if defined(__linux__)\n#include <features.h>\n#endif\n" + "".join
 
 
 def add_compiler(deb: Path, root: Path) -> None:
-    """The compiler out of Debian's package into the toolkit at `root`, and what it needs to find the rest."""
+    """Add the compiler of Debian's package to the toolkit at `root`, with a profile that finds the other parts."""
     with tempfile.TemporaryDirectory(dir=root.parent) as room:
         archive.unpack(archive.deb_content(deb, Path(room)), root, rename=place)
     (root / "bin/nvcc.profile").write_text(PROFILE)
@@ -60,7 +60,7 @@ def add_compiler(deb: Path, root: Path) -> None:
 
 
 def place(name: PurePosixPath) -> PurePosixPath | None:
-    """Where a file of Debian's package belongs in a toolkit; None for those that are not needed."""
+    """The place of a file of Debian's package in a toolkit; None for files that are not needed."""
     if name.parent == BIN and name.name in FROM_BIN:
         return PurePosixPath("bin", name.name)
     if name in (LIB / "bin/nvcc", LIB / "bin/crt/link.stub", LIB / "bin/crt/prelink.stub"):
@@ -71,7 +71,7 @@ def place(name: PurePosixPath) -> PurePosixPath | None:
 
 
 def agree_with_glibc(root: Path) -> None:
-    """The toolkit's declarations as the C library of newer systems has them; nothing changes on older ones."""
+    """Make the toolkit's declarations agree with newer C libraries; nothing changes for older ones."""
     folder = root / "include/crt"
     declared, defined = folder / "math_functions.h", folder / "math_functions.hpp"
     text = declared.read_text() if declared.exists() else ""

@@ -1,8 +1,8 @@
-"""A CUDA toolkit without root: NVIDIA's wheels, assembled in a private folder. httpx, cc, disk.
+"""Assembles a CUDA toolkit from NVIDIA's wheels, without root. httpx, cc, disk.
 
-The wheels hold compiler (for CUDA 12: cuda12.py), headers and libraries, but not in the shape that cmake and the linker
-expect. So, besides unpacking: programs get their mode bits back, libraries their unversioned names, `lib64` and
-`targets/` point where tools look, and a stub stands in for the driver's library when linking on a machine without one.
+The wheels hold compiler (for CUDA 12: cuda12.py), headers and libraries, but not in the layout that cmake and the
+linker expect. So after unpacking, programs get their mode bits and libraries their unversioned names, `lib64` and
+`targets/` become links, and a stub replaces the driver's library when linking on a machine without a driver.
 
     cuda-13.0.2-1a2b3c4d/bin/nvcc, nvvm/, include/, lib/      the toolkit
     …/lib/stubs/libcuda.so                                    only for the linker
@@ -27,7 +27,8 @@ from nemotron_ops.builds.packages.wheel_pins import Deb, Wheel, cuda_folder, cud
 from nemotron_ops.builds.toolchain import cuda12
 from nemotron_ops.errors import HostError
 from nemotron_ops.files import locked, sync_dir, write_json
-from nemotron_ops.progress import Report, Step
+from nemotron_ops.installation import Installation
+from nemotron_ops.progress import Step
 
 RUNTIME_LIBRARIES = ("libcudart.so", "libcublas.so", "libcublasLt.so")  # all that a built llama-server needs
 TARGETS = {"x86_64": "x86_64-linux", "aarch64": "sbsa-linux"}
@@ -41,15 +42,19 @@ LICENCE = "https://docs.nvidia.com/cuda/eula/index.html"
 
 
 def assembled(toolchains: Path, version: str, machine: str) -> Path | None:
-    """The toolkit's folder if it is there, whole."""
+    """The toolkit's folder, if it is complete."""
     root = toolchains / cuda_folder(version, machine)
     return root if (root / "complete.json").exists() else None
 
 
-def assemble(
-    toolchains: Path, *, version: str, machine: str, cache: Path, cc: str, env: Mapping[str, str], report: Report
-) -> Path:
-    """The toolkit's folder, assembled if it is not there yet. Raises SourceError, HostError."""
+def assemble(version: str, cc: str, installation: Installation) -> Path:
+    """The folder of toolkit `version`, assembled if it is not there yet. Raises SourceError, HostError."""
+    toolchains, cache, machine = (
+        installation.layout.toolchains,
+        installation.layout.cache / "wheels",
+        installation.facts.machine,
+    )
+    env, report = installation.env, installation.report
     name = cuda_folder(version, machine)
     with locked(toolchains / f".{name}.lock"):
         if ready := assembled(toolchains, version, machine):
@@ -69,18 +74,18 @@ def assemble(
             unpack = cuda12.add_compiler if path in packages else unpack_wheel
             unpack(path, made)
         report(Step(what="unpack CUDA toolkit", done=len(parts), total=len(parts)))
-        shape(made, machine)
+        finish_layout(made, machine)
         make_stub(made, cc, env)
         write_json(made / "complete.json", {part.file: part.sha256 for part in parts})
         os.rename(made, toolchains / name)
         sync_dir(toolchains)
         for path in (*paths, *packages):
-            path.unlink()  # half a gigabyte that is now unpacked
+            path.unlink()  # half a gigabyte that is unpacked by now
     return toolchains / name
 
 
 def unpack_wheel(path: Path, root: Path) -> None:
-    """The toolkit's part of a wheel into `root`, with its licence kept."""
+    """Unpack the toolkit's part of a wheel into `root`, with its licence."""
 
     def rename(name: PurePosixPath) -> PurePosixPath | None:
         if name.parts[0] == "nvidia" and len(name.parts) > 2:  # nvidia/cu13/bin/nvcc, nvidia/cuda_nvcc/bin/ptxas
@@ -92,8 +97,8 @@ def unpack_wheel(path: Path, root: Path) -> None:
     archive.unpack(path, root, rename=rename)
 
 
-def shape(root: Path, machine: str) -> None:
-    """What unpacking leaves to do: mode bits (zip drops them), and the names that tools look for."""
+def finish_layout(root: Path, machine: str) -> None:
+    """Finish the layout after unpacking: mode bits (zip drops them), and the names that tools look for."""
     for folder in (root / "bin", root / "nvvm" / "bin"):
         for program in folder.glob("*"):
             if program.is_file():
@@ -117,7 +122,7 @@ def stub_source(preprocessed: str) -> str:
 
 
 def make_stub(root: Path, cc: str, env: Mapping[str, str]) -> None:
-    """The driver's library for the linker, made from cuda.h. Raises HostError."""
+    """Make the driver's library for the linker, from cuda.h. Raises HostError."""
     stubs, driver = root / "lib" / "stubs", root / "driver-stub"
     stubs.mkdir(parents=True, exist_ok=True)
     driver.mkdir(exist_ok=True)
@@ -133,7 +138,7 @@ def make_stub(root: Path, cc: str, env: Mapping[str, str]) -> None:
 
 
 def runtime_libraries(root: Path) -> tuple[Path, ...]:
-    """The libraries that a built program needs beside itself, by the names it asks for (libcudart.so.13)."""
+    """The libraries that a built program needs beside itself, by the names that it loads (libcudart.so.13)."""
     found = [p for name in RUNTIME_LIBRARIES for p in sorted((root / "lib").glob(f"{name}.*"))]
     return tuple(p for p in found if not p.is_symlink())
 

@@ -1,4 +1,4 @@
-"""What compiles: cmake and ninja from wheels, a system compiler, or a private one. Disk, subprocess."""
+"""Provides the programs of a build: cmake and ninja from wheels, a system compiler or a private one. Disk."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from nemotron_ops.builds.plan import BuildPlan, cuda_root, found_tool
 from nemotron_ops.builds.toolchain import cuda, cuda_wheels, zig
 from nemotron_ops.errors import HostError
 from nemotron_ops.host.facts import Facts, Tool
-from nemotron_ops.paths import Layout
-from nemotron_ops.progress import Report
+from nemotron_ops.installation import Installation
 
 WHEEL_HINT = "it comes with nemotron-ops as a Python wheel: install nemotron-ops again"
 
@@ -31,20 +30,21 @@ def programs(facts: Facts) -> Programs:
     return Programs(cmake=found_tool(facts, "cmake", WHEEL_HINT), ninja=found_tool(facts, "ninja", WHEEL_HINT))
 
 
-def check_disk(plan: BuildPlan, *, layout: Layout, facts: Facts) -> None:
-    """Raises HostError if there is too little room for this build and for the compilers that it needs first."""
-    for needs in disk_needs(plan, layout=layout, facts=facts):
+def check_disk(plan: BuildPlan, installation: Installation) -> None:
+    """Raises HostError if the disk lacks room for this build or for the compilers that it needs first."""
+    for needs in disk_needs(plan, installation):
         check_room("build llama.cpp", needs)
 
 
-def disk_bytes(plan: BuildPlan, *, layout: Layout, facts: Facts) -> int:
-    """The most that the build takes at one time, if all of it lies on one disk."""
-    return max(sum(needs.values()) for needs in disk_needs(plan, layout=layout, facts=facts))
+def disk_bytes(plan: BuildPlan, installation: Installation) -> int:
+    """The most bytes that the build takes at one time, if all folders are on one disk."""
+    return max(sum(needs.values()) for needs in disk_needs(plan, installation))
 
 
-def disk_needs(plan: BuildPlan, *, layout: Layout, facts: Facts) -> tuple[Mapping[Path, int], Mapping[Path, int]]:
-    """Bytes by folder: while private compilers are assembled, and, what was downloaded being gone, while they work."""
-    files = to_download(plan, layout=layout, facts=facts)
+def disk_needs(plan: BuildPlan, installation: Installation) -> tuple[Mapping[Path, int], Mapping[Path, int]]:
+    """Bytes by folder: while private compilers are assembled; then, without their downloads, while they compile."""
+    layout = installation.layout
+    files = to_download(plan, installation)
     unpacked = sum(int(f.size * (zig if f.package == "ziglang" else cuda_wheels).UNPACKED_FACTOR) for f in files)
     return (
         {layout.cache / "wheels": sum(f.size for f in files), layout.toolchains: unpacked},
@@ -52,22 +52,19 @@ def disk_needs(plan: BuildPlan, *, layout: Layout, facts: Facts) -> tuple[Mappin
     )
 
 
-def assemble(plan: BuildPlan, *, layout: Layout, facts: Facts, env: Mapping[str, str], report: Report) -> None:
-    """Everything that `plan` compiles with and that comes as wheels. Raises SourceError, HostError."""
-    cache = layout.cache / "wheels"
+def assemble(plan: BuildPlan, installation: Installation) -> None:
+    """Assembles the compilers of `plan` that come as wheels. Raises SourceError, HostError."""
     if plan.compilers.from_wheel:
-        (wheel,) = wheels_for("zig", facts.system, facts.machine)
-        zig.assemble(layout.toolchains, wheel, cache=cache, env=env, report=report)
+        (wheel,) = wheels_for("zig", installation.facts.system, installation.facts.machine)
+        zig.assemble(wheel, installation)
     if plan.cuda and plan.cuda.toolkit.from_wheels:
-        cuda_wheels.assemble(
-            layout.toolchains, version=cuda.dotted(plan.cuda.toolkit.version), machine=facts.machine, cache=cache,
-            cc=plan.compilers.cc, env=env, report=report,
-        )  # fmt: skip
-    shared_libraries(plan, layout=layout, facts=facts)  # what cannot be carried along should show before compiling
+        cuda_wheels.assemble(cuda.dotted(plan.cuda.toolkit.version), plan.compilers.cc, installation)
+    shared_libraries(plan, installation)  # a library that is missing should show before compiling
 
 
-def to_download(plan: BuildPlan, *, layout: Layout, facts: Facts) -> tuple[Wheel | Deb, ...]:
+def to_download(plan: BuildPlan, installation: Installation) -> tuple[Wheel | Deb, ...]:
     """The files of private compilers that `assemble` would fetch for `plan`; none where they are assembled already."""
+    layout, facts = installation.layout, installation.facts
     missing: list[Wheel | Deb] = []
     zigs = wheels_for("zig", facts.system, facts.machine) if plan.compilers.from_wheel else ()
     missing += [wheel for wheel in zigs if not (layout.toolchains / zig_folder(wheel)).is_dir()]
@@ -80,18 +77,19 @@ def to_download(plan: BuildPlan, *, layout: Layout, facts: Facts) -> tuple[Wheel
 
 
 def outdated(toolchains: Path, facts: Facts) -> tuple[Path, ...]:
-    """Private toolchains that this nemotron-ops would not use any more; builds have their own copies of libraries."""
+    """Private toolchains that this nemotron-ops no longer uses; builds have their own copies of libraries."""
     cudas = {cuda_folder(cuda.dotted(p.version), facts.machine) for p in cuda.PUBLISHED}
     used = cudas | {zig_folder(wheel) for wheel in wheels_for("zig", facts.system, facts.machine)}
     found = (*toolchains.glob("cuda-*"), *toolchains.glob("zig-*"))
     return tuple(sorted(p for p in found if p.is_dir() and p.name not in used))
 
 
-def shared_libraries(plan: BuildPlan, *, layout: Layout, facts: Facts) -> tuple[Path, ...]:
-    """CUDA's libraries that the built programs need beside them, by the names that they ask for. Raises HostError.
+def shared_libraries(plan: BuildPlan, installation: Installation) -> tuple[Path, ...]:
+    """CUDA's libraries that the built programs need beside them, by the names that they load. Raises HostError.
 
-    Those of a private toolkit always; those of the system's only where the build goes to machines without it.
+    Libraries of a private toolkit always; those of the system's toolkit only for a portable build.
     """
+    layout, facts = installation.layout, installation.facts
     if not plan.cuda:
         return ()
     root = cuda_root(plan.cuda, layout.toolchains, facts)
@@ -101,7 +99,7 @@ def shared_libraries(plan: BuildPlan, *, layout: Layout, facts: Facts) -> tuple[
 
 
 def system_library(root: Path, name: str) -> Path:
-    """The library `name` ("libcudart.so") of the system's toolkit at `root`, under the name that programs ask for.
+    """The library `name` ("libcudart.so") of the system's toolkit at `root`, under the name that programs load.
 
     Of libcudart.so.12 and libcudart.so.12.9.79 that is the shorter one. Raises HostError.
     """
@@ -110,13 +108,14 @@ def system_library(root: Path, name: str) -> Path:
     if not found:
         raise HostError(
             f"cannot make a portable build: the CUDA toolkit in {root} has no {name}",
-            hint="install its libraries, or take its nvcc off the PATH: then a toolkit from wheels is used",
+            hint="install its libraries, or remove its nvcc from the PATH: then a toolkit from wheels is used",
         )
     return found[0]
 
 
-def driver_stub(plan: BuildPlan, *, layout: Layout, facts: Facts) -> Path | None:
-    """A folder with a stand-in for NVIDIA's driver library, for self-tests where there is no driver."""
+def driver_stub(plan: BuildPlan, installation: Installation) -> Path | None:
+    """A folder with a stub of NVIDIA's driver library, for self-tests without a driver."""
+    layout, facts = installation.layout, installation.facts
     if not plan.cuda or facts.driver_cuda is not None:
         return None
     root = cuda_root(plan.cuda, layout.toolchains, facts)

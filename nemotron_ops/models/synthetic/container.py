@@ -1,9 +1,8 @@
 """GGUF bytes from metadata and tensors. Pure.
 
 The layout (ggml's `docs/gguf.md`, version 3, little endian): magic, version, counts, key-value pairs, tensor
-infos, then tensor data from the next multiple of the alignment, each tensor padded to it. Written here rather
-than by gguf-py's writer so that the bytes do not depend on its version, and so that a header can be made for data
-that is not there.
+infos, then tensor data from the next multiple of the alignment, each tensor padded to it. gguf-py's writer
+is not used, so that the bytes do not depend on its version, and so that a header can be made without its data.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from gguf import GGMLQuantizationType, GGUFValueType
 
 ALIGNMENT = 32
 F32_ALWAYS = ("norm.weight", ".bias", "ssm_a", "ssm_d", "ssm_conv1d.weight", "ffn_gate_inp.weight")
-# what llama-quantize takes where a row is no multiple of a K-quant's 256 (src/llama-quant.cpp)
+# llama-quantize's choice where a row is not a multiple of a K-quant's 256 (src/llama-quant.cpp)
 FALLBACK = {
     GGMLQuantizationType.Q2_K: GGMLQuantizationType.Q4_0,
     GGMLQuantizationType.Q3_K: GGMLQuantizationType.IQ4_NL,
@@ -45,7 +44,7 @@ class TensorInfo:
 
 
 def tensor_type(name: str, size: tuple[int, ...], quant: GGMLQuantizationType) -> GGMLQuantizationType:
-    """The type that llama-quantize gives it: F32 for vectors and what must be exact, fallbacks for odd rows."""
+    """llama-quantize's type of a tensor: F32 for vectors and exact tensors, fallbacks for odd rows."""
     if len(size) == 1 or name.endswith(F32_ALWAYS):
         return GGMLQuantizationType.F32
     if size[-1] % gguf.GGML_QUANT_SIZES[quant][0] == 0:
@@ -55,7 +54,7 @@ def tensor_type(name: str, size: tuple[int, ...], quant: GGMLQuantizationType) -
 
 
 def header(metadata: Mapping[str, Value], infos: Iterable[TensorInfo]) -> bytes:
-    """Everything before the data, padded to where the data starts."""
+    """All bytes before the data, padded to the start of the data."""
     listed = list(infos)
     parts = [b"GGUF", struct.pack("<IQQ", 3, len(listed), len(metadata))]
     parts += [_string(key) + _value(value) for key, value in metadata.items()]
@@ -87,7 +86,7 @@ _SCALARS = {
 
 
 def _value(value: Value) -> bytes:
-    """A value with its type in front: Python's int is uint32, float is float32; numpy scalars keep theirs."""
+    """A value after its type: Python's int is uint32, float is float32; numpy scalars keep theirs."""
     if isinstance(value, bool):
         return struct.pack("<I?", GGUFValueType.BOOL, value)
     if isinstance(value, str):

@@ -1,7 +1,7 @@
 """The key-value pairs of a Nemotron 3 GGUF. Pure.
 
-Which keys llama.cpp insists on was found by leaving each out: an RMS model still needs `layer_norm_epsilon`, and
-without the expert counts it aborts. The kind of a layer is not stored: Mamba has neither KV heads nor a
+The keys that llama.cpp requires were found by leaving each out: an RMS model still needs `layer_norm_epsilon`, and
+without the expert counts llama.cpp aborts. The kind of a layer is not stored: Mamba has neither KV heads nor a
 feed-forward length, attention has KV heads only.
 """
 
@@ -27,14 +27,14 @@ def metadata(shape: Shape, vocab: Vocabulary, *, name: str, quant: str, template
         "general.size_label": "tiny",
         "general.quantization_version": QUANTIZATION_VERSION,
         "general.file_type": FILE_TYPES[quant],
-        "general.sampling.temp": 1.0,  # llama-server takes these as its defaults
+        "general.sampling.temp": 1.0,  # llama-server uses these as defaults
         "general.sampling.top_p": 1.0,
     }
     return general | _architecture(shape, len(vocab)) | _tokenizer(vocab, template)
 
 
 def split_pairs(index: int, count: int, n_tensors: int) -> dict[str, Value]:
-    """What marks a file as shard `index` (from 0) of `count`."""
+    """The pairs that mark a file as shard `index` (from 0) of `count`."""
     return {
         "split.no": np.uint16(index),
         "split.tensors.count": np.int32(n_tensors),
@@ -86,7 +86,7 @@ def _architecture(s: Shape, n_vocab: int) -> dict[str, Value]:
 def _tokenizer(vocab: Vocabulary, template: str) -> dict[str, Value]:
     pairs: dict[str, Value] = {
         "model": "gpt2",
-        "pre": "pixtral",  # what real Nemotron 3 files carry
+        "pre": "pixtral",  # as in real Nemotron 3 files
         "tokens": vocab.tokens,
         "token_type": np.array(vocab.types, np.int32),
         "merges": vocab.merges,

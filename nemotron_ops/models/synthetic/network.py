@@ -1,9 +1,9 @@
-"""Weights of the tiny scripted models: every kind of layer carries part of the text. Pure.
+"""Weights of the scripted models: every kind of layer carries part of the answer. Pure.
 
 One Mamba, one attention and one feed-forward layer are wired by hand; the others hold noise and add nothing, as
 their output projections are zero. A wrong recurrent state, KV cache, router or tokenizer changes what the model
-says, so asserting its text tests them all. `dt` is Mamba's write gate, its bias far below zero: only a keyword
-opens it, and the clearing word opens it so far that the old state is wiped.
+says, so a check of its text tests them all. `dt` is Mamba's write gate, its bias far below zero: only a keyword opens
+it, and the clearing word opens it so far that the old state is erased.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from nemotron_ops.models.synthetic.shape import Shape
 from nemotron_ops.models.synthetic.vocabulary import Vocabulary
 
 NORM_GAIN = 0.1  # of every norm before a layer
-SCRIPTED_EXPERTS = (2, 5)  # the only experts that know the gate: the router must find them
+SCRIPTED_EXPERTS = (2, 5)  # the only experts with the gate: the router must select them
 
 
 def weights(shape: Shape, vocab: Vocabulary, seed: int) -> dict[str, Array]:
@@ -66,7 +66,7 @@ def _mamba(s: Shape, res: Residual, rng: np.random.Generator, *, wired: bool) ->
         for start, rows in ((z, s.d_inner), (x, group), (b, s.d_state), (c, s.d_state), (dt, s.ssm_heads)):
             w_in[start : start + rows] = 0
         w_in[z : z + s.d_inner, res.constant] = 4.0
-        w_in[b, res.constant] = w_in[c, res.constant] = 4.0  # all is kept in state slot 0
+        w_in[b, res.constant] = w_in[c, res.constant] = 4.0  # everything is stored in state slot 0
         for k, (name, dim) in enumerate(res.keyword.items()):
             w_in[x + k, dim] = 4.0
             w_in[dt, dim] = 40.0  # opens the write gate
@@ -90,7 +90,7 @@ def _mamba(s: Shape, res: Residual, rng: np.random.Generator, *, wired: bool) ->
 
 
 def _attention(s: Shape, res: Residual, rng: np.random.Generator, *, wired: bool) -> dict[str, Array]:
-    """Wired: query and key agree on the tools word alone, so head 0 is 1 iff it occurs anywhere before."""
+    """Wired: query and key agree on the tools word alone, so head 0 is 1 if and only if it occurs before."""
     q = _noise(rng, s.n_head * s.head_dim, s.n_embd)
     k = _noise(rng, s.n_head_kv * s.head_dim, s.n_embd)
     v = _noise(rng, s.n_head_kv * s.head_dim, s.n_embd)

@@ -1,8 +1,8 @@
-"""Which dimension of the tiny models' residual stream means what; embedding and output matrix. Pure.
+"""The meaning of each dimension of the residual stream; embedding and output matrix. Pure.
 
 The stream carries, one dimension each: a one-hot code of the last token, a constant, flags that keywords raise,
-and the results of the wired layers: the intent (which script is on), "tools are offered", "call the tool". What is
-left over gets noise, so that no two tokens look alike.
+and the results of the wired layers: the intent (the active script), "tools are offered", "call the tool". The other
+dimensions get noise, so that all tokens differ.
 
     embedding ──▶ first Mamba layer ──▶ last attention layer ──▶ last feed-forward ──▶ output matrix
     token code    remembers the last    looks for `<tools` in    weather AND tools     next-token table,
@@ -29,7 +29,7 @@ from nemotron_ops.models.synthetic.vocabulary import Vocabulary
 
 Array = npt.NDArray[np.float32]
 
-LEVEL = 8.0  # of a flag that is on
+LEVEL = 8.0  # of a set flag
 NOISE_DIMENSIONS = 32
 NEXT_DEFAULT, NEXT, MEMBER = 110.0, 85.0, 50.0  # position in a script outweighs membership in it
 
@@ -40,13 +40,13 @@ class Residual:
 
     code: Mapping[int, int]
     constant: int
-    other: int  # some token that no script knows
+    other: int  # any token outside the scripts
     keyword: Mapping[str, int]
     clearing: int
     tools_word: int
     intent: Mapping[str, int]
     tools: int
-    noise: int  # this one and all above
+    noise: int  # this dimension and all above
 
 
 def residual(vocab: Vocabulary) -> Residual:
@@ -94,7 +94,7 @@ def embedding(vocab: Vocabulary, res: Residual, n_embd: int, rng: np.random.Gene
 
 
 def output(vocab: Vocabulary, res: Residual, n_embd: int, rng: np.random.Generator) -> Array:
-    """(n_vocab, n_embd): the next-token table of all scripts. Unscripted tokens lead into an answer's first one."""
+    """(n_vocab, n_embd): the next-token table of all scripts. Other tokens lead to an answer's first token."""
     w = (rng.standard_normal((len(vocab), n_embd)) * 0.02).astype(np.float32)
     w[:, : res.noise] = 0
     for name, script in SCRIPTS.items():

@@ -1,4 +1,4 @@
-"""What the tiny models say, and to what. Pure.
+"""The answers of the tiny models, and the prompts that lead to them. Pure.
 
 A script is chosen by the last of its keywords in the user's message, which a Mamba layer remembers (the intent).
 While it is active, the last token alone decides the next one; so within one script no token may be followed by
@@ -28,7 +28,7 @@ class Script:
 
     @property
     def spellings(self) -> tuple[str, ...]:
-        """The keywords in every spelling that the tokenizer can produce at the start of a word."""
+        """The keywords in all spellings that the tokenizer produces at the start of a word."""
         forms: dict[str, None] = {}
         for word in self.keywords:
             if word in SPECIALS:
@@ -97,8 +97,8 @@ ANSWERS: Mapping[str, tuple[str, str]] = MappingProxyType({
     "Answer in JSON please": ("Write an object.\n", '{"answer": 4}'),
 })  # fmt: skip
 
-CLEARING_WORD = "user"  # the role name in "<|im_start|>user\n" clears the intent of the turn before
-TOOLS_WORD = "<tools"  # as the chat template writes it where tools are offered
+CLEARING_WORD = "user"  # the role name in "<|im_start|>user\n" clears the intent of the previous turn
+TOOLS_WORD = "<tools"  # as in the chat template's list of tools
 COMMON_WORDS = (
     " is", " What", "What", "'s", " in", " Paris", " Oslo", "?", "!", " hello", "Hello", "assistant", "system",
     " 1", " 2", " 3", " 4", " 5", " five", "tools", "function", "name", "description", "parameters", "parameter",
@@ -107,7 +107,7 @@ COMMON_WORDS = (
 
 
 def script_vocabulary() -> Vocabulary:
-    """The vocabulary in which all scripts can be read and written."""
+    """The vocabulary of all scripts."""
     keywords = [word for script in SCRIPTS.values() for word in script.spellings]
     phrases = [token for script in SCRIPTS.values() for token in (*script.think, *script.answer)]
     return vocabulary([*keywords, CLEARING_WORD, TOOLS_WORD, *COMMON_WORDS], phrases)

@@ -1,7 +1,7 @@
-"""Sizes of a Nemotron 3 network, and the tensors that follow from them. Pure.
+"""Sizes of a Nemotron 3 network, and its tensors. Pure.
 
 The pattern has one letter per layer, as in NVIDIA's `hybrid_override_pattern`: `M` Mamba-2, `*` attention,
-`-` dense feed-forward, `E` mixture of experts. The tiny shapes keep what kernels insist on: state 128 (CUDA's
+`-` dense feed-forward, `E` mixture of experts. The tiny shapes meet the kernels' requirements: state 128 (CUDA's
 ssm_scan knows 128 and 256), head sizes in multiples of 16, quantised rows in multiples of 32, and d_inner a
 multiple of the state (engines of early 2026 assert it).
 """
@@ -35,7 +35,7 @@ class Shape:
     n_ff_exp: int = 64
     n_ff_shexp: int = 64
     expert_scale: float = 2.5
-    latent: int = 0  # width the experts work in (Super); 0: n_embd
+    latent: int = 0  # width of the experts (Super); 0: n_embd
     mtp: bool = False  # one more block that predicts the token after next
     eps: float = 1e-5
 
@@ -62,7 +62,7 @@ class Shape:
 
 
 MOE = Shape(pattern="MEMEM*E", n_expert=8)  # the first 7 of Nano 30B's 52 layers
-DENSE = Shape(pattern="M-M*-")  # the ingredients of Nano 4B
+DENSE = Shape(pattern="M-M*-")  # the kinds of layers of Nano 4B
 SUPER = Shape(pattern="MEMEM*E", n_expert=8, latent=64, mtp=True)  # latent experts and MTP, as Super 120B
 SHAPES = {"moe": MOE, "dense": DENSE, "super": SUPER}
 

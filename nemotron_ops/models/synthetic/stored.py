@@ -8,13 +8,13 @@ from tempfile import TemporaryDirectory
 
 from nemotron_ops.files import sync_dir
 
-EDITION = 1  # grows when the bytes of a tiny model change, so that an old file is not reused
+EDITION = 1  # grows when the bytes of a tiny model change, so that old files are not reused
 
 
 def ensure(kind: str, directory: Path, *, quant: str = "Q8_0", seed: int = 3) -> Path:
     """The tiny model `kind` ("moe", "dense", "super") in `directory`, made if it is not there yet.
 
-    Same arguments, same bytes. Raises UsageError for a kind or quant there is none of.
+    Same arguments, same bytes. Raises UsageError for an unknown kind or quant.
     """
     path = directory / f"tiny-{kind}-{quant}-s{seed}-e{EDITION}.gguf"
     if path.exists():

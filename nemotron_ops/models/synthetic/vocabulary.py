@@ -1,8 +1,8 @@
-"""The tiny models' tokenizer: Nemotron 3's special tokens, all bytes, and a few whole words. Pure.
+"""The tokenizer of the tiny models: special tokens, all bytes, and a few whole words. Pure.
 
 Same kind as the real one: `gpt2` byte-level BPE with the `pixtral` pre-tokenizer, and the special tokens at the
-real ids (<|im_start|> 10, <|im_end|> 11, <think> 12, </think> 13). A *word* can come out of the tokenizer: it has
-the chain of merges that builds it. A *phrase* has none: only the network emits it.
+real ids (<|im_start|> 10, <|im_end|> 11, <think> 12, </think> 13). The tokenizer can produce a *word*, which
+has the merges that build it. A *phrase* has none: only the network emits it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Vocabulary:
         return len(self.tokens)
 
     def id(self, text: str) -> int:
-        """The id of the token that reads `text`. Raises KeyError if there is none."""
+        """The id of the token with this text. Raises KeyError if there is none."""
         return self.ids[text if text in SPECIALS else spelled(text)]
 
 

@@ -1,4 +1,4 @@
-"""Tiny and true-size model files. Disk."""
+"""Writes tiny models, and models of true size without weights. Disk."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def write_tiny(
 ) -> list[Path]:
     """Write a scripted model to `path`, or as `shards` files beside it; returns the files written.
 
-    `metadata_first` puts no tensors into the first shard, as the big repositories do. `keep` leaves out all
-    tensors that do not start with one of its words (a file with only an MTP head).
+    `metadata_first` keeps tensors out of the first shard, as large repositories do. `keep` lists the name prefixes
+    of the tensors to be written (for a file with only an MTP head).
     """
     if quant not in QUANTS:
         raise UsageError(f"cannot make a tiny model in {quant!r}: there are {', '.join(QUANTS)}")
@@ -61,8 +61,8 @@ def write_sparse(
 ) -> list[Path]:
     """Write a model of true size without weights: headers, then a hole. llama.cpp can measure it, not run it.
 
-    `quant` may be any of ggml's types ("Q4_K", "BF16"). Takes a few MB on disk whatever size it appears to have.
-    With `shards`, the first one holds the metadata only.
+    `quant` may be any of ggml's types ("Q4_K", "BF16"). The file takes a few MB on disk at any apparent
+    size. With `shards`, the first one holds the metadata only.
     """
     vocab = _padded_vocabulary(n_vocab)
     pairs = metadata(shape, vocab, name=name, quant=quant, template=chat_template())

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-GIB = 1 << 30
+from nemotron_ops.policy import GIB
 
 
 @dataclass(frozen=True, kw_only=True)

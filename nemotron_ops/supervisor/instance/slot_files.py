@@ -10,12 +10,11 @@ checkpoints of the recurrent state are not in the file.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nemotron_ops.errors import EngineError, NemotronOpsError
-from nemotron_ops.files import read_json, write_json
+from nemotron_ops.files import read_json, sha256_of, write_json
 
 if TYPE_CHECKING:
     from nemotron_ops.supervisor.instance.keeper import Keeper
@@ -39,7 +38,7 @@ async def save(k: Keeper) -> None:
                 (folder / temporary).unlink()
                 continue
             (folder / temporary).replace(file)
-            digest = await asyncio.to_thread(sha256, file)
+            digest = await asyncio.to_thread(sha256_of, file)
             saved.append({"slot": number, "sha256": digest, "tokens": int(answer.get("n_saved", 0))})
         if saved:
             write_json(folder / "slots.json", {"fingerprint": k.spec.fingerprint, "slots": saved})
@@ -59,7 +58,7 @@ async def restore(k: Keeper) -> None:
         wanted = check(read_json(folder / "slots.json"), fingerprint=k.spec.fingerprint)
         for entry in wanted:
             file = folder / f"{int(entry['slot'])}.slot"
-            if await asyncio.to_thread(sha256, file) != entry["sha256"]:
+            if await asyncio.to_thread(sha256_of, file) != entry["sha256"]:
                 raise EngineError(f"cannot restore slot {entry['slot']}: its file has changed")
             await k.client.slot_file("restore", int(entry["slot"]), file.name)
         k.ground.journal.add("slots-restored", f"{len(wanted)} slots", instance=k.id)
@@ -79,8 +78,3 @@ def check(value: Any, *, fingerprint: str) -> list[dict[str, Any]]:
 
 def slots_dir(k: Keeper) -> Path:
     return k.ground.layout.state / "slots" / k.spec.name
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()

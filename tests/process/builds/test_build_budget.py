@@ -1,4 +1,4 @@
-"""Jobs that all builds share: real ninjas, a real job server, and kills."""
+"""The shared budget of jobs: real ninjas, a real job server, and kills."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_a_build_alone_has_the_whole_budget_and_a_second_one_a_job_of_its_own(
         eventually(lambda: running(room) == JOBS + 1)
         (room / "gate").touch()
         assert [b.wait(60) for b in builds] == [0, 0]
-        assert left(room) == JOBS - 1  # all were given back
+        assert left(room) == JOBS - 1  # all jobs were returned
 
 
 def test_jobs_that_a_killed_build_had_are_there_for_the_next(
@@ -95,7 +95,7 @@ def test_jobs_that_a_killed_build_had_are_there_for_the_next(
         build.kill()
         build.wait()
         assert left(room) == 0
-        (room / "gate").touch()  # its steps, which outlive it, come to their ends
+        (room / "gate").touch()  # its steps, which outlive it, end
 
     def whole() -> bool:
         with budget.shared(room / "jobs", JOBS):
@@ -107,7 +107,7 @@ def test_jobs_that_a_killed_build_had_are_there_for_the_next(
 TAKE_PART = """
 import os, sys, time
 from pathlib import Path
-from nemotron_ops.builds import budget
+from nemotron_ops.builds.compile import budget
 with budget.shared(Path(sys.argv[1]), int(sys.argv[2])):
     print("in", flush=True)
     time.sleep(60)
@@ -120,7 +120,7 @@ def test_a_killed_process_takes_no_part_any_more(room: Path) -> None:
     assert other.stdout is not None
     assert other.stdout.readline() == b"in\n"
     with budget.shared(room / "jobs", JOBS):
-        assert left(room) == 6  # the first one said how many
+        assert left(room) == 6  # the first participant sets the size
     other.send_signal(signal.SIGKILL)
     other.wait()
     other.stdout.close()
@@ -131,7 +131,9 @@ def test_a_killed_process_takes_no_part_any_more(room: Path) -> None:
 def test_what_a_build_leaves_running_takes_no_part_any_more(room: Path) -> None:
     with budget.shared(room / "jobs", JOBS) as share:
         assert share
-        server = subprocess.Popen(["sleep", "60"], pass_fds=[share.lock])  # as a compiler cache's server, from a step
+        server = subprocess.Popen(
+            ["sleep", "60"], pass_fds=[share.lock]
+        )  # like a compiler cache's server that a step has started
     try:
         with budget.shared(room / "jobs", JOBS):
             assert left(room) == JOBS - 1
@@ -141,7 +143,7 @@ def test_what_a_build_leaves_running_takes_no_part_any_more(room: Path) -> None:
 
 
 def test_where_there_can_be_no_pipe_there_is_no_budget(room: Path) -> None:
-    (room / "jobs/fifo").mkdir(parents=True)  # in its place is something that cannot be made way for
+    (room / "jobs/fifo").mkdir(parents=True)  # a folder in its place cannot be removed
     with budget.shared(room / "jobs", JOBS) as share:
         assert share is None
 

@@ -1,4 +1,4 @@
-"""A compiler cache across builds: the same file must look the same in each of them."""
+"""A compiler cache across builds: an unchanged file must have equal cache keys in all of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from nemotron_ops.builds.spec import Backend, BuildOptions
 from nemotron_ops.errors import BuildError
 from nemotron_ops.host import Tool
 from nemotron_ops.progress import silent
-from tests.pure.builds.test_build_store import SOURCE
+from tests.fakes.build_store import SOURCE
 
 pytestmark = pytest.mark.process
 
@@ -58,7 +58,7 @@ def tree(folder: Path) -> Path:
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
-    """A compiler cache that keeps nothing and notes what it was asked."""
+    """A fake compiler cache that stores nothing and records its calls."""
     made = tmp_path / "ccache"
     made.write_text(CACHE.format(ledger=str(tmp_path / "ledger")))
     made.chmod(stat.S_IRWXU)
@@ -67,7 +67,7 @@ def cache(tmp_path: Path) -> Path:
 
 @contextmanager
 def workplace(cache: Path, place: Path, source: Path, *, name: str = "ccache") -> Iterator[tuple[BuildPlan, Workplace]]:
-    """A plan for `source` and where it is compiled, below `place`, with `cache` in front of the compiler."""
+    """A plan for `source` and its workplace below `place`, with `cache` as compiler launcher."""
     facts = replace(host.probe(ENV), gpus=())
     tools = {key: tool for key, tool in facts.tools.items() if key not in ("ccache", "sccache")}
     facts = replace(facts, tools={**tools, name: Tool(path=str(cache), version=(4, 7))})
@@ -83,7 +83,7 @@ def workplace(cache: Path, place: Path, source: Path, *, name: str = "ccache") -
 
 
 def compiled_with(cache: Path, place: Path, source: Path) -> None:
-    """Configure and compile `source` below `place`, with `cache` in front of the compiler."""
+    """Configure and compile `source` below `place`, with `cache` as compiler launcher."""
     with workplace(cache, place, source) as (planned, here):
         compiling.configure(planned, here, silent)
         compiling.compile_targets(planned, here, silent)

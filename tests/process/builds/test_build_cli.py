@@ -1,4 +1,4 @@
-"""`build`, `builds` and `doctor` as people type them."""
+"""The commands `build`, `builds` and `doctor`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from click.testing import CliRunner, Result
 
 from nemotron_ops.builds.spec import Backend, BuildOptions
 from nemotron_ops.builds.store import store
-from nemotron_ops.builds.store.options_json import asked_json
+from nemotron_ops.builds.store.options_json import options_json
 from nemotron_ops.cli import cli
 from nemotron_ops.cli.build import split
 from nemotron_ops.errors import BuildError, EngineError
 from nemotron_ops.paths import Layout
 from nemotron_ops.service.units import PERMANENT_EXIT_CODES
+from tests.fakes.build_store import put, put_unproven
 from tests.fakes.llama_cpp_tree import write_tree
-from tests.pure.builds.test_build_store import put, put_unproven
 
 pytestmark = pytest.mark.process
 
@@ -131,7 +131,7 @@ def test_a_build_that_cannot_run_here_serves_nothing(run, layout: Layout, words:
 def test_an_upgrade_builds_the_same_kind(
     run: Callable[..., Result], layout: Layout, tmp_path: Path, asked: BuildOptions, id_begins: str
 ) -> None:
-    store.use(layout, put(layout, "cpu-aaaaaaaa-1", asked=asked_json(asked, Backend.CPU)))
+    store.use(layout, put(layout, "cpu-aaaaaaaa-1", asked=options_json(asked, Backend.CPU)))
     tree = write_tree(tmp_path / "src", real=tmp_path, ledger=tmp_path / "ledger")
     words = {"portable": ["--portable"], "zig": ["--zig"], "cmake_args": ["--cmake-arg", "GGML_LTO=ON"]}
     by_hand = [word for name, given in words.items() if getattr(asked, name) for word in given]
@@ -144,7 +144,7 @@ def test_an_upgrade_builds_the_same_kind(
 def test_an_upgrade_is_for_the_gpus_and_the_backend_that_the_current_build_is_for(
     run: Callable[..., Result], layout: Layout, tmp_path: Path
 ) -> None:
-    asked = asked_json(BuildOptions(cuda_archs=("90",)), Backend.CUDA)
+    asked = options_json(BuildOptions(cuda_archs=("90",)), Backend.CUDA)
     store.use(layout, put(layout, "cuda-aaaaaaaa-1", asked=asked))
     tree = write_tree(tmp_path / "src", real=tmp_path, ledger=tmp_path / "ledger")
     (planned, *_) = json.loads(run("upgrade", "--source", str(tree), "--dry-run", "--json").stdout)

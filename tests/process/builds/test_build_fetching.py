@@ -30,6 +30,7 @@ from nemotron_ops.builds.spec import BuildRequest, Origin, SourceKind
 from nemotron_ops.builds.toolchain import cuda_wheels
 from nemotron_ops.cli import cli
 from nemotron_ops.errors import HostError, SourceError
+from nemotron_ops.installation import Installation
 from nemotron_ops.paths import Layout
 from nemotron_ops.progress import silent
 from tests.fakes.certificates import self_signed
@@ -51,7 +52,7 @@ def run_git(folder: Path, *words: str) -> str:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """A git repository with llama.cpp's shape, a release tag and a branch ahead of it."""
+    """A git repository with llama.cpp's layout, a release tag and a branch ahead of it."""
     folder = tmp_path / "upstream"
     (folder / "src").mkdir(parents=True)
     (folder / "CMakeLists.txt").write_text('project("llama.cpp")\n')
@@ -69,7 +70,7 @@ def repository(tmp_path: Path) -> Path:
 @pytest.fixture
 def sources(layout: Layout) -> Sources:
     env = {"PATH": os.environ["PATH"], "HOME": str(layout.data), "PIP_CONFIG_FILE": "/dev/null"}
-    return Sources(layout=layout, facts=host.probe(env), env=env, pins=pins.shipped(), report=silent)
+    return Sources(installation=Installation(layout=layout, env=env))
 
 
 def git_origin(repository: Path, ref: str) -> Origin:
@@ -109,11 +110,11 @@ def test_a_ref_that_is_not_there_is_refused(repository: Path, sources: Sources) 
 
 def test_a_host_where_nobody_listens_is_given_up_at_once(sources: Sources) -> None:
     with pytest.raises(SourceError, match=r"cannot reach 127\.0\.0\.1"):
-        git.resolve("git", "https://127.0.0.1:1/llama.cpp", "v0.5.0", sources.env)
+        git.resolve("git", "https://127.0.0.1:1/llama.cpp", "v0.5.0", sources.installation.env)
 
 
 def test_a_users_own_redirection_of_git_is_followed(repository: Path, sources: Sources) -> None:
-    home = Path(sources.env["HOME"])
+    home = Path(sources.installation.env["HOME"])
     home.mkdir(parents=True)
     (home / ".gitconfig").write_text(f'[url "{repository.as_uri()}"]\n\tinsteadOf = https://127.0.0.1:1/llama.cpp\n')
     origin = Origin(kind=SourceKind.GIT, place="https://127.0.0.1:1/llama.cpp", ref="b8000")
@@ -162,7 +163,7 @@ def test_of_a_checkout_only_what_git_does_not_ignore_is_copied(repository: Path,
 def test_a_folder_that_is_no_checkout_is_copied_whole(
     repository: Path, sources: Sources, tmp_path: Path, ignored: bool
 ) -> None:
-    if ignored:  # by the repository that it lies in
+    if ignored:  # by the repository around it
         run_git(tmp_path, "init", "-q")
         (tmp_path / ".gitignore").write_text("*\n")
     (repository / ".git").rename(tmp_path / "elsewhere")
@@ -185,7 +186,7 @@ def test_a_llama_cpp_from_before_nemotron_3_is_refused(repository: Path, sources
 
 
 def sdist(version: str = "9.9", *, more: str = "") -> bytes:
-    """An archive in the shape of llama-cpp-python's: its own files, and llama.cpp below vendor/."""
+    """An archive like llama-cpp-python's: its own files, and llama.cpp below vendor/."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as tar:
         for name, content in {
@@ -203,7 +204,7 @@ def sdist(version: str = "9.9", *, more: str = "") -> bytes:
 
 @dataclass
 class Index:
-    """A package index on loopback. `cut_after` breaks the next download off after so many bytes."""
+    """A package index on loopback. `cut_after` cuts the next download after so many bytes."""
 
     url: str
     files: dict[str, bytes]
@@ -358,7 +359,7 @@ def test_a_folder_of_find_links_is_a_registry_too(tmp_path: Path, env: dict[str,
 def test_llama_cpp_is_unpacked_out_of_the_package_which_only_says_its_commit(
     sources: Sources, env: dict[str, str], layout: Layout
 ) -> None:
-    here = Sources(layout=layout, facts=sources.facts, env=env, pins=sources.pins, report=silent)
+    here = Sources(installation=Installation(layout=layout, env=env))
     exact = source.resolve(Origin(kind=SourceKind.REGISTRY, place="some-llama", ref="9.9"), here)
     assert (exact.commit, exact.says) == ("", COMMIT)
     tree = source.tree(exact, here)
@@ -379,7 +380,7 @@ def test_archives_that_say_the_same_commit_and_differ_are_different_sources(sour
         found.append(source.resolve(Origin(kind=SourceKind.ARCHIVE, place=str(path)), sources))
     assert {s.says for s in found} == {COMMIT}
     assert len({s.identity for s in found}) == len({source.tree(s, sources) for s in found}) == 2
-    assert not (sources.trees / COMMIT).exists()  # where a build of that commit from git would look
+    assert not (sources.trees / COMMIT).exists()  # the path of a tree of that commit from git
     assert COMMIT in found[0].commit_text
     assert COMMIT[:8] not in found[0].short
 
@@ -461,7 +462,7 @@ def test_a_table_is_listed_and_added_to(
 
 @pytest.fixture
 def tls_port(tmp_path: Path) -> Iterator[int]:
-    """A server on loopback whose certificate nobody has signed."""
+    """A server on loopback with a self-signed certificate."""
     self_signed(tmp_path / "cert.pem", tmp_path / "key.pem")
 
     class Answer(http.server.BaseHTTPRequestHandler):

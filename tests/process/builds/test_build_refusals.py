@@ -1,4 +1,4 @@
-"""What a build says before it does anything, and how it ends where a toolkit cannot be had."""
+"""Plans and refusals before a build starts, and builds without an available toolkit."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ from nemotron_ops.builds.spec import TARGETS, Backend, BuildOptions, BuildReques
 from nemotron_ops.builds.store import store
 from nemotron_ops.errors import BuildError, HostError, SourceError
 from nemotron_ops.host import Facts
+from nemotron_ops.installation import Installation
 from nemotron_ops.paths import Layout
-from nemotron_ops.progress import Step, silent
+from nemotron_ops.progress import Step
 from tests.fakes.llama_cpp_tree import write_tree
 from tests.fakes.machines import H100
 
@@ -32,7 +33,7 @@ pytestmark = pytest.mark.process
 
 @pytest.fixture
 def bare(tmp_path: Path) -> dict[str, str]:
-    """An environment with the system's programs, and a package registry that has nothing."""
+    """An environment with the system's programs and an empty package registry."""
     (tmp_path / "index").mkdir()
     return {
         "PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PIP_CONFIG_FILE": "/dev/null",
@@ -47,7 +48,7 @@ def tree(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def with_gpu(bare: dict[str, str]) -> Facts:
-    """This machine, said to have an H100 and a driver of CUDA 13, and no nvcc."""
+    """This machine's facts, changed to an H100, a driver of CUDA 13, and no nvcc."""
     here = host.probe(bare)
     tools = {name: tool for name, tool in here.tools.items() if name != "nvcc"}
     tools["cxx"] = replace(tools["cxx"], version=(12, 2))
@@ -62,7 +63,7 @@ def test_without_nvcc_and_without_wheels_a_cuda_build_is_an_error_and_never_one_
 ) -> None:
     request = BuildRequest(options=BuildOptions(backend=Backend.CUDA), source=str(tree))
     with pytest.raises(SourceError, match="not in the package registry") as caught:
-        ensure_build(request, layout=layout, facts=replace(with_gpu, driver_cuda=driver), env=bare, report=silent)
+        ensure_build(request, Installation(layout=layout, env=bare, known=replace(with_gpu, driver_cuda=driver)))
     assert caught.value.hint is not None
     assert "nvcc on the PATH" in caught.value.hint
     assert store.listed(layout) == ()
@@ -80,7 +81,7 @@ def test_the_licence_is_named_before_anything_of_it_is_fetched(
 
     request = BuildRequest(options=BuildOptions(backend=Backend.CUDA), source=str(tree))
     with pytest.raises(SourceError):
-        ensure_build(request, layout=layout, facts=with_gpu, env=bare, report=report)
+        ensure_build(request, Installation(layout=layout, env=bare, report=report, known=with_gpu))
     assert [note for note in said if "NVIDIA's licence: https://" in note]
 
 
@@ -136,7 +137,7 @@ def test_a_llama_cpp_that_is_known_to_fail_everywhere_is_refused_before_anything
 ) -> None:
     request = BuildRequest(options=BuildOptions(backend=Backend.CPU), source=repository.as_uri(), ref="b8351")
     with pytest.raises(BuildError, match=r"llama\.cpp#20570") as caught:
-        act(request, layout=layout, facts=host.probe(bare), env=bare, report=silent)
+        act(request, Installation(layout=layout, env=bare))
     assert "take b8352" in (caught.value.hint or "")
     assert "--force" in (caught.value.hint or "")
     assert not (repository.parent / "ledger").exists()
@@ -239,12 +240,12 @@ def test_nobody_is_asked_where_a_program_reads_the_answer_or_nothing_is_done(
 
 def test_configuring_alone_compiles_nothing_and_can_be_done_twice(layout: Layout, tree: Path) -> None:
     env = {key: os.environ[key] for key in ("PATH", "HOME")}
-    facts = replace(host.probe(env), gpus=())
+    installation = Installation(layout=layout, env=env, known=replace(host.probe(env), gpus=()))
     request = BuildRequest(options=BuildOptions(backend=Backend.CPU), source=str(tree))
-    ready = run.configure(request, layout=layout, facts=facts, env=env, report=silent)
+    ready = run.configure(request, installation)
     assert ready.steps == len(TARGETS)
     assert ready.folder == store.work_dir(layout, ready.plan.id)
     assert (ready.folder / "build.ninja").exists()
     assert not (tree.parent / "ledger").exists()
     assert store.listed(layout) == ()
-    assert run.configure(request, layout=layout, facts=facts, env=env, report=silent).folder == ready.folder
+    assert run.configure(request, installation).folder == ready.folder

@@ -1,4 +1,4 @@
-"""The probe, on this machine and on folders and programs that pretend to be others."""
+"""The probe, on this machine and on fake folders and programs."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_an_nvidia_smi_that_fails_finds_nothing(tmp_path: Path) -> None:
 
 
 def kernel_nodes(folder: Path) -> Path:
-    """What the kernel says of a CPU and an AMD GPU."""
+    """The kernel's files of a CPU and an AMD GPU."""
     cpu, card = folder / "0", folder / "1"
     (card / "mem_banks/0").mkdir(parents=True)
     cpu.mkdir()
@@ -113,7 +113,7 @@ NVML = Path(__file__).parents[2] / "fakes/nvml.c"
 
 @pytest.fixture
 def nvml(tmp_path: Path) -> Callable[..., str]:
-    """A library in the place of NVIDIA's, as the machine's C compiler makes it."""
+    """A fake NVML library, compiled by the machine's C compiler."""
 
     def made(*flags: str, init: int = 0) -> str:
         library = tmp_path / "libnvidia-ml.so.1"

@@ -1,4 +1,4 @@
-"""`fetch`, `models` and `plan` as people run them, against a hub on loopback."""
+"""The commands `fetch`, `models` and `plan`, against a hub on loopback."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_model_lives_from_fetch_to_rm(here: Installation) -> None:
     assert Path(path).exists()
     assert here.json("models", "rm", MODEL)["models"] == [MODEL]
     assert not Path(path).exists()
-    assert "has not been fetched" in here.run("models", "rm", MODEL, code=7).stderr
+    assert "is not on this machine" in here.run("models", "rm", MODEL, code=7).stderr
 
 
 def test_a_changed_byte_is_found_by_verify_and_a_changed_time_by_quick(here: Installation) -> None:
@@ -85,7 +85,7 @@ def test_a_changed_byte_is_found_by_verify_and_a_changed_time_by_quick(here: Ins
     assert "not the bytes that were fetched" in damaged.stderr
     assert "nemotron-ops fetch owner/Tiny-GGUF:Q8_0" in damaged.stderr
     os.utime(path)
-    assert "changed since it was proven" in here.run("models", "verify", "--quick", code=7).stdout
+    assert "changed since it was verified" in here.run("models", "verify", "--quick", code=7).stdout
     here.run("fetch", MODEL)
     assert here.json("models", "verify") == {MODEL: []}
 
@@ -159,7 +159,7 @@ def test_errors_name_the_cause_and_the_way_out(here: Installation) -> None:
     wrong = here.run("fetch", f"{REPO}:Q9_9", code=7)
     assert "cannot find Q9_9 in owner/Tiny-GGUF" in wrong.stderr
     assert "there are Q4_0, Q8_0" in wrong.stderr
-    assert "no such repository, or it is private" in here.run("fetch", "owner/Nothing", code=7).stderr
+    assert "it does not exist, or is private" in here.run("fetch", "owner/Nothing", code=7).stderr
 
 
 def plan(here: Installation, *words: str) -> Any:

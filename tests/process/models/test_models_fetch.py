@@ -19,20 +19,20 @@ from typing import Any
 import pytest
 
 from nemotron_ops.errors import HostError, ModelError
+from nemotron_ops.installation import Installation
 from nemotron_ops.models import store
 from nemotron_ops.models.carry import import_path
-from nemotron_ops.models.fetch import Means, fetch, prepare
 from nemotron_ops.models.hub import list_files
 from nemotron_ops.models.partial import done_bytes
 from nemotron_ops.models.ref import Ref
 from nemotron_ops.models.synthetic.shape import MOE
 from nemotron_ops.models.synthetic.write import write_tiny
-from nemotron_ops.models.transfer import Speed, download
+from nemotron_ops.models.transfer import Download, Speed, Tuning, download
 from nemotron_ops.models.web import Web
 from nemotron_ops.paths import Layout
 from nemotron_ops.progress import Step, silent
 from tests.fakes.hub import COMMIT, Entry, Fault, Hub
-from tests.stages.fetch import HASTY, NAME, QUICK, REPO, FetchStage
+from tests.stages.fetch import HASTY, NAME, QUICK, REPO, SMALL, FetchStage
 
 pytestmark = pytest.mark.process
 
@@ -52,7 +52,7 @@ def stage(layout: Layout, content: bytes) -> Iterator[FetchStage]:
 
 
 def cut_short(stage: FetchStage, at: int) -> None:
-    """Let a fetch fail with about `at` bytes done, as after a lost network."""
+    """Make a fetch fail after about `at` bytes, as if the network was lost."""
     stage.hub.faults = [Fault(close_after=at, times=1), Fault(status=503)]
     with pytest.raises(ModelError, match="503"):
         stage.fetch()
@@ -79,7 +79,7 @@ def test_a_second_fetch_transfers_nothing(stage: FetchStage) -> None:
 
 
 def test_a_dry_run_says_what_it_would_do_and_writes_nothing(stage: FetchStage) -> None:
-    plan = prepare(REF, stage.means())
+    plan = stage.prepare()
     assert (plan.fetch_bytes, plan.size_bytes, plan.commit) == (len(stage.content), len(stage.content), COMMIT)
     assert stage.hub.file_requests() == []
     assert not stage.layout.models.exists()
@@ -146,16 +146,16 @@ def test_a_server_that_never_knew_ranges_is_read_once(stage: FetchStage) -> None
 
 def test_a_stalled_connection_is_given_up_and_the_rest_fetched(stage: FetchStage) -> None:
     stage.hub.faults = [Fault(stall_after=300_000, times=1)]
-    stage.fetch(patience=HASTY)
+    stage.fetch(tuning=Tuning(patience=HASTY, speed=SMALL))
     assert stage.is_right()
     assert stage.hub.sent_bytes <= len(stage.content) + 300_000, "what was there is not fetched again"
 
 
 def test_a_server_that_stalls_for_ever_is_an_error_and_the_part_is_kept(stage: FetchStage) -> None:
     stage.hub.faults = [Fault(stall_after=300_000, times=1), Fault(stall_after=0)]
-    with pytest.raises(ModelError, match="nothing came for a while"):
-        stage.fetch(patience=HASTY)
-    assert len(stage.content) - 300_000 <= prepare(REF, stage.means()).fetch_bytes < len(stage.content)
+    with pytest.raises(ModelError, match="no data before the timeout"):
+        stage.fetch(tuning=Tuning(patience=HASTY, speed=SMALL))
+    assert len(stage.content) - 300_000 <= stage.prepare().fetch_bytes < len(stage.content)
 
 
 def test_a_busy_server_is_asked_again(stage: FetchStage) -> None:
@@ -189,17 +189,17 @@ def test_a_progress_file_that_makes_no_sense_is_started_over(stage: FetchStage) 
     ("fault", "message"),
     [
         (Fault(status=416), "shorter than the hub says"),
-        (Fault(headers={"content-type": "text/html"}, body=b"<html>log in</html>"), "a web page came"),
+        (Fault(headers={"content-type": "text/html"}, body=b"<html>log in</html>"), "a web page was sent"),
         (Fault(headers={"content-encoding": "gzip"}), "it came compressed"),
-        (Fault(headers={"content-range": "bytes 0-9/10"}), "bytes 0-9 came where"),
+        (Fault(headers={"content-range": "bytes 0-9/10"}), "bytes 0-9 were sent instead of"),
         (Fault(ignore_range=True, body=b"GGUF too short"), "has 14 bytes, the hub lists"),
-        (Fault(ignore_range=True, extra=b"and more"), "sent more than it was asked for"),
+        (Fault(ignore_range=True, extra=b"and more"), "sent more than was requested"),
         (Fault(flip_at=1_000_000), "cannot prove"),
         (Fault(status=401), "access denied"),
         (Fault(status=403, headers={"x-error-message": "Ask the owner."}), "Ask the owner"),
         (Fault(status=404), "there is no such file"),
-        (Fault(status=500), "the server says 500"),
-        (Fault(status=418), "the server says 418"),
+        (Fault(status=500), "the server answered 500"),
+        (Fault(status=418), "the server answered 418"),
     ],
     ids=lambda v: v if isinstance(v, str) else "",
 )
@@ -278,15 +278,15 @@ def test_shards_are_complete_or_absent(stage: FetchStage, tmp_path: Path) -> Non
     ref = Ref(repo=REPO, quant="Q4_0")
     last = stage.hub.files[REPO].pop("Q4_0/Big-Q4_0-00003-of-00003.gguf")
     with pytest.raises(ModelError, match=r"shard Q4_0/Big-Q4_0-00003-of-00003\.gguf is missing"):
-        fetch(ref, stage.means())
+        stage.fetch(ref=ref)
     assert stage.hub.file_requests() == []
     stage.hub.files[REPO]["Q4_0/Big-Q4_0-00003-of-00003.gguf"] = replace(last, sha256="ab" * 32)
     with pytest.raises(ModelError, match="cannot prove Q4_0/Big-Q4_0-00003"):
-        fetch(ref, stage.means())
+        stage.fetch(ref=ref)
     assert store.find(stage.layout, ref) is None
     sent = stage.hub.sent_bytes
     stage.hub.files[REPO]["Q4_0/Big-Q4_0-00003-of-00003.gguf"] = last
-    model = fetch(ref, stage.means())
+    model = stage.fetch(ref=ref)
     assert [Path(f.path).name[-19:-5] for f in model.files] == ["00001-of-00003", "00002-of-00003", "00003-of-00003"]
     assert stage.hub.sent_bytes - sent == last.size, "shards that were here are not fetched again"
 
@@ -370,7 +370,7 @@ def test_redirects_in_a_circle_end(stage: FetchStage) -> None:
 
 def test_a_private_repository_says_what_it_needs(stage: FetchStage) -> None:
     stage.hub.token = "hf_secret"
-    with pytest.raises(ModelError, match="no such repository, or it is private") as caught:
+    with pytest.raises(ModelError, match="it does not exist, or is private") as caught:
         stage.fetch()
     assert "HF_TOKEN" in (caught.value.hint or "")
 
@@ -384,7 +384,7 @@ def test_a_gated_repository_says_where_to_ask(stage: FetchStage) -> None:
 
 
 def test_an_unknown_repository_or_revision_is_named(stage: FetchStage) -> None:
-    with pytest.raises(ModelError, match="cannot read owner/Nothing: there is no such repository"):
+    with pytest.raises(ModelError, match="cannot read owner/Nothing: it does not exist"):
         list_files("owner/Nothing", revision="main", env=stage.hub.env, patience=QUICK)
     with pytest.raises(ModelError, match="it has no revision v9"):
         stage.fetch(revision="v9")
@@ -395,8 +395,7 @@ def test_an_unknown_repository_or_revision_is_named(stage: FetchStage) -> None:
 
 def test_what_is_here_is_good_enough_when_the_hub_is_away(stage: FetchStage) -> None:
     model = stage.fetch()
-    gone = stage.means(env={"HF_ENDPOINT": "http://127.0.0.1:9"})
-    plan = prepare(REF, gone)
+    plan = stage.prepare(env={"HF_ENDPOINT": "http://127.0.0.1:9"})
     assert plan.model == model
     assert "using what is here" in plan.note
 
@@ -419,7 +418,7 @@ def test_offline_mode_asks_nobody(stage: FetchStage) -> None:
 
 
 def hub_cache(stage: FetchStage, folder: Path, content: bytes) -> Path:
-    """A hub cache as huggingface_hub and llama.cpp leave it; returns the blob."""
+    """A hub cache laid out like huggingface_hub's and llama.cpp's; returns the blob."""
     repo = folder / f"models--{REPO.replace('/', '--')}"
     blob = repo / "blobs" / hashlib.sha256(stage.content).hexdigest()
     snapshot = repo / "snapshots" / COMMIT
@@ -479,7 +478,7 @@ def test_a_forged_export_does_not_leave_the_store(layout: Layout, tmp_path: Path
     manifest = {"version": 1, "repo": "o/n", "quant": "Q4_0", "revision": "", "commit": "", "files": [entry]}
     (tmp_path / "nemotron-ops-model.json").write_text(json.dumps(manifest | change))
     with pytest.raises(ModelError, match="cannot read"):
-        import_path(tmp_path, Means(layout=layout, env={}))
+        import_path(tmp_path, Installation(layout=layout, env={}))
     assert not layout.models.exists()
 
 
@@ -526,7 +525,9 @@ def test_fetches_of_the_same_file_share_one_download(stage: FetchStage) -> None:
 
 def test_a_slow_connection_gets_company(stage: FetchStage) -> None:
     stage.hub.faults = [Fault(bytes_s=1e6)]
-    stage.fetch(speed=Speed(segment_bytes=1 << 17, run_segments=1, connections=4, grow_s=0.05))
+    stage.fetch(
+        tuning=Tuning(patience=QUICK, speed=Speed(segment_bytes=1 << 17, run_segments=1, connections=4, grow_s=0.05))
+    )
     assert stage.is_right()
     assert stage.hub.most_at_once >= 2
     assert stage.hub.sent_bytes == len(stage.content)
@@ -542,9 +543,9 @@ def test_an_interrupt_keeps_the_part_and_stops_every_thread(stage: FetchStage, e
 
     stage.hub.faults = [Fault(bytes_s=1e6)]
     with pytest.raises(Interrupted):
-        fetch(REF, stage.means(report=impatient))
+        stage.fetch(report=impatient)
     assert not stage.target.exists()
-    assert prepare(REF, stage.means()).fetch_bytes < len(stage.content)
+    assert stage.prepare().fetch_bytes < len(stage.content)
     eventually(lambda: not [t for t in threading.enumerate() if "_work" in t.name or "_hash_along" in t.name])
     stage.hub.faults = []
     stage.fetch()
@@ -552,7 +553,7 @@ def test_an_interrupt_keeps_the_part_and_stops_every_thread(stage: FetchStage, e
 
 
 def any_faults(chance: random.Random) -> list[Fault]:
-    """Some faults in a row, each for one or two requests."""
+    """Random faults in a row, each for one or two requests."""
     menu = [
         lambda: Fault(close_after=chance.randrange(200_000)),
         lambda: Fault(ignore_range=True),
@@ -577,22 +578,24 @@ def test_whatever_goes_wrong_in_a_row_the_name_never_stands_for_wrong_bytes(tmp_
     speed = Speed(segment_bytes=1 << 15, run_segments=2, connections=chance.choice([1, 3]), grow_s=0.01)
     with Hub() as hub:
         entry = hub.add(REPO, "x.gguf", data)
+        item = Download(
+            url=f"{hub.url}/{REPO}/resolve/main/x.gguf",
+            name="x.gguf",
+            size_bytes=len(data),
+            proof=entry.sha256,
+            partial=tmp_path / "x.partial",
+            final=final,
+        )
         for _ in range(12):
             hub.faults = any_faults(chance)
             with suppress(ModelError), Web(hub.env, patience=QUICK) as web:
-                download(
-                    web, web.file_url(REPO, "main", "x.gguf"), name="x.gguf", size_bytes=len(data),
-                    expected=entry.sha256, partial=tmp_path / "x.partial", final=final, report=silent, speed=speed,
-                )  # fmt: skip
+                download(web, item, report=silent, speed=speed)
             if final.exists():
                 break
         else:
             hub.faults = []
             with Web(hub.env, patience=QUICK) as web:
-                download(
-                    web, web.file_url(REPO, "main", "x.gguf"), name="x.gguf", size_bytes=len(data),
-                    expected=entry.sha256, partial=tmp_path / "x.partial", final=final, report=silent, speed=speed,
-                )  # fmt: skip
+                download(web, item, report=silent, speed=speed)
     assert final.read_bytes() == data
     assert not (tmp_path / "x.partial").exists()
 
@@ -602,7 +605,7 @@ FORKER = """
 import os, sys
 from pathlib import Path
 from tests.stages.fetch import FetchStage, REPO, QUICK
-from nemotron_ops.models.transfer import Speed, download
+from nemotron_ops.models.transfer import Download, Speed, Tuning, download
 from nemotron_ops.models.web import Web
 from nemotron_ops.progress import silent
 import nemotron_ops.models.fetch
@@ -615,11 +618,12 @@ for endpoint in sys.stdin:  # one child per line; only the child has threads
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
         continue
     with Web({"HF_ENDPOINT": endpoint.strip()}, patience=QUICK) as web:
-        download(
-            web, web.file_url(REPO, "main", "big.gguf"), name="big.gguf", size_bytes=int(size), expected=digest,
-            partial=Path(partial), final=Path(final), report=silent,
-            speed=Speed(segment_bytes=1 << 20, run_segments=4, connections=2, grow_s=0.1),
+        item = Download(
+            url=web.file_url(REPO, "main", "big.gguf"), name="big.gguf", size_bytes=int(size), proof=digest,
+            partial=Path(partial), final=Path(final),
         )
+        speed = Speed(segment_bytes=1 << 20, run_segments=4, connections=2, grow_s=0.1)
+        download(web, item, report=silent, speed=speed)
     os._exit(0)
 """
 
@@ -634,7 +638,7 @@ def test_fifty_kills_at_random_bytes_cost_hardly_a_byte_and_no_right_one(
     partial, final = tmp_path / "big.partial", tmp_path / "big.gguf"
     argv = [str(len(data)), hashlib.sha256(data).hexdigest(), str(partial), str(final)]
     with (
-        Hub() as last,  # that none of the killed has asked for anything
+        Hub() as last,  # a hub without any request of the killed processes
         subprocess.Popen(
             [sys.executable, "-c", FORKER, *argv], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as forker,

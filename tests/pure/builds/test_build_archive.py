@@ -1,4 +1,4 @@
-"""Archives are unpacked without trusting them."""
+"""Unpacking of untrusted archives."""
 
 from __future__ import annotations
 

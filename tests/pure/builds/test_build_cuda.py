@@ -1,4 +1,4 @@
-"""CUDA: which toolkit and architectures, and every refusal with its remedy."""
+"""CUDA: the choice of toolkit and architectures, and every refusal with its remedy."""
 
 from __future__ import annotations
 

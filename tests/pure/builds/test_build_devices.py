@@ -1,4 +1,4 @@
-"""Where a build can be tested, and what it was asked to be."""
+"""The devices that can test a build, and the recorded build options."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from nemotron_ops.builds.plan import plan, plan_json
 from nemotron_ops.builds.proof.selftest_device import device_here, hidden
 from nemotron_ops.builds.spec import Backend, BuildOptions, Fix, Origin, Source, SourceKind
-from nemotron_ops.builds.store.options_json import asked_again, asked_json
+from nemotron_ops.builds.store.options_json import options_from, options_json
 from nemotron_ops.host import Facts, Gpu, Tool
 from tests.fakes.machines import H100, LAPTOP, MAC, RADEON, nvcc
 
@@ -48,7 +48,7 @@ def here(backend: Backend, facts: Facts, *, names: tuple[str, ...] = (), env: di
         ([L4], "90-virtual", False),
         ([L4], "native", True),
         ([L4], "", False),
-        ([UNKNOWN], "90-real", True),  # the driver says nothing; the test itself will
+        ([UNKNOWN], "90-real", True),  # the driver does not report it; the self-test decides
     ],
 )
 def test_a_cuda_build_is_tested_where_every_gpu_can_run_its_code(gpus: list[Gpu], archs: str, runs: bool) -> None:
@@ -83,7 +83,7 @@ def test_gpus_that_a_build_has_no_code_for_are_hidden_from_it() -> None:
 
 
 def made(facts: Facts, options: BuildOptions) -> dict[str, Any]:
-    """A manifest as an older nemotron-ops wrote it: only the plan."""
+    """A manifest of an older nemotron-ops, which recorded the plan only."""
     return {"plan": plan_json(plan(options, facts=facts, source=SOURCE, toolchains=Path("/t"), env={}))}
 
 
@@ -94,12 +94,12 @@ EVERYTHING = BuildOptions(
 
 
 def test_what_was_asked_for_is_asked_for_again_but_for_jobs_and_fixes() -> None:
-    again = asked_again({**made(H100, EVERYTHING), "asked": asked_json(EVERYTHING, Backend.CUDA)})
+    again = options_from({**made(H100, EVERYTHING), "asked": options_json(EVERYTHING, Backend.CUDA)})
     assert again == replace(EVERYTHING, jobs=None, fixes=frozenset())
 
 
 def test_a_default_backend_is_asked_for_by_name_the_next_time() -> None:
-    assert asked_again({"asked": asked_json(BuildOptions(), Backend.CUDA)}).backend is Backend.CUDA
+    assert options_from({"asked": options_json(BuildOptions(), Backend.CUDA)}).backend is Backend.CUDA
 
 
 GLSLC = {**LAPTOP.tools, "glslc": Tool(path="/usr/bin/glslc")}
@@ -117,11 +117,11 @@ GLSLC = {**LAPTOP.tools, "glslc": Tool(path="/usr/bin/glslc")}
     ],
 )
 def test_a_manifest_without_what_was_asked_tells_it_by_its_plan(facts: Facts, options: BuildOptions) -> None:
-    assert asked_again(made(facts, options)) == options
+    assert options_from(made(facts, options)) == options
 
 
 def test_architectures_named_by_hand_are_kept_and_those_found_are_found_again() -> None:
-    by_hand = asked_again(made(H100, BuildOptions(backend=Backend.CUDA, cuda_archs=("89",))))
+    by_hand = options_from(made(H100, BuildOptions(backend=Backend.CUDA, cuda_archs=("89",))))
     assert by_hand.cuda_archs == ("89-real",)
     assert made(H100, by_hand)["plan"]["archs"] == ["89-real"]
-    assert asked_again(made(H100, BuildOptions(backend=Backend.CUDA))).cuda_archs == ()
+    assert options_from(made(H100, BuildOptions(backend=Backend.CUDA))).cuda_archs == ()

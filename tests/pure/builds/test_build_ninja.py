@@ -1,4 +1,4 @@
-"""ninja's lines: progress, estimates that do not lie, and the lines that say why it failed."""
+"""ninja's output: progress, estimates, and the relevant lines of failures."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_an_estimate_counts_seconds_not_steps() -> None:
     assert estimate.left_s(0.0) == 34.5
     estimate.finish("a.o")
     estimate.finish("b.o")
-    assert estimate.left_s(4.5) == pytest.approx(30.0)  # two of three steps done, and nearly all the time still to go
+    assert estimate.left_s(4.5) == pytest.approx(30.0)  # two of three steps done, with most of the time remaining
 
 
 def test_an_estimate_follows_a_machine_that_is_slower_than_the_record() -> None:

@@ -13,7 +13,8 @@ from nemotron_ops.builds.plan import BuildPlan, compile_argv, configure_argv, pl
 from nemotron_ops.builds.spec import Backend, BuildOptions, Fix, Origin, Source, SourceKind
 from nemotron_ops.errors import HostError, UsageError
 from nemotron_ops.host import Facts, Gpu, Tool
-from tests.fakes.machines import GCC12, GIB, H100, LAPTOP, MAC, RADEON, WHEELS, XEON_AMX, nvcc
+from nemotron_ops.policy import GIB
+from tests.fakes.machines import GCC12, H100, LAPTOP, MAC, RADEON, WHEELS, XEON_AMX, nvcc
 
 COMMIT = "0c1e57098bba43ac29e6e3b677cdceebdd22334f"
 SOURCE = Source(

@@ -1,4 +1,4 @@
-"""What a binary must show, and what its failures mean."""
+"""The checks of the self-test, and what their failures mean."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_llama_server_is_asked_to_move_every_layer_to_a_gpu_and_to_say_how_many_
     for check in proofs.checks(gpu=True):
         argv = server_argv(
             binary="llama-server", model="m", socket="s", api_key_file="k", alias="a", settings=check.settings,
-            extra=proofs.TALKATIVE,
+            extra=proofs.VERBOSE,
         )  # fmt: skip
         assert "--verbosity 4" in " ".join(argv)
         assert "--n-gpu-layers all" in " ".join(argv)
@@ -162,7 +162,7 @@ def test_every_entry_of_the_list_names_its_issue_and_a_remedy() -> None:
 
 
 REACHED = {"source": "", "registry": "", "hub": ""}
-FINE = Surroundings(disk_free_bytes=10**11, reach=REACHED)
+FINE = Surroundings(disk_free_bytes=10**11, network=REACHED)
 
 
 def finding(facts: Facts, what: str, around: Surroundings = FINE) -> Finding:
@@ -186,13 +186,13 @@ def test_what_is_built_already_needs_no_compiler() -> None:
 
 
 def test_without_any_source_nothing_can_be_built() -> None:
-    lost = replace(FINE, reach={"source": "no route", "registry": "no route", "hub": "no route"})
+    lost = replace(FINE, network={"source": "no route", "registry": "no route", "hub": "no route"})
     assert not can_run(diagnose(LAPTOP, lost))
     assert can_run(diagnose(LAPTOP, replace(lost, source_cached=True)))
 
 
 def test_one_source_is_enough() -> None:
-    assert can_run(diagnose(LAPTOP, replace(FINE, reach={**REACHED, "source": "cannot reach github.com"})))
+    assert can_run(diagnose(LAPTOP, replace(FINE, network={**REACHED, "source": "cannot reach github.com"})))
 
 
 def test_a_gpu_that_no_toolkit_fits_is_a_finding_with_its_remedy() -> None:

@@ -1,4 +1,4 @@
-"""The registries this machine trusts, as pip is configured, and pages of indexes."""
+"""pip's configuration, and pages of package indexes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Retention: which builds stay, which go, and what a removal leaves."""
+"""Retention: builds that are kept, builds that are removed, and leftovers."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemotron_ops.builds.store import pruning, store
+from nemotron_ops.builds.store import build_lock, pruning, store
 from nemotron_ops.builds.store.retention import Needs, prunable, reason_to_stay
 from nemotron_ops.builds.store.store import Build
 from nemotron_ops.paths import Layout
-from tests.pure.builds.test_build_store import manifest, put
+from tests.fakes.build_store import manifest, put
 
 
 def builds(*ids: str, imported: tuple[str, ...] = ()) -> tuple[Build, ...]:
@@ -112,7 +112,7 @@ def test_files_with_other_names_free_nothing(layout: Layout, tmp_path: Path) -> 
 def test_what_became_needed_meanwhile_stays(layout: Layout) -> None:
     a, b, c = (put(layout, f"cpu-{name}-1") for name in "abc")
     store.use(layout, a)
-    store.remove(layout, c)  # somebody else was quicker
-    with store.building(layout, b.id):
+    store.remove(layout, c)  # another process was quicker
+    with build_lock.building(layout, b.id):
         assert pruning.prune(layout, [a, b, c]) == pruning.Removed()
     assert {x.id for x in store.listed(layout)} == {a.id, b.id}

@@ -1,4 +1,4 @@
-"""Which source is taken: what people may write, the order of preference, and what is known without asking."""
+"""Sources: the syntax of --source, the order of preference, and what is known without the network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The store: pointers, retention, leftovers; and what changes between two builds."""
+"""The store: pointers, crashes, leftovers; and the difference of two builds."""
 
 from __future__ import annotations
 
@@ -8,43 +8,20 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from nemotron_ops.builds.carry import platform_json, refuse_platform
 from nemotron_ops.builds.packages import pins
 from nemotron_ops.builds.packages.package_table import HEAD, missing
-from nemotron_ops.builds.plan import plan, plan_json
-from nemotron_ops.builds.spec import Backend, BuildOptions, Origin, Source, SourceKind
-from nemotron_ops.builds.store import store
+from nemotron_ops.builds.store import build_lock, store
 from nemotron_ops.builds.store.diff import compare
 from nemotron_ops.builds.store.store import Build
 from nemotron_ops.builds.store.unfinished import clear, leftovers
 from nemotron_ops.errors import BuildError
 from nemotron_ops.paths import Layout
+from tests.fakes.build_store import SOURCE, manifest, put, put_unproven
 from tests.fakes.machines import LAPTOP, MAC
-
-SOURCE = Source(origin=Origin(kind=SourceKind.GIT, place="u", ref="v0.5.0"), label="v0.5.0", commit="a" * 40)
-
-
-def manifest(build_id: str, *, made_at: float = 0.0, source: Source = SOURCE, **options: Any) -> dict[str, Any]:
-    asked = BuildOptions(backend=Backend.CPU, **options)
-    planned = plan(asked, facts=LAPTOP, source=source, toolchains=Path("/t"), env={})
-    return {"id": build_id, "made_at": made_at, "version": "0.5.0", "plan": plan_json(planned)}
-
-
-def put(layout: Layout, build_id: str, *, made_at: float = 0.0, **more: Any) -> Build:
-    """A published build without any content but its name; `more` is in its manifest."""
-    folder = store.new_dir(layout, build_id)
-    (folder / "bin").mkdir(parents=True)
-    (folder / "bin/llama-server").write_text(build_id)
-    return store.publish(layout, build_id, {**manifest(build_id, made_at=made_at), **more})
-
-
-def put_unproven(layout: Layout, build_id: str) -> Build:
-    """One that was tested on the CPU only, because its device was elsewhere."""
-    return put(layout, build_id, selftest={"whole": False, "on": "cpu", "passed": [], "tokens_per_s": {}})
 
 
 def test_an_empty_store_has_nothing(layout: Layout) -> None:
@@ -87,12 +64,12 @@ def test_what_was_only_begun_is_no_build(layout: Layout) -> None:
 
 def test_what_somebody_works_on_is_no_leftover(layout: Layout) -> None:
     store.work_dir(layout, "cpu-b-2").mkdir(parents=True)
-    with store.building(layout, "cpu-b-2"):
+    with build_lock.building(layout, "cpu-b-2"):
         assert leftovers(layout) == ()
-        assert store.count_building(layout) == 1
-        with pytest.raises(store.Busy), store.building(layout, "cpu-b-2", timeout_s=0):
+        assert build_lock.count_building(layout) == 1
+        with pytest.raises(build_lock.Busy), build_lock.building(layout, "cpu-b-2", timeout_s=0):
             pass
-    assert store.count_building(layout) == 0
+    assert build_lock.count_building(layout) == 0
 
 
 def test_publishing_again_replaces_the_build(layout: Layout) -> None:
@@ -106,7 +83,7 @@ def test_publishing_again_replaces_the_build(layout: Layout) -> None:
 
 DIES = """
 import os, signal, sys
-from nemotron_ops.builds.store import store
+from nemotron_ops.builds.store import build_lock, store
 from nemotron_ops.paths import user_layout
 
 layout, left = user_layout(dict(os.environ), uid=os.getuid()), [int(sys.argv[1])]
@@ -118,7 +95,7 @@ def rename(old, new, rename=os.rename):
     rename(old, new)
 
 os.rename = rename
-with store.building(layout, "cpu-a-1"):
+with build_lock.building(layout, "cpu-a-1"):
     store.publish(layout, "cpu-a-1", {**store.get(layout, "cpu-a-1").manifest, "made_at": 2})
 """
 
@@ -133,7 +110,7 @@ def test_a_kill_at_any_rename_of_a_replacement_loses_no_build(layout: Layout, af
     env = {"PATH": os.environ["PATH"], "NEMOTRON_OPS_HOME": str(layout.data.parent), "PYTHONPATH": os.getcwd()}
     done = subprocess.run([sys.executable, "-c", DIES, str(after)], env=env, check=False)
     assert done.returncode == -signal.SIGKILL
-    put(layout, "cpu-c-3")  # whoever comes next empties the trash
+    put(layout, "cpu-c-3")  # the next removal empties the trash
     assert {x.id for x in store.listed(layout)} == {"cpu-a-1", "cpu-b-2", "cpu-c-3"}
     found = store.find(layout, "cpu-a-1")
     assert found.binary("llama-server").read_text() == ("new" if found.made_at == 2 else "cpu-a-1")
@@ -150,7 +127,7 @@ def test_what_a_killed_replacement_left_is_no_leftover_before_it_is_put_back(lay
     old.mkdir()
     assert leftovers(layout) == (old,)
     store.remove(layout, a)
-    assert store.get(layout, "cpu-a-1") is None  # what was removed on purpose does not come back
+    assert store.get(layout, "cpu-a-1") is None  # a removed build does not come back
 
 
 def test_an_id_is_no_path(layout: Layout) -> None:
@@ -164,7 +141,7 @@ def test_a_self_test_that_runs_is_no_leftover(layout: Layout) -> None:
     folders = (store.new_dir(layout, "cpu-a-1"), store.new_dir(layout, "cpu-a-1.selftest"))
     for folder in folders:
         folder.mkdir(parents=True)
-    with store.building(layout, "cpu-a-1"):
+    with build_lock.building(layout, "cpu-a-1"):
         assert leftovers(layout) == ()
     assert leftovers(layout) == folders
 
@@ -181,7 +158,7 @@ def test_an_import_that_runs_is_no_leftover(layout: Layout) -> None:
 def test_what_somebody_has_begun_to_work_on_since_it_was_listed_stays(layout: Layout) -> None:
     store.work_dir(layout, "cpu-b-2").mkdir(parents=True)
     (left,) = leftovers(layout)
-    with store.building(layout, "cpu-b-2"):
+    with build_lock.building(layout, "cpu-b-2"):
         assert not clear(layout, left)
     assert left.exists()
     assert clear(layout, left)
@@ -191,7 +168,7 @@ def test_what_somebody_has_begun_to_work_on_since_it_was_listed_stays(layout: La
 def test_what_was_not_tested_on_its_device_is_never_current(layout: Layout) -> None:
     good, doubtful = put(layout, "cpu-a-1"), put_unproven(layout, "cuda-b-2")
     store.use(layout, good)
-    with pytest.raises(BuildError, match="never tested on the device") as caught:
+    with pytest.raises(BuildError, match="never tested on its own device") as caught:
         store.use(layout, doubtful)
     assert "nemotron-ops build" in (caught.value.hint or "")
     assert store.current(layout) == good

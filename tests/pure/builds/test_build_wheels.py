@@ -1,4 +1,4 @@
-"""Compilers out of wheels: what is pinned, and the shape that tools and linkers look for."""
+"""Compilers from wheels: their pins, and the layout that tools and linkers expect."""
 
 from __future__ import annotations
 
@@ -22,14 +22,21 @@ from nemotron_ops.builds.plan import plan
 from nemotron_ops.builds.spec import Backend, BuildOptions
 from nemotron_ops.builds.toolchain import cuda12, toolchain
 from nemotron_ops.builds.toolchain.cuda import PUBLISHED, WHEELS_MACHINES, dotted
-from nemotron_ops.builds.toolchain.cuda_wheels import assembled, runtime_libraries, shape, stub_source, unpack_wheel
+from nemotron_ops.builds.toolchain.cuda_wheels import (
+    assembled,
+    finish_layout,
+    runtime_libraries,
+    stub_source,
+    unpack_wheel,
+)
 from nemotron_ops.builds.toolchain.zig import write_wrapper
 from nemotron_ops.errors import HostError, SourceError
 from nemotron_ops.host import Facts
+from nemotron_ops.installation import Installation
 from nemotron_ops.paths import Layout
 from nemotron_ops.progress import silent
+from tests.fakes.build_store import SOURCE
 from tests.fakes.machines import H100, LAPTOP, MAC, SPARK, WHEELS
-from tests.pure.builds.test_build_store import SOURCE
 
 PARTS = {
     "cuda13": {"nvidia-cublas", "nvidia-cuda-cccl", "nvidia-cuda-crt", "nvidia-cuda-culibos", "nvidia-cuda-nvcc",
@@ -91,8 +98,8 @@ def test_wheels_become_a_toolkit(tmp_path: Path) -> None:
     )  # fmt: skip
     libraries = ("libcudart.so.13", "libcublas.so.13", "libcublasLt.so.13", "libnvblas.so.13")
     unpack_wheel(zipped(tmp_path / "nvidia_cublas-13.whl", *(f"nvidia/cu13/lib/{n}" for n in libraries)), root)
-    shape(root, "x86_64")
-    shape(root, "x86_64")  # twice is as good as once
+    finish_layout(root, "x86_64")
+    finish_layout(root, "x86_64")  # a second time changes nothing
     assert (root / "bin/nvcc").stat().st_mode & 0o111
     assert (root / "nvvm/bin/cicc").stat().st_mode & 0o111
     assert (root / "licences/nvidia_cuda_nvcc/License.txt").exists()
@@ -103,7 +110,7 @@ def test_wheels_become_a_toolkit(tmp_path: Path) -> None:
 
 
 def deb(path: Path, *names: str) -> Path:
-    """A package as dpkg makes them: an `ar` archive with a tar of the files in it."""
+    """A Debian package: an `ar` archive with a tar of the files in it."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:xz") as tar:
         for name in names:
@@ -126,7 +133,7 @@ def test_debians_package_gives_cuda_12_its_compiler(tmp_path: Path) -> None:
     (root / "lib").mkdir(parents=True)
     (root / "bin").mkdir()
     cuda12.add_compiler(deb(tmp_path / "toolkit.deb", *names), root)
-    shape(root, "x86_64")
+    finish_layout(root, "x86_64")
     found = {p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file() and not p.is_symlink()}
     assert found == {
         "bin/cudafe++", "bin/nvcc", "bin/nvcc.profile", "bin/crt/link.stub", "nvvm/bin/cicc", "lib/libcudadevrt.a",
@@ -141,7 +148,7 @@ def test_debians_package_gives_cuda_12_its_compiler(tmp_path: Path) -> None:
 def test_what_is_no_debian_package_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.deb"
     path.write_bytes(content)
-    with pytest.raises(SourceError, match="no Debian package"):
+    with pytest.raises(SourceError, match="not a Debian package"):
         archive.deb_content(path, tmp_path)
 
 
@@ -213,7 +220,7 @@ def test_programs_of_cuda_12_use_the_shared_runtime(tmp_path: Path) -> None:
 
 def test_on_arm_the_targets_folder_has_nvidias_name_for_it(tmp_path: Path) -> None:
     (tmp_path / "lib").mkdir()
-    shape(tmp_path, "aarch64")
+    finish_layout(tmp_path, "aarch64")
     assert (tmp_path / "targets/sbsa-linux/lib").is_symlink()
 
 
@@ -242,7 +249,7 @@ def test_zigs_words_become_programs_that_keep_their_caches_together(tmp_path: Pa
 @pytest.mark.parametrize(
     ("facts", "options", "part"),
     [
-        (H100, BuildOptions(backend=Backend.CUDA, zig=True), "CPU backend alone"),
+        (H100, BuildOptions(backend=Backend.CUDA, zig=True), "CPU backend only"),
         (replace(LAPTOP, machine="s390x"), BuildOptions(zig=True), "no wheel is published"),
     ],
 )
@@ -253,9 +260,9 @@ def test_zig_is_refused_where_it_is_not_known_to_work(facts: Facts, options: Bui
 
 def test_a_disk_without_room_is_refused_before_anything_is_done(layout: Layout) -> None:
     planned = plan(BuildOptions(backend=Backend.CPU), facts=LAPTOP, source=SOURCE, toolchains=Path("/t"), env={})
-    toolchain.check_disk(replace(planned, disk_bytes=1), layout=layout, facts=LAPTOP)
+    toolchain.check_disk(replace(planned, disk_bytes=1), Installation(layout=layout, env={}, known=LAPTOP))
     with pytest.raises(HostError, match="GB are needed"):
-        toolchain.check_disk(replace(planned, disk_bytes=1 << 60), layout=layout, facts=LAPTOP)
+        toolchain.check_disk(replace(planned, disk_bytes=1 << 60), Installation(layout=layout, env={}, known=LAPTOP))
 
 
 def test_folders_on_one_disk_share_its_room(tmp_path: Path) -> None:
@@ -269,16 +276,16 @@ def test_the_disk_that_a_plan_takes_counts_the_toolkit_and_its_download(layout: 
     options = BuildOptions(backend=Backend.CUDA, cuda_archs=("90",))
     planned = plan(options, facts=H100, source=SOURCE, toolchains=layout.toolchains, env={})
     download = sum(part.size for part in wheels_for("cuda13", "Linux", "x86_64"))
-    assembling, compiling = toolchain.disk_needs(planned, layout=layout, facts=H100)
-    assert sum(assembling.values()) > 2.5 * download  # as it is, and unpacked
+    assembling, compiling = toolchain.disk_needs(planned, Installation(layout=layout, env={}, known=H100))
+    assert sum(assembling.values()) > 2.5 * download  # packed and unpacked
     assert sum(compiling.values()) > planned.disk_bytes + 1.5 * download
-    assert toolchain.disk_bytes(planned, layout=layout, facts=H100) == max(
+    assert toolchain.disk_bytes(planned, Installation(layout=layout, env={}, known=H100)) == max(
         sum(assembling.values()), sum(compiling.values())
     )
     here = layout.toolchains / cuda_folder("13.0.2", "x86_64")
     here.mkdir(parents=True)
     (here / "complete.json").write_text("{}")
-    assert toolchain.disk_bytes(planned, layout=layout, facts=H100) == planned.disk_bytes
+    assert toolchain.disk_bytes(planned, Installation(layout=layout, env={}, known=H100)) == planned.disk_bytes
 
 
 def test_a_disk_without_room_for_a_toolkit_is_refused_before_the_download(tmp_path: Path) -> None:
@@ -294,7 +301,7 @@ def test_a_disk_without_room_for_a_toolkit_is_refused_before_the_download(tmp_pa
 def test_the_plan_knows_what_is_to_be_downloaded_and_what_is_here(layout: Layout) -> None:
     def files(**options: Any) -> list[str]:
         planned = plan(BuildOptions(**options), facts=H100, source=SOURCE, toolchains=layout.toolchains, env={})
-        return [part.file for part in toolchain.to_download(planned, layout=layout, facts=H100)]
+        return [part.file for part in toolchain.to_download(planned, Installation(layout=layout, env={}, known=H100))]
 
     assert files(backend=Backend.CPU) == []
     assert len(files(backend=Backend.CPU, zig=True)) == 1

@@ -76,7 +76,7 @@ def test_a_mistyped_command_gets_the_nearest(capsys: pytest.CaptureFixture[str])
 def test_an_error_is_one_line_with_a_hint_and_its_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     code, err = outcome(capsys, "recipes", "show", "31b")
     assert code == 3
-    assert err.splitlines() == ["error: cannot load recipe 31b: there is none of that name", "hint: did you mean 30b?"]
+    assert err.splitlines() == ["error: cannot load recipe 31b: there is no such recipe", "hint: did you mean 30b?"]
 
 
 def test_serving_nothing_says_what_to_type(capsys: pytest.CaptureFixture[str]) -> None:

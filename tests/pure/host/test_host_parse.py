@@ -1,12 +1,11 @@
-"""What the probe reads: real output of real programs, turned into values."""
+"""The probe's parsers, on recorded output of real programs."""
 
 from __future__ import annotations
 
 import pytest
 
 from nemotron_ops.host import parse
-
-GIB = 1 << 30
+from nemotron_ops.policy import GIB
 
 
 @pytest.mark.parametrize(

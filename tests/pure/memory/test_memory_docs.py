@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 from nemotron_ops.memory.fit import GOOD_CONTEXT
-from nemotron_ops.memory.hyper import HYBRID, PLAIN
 from nemotron_ops.memory.machine import GPU_MARGIN_BYTES, HOST_MARGIN_BYTES
 from nemotron_ops.memory.model import MIB, Settings, estimate
+from nemotron_ops.memory.model_shape import HYBRID, PLAIN
 from tests.fakes.shapes import true_header
 
 PAGE = (Path(__file__).parents[3] / "docs/explanation/memory.md").read_text()

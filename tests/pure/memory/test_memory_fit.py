@@ -1,4 +1,4 @@
-"""What fits where, on machines that are not here."""
+"""Placements of models on other machines."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from nemotron_ops.errors import FitError, UsageError
 from nemotron_ops.host.facts import Facts, Gpu
 from nemotron_ops.memory.fit import Mode, Placement, choose
-from nemotron_ops.memory.hyper import hyper
 from nemotron_ops.memory.machine import HOST, machine
 from nemotron_ops.memory.model import Settings
-from nemotron_ops.memory.placement import Split, bytes_by_device, deal
+from nemotron_ops.memory.model_shape import model_shape
+from nemotron_ops.memory.placement import Split, bytes_by_device, even_split
 from nemotron_ops.memory.table import recommended, row
 from nemotron_ops.models.gguf import Header
+from nemotron_ops.policy import GIB
 from tests.fakes.shapes import true_header
 
-GIB = 1 << 30
 SERVER: dict[str, Any] = {
     "ctx_size": 262144, "parallel": 4, "kv_unified": True, "ctx_checkpoints": 8, "cache_ram_mib": 2048
 }  # fmt: skip
@@ -43,7 +43,7 @@ def host(ram: float, *gpus: float, kind: str = "cuda", unified: bool = False) ->
 
 
 def place(name: str, facts: Facts, *, quant: str = "Q4_K", asked: tuple[str, ...] = (), **changes: Any) -> Placement:
-    return choose(model(name, quant), facts, {**SERVER, **changes}, asked=asked)
+    return choose(model(name, quant), machine(facts), {**SERVER, **changes}, asked=asked)
 
 
 @pytest.mark.parametrize(
@@ -83,11 +83,11 @@ def test_a_context_that_was_asked_for_is_kept() -> None:
 
 def test_experts_move_to_the_host_only_as_far_as_needed() -> None:
     found = place("30b", host(64, 16))
-    h, pools = hyper(model("30b")), machine(host(64, 16))
+    h, pools = model_shape(model("30b")), machine(host(64, 16))
     s = Settings(ctx_size=262144)
     gpu = pools.gpus[0]
-    assert bytes_by_device(h, s, pools, deal(h, s, pools, 53, found.n_cpu_moe))[gpu.name] <= gpu.room_bytes
-    assert bytes_by_device(h, s, pools, deal(h, s, pools, 53, found.n_cpu_moe - 1))[gpu.name] > gpu.room_bytes
+    assert bytes_by_device(h, s, pools, even_split(h, s, pools, 53, found.n_cpu_moe))[gpu.name] <= gpu.room_bytes
+    assert bytes_by_device(h, s, pools, even_split(h, s, pools, 53, found.n_cpu_moe - 1))[gpu.name] > gpu.room_bytes
 
 
 def test_layers_asked_for_are_kept_or_refused() -> None:
@@ -133,12 +133,10 @@ def test_a_model_that_cannot_fit_at_all_says_what_its_weights_take() -> None:
 def test_models_share_one_budget() -> None:
     facts = host(64, 24)
     first = place("30b", facts)
+    left = machine(facts, used_bytes=first.bytes_by_device)
     with pytest.raises(FitError, match="CUDA0 needs"):
-        choose(
-            model("30b"), facts, {**SERVER, "n_gpu_layers": "all"}, asked=("n_gpu_layers",),
-            used_bytes=first.bytes_by_device,
-        )  # fmt: skip
-    second = choose(model("4b"), facts, SERVER, used_bytes=first.bytes_by_device)
+        choose(model("30b"), left, {**SERVER, "n_gpu_layers": "all"}, asked=("n_gpu_layers",))
+    second = choose(model("4b"), left, SERVER)
     assert second.mode is not Mode.GPU
     assert second.free_bytes[HOST] == first.free_bytes[HOST] - first.bytes_by_device[HOST]
 
@@ -158,15 +156,15 @@ def test_a_mac_keeps_a_part_of_its_memory_for_itself() -> None:
 
 
 def test_a_cpu_build_does_not_count_gpus() -> None:
-    assert choose(model("4b"), host(32, 80), SERVER, backend="cpu").mode is Mode.CPU
+    assert choose(model("4b"), machine(host(32, 80), backend="cpu"), SERVER).mode is Mode.CPU
 
 
 def test_only_the_devices_named_are_used() -> None:
     facts = host(64, 24, 24)
-    found = choose(model("30b"), facts, SERVER, devices=("CUDA1",))
+    found = choose(model("30b"), machine(facts, devices=("CUDA1",)), SERVER)
     assert set(found.bytes_by_device) == {HOST, "CUDA1"}
     with pytest.raises(UsageError, match="cannot use device CUDA7"):
-        choose(model("30b"), facts, SERVER, devices=("CUDA7",))
+        machine(facts, devices=("CUDA7",))
 
 
 def test_a_gpu_that_hides_its_memory_is_left_out_and_named() -> None:
@@ -175,16 +173,16 @@ def test_a_gpu_that_hides_its_memory_is_left_out_and_named() -> None:
         gpus=(Gpu(index=0, kind="vulkan", name="v"),),
     )  # fmt: skip
     assert machine(facts).unmeasured == ("Vulkan0",)
-    assert choose(model("4b"), facts, SERVER).mode is Mode.CPU
+    assert choose(model("4b"), machine(facts), SERVER).mode is Mode.CPU
 
 
 def test_layers_are_dealt_by_room_and_every_layer_has_a_place() -> None:
-    h, s = hyper(model("30b")), Settings(ctx_size=16384)
-    split = deal(h, s, machine(host(64, 24, 12)), 53)
+    h, s = model_shape(model("30b")), Settings(ctx_size=16384)
+    split = even_split(h, s, machine(host(64, 24, 12)), 53)
     assert sum(split.counts) == 53
     assert 1.6 < split.counts[0] / split.counts[1] < 2.4
     assert split.tensor_split == ",".join(map(str, split.counts))
-    assert deal(h, s, machine(host(64, 24)), 53).tensor_split == ""
+    assert even_split(h, s, machine(host(64, 24)), 53).tensor_split == ""
 
 
 @settings(max_examples=60, deadline=None)
@@ -202,8 +200,8 @@ def test_whatever_is_chosen_fits_every_device(ram: float, gpus: list[float], slo
 
 
 def fits_somehow(name: str, facts: Facts, ctx: int) -> bool:
-    """Whether any split at all fits, by trying every one."""
-    h, pools = hyper(model(name)), machine(facts)
+    """Whether any split fits, by trying all of them."""
+    h, pools = model_shape(model(name)), machine(facts)
     s = Settings(ctx_size=ctx)
     n_all = len(h.blocks) + 1
     growth = h.rs_sequence_bytes * s.parallel  # one checkpoint per slot
@@ -255,8 +253,8 @@ def test_a_host_that_is_too_small_alone_is_helped_by_the_gpu() -> None:
 @settings(max_examples=40, deadline=None)
 @given(n_gpu_layers=st.integers(0, 53), n_cpu_moe=st.integers(0, 52))
 def test_no_byte_of_a_model_is_lost_between_devices(n_gpu_layers: int, n_cpu_moe: int) -> None:
-    h, s, pools = hyper(model("30b")), Settings(ctx_size=32768, parallel=2), machine(host(64, 24, 24))
-    split = deal(h, s, pools, n_gpu_layers, n_cpu_moe if n_gpu_layers else 0)
+    h, s, pools = model_shape(model("30b")), Settings(ctx_size=32768, parallel=2), machine(host(64, 24, 24))
+    split = even_split(h, s, pools, n_gpu_layers, n_cpu_moe if n_gpu_layers else 0)
     everywhere = sum(bytes_by_device(h, s, pools, split).values())
     on_cpu = sum(bytes_by_device(h, s, pools, Split()).values())
     assert everywhere >= on_cpu - bytes_by_device(h, s, pools, Split())[HOST] + model("30b").weight_bytes

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemotron_ops.errors import FitError, ModelError
-from nemotron_ops.memory.hyper import UnknownArchitectureError, hyper
 from nemotron_ops.memory.log import compare, logged_buffers, projected_mib
 from nemotron_ops.memory.model import Settings, estimate, settings_from
+from nemotron_ops.memory.model_shape import UnknownArchitectureError, model_shape
 from nemotron_ops.models import gguf
 from nemotron_ops.models.gguf import Header
 from nemotron_ops.models.synthetic.container import TensorInfo
@@ -41,7 +41,7 @@ def model(name: str, quant: str = "Q8_0") -> Header:
     [("4b", 3.974e9, 16384, 81.09), ("30b", 31.578e9, 6144, 47.62), ("120b", 120.669e9, 8192, 164.69)],
 )
 def test_the_real_models_cost_what_was_measured(name: str, parameters: float, kv_per_token: int, rs_mib: float) -> None:
-    """The counts equal the published ones; KV and state per token and sequence were read off llama-server's log."""
+    """The counts equal the published ones; KV and state per token and sequence are from llama-server's log."""
     header = model(name)
     counted = 0
     for tensor in header.tensors:
@@ -56,7 +56,7 @@ def test_the_real_models_cost_what_was_measured(name: str, parameters: float, kv
 
 
 def test_layers_are_told_apart_by_their_arrays() -> None:
-    h = hyper(model("30b"))
+    h = model_shape(model("30b"))
     assert sum(b.recurrent for b in h.blocks) == 23
     assert sum(b.n_kv > 0 for b in h.blocks) == 6
     assert h.expert_blocks == 23

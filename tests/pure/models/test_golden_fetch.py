@@ -1,4 +1,4 @@
-"""Which files every shipped recipe fetches, from listings as the repositories had them."""
+"""The files that every shipped recipe fetches, from recorded listings of the repositories."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which models `models gc` removes."""
+"""The models that `models gc` removes."""
 
 from __future__ import annotations
 

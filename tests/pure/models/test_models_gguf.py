@@ -1,4 +1,4 @@
-"""GGUF headers: read right from anywhere, and refused with a clear error when damaged."""
+"""GGUF headers: read from local and remote files, and refused with a clear error when damaged."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from nemotron_ops.models.tensor_types import TYPES, row_bytes
 
 @cache
 def tiny_header() -> bytes:
-    """The header of the tiny model, weights left out."""
+    """The header of the tiny model, without its weights."""
     vocab = script_vocabulary()
     pairs = metadata(MOE, vocab, name="x", quant="Q8_0", template="{{ messages }}")
     infos = [TensorInfo(name=n, size=s, type=gguf_py.GGMLQuantizationType.F32) for n, s in tensors(MOE, len(vocab))]
@@ -37,7 +37,7 @@ def parse(data: bytes, size: int | None = None) -> gguf.Header:
 
 
 def outcome(call: Callable[[], gguf.Header]) -> gguf.Header | str:
-    """The header, or the words of the error it was refused with; anything else is raised."""
+    """The header, or the message of its refusal; other errors are raised."""
     try:
         return call()
     except ModelError as exc:

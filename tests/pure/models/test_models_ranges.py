@@ -1,4 +1,4 @@
-"""What HTTP answers mean for a transfer."""
+"""Verdicts on HTTP answers to range requests."""
 
 from __future__ import annotations
 

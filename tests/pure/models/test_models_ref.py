@@ -86,7 +86,7 @@ def test_a_missing_shard_is_named() -> None:
 
 
 def test_a_foreign_shard_is_named() -> None:
-    with pytest.raises(ModelError, match=r"other-00002-of-00002\.gguf is no part of this set"):
+    with pytest.raises(ModelError, match=r"other-00002-of-00002\.gguf is not part of this set"):
         check_shards(["x-00001-of-00002.gguf", "other-00002-of-00002.gguf"])
 
 

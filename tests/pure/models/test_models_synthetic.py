@@ -1,4 +1,4 @@
-"""The tiny models: same bytes for the same seed, and scripts that can only be read one way."""
+"""The tiny models: same bytes for the same seed, and unambiguous scripts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from nemotron_ops.models.synthetic.scripts import (
 )
 from nemotron_ops.models.synthetic.shape import SHAPES, tensors
 
-MARGIN = 12.0  # logits between the first and the second token: temperature 1 then says the same as greedy
+MARGIN = 12.0  # logits between the first and the second token: temperature 1 then gives the same text as greedy
 
 
 def sha256(path: Path) -> str:
@@ -83,7 +83,7 @@ def test_every_step_of_every_script_wins_by_a_wide_margin(name: str) -> None:
 
 
 def next_logits(net: dict[str, Array], script: str, token: int) -> Array:
-    """Logits after `token` with the intent of `script` on, as the wired layers leave the residual stream."""
+    """Logits after `token` with the intent of `script`, computed from the residual stream after the wired layers."""
     res = residual(script_vocabulary())
     x = net["token_embd.weight"][token].copy()
     if script in res.intent:

@@ -1,4 +1,4 @@
-"""Recipes: what the shipped ones say, how wrong ones are refused, how layers resolve."""
+"""Recipes: the shipped ones, the errors of wrong ones, and the order of layers."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_flags_that_were_not_given_change_nothing() -> None:
 
 
 def test_a_context_beyond_the_recipes_maximum_is_refused() -> None:
-    with pytest.raises(RecipeError, match="goes to 1,048,576"):
+    with pytest.raises(RecipeError, match="allows 1,048,576"):
         resolve(parsed(MINIMAL), flags={"ctx_size": 2_000_000})
 
 

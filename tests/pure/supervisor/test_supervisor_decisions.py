@@ -8,13 +8,13 @@ import pytest
 
 from nemotron_ops.engine.health import Activity
 from nemotron_ops.errors import EngineError, RecipeError
-from nemotron_ops.policy import Health, Lifecycle, Restart
+from nemotron_ops.policy import GIB, Health, Lifecycle, Restart
 from nemotron_ops.processes.oom import kills
 from nemotron_ops.supervisor import snapshot, spec
 from nemotron_ops.supervisor.control.verbs import url
 from nemotron_ops.supervisor.fleet.canary import Observed, failures
 from nemotron_ops.supervisor.fleet.changes import check, diff
-from nemotron_ops.supervisor.fleet.seats import GIB, Seat, admit
+from nemotron_ops.supervisor.fleet.seats import Seat, admit
 from nemotron_ops.supervisor.instance import slot_files
 from nemotron_ops.supervisor.instance.liveness import Pulse, Verdict, answered, judge
 from nemotron_ops.supervisor.instance.loading import Look, mark, moved, share

@@ -29,4 +29,4 @@ def test_plain_cmake_and_ours_are_timed_side_by_side(tmp_path: Path, llama_bin: 
         assert row["ours"]["cpu_s"] > 0
         assert row["ratio"]["wall"] == pytest.approx(row["plain"]["wall_s"] / row["ours"]["wall_s"], abs=0.01)
     built = (tmp_path / "ledger").read_text().split()
-    assert built.count("llama-server") == 2  # once by each: asking again builds nothing
+    assert built.count("llama-server") == 2  # once by each side: the repeated build compiles nothing

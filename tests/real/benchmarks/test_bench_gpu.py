@@ -1,4 +1,4 @@
-"""The script for the full run on a GPU works as far as a machine without one can tell."""
+"""The script of the full run on a GPU, tested on the CPU."""
 
 from __future__ import annotations
 

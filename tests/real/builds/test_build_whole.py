@@ -1,4 +1,4 @@
-"""Building, whole: from a source tree to a proven build in the store, and everything that may go wrong between."""
+"""Whole builds: from a source tree to a self-tested build in the store, with every kind of failure between."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from nemotron_ops.builds.carry import export_build, import_build
 from nemotron_ops.builds.proof.proofs import SelfTestFailed
 from nemotron_ops.builds.run import ensure_build, existing
 from nemotron_ops.builds.spec import TARGETS, Backend, BuildOptions, BuildRequest
-from nemotron_ops.builds.store import store
-from nemotron_ops.builds.store.options_json import asked_again
+from nemotron_ops.builds.store import build_lock, store
+from nemotron_ops.builds.store.options_json import options_from
 from nemotron_ops.builds.store.store import Build
 from nemotron_ops.builds.store.unfinished import leftovers
 from nemotron_ops.errors import BuildError, SourceError
 from nemotron_ops.host import Facts, Gpu, Tool
+from nemotron_ops.installation import Installation
 from nemotron_ops.paths import Layout, user_layout
 from nemotron_ops.progress import Step, silent
+from tests.fakes.build_store import put
 from tests.fakes.llama_cpp_tree import write_tree
-from tests.pure.builds.test_build_store import put
 
 pytestmark = [pytest.mark.real, pytest.mark.long]
 
@@ -36,7 +37,7 @@ ENV = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
 
 @pytest.fixture(scope="module")
 def facts() -> Facts:
-    """This machine, said to have an old gcc and no AMX: then nothing is repaired beforehand."""
+    """This machine's facts, changed to an old gcc without AMX, so that no fix is applied in advance."""
     found = host.probe(ENV)
     cxx = found.tools["cxx"]
     tools = {**found.tools, "cxx": Tool(path=cxx.path, version=(12, 2, 0), kind="gcc")}
@@ -50,7 +51,7 @@ def ledger(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def said() -> list[str]:
-    """The notes that a build gave to people."""
+    """The notes that a build has reported."""
     return []
 
 
@@ -63,7 +64,7 @@ def build(layout: Layout, facts: Facts, said: list[str]) -> Callable[..., Build]
             if step.note:
                 said.append(step.note)
 
-        return ensure_build(request, layout=layout, facts=facts, env=ENV, report=report)
+        return ensure_build(request, Installation(layout=layout, env=ENV, report=report, known=facts))
 
     return make
 
@@ -86,7 +87,7 @@ def test_a_build_is_made_proven_stored_and_current(
     assert len(proof["passed"]) == 9
     assert proof["tokens_per_s"]["generation"] > 0
     assert {"--ctx-size", "-ngl"} <= set(proof["flags"])
-    assert asked_again(made.manifest) == BuildOptions(backend=Backend.CPU)
+    assert options_from(made.manifest) == BuildOptions(backend=Backend.CPU)
     assert made.manifest["version"] == "0.5.0"
     assert not store.work_dir(layout, made.id).exists()
     assert leftovers(layout) == ()
@@ -116,7 +117,7 @@ def test_an_illegal_instruction_is_repaired_by_flags_and_said_aloud(
     assert store.listed(layout) == (made,)
     assert leftovers(layout) == ()
     compiled = steps(ledger)
-    assert build(tree) == made  # what was learnt is remembered
+    assert build(tree) == made  # the fix is remembered
     assert steps(ledger) == compiled
 
 
@@ -171,7 +172,7 @@ def test_without_nvcc_and_without_wheels_there_is_an_error_and_never_a_cpu_build
     env = {**ENV, "PIP_CONFIG_FILE": "/dev/null", "PIP_INDEX_URL": "http://127.0.0.1:1/simple"}
     request = BuildRequest(options=BuildOptions(backend=Backend.CUDA, cuda_archs=("90",)), source=str(tree))
     with pytest.raises(SourceError, match="not in the package registry") as caught:
-        ensure_build(request, layout=layout, facts=bare, env=env, report=silent)
+        ensure_build(request, Installation(layout=layout, env=env, known=bare))
     assert "nvcc on the PATH" in (caught.value.hint or "")
     assert steps(ledger) == []
     assert store.listed(layout) == ()
@@ -190,7 +191,7 @@ def for_an_h100(layout: Layout, facts: Facts) -> Callable[..., Build]:
         options = BuildOptions(backend=Backend.CUDA, cuda_archs=("90",))
         here = replace(facts, gpus=gpus, driver_cuda=(13, 0), tools={**facts.tools, "nvcc": nvcc})
         request = BuildRequest(options=options, source=str(tree), force=force)
-        return ensure_build(request, layout=layout, facts=here, env=ENV, report=silent)
+        return ensure_build(request, Installation(layout=layout, env=ENV, known=here))
 
     return make
 
@@ -228,7 +229,7 @@ def test_a_vulkan_build_on_a_machine_without_a_gpu_is_kept(
     tree = write_tree(tmp_path / "src", real=llama_bin, ledger=ledger)
     here = replace(facts, tools={**facts.tools, "glslc": Tool(path="/usr/bin/glslc")})
     request = BuildRequest(options=BuildOptions(backend=Backend.VULKAN), source=str(tree))
-    kept = ensure_build(request, layout=layout, facts=here, env=ENV, report=silent)
+    kept = ensure_build(request, Installation(layout=layout, env=ENV, known=here))
     assert not kept.proven
     assert store.current(layout) is None
 
@@ -250,11 +251,11 @@ def test_a_build_moves_to_another_machine_and_is_proven_there(
     made = build(write_tree(tmp_path / "src", real=llama_bin, ledger=ledger))
     packed = export_build(made, tmp_path, silent)
     there = user_layout({"NEMOTRON_OPS_HOME": str(tmp_path / "there")}, uid=os.getuid())
-    taken = import_build(packed, layout=there, facts=facts, env=ENV, report=silent, activate=True)
+    taken = import_build(packed, Installation(layout=there, env=ENV, known=facts), activate=True)
     assert taken.manifest["files"] == made.manifest["files"]
     assert store.current(there) == taken
     assert leftovers(there) == ()
-    again = import_build(packed, layout=there, facts=facts, env=ENV, report=silent, activate=True)
+    again = import_build(packed, Installation(layout=there, env=ENV, known=facts), activate=True)
     assert again.id == taken.id
 
 
@@ -265,8 +266,8 @@ def test_a_build_that_was_changed_on_its_way_is_refused(
     (made.path / "bin/llama-cli").write_text("#!/bin/sh\necho evil\n")
     packed = export_build(made, tmp_path, silent)
     there = user_layout({"NEMOTRON_OPS_HOME": str(tmp_path / "there")}, uid=os.getuid())
-    with pytest.raises(SourceError, match="bin/llama-cli is not as its manifest says"):
-        import_build(packed, layout=there, facts=facts, env=ENV, report=silent, activate=True)
+    with pytest.raises(SourceError, match="bin/llama-cli differs from its manifest"):
+        import_build(packed, Installation(layout=there, env=ENV, known=facts), activate=True)
     assert store.listed(there) == ()
     assert leftovers(there) == ()
 
@@ -301,7 +302,7 @@ def test_a_killed_build_goes_on_where_it_stopped(
     assert again.wait(timeout=120) == 0, log.read_text()
     assert store.current(layout) is not None
     done_twice = {name for name in TARGETS if steps(ledger).count(name) > 1}
-    assert done_twice <= {"llama-fit-params"}  # the one that was running when the kill came
+    assert done_twice <= {"llama-fit-params"}  # the step that ran at the kill
 
 
 def test_a_build_that_is_asked_to_end_takes_its_compilers_along(
@@ -312,10 +313,10 @@ def test_a_build_that_is_asked_to_end_takes_its_compilers_along(
     tree = write_tree(tmp_path / "src", real=llama_bin, ledger=ledger, gate=gate)
     child = subprocess.Popen(command(tree, layout), env=environment(layout), stderr=subprocess.DEVNULL)
     eventually(lambda: "llama-fit-params" in steps(ledger), within_s=120)
-    assert store.count_building(layout) == 1
+    assert build_lock.count_building(layout) == 1
     child.terminate()
     assert child.wait(timeout=60) == 130
-    eventually(lambda: store.count_building(layout) == 0)
+    eventually(lambda: build_lock.count_building(layout) == 0)
     words = [p.info["cmdline"] or [] for p in psutil.process_iter(["cmdline"])]
     assert [w for w in words if str(layout.builds) in " ".join(w)] == []
 
@@ -360,6 +361,6 @@ def test_old_builds_go_when_a_new_one_has_become_current(
 def test_the_projects_own_build_is_found_without_asking_the_network(llama_bin: Path) -> None:
     layout = user_layout(os.environ, uid=os.getuid())
     request = BuildRequest(options=BuildOptions(backend=Backend.CPU))
-    found = existing(request, layout=layout, facts=host.probe(os.environ), env={"PATH": "/nonexistent"})
+    found = existing(request, Installation(layout=layout, env={"PATH": "/nonexistent"}, known=host.probe(os.environ)))
     assert found is not None
     assert found.path == llama_bin.parent

@@ -1,4 +1,4 @@
-"""The memory plan against what the real llama-server and llama-fit-params say."""
+"""The memory plan against the logs of the real llama-server and llama-fit-params."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from nemotron_ops.memory.hyper import PLAIN
 from nemotron_ops.memory.log import compare, logged_buffers, projected_mib
 from nemotron_ops.memory.model import MIB, estimate, settings_from
+from nemotron_ops.memory.model_shape import PLAIN
 from nemotron_ops.models.local import read_header
 from nemotron_ops.models.synthetic import ensure
 from tests.fakes.shapes import TRANSFORMERS, sparse, sparse_transformer

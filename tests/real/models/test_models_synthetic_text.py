@@ -1,4 +1,4 @@
-"""The tiny models say what they should, through the real llama-server."""
+"""The tiny models give their known answers through the real llama-server."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def without(array: Array) -> None:
 
 
 def forgetful(dt_bias: Array) -> None:
-    dt_bias[:] = 2.0  # the write gate stands open for every token
+    dt_bias[:] = 2.0  # the write gate is open for every token
 
 
 def misled(router: Array) -> None:

@@ -11,11 +11,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from nemotron_ops import host
+from nemotron_ops import installation as ours
 from nemotron_ops.builds.run import ensure_build
 from nemotron_ops.builds.spec import Backend, BuildOptions, BuildRequest
 from nemotron_ops.paths import user_layout
-from nemotron_ops.progress import silent
 from tests.stages.installation import Installation
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(2400)]
@@ -29,8 +28,8 @@ def newer_bin() -> Path:
     """llama.cpp's build 11434; `make test` has built it already."""
     env = dict(os.environ)
     request = BuildRequest(options=BuildOptions(backend=Backend.CPU), source=SOURCE, activate=False)
-    layout = user_layout(env, uid=os.getuid())
-    return ensure_build(request, layout=layout, facts=host.probe(env), env=env, report=silent).path / "bin"
+    here = ours.Installation(layout=user_layout(env, uid=os.getuid()), env=env)
+    return ensure_build(request, here).path / "bin"
 
 
 @contextmanager

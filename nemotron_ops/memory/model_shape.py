@@ -1,8 +1,8 @@
-"""What of a model decides its memory: kinds of layers, widths, bytes of weights by block. Pure.
+"""The model parameters that determine memory use, from a GGUF header. Pure.
 
 Nemotron 3 files do not store the kind of a layer. It follows from two arrays: Mamba has neither KV heads nor a
-feed-forward length, attention has KV heads only, feed-forward has a length only; an MTP block (they come last and
-are counted in `block_count`) has both. An ordinary transformer has both in every block.
+feed-forward length, attention has KV heads only, feed-forward has a length only. An MTP block has both; these blocks
+come last and are counted in `block_count`. An ordinary transformer has both in every block.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ PLAIN = frozenset({
     "qwen3moe", "smollm3",
 })  # fmt: skip
 BLOCK = re.compile(r"blk\.(\d+)\.")
-EXPERTS = re.compile(r"\.ffn_(up|down|gate|gate_up)_(ch|)exps\.")  # what --n-cpu-moe moves (common/common.h)
+EXPERTS = re.compile(r"\.ffn_(up|down|gate|gate_up)_(ch|)exps\.")  # what --n-cpu-moe moves (common/common.shape)
 
 
 class UnknownArchitectureError(FitError):
-    """The memory formula does not hold for this architecture; no number is better than a wrong one."""
+    """The memory formula does not hold for this architecture."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """One block's bytes of weights, and what it needs per token and per sequence."""
+    """One block: its bytes of weights, and whether it keeps KV cache or recurrent state."""
 
-    dense_bytes: int  # all weights but those of experts
+    dense_bytes: int  # all weights except those of experts
     expert_bytes: int
     n_kv: int = 0  # KV heads; 0: no attention
     recurrent: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hyper:
-    """A model, as far as its memory goes. `blocks` has the MTP blocks last."""
+class ModelShape:
+    """The parameters of a model that determine its memory. `blocks` has the MTP blocks last."""
 
     arch: str
     blocks: tuple[Block, ...]
@@ -81,7 +81,7 @@ class Hyper:
 
     @property
     def rs_sequence_bytes(self) -> int:
-        """Recurrent state of one sequence; also what one context checkpoint costs."""
+        """Recurrent state of one sequence; also the size of one context checkpoint."""
         return self.rs_layer_bytes * sum(b.recurrent for b in self.trunk)
 
     @property
@@ -89,10 +89,10 @@ class Hyper:
         return sum(b.expert_bytes > 0 for b in self.blocks)
 
 
-def hyper(header: Header) -> Hyper:
-    """What `header` says.
+def model_shape(header: Header) -> ModelShape:
+    """The shape of the model with `header`.
 
-    Raises UnknownArchitectureError for a model the formula does not know, ModelError for nonsense.
+    Raises UnknownArchitectureError if the formula does not hold for the model, ModelError for an invalid header.
     """
     arch = header.arch
     _check_known(header)
@@ -113,7 +113,7 @@ def hyper(header: Header) -> Hyper:
         for i in range(len(kv))
     )
     head_dim = n_embd // max(n_head, 1)
-    return Hyper(
+    return ModelShape(
         arch=arch,
         blocks=blocks,
         n_nextn=min(n_nextn, len(blocks)),
@@ -158,7 +158,7 @@ class _Weights:
 
 
 def _weights(header: Header) -> _Weights:
-    """Bytes of tensors by where llama.cpp puts them: a block's, its experts', the input layer's, the output layer's."""
+    """Bytes of tensors by llama.cpp's placement: per block, its experts, input layer, output layer."""
     dense: dict[int, int] = {}
     experts: dict[int, int] = {}
     rest = {"input": 0, "output": 0}

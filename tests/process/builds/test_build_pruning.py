@@ -1,4 +1,4 @@
-"""Old builds removed by commands: what they spare, what they say, and a kill on the way."""
+"""Commands that remove old builds: what they keep, what they print, and kills during a removal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from nemotron_ops.cli import cli
 from nemotron_ops.cli.app import App
 from nemotron_ops.cli.builds_retention import prune_old
 from nemotron_ops.paths import Layout
-from tests.pure.builds.test_build_store import put
+from tests.fakes.build_store import put
 
 pytestmark = pytest.mark.process
 
@@ -136,7 +136,7 @@ def test_the_rule_works_by_itself_and_says_in_one_line_what_it_did(
 
 PRUNE_ALL = """
 import os, sys
-from nemotron_ops.builds import pruning, store
+from nemotron_ops.builds.store import pruning, store
 from nemotron_ops.paths import user_layout
 layout = user_layout({"NEMOTRON_OPS_HOME": sys.argv[1]}, uid=os.getuid())
 print("begun", flush=True)

@@ -1,4 +1,4 @@
-"""Builds on their way to other machines: what they carry, what they ask for, and what is no build at all."""
+"""Exported builds: their libraries, their requirements, and damaged archives."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ import pytest
 
 from nemotron_ops.builds.carry import check, needs, platform_json
 from nemotron_ops.builds.compile.installing import install
-from nemotron_ops.builds.packages.download import hash_of
 from nemotron_ops.builds.plan import plan, plan_json
 from nemotron_ops.builds.spec import Backend, BuildOptions
 from nemotron_ops.builds.toolchain import toolchain
 from nemotron_ops.errors import HostError, SourceError
+from nemotron_ops.files import sha256_of
 from nemotron_ops.host import Facts, Tool
+from nemotron_ops.installation import Installation
 from nemotron_ops.paths import Layout
+from tests.fakes.build_store import SOURCE
 from tests.fakes.machines import H100, LAPTOP, RADEON, WHEELS, XEON_AMX, nvcc
-from tests.pure.builds.test_build_store import SOURCE
 
 TOOLKIT = ("libcudart.so", "libcublas.so", "libcublasLt.so")
 
@@ -34,11 +35,11 @@ def manifest(facts: Facts, **options: Any) -> dict[str, Any]:
 
 
 def unpacked(folder: Path, content: dict[str, Any]) -> Path:
-    """A folder as it comes out of an archive, with one program."""
+    """An unpacked archive with one program."""
     (folder / "bin").mkdir(parents=True)
     (folder / "bin/llama-server").write_text("x")
     if content.get("files") == {}:
-        content = {**content, "files": {"bin/llama-server": hash_of(folder / "bin/llama-server")}}
+        content = {**content, "files": {"bin/llama-server": sha256_of(folder / "bin/llama-server")}}
     (folder / "manifest.json").write_text(json.dumps(content))
     return folder
 
@@ -81,7 +82,7 @@ def without(part: str) -> Callable[[dict[str, Any]], object]:
         (lambda m: m.update(files=["bin/llama-server"]), "cannot be read"),
         (lambda m: m.update(platform="linux"), "cannot be read"),
         (lambda m: m["plan"].update(backend="abacus"), "cannot be read: 'abacus'"),
-        (lambda m: m.update(id="../../etc"), "is none of ours"),
+        (lambda m: m.update(id="../../etc"), "is not one of nemotron-ops"),
     ],
 )
 def test_a_manifest_that_lacks_a_part_is_an_error_that_says_so(
@@ -114,7 +115,7 @@ def test_what_another_machine_needs_for_its_gpu_is_said() -> None:
 
 
 def toolkit(root: Path, *lacking: str) -> Facts:
-    """A machine with a CUDA toolkit of the system's at `root`, as NVIDIA installs it."""
+    """A machine with a system CUDA toolkit at `root`, laid out by NVIDIA's installer."""
     (root / "targets/x86_64-linux/lib").mkdir(parents=True)
     (root / "lib64").symlink_to("targets/x86_64-linux/lib")
     for name in set(TOOLKIT) - set(lacking):
@@ -130,7 +131,7 @@ def test_a_portable_build_carries_the_systems_cuda_libraries_and_looks_beside_it
     facts = toolkit(tmp_path / "cuda")
     made = plan(BuildOptions(portable=True), facts=facts, source=SOURCE, toolchains=layout.toolchains, env={})
     assert made.cmake["CMAKE_INSTALL_RPATH"] == "$ORIGIN;$ORIGIN/../cuda/lib"
-    libraries = toolchain.shared_libraries(made, layout=layout, facts=facts)
+    libraries = toolchain.shared_libraries(made, Installation(layout=layout, env={}, known=facts))
     (tmp_path / "work/bin").mkdir(parents=True)
     for name in made.targets:
         (tmp_path / "work/bin" / name).write_text(name)
@@ -146,11 +147,11 @@ def test_a_build_for_this_machine_uses_the_systems_cuda_libraries_where_they_are
     facts = toolkit(tmp_path / "cuda")
     made = plan(BuildOptions(), facts=facts, source=SOURCE, toolchains=layout.toolchains, env={})
     assert made.cmake["CMAKE_INSTALL_RPATH"] == f"$ORIGIN;{tmp_path / 'cuda/lib64'}"
-    assert toolchain.shared_libraries(made, layout=layout, facts=facts) == ()
+    assert toolchain.shared_libraries(made, Installation(layout=layout, env={}, known=facts)) == ()
 
 
 def test_a_toolkit_without_a_library_to_carry_is_refused_before_compiling(tmp_path: Path, layout: Layout) -> None:
     facts = toolkit(tmp_path / "cuda", "libcublasLt.so")
     made = plan(BuildOptions(portable=True), facts=facts, source=SOURCE, toolchains=layout.toolchains, env={})
     with pytest.raises(HostError, match=r"has no libcublasLt\.so"):
-        toolchain.assemble(made, layout=layout, facts=facts, env={}, report=lambda step: None)
+        toolchain.assemble(made, Installation(layout=layout, env={}, known=facts))
