@@ -184,7 +184,7 @@ def line_of(exchange: Exchange, now: float, wall: float) -> Line:
         exchange.route.path or request.path[:200], exchange.model, exchange.instance, exchange.status or CLIENT_GONE,
         exchange.cause, exchange.tries, exchange.queued_s,
         relay.first_at - exchange.started if relay is not None and relay.began else None, now - exchange.started,
-        len(request.body), exchange.client.bytes_out(),
+        len(request.body), exchange.client.answer.bytes_out(),
         usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens,
     )  # fmt: skip
 

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from nemotron_ops.gateway.api.errors import Refusal
 from nemotron_ops.gateway.api.routes import Api, Kind
-from nemotron_ops.gateway.queue.admission import MOST_COST_S, Admission, Place, Ticket, least_loaded
-from nemotron_ops.gateway.queue.reservation import answers
+from nemotron_ops.gateway.queue.admission import Admission
+from nemotron_ops.gateway.queue.lines import MOST_COST_S
+from nemotron_ops.gateway.queue.ticket import Place, Ticket, least_loaded
+from nemotron_ops.gateway.request.counts import answers
 from nemotron_ops.gateway.streams import sse
 
 Wish = tuple[str, float, int]  # key, seconds, answers
