@@ -27,13 +27,13 @@ from nemotron_ops.gateway.exchange import own_routes
 from nemotron_ops.gateway.exchange.exchange import Exchange
 from nemotron_ops.gateway.exchange.keepalive import Silence
 from nemotron_ops.gateway.keys import origin
-from nemotron_ops.gateway.keys.hot_reload import Watch
+from nemotron_ops.gateway.keys.hot_reload import ReloadedFiles
 from nemotron_ops.gateway.keys.ring import ANYONE, Key, KeyRing, admit
 from nemotron_ops.gateway.loop.outbox import Outbox
 from nemotron_ops.gateway.observe.accounting import Books
 from nemotron_ops.gateway.options import Options
 from nemotron_ops.gateway.queue.pool import Pool
-from nemotron_ops.gateway.streams.relay import Memory
+from nemotron_ops.gateway.streams.kept import Memory
 from nemotron_ops.gateway.warnings_log import say
 
 SWEEP_S = 1.0
@@ -63,7 +63,7 @@ class Gateway:
     def __init__(self, options: Options, *, ring: KeyRing | None, tls: ssl.SSLContext | None = None) -> None:
         self.options = options
         self.loop = asyncio.get_running_loop()
-        self.watch = Watch(options, ring=ring, tls=tls)
+        self.watch = ReloadedFiles(options, ring=ring, tls=tls)
         self.limits = Limits(body_bytes=options.max_body_mib << 20, write_stall_s=options.write_stall_s)
         self.books = Books(options)
         self.pool = Pool(options, self.books.metrics)
@@ -188,7 +188,7 @@ class Gateway:
             self._large = True
         exchange.request.body = b""  # also where something still holds the exchange for a while
         if exchange.relay is not None:
-            self._large |= exchange.relay.kept_bytes > LARGE_BYTES // 16
+            self._large |= exchange.relay.kept.size > LARGE_BYTES // 16
             exchange.relay.forget()
 
     def _route(self, method: str, path: str) -> Route | None:

@@ -39,6 +39,7 @@ from nemotron_ops.gateway.request.prepare import Prepared, prepare
 from nemotron_ops.gateway.streams import sse
 from nemotron_ops.gateway.streams.fold import Fold, fold_for
 from nemotron_ops.gateway.streams.relay import Relay, nothing
+from nemotron_ops.gateway.streams.usage import Tally, Usage
 from nemotron_ops.gateway.upstream.attempt import Attempt, Late, Outcome, Whole
 from nemotron_ops.gateway.upstream.connection import Upstream
 
@@ -76,7 +77,7 @@ class Exchange(msgspec.Struct, eq=False):
     tries: int = 0
     ticket: Ticket | None = None
     relay: Relay | None = None
-    usage: sse.Usage | None = None
+    usage: Usage | None = None
     whole: bytes = b""  # an answer that says itself what it cost
     losses: tuple[tuple[float, str, str], ...] = ()  # when, which instance, why
     fold: Fold | None = None
@@ -328,7 +329,7 @@ class Exchange(msgspec.Struct, eq=False):
         events = relay.events if relay is not None else 0
         if (relay is None or relay.usage is None) and (events or self.cause == "client_gone"):
             prompt_tokens = self.pool.estimates.prompt_tokens(self.model, self.request.body)
-            self.usage = sse.Usage(prompt_tokens=prompt_tokens, completion_tokens=events)
+            self.usage = Usage(prompt_tokens=prompt_tokens, completion_tokens=events)
 
     # answers
 
@@ -341,7 +342,7 @@ class Exchange(msgspec.Struct, eq=False):
         if self.ticket is not None:
             self.ticket.answer = relay
         if prepared.answers > 1:
-            relay.tally = sse.Tally()
+            relay.tally = Tally()
         self.fold = prepared.fold
         if bytes(prepared.fields.get("reasoning_control", b"")) == b"true":
             self.gateway.steerable.add(self)
