@@ -57,7 +57,7 @@ class Estimates:
             ticket.tokens = at_once * (each + answer)
 
     def learn(self, ticket: Ticket, prompt_tokens: int) -> None:
-        """The prompt of a finished request had `prompt_tokens`, says its answer."""
+        """The answer to `ticket` reports that its prompt had `prompt_tokens`."""
         if ticket.prompt_bytes and ticket.answers == 1:
             self._measures[ticket.model].learn(ticket.prompt_bytes, prompt_tokens)
 

@@ -50,7 +50,7 @@ class Pool:
         self.known = False  # a snapshot has come
         self._seen: asyncio.Future[None] = self.loop.create_future()
         self._waiters: dict[str, set[asyncio.Future[None]]] = {}
-        self._kept_places: dict[str, list[Place]] = {}
+        self._cached_places: dict[str, list[Place]] = {}
 
     @property
     def snapshot(self) -> Snapshot:
@@ -59,7 +59,7 @@ class Pool:
     def apply(self, snapshot: Snapshot) -> None:
         """Route by a new snapshot from here on."""
         before, self.directory = self.directory.by_name, index(snapshot)
-        self._kept_places.clear()
+        self._cached_places.clear()
         self.estimates.apply(snapshot.instances)
         if not self.known:
             self.known = True
@@ -250,7 +250,7 @@ class Pool:
 
     def _places(self, model: str) -> list[Place]:
         """The instances that may get requests now. Needed twice per request, so cached until something changes."""
-        if not self.suspects.paused and (kept := self._kept_places.get(model)) is not None:
+        if not self.suspects.paused and (kept := self._cached_places.get(model)) is not None:
             return kept
         now = self.loop.time()
         found = [
@@ -259,7 +259,7 @@ class Pool:
             if may_serve(i) and not self.suspects.is_paused(i.name, now)
         ]
         if not self.suspects.paused:
-            self._kept_places[model] = found
+            self._cached_places[model] = found
         return found
 
     def _slot_count(self, model: str) -> int:
