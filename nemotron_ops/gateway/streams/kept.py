@@ -29,7 +29,7 @@ class Kept:
         self.memory = memory
         self.whole = True  # nothing was dropped
         self.size = 0  # bytes, as they take memory
-        self.loose: list[bytes] = []  # not compressed yet; the newest may not be counted yet (`settle`)
+        self.loose: list[bytes] = []  # not compressed yet; the newest may not be counted yet (`count`)
         self._loose_bytes = 0
         self._packed: list[bytes] = []
 
@@ -37,26 +37,10 @@ class Kept:
         """All events; incomplete unless `whole`."""
         return chain(map(zlib.decompress, self._packed), self.loose)
 
-    def add(self, blob: bytes) -> None:
-        """Keep events, if there is room for them."""
-        if self.whole:
-            self.loose.append(blob)
-            self._count(len(blob))
-
-    def settle(self, newest: int) -> None:
-        """Count the `newest` loose blobs, which were appended without counting."""
-        if self.whole:
-            self._count(sum(map(len, self.loose[-newest:])))
-
-    def drop(self) -> None:
-        """Keep nothing of this stream any more."""
-        self.whole = False
-        self.memory.left += self.size
-        self.size = self._loose_bytes = 0
-        self._packed, self.loose = [], []
-
-    def _count(self, size: int) -> None:
-        """Count `size` more bytes; drop everything if there is no room for them."""
+    def count(self, newest: int) -> None:
+        """Count the `newest` loose blobs; drop everything if there is no room for them."""
+        loose = self.loose
+        size = len(loose[-1]) if newest == 1 else sum(map(len, loose[-newest:]))
         if self.size + size > KEPT_BYTES or size > self.memory.left:
             self.drop()
             return
@@ -65,6 +49,13 @@ class Kept:
         self.memory.left -= size
         if self._loose_bytes >= PACK_BYTES and self.memory.left < TIGHT_BYTES:
             self._pack()
+
+    def drop(self) -> None:
+        """Keep nothing of this stream any more."""
+        self.whole = False
+        self.memory.left += self.size
+        self.size = self._loose_bytes = 0
+        self._packed, self.loose = [], []
 
     def _pack(self) -> None:
         """Compress the oldest events, a bounded number at once so that no token waits long for it."""

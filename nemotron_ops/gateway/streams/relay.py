@@ -115,7 +115,8 @@ class Relay:
         if self._on_gap is not None:
             for gap in gaps:
                 self._on_gap(gap, 1)
-        self.kept.settle(len(gaps))
+        if self.kept.whole:
+            self.kept.count(len(gaps))
 
     def feed(self, data: bytes) -> None:
         """Pass on bytes of an answer's body. Raises Diverged and ContextFullError."""
@@ -191,7 +192,10 @@ class Relay:
             self._on_gap(now - self.last_at, count)
         self.events += count
         self.last_at = now
-        self.kept.add(blob)
+        kept = self.kept
+        if kept.whole:
+            kept.loose.append(blob)
+            kept.count(1)
         if has_usage(blob):
             self.usage = usage_in(blob, self.usage) if self.tally is None else self.tally.take(blob)
 
