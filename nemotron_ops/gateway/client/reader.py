@@ -48,20 +48,21 @@ class RequestReader:
         self.requests: deque[Request] = deque()
         self.refusal: Refusal | None = None
         self._parser = httptools.HttpRequestParser(self)
+        self._header_count = limits.header_count
+        self._method = b""  # from here: of the last head that was read to its end
+        self._headers: dict[bytes, bytes] = {}
+        self._old = False  # HTTP/1.0
         self._fresh()
 
     def _fresh(self) -> None:
         self.in_head = True
         self.continues = False  # the client waits for "100 Continue" before it sends the body
         self.body_bytes = 0
-        self._method = b""
-        self._old = False  # the request is HTTP/1.0
         self._upgrades = False
         self._bound = self.limits.body_bytes
         self._dry_bytes = 0  # bytes since the last byte of a body
         self._target: list[bytes] = []
         self._lines: list[tuple[bytes, bytes]] = []  # header lines of the head, and trailers
-        self._headers: dict[bytes, bytes] = {}
         self._body: list[bytes | bytearray] = []
 
     def mid_request(self) -> bool:
@@ -142,7 +143,7 @@ class RequestReader:
     def on_header(self, name: bytes, value: bytes) -> None:
         lines = self._lines
         lines.append((name, value))
-        if len(lines) > self.limits.header_count:
+        if len(lines) > self._header_count:
             self._stop_at(head_too_large())
 
     def on_headers_complete(self) -> None:
