@@ -163,7 +163,7 @@ class Relay:
 
     def _begins(self, blob: bytes) -> bool:
         """Whether `blob` begins the answer; comments do not, nor does an error. Raises ContextFullError."""
-        if not blob.count(b"data: "):
+        if blob.find(b"data: ") < 0:
             return False
         if sse.is_context_full(blob):
             raise ContextFullError
