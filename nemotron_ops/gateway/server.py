@@ -26,13 +26,14 @@ from nemotron_ops.gateway.continuation.recovery import Recovery
 from nemotron_ops.gateway.exchange import own_routes
 from nemotron_ops.gateway.exchange.exchange import Exchange
 from nemotron_ops.gateway.exchange.keepalive import Silence
-from nemotron_ops.gateway.keys.hot_reload import Watch
+from nemotron_ops.gateway.keys import origin
+from nemotron_ops.gateway.keys.hot_reload import ReloadedFiles
 from nemotron_ops.gateway.keys.ring import ANYONE, Key, KeyRing, admit
 from nemotron_ops.gateway.loop.outbox import Outbox
 from nemotron_ops.gateway.observe.accounting import Books
 from nemotron_ops.gateway.options import Options
 from nemotron_ops.gateway.queue.pool import Pool
-from nemotron_ops.gateway.streams.relay import Memory
+from nemotron_ops.gateway.streams.kept import Memory
 from nemotron_ops.gateway.warnings_log import say
 
 SWEEP_S = 1.0
@@ -62,7 +63,7 @@ class Gateway:
     def __init__(self, options: Options, *, ring: KeyRing | None, tls: ssl.SSLContext | None = None) -> None:
         self.options = options
         self.loop = asyncio.get_running_loop()
-        self.watch = Watch(options, ring=ring, tls=tls)
+        self.watch = ReloadedFiles(options, ring=ring, tls=tls)
         self.limits = Limits(body_bytes=options.max_body_mib << 20, write_stall_s=options.write_stall_s)
         self.books = Books(options)
         self.pool = Pool(options, self.books.metrics)
@@ -124,7 +125,7 @@ class Gateway:
         exchange = self._exchange(connection, request, route or UNKNOWN)
         try:
             if request.method == "OPTIONS":
-                extra = heads.preflight_headers(request.headers, self.origins)
+                extra = origin.preflight_headers(request.headers, self.origins)
                 exchange.status = 204
                 connection.reply(204, b"", content_type=b"", extra=extra)
             elif route is None:
@@ -149,14 +150,14 @@ class Gateway:
         """Who asks. Raises Refusal. A connection that shows what it was let in with before is let in again."""
         get, ring = request.headers.get, self.watch.ring
         shown = (get(b"authorization"), get(b"host"), get(b"origin"), get(b"x-api-key"), route.scope)
-        guest = connection.guest
+        guest = connection.cached_auth
         if isinstance(guest, Guest) and guest.shown == shown and guest.ring is ring and not guest.key.expires_at:
             return guest.key
         headers = request.headers
-        heads.check_host(headers, self._hosts())
-        heads.check_origin(headers, self.origins)
+        origin.check_host(headers, self._hosts())
+        origin.check_origin(headers, self.origins)
         key = admit(ring, heads.client_key(headers), route.scope, now=time.time())
-        connection.guest = Guest(shown, ring, key)
+        connection.cached_auth = Guest(shown, ring, key)
         return key
 
     def _authorise(self, exchange: Exchange, route: Route) -> None:
@@ -187,7 +188,7 @@ class Gateway:
             self._large = True
         exchange.request.body = b""  # also where something still holds the exchange for a while
         if exchange.relay is not None:
-            self._large |= exchange.relay.kept_bytes > LARGE_BYTES // 16
+            self._large |= exchange.relay.kept.size > LARGE_BYTES // 16
             exchange.relay.forget()
 
     def _route(self, method: str, path: str) -> Route | None:
@@ -208,7 +209,7 @@ class Gateway:
 
     def cors(self, request: Request) -> list[bytes]:
         """Header lines that let an allowed web page read the answer."""
-        return heads.cors_headers(request.headers, self.origins) if self.origins else []
+        return origin.cors_headers(request.headers, self.origins) if self.origins else []
 
     def _metrics(self) -> bytes:
         from nemotron_ops.gateway.observe.exposition import Picture, render

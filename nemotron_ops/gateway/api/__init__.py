@@ -2,8 +2,10 @@
 
 Each file uses only those below it:
 
-    catalog      who is called what, and who can answer: a snapshot, ready to look things up in
-    errors       what the gateway itself says: errors in each API's shape, the list of models, health
-    error_codes  every error code: its statuses, when it is sent, and what to do about it
-    routes       every path that the gateway answers, and how
+    catalog       indexes a snapshot: names to models, models to instances; which instances may serve
+    listing       the bodies of `/v1/models` and `/health`
+    errors        errors of the gateway, in the shape that clients of each API read
+    error_codes   every error code: its statuses, when it is sent, and what to do about it
+    routes        the gateway's paths: the scope that each requires, its kind, and the API of its errors
+    header_bytes  bytes that are safe to copy from a client into an HTTP head
 """

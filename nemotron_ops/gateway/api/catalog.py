@@ -1,4 +1,4 @@
-"""Who is called what, and who can answer: a snapshot, ready to look things up in. Pure."""
+"""Indexes a snapshot: names to models, models to instances; which instances may serve. Pure."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ LISTED_NAMES = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Named:
-    """What a client's model name means. `asked` is the name to show in the answer."""
+class Match:
+    """The model behind a client's model name. `asked` is the name to show in the answer."""
 
     model: ModelView
     asked: str
-    filled_in: Mapping[str, Any]  # values for what a request leaves out: its profile's, else its recipe's
-    ctx_tokens: int = 0  # that a slot may use, as far as known
+    filled_in: Mapping[str, Any]  # values for fields that a request leaves out, of the profile or the recipe
+    ctx_tokens: int = 0  # of a slot; 0 if not known
 
 
 @dataclass(frozen=True, kw_only=True)
-class Directory:
-    """A snapshot with its names and instances indexed."""
+class Catalog:
+    """A snapshot, indexed by names and instances."""
 
     snapshot: Snapshot
-    names: Mapping[str, Named]  # all that can be asked for
-    by_json: Mapping[bytes, Named]  # the same, as most clients write them
+    names: Mapping[str, Match]  # by every name, also with `:profile`
+    by_json: Mapping[bytes, Match]  # by the name as most clients write it in JSON
     models: Mapping[str, ModelView]
     instances: Mapping[str, tuple[InstanceView, ...]]
     by_name: Mapping[str, InstanceView]
 
-    def resolve(self, name: str, only: tuple[str, ...] = ()) -> Named:
-        """What `name` means: recipe name, alias, or either with `:profile`.
+    def resolve(self, name: str, only: tuple[str, ...] = ()) -> Match:
+        """The model called `name`: a recipe's name, an alias, or either with `:profile`.
 
-        Raises Refusal if nothing, which names the models that there are, or `only` those.
+        Raises Refusal if there is none; it names the known models, or `only` those.
         """
         asked = name or self.snapshot.default_model or self._only()
-        named = self.names.get(asked)
-        if named is None:
+        match = self.names.get(asked)
+        if match is None:
             raise self._unknown(asked, only)
-        return named
+        return match
 
     def _only(self) -> str:
         return self.snapshot.models[0].name if len(self.snapshot.models) == 1 else ""
@@ -57,8 +57,8 @@ class Directory:
         return Refusal(status=404, code="model_not_found", message=f"{what}; known models: {shown}")
 
 
-def index(snapshot: Snapshot) -> Directory:
-    """The Directory of `snapshot`. A name that two models claim belongs to the first."""
+def index(snapshot: Snapshot) -> Catalog:
+    """The Catalog of `snapshot`. A name that two models share belongs to the first."""
     models: dict[str, ModelView] = {}
     for model in snapshot.models:
         for name in (model.name, *model.names):
@@ -67,21 +67,21 @@ def index(snapshot: Snapshot) -> Directory:
     for instance in snapshot.instances:
         instances[instance.model] = (*instances.get(instance.model, ()), instance)
     by_name = {i.name: i for i in snapshot.instances}
-    names = {name: _named(name, m, {}, instances) for name, m in models.items()}
+    names = {name: _match(name, m, {}, instances) for name, m in models.items()}
     for name, model in models.items():
         for profile, values in model.profiles.items():
-            names.setdefault(asked := f"{name}:{profile}", _named(asked, model, values, instances))
-    by_json = {msgspec.json.encode(name): named for name, named in names.items()}
-    return Directory(
+            names.setdefault(asked := f"{name}:{profile}", _match(asked, model, values, instances))
+    by_json = {msgspec.json.encode(name): match for name, match in names.items()}
+    return Catalog(
         snapshot=snapshot, names=names, by_json=by_json, models=models, instances=instances, by_name=by_name
     )  # fmt: skip
 
 
-def _named(
+def _match(
     asked: str, model: ModelView, profile: Mapping[str, Any], instances: Mapping[str, tuple[InstanceView, ...]]
-) -> Named:  # fmt: skip
+) -> Match:  # fmt: skip
     ctx_tokens = max((i.ctx_tokens for i in instances.get(model.name, ())), default=0)
-    return Named(model=model, asked=asked, filled_in={**model.defaults, **profile}, ctx_tokens=ctx_tokens)
+    return Match(model=model, asked=asked, filled_in={**model.defaults, **profile}, ctx_tokens=ctx_tokens)
 
 
 def may_serve(instance: InstanceView) -> bool:
@@ -89,8 +89,8 @@ def may_serve(instance: InstanceView) -> bool:
     return instance.state is State.READY and not instance.draining and not instance.cut
 
 
-def hopeless(model: ModelView, instances: tuple[InstanceView, ...]) -> Refusal | None:
-    """Why waiting for `model` makes no sense, or None if it may become ready."""
+def unavailable(model: ModelView, instances: tuple[InstanceView, ...]) -> Refusal | None:
+    """Why `model` will not become ready by waiting, or None if it may."""
     alive = (State.READY, State.STARTING, State.BACKOFF, State.STOPPING, State.KILLING)
     if any(i.state in alive for i in instances):
         return None

@@ -1,4 +1,4 @@
-"""What the gateway itself says: errors in each API's shape, the list of models, health. Pure.
+"""Errors of the gateway, in the shape that clients of each API read. Pure.
 
 OpenAI's clients read `error.message`, `error.type`, `error.code`; Anthropic's read `type: error` around theirs.
 llama-server answers in OpenAI's shape everywhere, also on Anthropic's paths; the gateway does not.
@@ -6,14 +6,13 @@ llama-server answers in OpenAI's shape everywhere, also on Anthropic's paths; th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from nemotron_ops.gateway.api.routes import Api
-from nemotron_ops.supervisor.snapshot import ModelView, Snapshot, State
 
 REASONS: dict[int, str] = {
     200: "OK", 204: "No Content", 206: "Partial Content", 400: "Bad Request", 401: "Unauthorized",
@@ -24,7 +23,7 @@ REASONS: dict[int, str] = {
     502: "Bad Gateway", 503: "Service Unavailable", 504: "Gateway Timeout",
     505: "HTTP Version Not Supported",
 }  # fmt: skip
-CLIENT_GONE = 499  # in logs and metrics, in the place of a status: the client left before there was one
+CLIENT_GONE = 499  # in logs and metrics, if the client disconnected before there was a status
 
 OPENAI_TYPES: dict[int, str] = {
     401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error",
@@ -38,21 +37,21 @@ ANTHROPIC_TYPES: dict[int, str] = {
 
 @dataclass(kw_only=True, eq=False)
 class Refusal(Exception):
-    """A request that gets an error instead of an answer. `code` is a word for programs ("queue_full")."""
+    """A request that is answered with an error. `code` is for programs ("queue_full")."""
 
     status: int
     code: str
     message: str
     retry_after_s: float | None = None
     detail: Mapping[str, Any] = field(default_factory=dict)
-    allow: str = ""  # the methods that would have been right
+    allow: str = ""  # the methods that the path takes, for the Allow header
 
     def __str__(self) -> str:
         return self.message
 
 
 def error_type(api: Api, status: int) -> str:
-    """The word that clients of `api` expect beside `status`."""
+    """The error type that clients of `api` expect with `status`."""
     if api is Api.MESSAGES:
         return ANTHROPIC_TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
     return OPENAI_TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
@@ -72,7 +71,7 @@ def error_body(api: Api, refusal: Refusal) -> bytes:
 
 
 def error_event(api: Api, refusal: Refusal) -> bytes:
-    """The same error as an event inside a stream that has begun."""
+    """The same error as an event of a stream that has begun."""
     if api is Api.RESPONSES:
         kind = error_type(api, refusal.status)
         value = {"type": "error", "code": refusal.code or kind, "message": refusal.message, "param": None}
@@ -84,7 +83,7 @@ def error_event(api: Api, refusal: Refusal) -> bytes:
 
 
 def engine_error(status: int, body: bytes) -> Refusal:
-    """An error that llama-server answered, as one of ours."""
+    """The Refusal that passes on llama-server's error."""
     try:
         error = msgspec.json.decode(body)["error"]
         message = str(error["message"])
@@ -98,50 +97,3 @@ def upstream_error(api: Api, status: int, body: bytes) -> bytes:
     if api is not Api.MESSAGES:
         return body
     return error_body(api, engine_error(status, body))
-
-
-def model_card(model: ModelView, snapshot: Snapshot) -> dict[str, Any]:
-    """One entry of `/v1/models`."""
-    instances = [i for i in snapshot.instances if i.model == model.name]
-    ready = [i for i in instances if i.state is State.READY]
-    progress = [i.load_progress for i in instances if i.load_progress is not None]
-    state = "ready" if ready else "on_demand" if model.on_demand else _state(tuple(i.state for i in instances))
-    card: dict[str, Any] = {
-        "id": model.names[0],
-        "object": "model",
-        "created": 0,
-        "owned_by": "nemotron-ops",
-        "aliases": list(model.names[1:]),
-        "profiles": [f"{model.name}:{p}" for p in model.profiles],
-        "state": state,
-        "meta": {"n_ctx": max((i.ctx_tokens for i in instances), default=0)},
-    }
-    if not ready and progress:
-        card["load_progress"] = max(progress)
-    return card
-
-
-def _state(states: tuple[State, ...]) -> str:
-    for state in (State.STARTING, State.BACKOFF, State.STOPPING, State.KILLING, State.FAILED):
-        if state in states:
-            return "loading" if state in (State.STARTING, State.BACKOFF) else state.value
-    return State.STOPPED.value
-
-
-def models_body(snapshot: Snapshot, shown: Callable[[ModelView], bool]) -> bytes:
-    """`/v1/models`, of the models that are `shown`."""
-    cards = [model_card(m, snapshot) for m in snapshot.models if shown(m)]
-    return msgspec.json.encode({"object": "list", "data": cards})
-
-
-def health(snapshot: Snapshot, shown: Callable[[ModelView], bool]) -> tuple[int, bytes]:
-    """Status and body of `/health`: as llama-server's, 503 until a model can answer. Models are named if `shown`."""
-    found = {m.names[0]: model_card(m, snapshot)["state"] for m in snapshot.models}
-    states = {m.names[0]: found[m.names[0]] for m in snapshot.models if shown(m)}
-    if snapshot.stopping:
-        error = {"message": "Shutting down", "type": "unavailable_error", "code": 503}
-        return 503, msgspec.json.encode({"error": error, "models": states})
-    if any(s in ("ready", "on_demand") for s in found.values()):
-        return 200, msgspec.json.encode({"status": "ok", "models": states})
-    error = {"message": "Loading model", "type": "unavailable_error", "code": 503}
-    return 503, msgspec.json.encode({"error": error, "models": states})

@@ -1,15 +1,15 @@
-"""Every path that the gateway answers, and how. Pure.
+"""The gateway's paths: the scope that each requires, its kind, and the API of its errors. Pure.
 
-A route says three things: what a request has to prove (`scope`), what is done with it (`kind`), and in whose shape
-an error is written (`api`). Paths that llama-server knows and that are not here do not reach it.
+A route has the scope that a key needs (`scope`), how a request is processed (`kind`), and the API in whose shape errors
+are written (`api`). Other paths of llama-server are not reachable.
 
     kind        body      takes a slot   answer
     GENERATE    JSON      yes            a stream of events, or one JSON object
     POOL        JSON      yes            one JSON object (embeddings, rerank)
     LIGHT       JSON      no             one JSON object (tokenize, count_tokens ...)
     UPLOAD      form      yes            events, or one JSON object (audio)
-    STEER       JSON      no             one JSON object: a word to a stream that is running
-    INSPECT     any       no             an instance's own page, for the admin scope
+    STEER       JSON      no             one JSON object: controls a stream that is running
+    INSPECT     any       no             a page of the instance, for the admin scope
     LOCAL       none      no             the gateway itself answers
 """
 
@@ -20,7 +20,7 @@ from enum import StrEnum
 
 
 class Api(StrEnum):
-    """Whose protocol a path belongs to."""
+    """The protocol that a path belongs to."""
 
     CHAT = "chat"
     COMPLETION = "completion"
@@ -31,7 +31,7 @@ class Api(StrEnum):
 
 
 class Kind(StrEnum):
-    """What is done with a request; the module's docstring has the table."""
+    """How a request is processed; the module's docstring has the table."""
 
     GENERATE = "generate"
     POOL = "pool"
@@ -42,11 +42,11 @@ class Kind(StrEnum):
     LOCAL = "local"
 
 
-INFERS = frozenset({Kind.GENERATE, Kind.POOL, Kind.LIGHT, Kind.UPLOAD})  # a model is asked
+INFERS = frozenset({Kind.GENERATE, Kind.POOL, Kind.LIGHT, Kind.UPLOAD})  # kinds that a model answers
 
 
 class Scope(StrEnum):
-    """What a key must be allowed to do. PUBLIC needs no key."""
+    """What a key is allowed to do. PUBLIC needs no key."""
 
     PUBLIC = "public"
     INFERENCE = "inference"
@@ -66,9 +66,9 @@ class Route:
     upstream: str
     about: str
     native: bool = False
-    infers: bool = field(init=False)  # a model is asked
-    generates: bool = field(init=False)  # and it writes
-    light: bool = field(init=False)  # and needs no slot for it
+    infers: bool = field(init=False)  # a model answers it
+    generates: bool = field(init=False)  # the model generates text
+    light: bool = field(init=False)  # the model needs no slot
     form: bool = field(init=False)
     local: bool = field(init=False)
 
@@ -155,7 +155,7 @@ MODEL_ROUTE = _get("/v1/models/{model}", "One model.", scope=Scope.INFERENCE)
 
 
 def find(method: str, path: str) -> Route | None:
-    """The route of `method path`, or None. HEAD is answered as GET."""
+    """The route of `method path`, or None. HEAD has the route of GET."""
     methods = _BY_PATH.get(path)
     if methods is not None:
         return methods.get("GET" if method == "HEAD" else method)

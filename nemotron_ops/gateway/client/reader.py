@@ -1,8 +1,8 @@
-"""Bytes of a client's connection into whole requests, within bounds; nothing believed. Pure.
+"""Parses a client's bytes into whole requests, within bounds; refuses ambiguous ones. Pure.
 
-httptools splits; what two servers could read differently (two lengths, a length and chunks, a header twice that may
-stand once) is refused here, as is what is too large. After a refusal nothing more is read. What follows a chunked
-body (trailers) is read and thrown away: a key or a host there would have come after the decision.
+httptools splits the bytes. Requests that two servers could read differently (two lengths, a length and chunks, a
+repeated header that may occur once) are refused here, as are those that are too large. After a refusal nothing more is
+read. Trailers behind a chunked body are read and dropped: a key or a host in them would come after the decision.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ METHODS = frozenset({b"GET", b"POST", b"HEAD", b"OPTIONS", b"DELETE", b"PUT", b"
 ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"authorization", b"content-type"})
 RARE = frozenset({b"transfer-encoding", b"content-encoding", b"expect", b"upgrade"})
 UPGRADE = frozenset({b"upgrade", b"connection", b"http2-settings"})
-SMALL_PART_BYTES = 4096  # parts of a body up to this are put together as they come: an object for each byte would
-JOINED_BYTES = 65536  # take fifty times the memory that is counted for it
+SMALL_PART_BYTES = 4096  # smaller parts of a body are joined as they come: one object per byte would take 50 times that
+JOINED_BYTES = 65536  # a joined part that is longer is not appended to
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Bounds on what a client may send, and how slowly; and how slowly it may read."""
+    """Bounds on what a client sends, how slowly it sends, and how slowly it reads."""
 
     head_bytes: int = 32768
     header_count: int = 100
@@ -41,50 +41,51 @@ class Limits:
 
 
 class RequestReader:
-    """Reads one connection. `requests` are those that are whole; `refusal` is why nothing follows them."""
+    """Reads one connection. `requests` are whole; `refusal` is why no more follow."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.requests: deque[Request] = deque()
         self.refusal: Refusal | None = None
         self._parser = httptools.HttpRequestParser(self)
+        self._header_count = limits.header_count
+        self._method = b""  # from here: of the last head that was read to its end
+        self._headers: dict[bytes, bytes] = {}
+        self._old = False  # HTTP/1.0
         self._fresh()
 
     def _fresh(self) -> None:
         self.in_head = True
-        self.continues = False  # waits for "100 Continue" before it sends its body
+        self.continues = False  # the client waits for "100 Continue" before it sends the body
         self.body_bytes = 0
-        self._method = b""
-        self._old = False  # HTTP/1.0
         self._upgrades = False
         self._bound = self.limits.body_bytes
-        self._dry_bytes = 0  # that have come since the last byte of a body
+        self._dry_bytes = 0  # bytes since the last byte of a body
         self._target: list[bytes] = []
-        self._lines: list[tuple[bytes, bytes]] = []  # of the head, and what came behind the body
-        self._headers: dict[bytes, bytes] = {}
+        self._lines: list[tuple[bytes, bytes]] = []  # header lines of the head, and trailers
         self._body: list[bytes | bytearray] = []
 
     def mid_request(self) -> bool:
-        """Whether a part of a request has come."""
+        """Whether a part of the next request has come."""
         return bool(self._dry_bytes or self._target or self._lines or self._body)
 
     def feed(self, data: bytes) -> None:
-        """Take what has come."""
+        """Parse bytes that have come."""
         self._dry_bytes += len(data)
         body_bytes = self.body_bytes
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._go_on_without(data, upgrade)
+            self._ignore_upgrade(data, upgrade)
         except httptools.HttpParserError as exc:
             self._unreadable(exc)
         if self.body_bytes != body_bytes:
             self._dry_bytes = 0
-        elif self._dry_bytes > self.limits.head_bytes + len(data):  # llhttp keeps an unfinished line, however long
+        elif self._dry_bytes > self.limits.head_bytes + len(data):  # llhttp buffers an unfinished line of any length
             self.stop(head_too_large())
 
     def bound(self, limit: int) -> None:
-        """The request whose head has come may have a body of so many bytes, and no more."""
+        """Lower the bound of the body whose head has come to `limit` bytes."""
         self._bound = min(limit, self._bound)
         declared = int(self._headers.get(b"content-length", b"0"))
         if max(declared, self.body_bytes) > self._bound:
@@ -92,17 +93,17 @@ class RequestReader:
             self.stop(self._too_large())
 
     def stop(self, refusal: Refusal) -> None:
-        """Let nothing follow what has come whole."""
+        """Read no further request."""
         self.refusal = self.refusal or refusal
 
     def head(self) -> Request | None:
         """The request whose head has come, without its body. None if its path cannot be read."""
         return self._request(b"")
 
-    def _go_on_without(self, data: bytes, upgrade: httptools.HttpParserUpgrade) -> None:
-        """A client that offers another protocol (Java's does, h2c) is served as if it had not.
+    def _ignore_upgrade(self, data: bytes, upgrade: httptools.HttpParserUpgrade) -> None:
+        """Ignore a client's offer to upgrade to another protocol (Java's client offers h2c).
 
-        llhttp takes the bytes after such a head for the other protocol's, a body too. So the head is read again
+        llhttp takes the bytes after such a head, even a body, for the other protocol's. So the head is parsed again
         without the offer.
         """
         rest: memoryview | bytes = data
@@ -121,7 +122,7 @@ class RequestReader:
             return
 
     def _plain_head(self) -> bytes:
-        """The head that has come, without what offers an upgrade."""
+        """The head that has come, without the headers that offer an upgrade."""
         version = self._parser.get_http_version().encode()
         line = b"%b %b HTTP/%b" % (self._method, b"".join(self._target), version)
         lines = [line, *(b"%b: %b" % pair for pair in self._headers.items() if pair[0] not in UPGRADE)]
@@ -142,7 +143,7 @@ class RequestReader:
     def on_header(self, name: bytes, value: bytes) -> None:
         lines = self._lines
         lines.append((name, value))
-        if len(lines) > self.limits.header_count:
+        if len(lines) > self._header_count:
             self._stop_at(head_too_large())
 
     def on_headers_complete(self) -> None:
@@ -152,14 +153,14 @@ class RequestReader:
         self._headers = headers = {name.lower(): value for name, value in self._lines}
         if len(headers) < len(self._lines) and (name := repeated(self._lines)):
             self._stop(400, "bad_request", f"the header {name.decode()} occurs twice")
-        most = self.limits.head_bytes  # what has come may be a body, too
+        most = self.limits.head_bytes  # the bytes so far may include a body, so the lines are summed up
         if self._dry_bytes > most and sum(map(len, chain(self._target, *self._lines))) > most:
             self._stop_at(head_too_large())
         if version not in ("1.1", "1.0"):
-            self._stop(505, "http_version", "HTTP/1.1 is spoken here")
+            self._stop(505, "http_version", "only HTTP/1.0 and 1.1 are supported")
         self._method = self._parser.get_method()
         if self._method not in METHODS:
-            self._stop(501, "method", "this method is not known here")
+            self._stop(501, "method", "method not implemented")
         if b"host" not in headers and version == "1.1":
             self._stop(400, "bad_request", "the Host header is missing")
         length = headers.get(b"content-length")
@@ -171,7 +172,7 @@ class RequestReader:
     def _look_closer(self, headers: dict[bytes, bytes], length: bytes | None) -> None:
         coding = headers.get(b"transfer-encoding")
         if coding is not None and (length is not None or coding.strip().lower() != b"chunked" or self._old):
-            self._stop(400, "bad_request", "only a chunked body (of HTTP/1.1), or one with a length, is accepted")
+            self._stop(400, "bad_request", "only a body with a length, or (in HTTP/1.1) a chunked one, is accepted")
         if headers.get(b"content-encoding", b"identity").lower() not in (b"identity", b""):
             self._stop(415, "content_encoding", "compressed bodies are not accepted")
         self.continues = headers.get(b"expect", b"").lower() == b"100-continue"
@@ -196,7 +197,7 @@ class RequestReader:
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         request = self._request(bytes(body))
         if request is None:
-            self._stop(400, "bad_request", "the request's path cannot be read")
+            self._stop(400, "bad_request", "cannot read the request's path")
             return
         self.requests.append(request)
         self._fresh()
@@ -215,7 +216,7 @@ class RequestReader:
         self._stop_at(Refusal(status=status, code=code, message=message))
 
     def _stop_at(self, refusal: Refusal) -> None:
-        """Refuse the request; raising makes the parser read no further."""
+        """Refuse the request; raising makes the parser stop."""
         self.refusal = refusal
         raise refusal
 
@@ -224,7 +225,7 @@ class RequestReader:
 
 
 def repeated(lines: list[tuple[bytes, bytes]]) -> bytes:
-    """The first header that occurs again in `lines` and may not, or nothing."""
+    """The first header in `lines` that is repeated but must occur once, or an empty string."""
     seen: set[bytes] = set()
     for name in (line[0].lower() for line in lines):
         if name in ONCE and name in seen:
@@ -234,13 +235,13 @@ def repeated(lines: list[tuple[bytes, bytes]]) -> bytes:
 
 
 def head_too_large() -> Refusal:
-    """Too many or too long lines, before a body or behind it."""
+    """The refusal of too many or too long lines, in the head or in trailers."""
     return Refusal(status=431, code="head_too_large", message="the request's head is too large")
 
 
 @lru_cache(maxsize=64)
 def split_target(target: bytes) -> tuple[str, str] | None:
-    """Path and query of a request's target; None if they cannot be read."""
+    """Path and query of a request's target; None if it is malformed."""
     try:
         url = httptools.parse_url(target)
         return (url.path or b"/").decode("ascii"), (url.query or b"").decode("ascii")

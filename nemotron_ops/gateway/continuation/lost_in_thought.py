@@ -22,6 +22,7 @@ import msgspec
 from nemotron_ops.gateway.api.routes import Api
 from nemotron_ops.gateway.request.fields import SPELLINGS
 from nemotron_ops.gateway.streams import sse
+from nemotron_ops.gateway.streams.usage import Usage
 
 THOUGHT = {
     Api.CHAT: b'"reasoning_content":"',
@@ -89,7 +90,7 @@ def can_be_lost(api: Api) -> bool:
     return api in THOUGHT
 
 
-def ran_out(api: Api, fields: Mapping[str, msgspec.Raw], usage: sse.Usage | None, ctx_tokens: int) -> bool:
+def ran_out(api: Api, fields: Mapping[str, msgspec.Raw], usage: Usage | None, ctx_tokens: int) -> bool:
     """Whether a response ended because its tokens or its context ran out; False where the end itself says so."""
     if api is not Api.RESPONSES or usage is None:
         return False

@@ -5,10 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from nemotron_ops.gateway.continuation.transcript import Said
-
-
-class Diverged(Exception):
-    """What is said again differs from what the client has seen."""
+from nemotron_ops.gateway.streams.relay import Diverged
 
 
 class Unseen:

@@ -22,6 +22,7 @@ from nemotron_ops.gateway.continuation.plan import TIMES_AGAIN, can_continue, co
 from nemotron_ops.gateway.continuation.rewrite import Continuation, rewriter
 from nemotron_ops.gateway.continuation.transcript import said_in
 from nemotron_ops.gateway.streams import sse
+from nemotron_ops.gateway.streams.usage import usage_in
 
 if TYPE_CHECKING:
     from nemotron_ops.gateway.streams.relay import Relay
@@ -94,10 +95,10 @@ class Recovery(msgspec.Struct, eq=False):
 
     def rest(self, relay: Relay, fields: Fields, tries: int) -> Continuation | None:
         """How to get the rest of a stream, or None if there is no right way. Raises AllSaid if nothing is missing."""
-        said = said_in(relay.kept if relay.whole_kept else [])
+        said = said_in(relay.kept if relay.kept.whole else [])
         if said.finished and self.api in sse.LAST_EVENT:
             raise AllSaid
-        if not (self.may_try(tries) and relay.whole_kept):
+        if not (self.may_try(tries) and relay.kept.whole):
             return None
         closed = bool(self._wordless) or self.thoughts_over
         plan = continuation(self.api, fields, said, again=self._differed, closed=closed)
@@ -126,7 +127,7 @@ class Recovery(msgspec.Struct, eq=False):
     def ran_out(self, fields: Fields, ctx_tokens: int) -> bool:
         """Whether its tokens ran out before it could say a word: then there is nothing wrong with its end."""
         assert self._watch is not None
-        if not ran_out(self.api, fields, sse.usage_in(self._watch.held), ctx_tokens):
+        if not ran_out(self.api, fields, usage_in(self._watch.held), ctx_tokens):
             return False
         self._wordless = self._watch.held
         return True
@@ -135,7 +136,7 @@ class Recovery(msgspec.Struct, eq=False):
         """How to ask for words, once, if they are `wanted`. The end is kept; only one of a `whole` answer unmarked."""
         assert self._watch is not None
         self._wordless = self._watch.held if whole else marked(self.api, self._watch.held)
-        if self._asked_for_words or not wanted or not relay.whole_kept:
+        if self._asked_for_words or not wanted or not relay.kept.whole:
             return None
         self._asked_for_words = True
         plan = continuation(self.api, fields, said_in(relay.kept), closed=True)

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from nemotron_ops.gateway.api.routes import Api
-from nemotron_ops.gateway.continuation.overlap import Diverged, Unseen
+from nemotron_ops.gateway.continuation.overlap import Unseen
 from nemotron_ops.gateway.continuation.transcript import Said, event_key
 from nemotron_ops.gateway.streams import sse
+from nemotron_ops.gateway.streams.relay import Diverged
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,7 +14,7 @@ import msgspec
 
 from nemotron_ops.gateway.api.errors import Refusal
 from nemotron_ops.gateway.client.heads import upstream_head
-from nemotron_ops.gateway.request.prepare import read_fields, text_field
+from nemotron_ops.gateway.request.json_fields import read_fields, text_field
 from nemotron_ops.gateway.upstream.attempt import Attempt, Whole
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec.structs import replace
 
-from nemotron_ops.gateway.api.catalog import Named
+from nemotron_ops.gateway.api.catalog import Match
 from nemotron_ops.gateway.api.errors import Refusal, error_body, error_event
 from nemotron_ops.gateway.api.routes import Kind, Route
 from nemotron_ops.gateway.client.connection import ClientConnection
@@ -32,13 +32,14 @@ from nemotron_ops.gateway.exchange.keepalive import PATIENCE_HEADER, first_token
 from nemotron_ops.gateway.exchange.respond import close_said, end_stream, reply_folded, reply_whole
 from nemotron_ops.gateway.keys.ring import ANYONE, Key, may_use
 from nemotron_ops.gateway.loop.eager_task import EagerTask
-from nemotron_ops.gateway.queue.admission import Ticket
 from nemotron_ops.gateway.queue.affinity import prefixes
+from nemotron_ops.gateway.queue.ticket import Ticket
 from nemotron_ops.gateway.request.form import prepare_form
 from nemotron_ops.gateway.request.prepare import Prepared, prepare
 from nemotron_ops.gateway.streams import sse
 from nemotron_ops.gateway.streams.fold import Fold, fold_for
 from nemotron_ops.gateway.streams.relay import Relay, nothing
+from nemotron_ops.gateway.streams.usage import Tally, Usage
 from nemotron_ops.gateway.upstream.attempt import Attempt, Late, Outcome, Whole
 from nemotron_ops.gateway.upstream.connection import Upstream
 
@@ -76,7 +77,7 @@ class Exchange(msgspec.Struct, eq=False):
     tries: int = 0
     ticket: Ticket | None = None
     relay: Relay | None = None
-    usage: sse.Usage | None = None
+    usage: Usage | None = None
     whole: bytes = b""  # an answer that says itself what it cost
     losses: tuple[tuple[float, str, str], ...] = ()  # when, which instance, why
     fold: Fold | None = None
@@ -146,7 +147,7 @@ class Exchange(msgspec.Struct, eq=False):
         self.cause = refusal.code
         self.status = refusal.status
         api = self.route.api
-        if not self.client.began:
+        if not self.client.answer.began:
             extra = self.headers()
             if refusal.retry_after_s is not None:
                 extra.append(b"Retry-After: %d" % max(1, round(refusal.retry_after_s)))
@@ -154,7 +155,7 @@ class Exchange(msgspec.Struct, eq=False):
                 extra.append(b"Allow: " + refusal.allow.encode())
             self.client.reply(refusal.status, error_body(api, refusal), extra=extra)
             return
-        self.client.send(error_event(api, refusal))
+        self.client.answer.send(error_event(api, refusal))
         self.client.abort()
 
     # one request for a model
@@ -200,7 +201,7 @@ class Exchange(msgspec.Struct, eq=False):
             return prepare_form(self.request.headers.get(b"content-type", b""), body, resolve)
         return prepare(self.route, body, directory, self.key.models)
 
-    def _check_model(self, named: Named) -> None:
+    def _check_model(self, named: Match) -> None:
         if not may_use(self.key, (named.model.name, *named.model.names)):
             raise Refusal(status=403, code="model_not_allowed", message="this API key may not use this model")
 
@@ -238,7 +239,7 @@ class Exchange(msgspec.Struct, eq=False):
         if self.route.generates and self.pool.replicated(self.model):
             session = self.request.headers.get(b"x-session-id", b"").decode("latin-1")
             ticket.prefixes = prefixes(self.route.api, self.model, prepared.fields, session)
-        self.pool.reserve(ticket, prepared, self.route)
+        self.pool.estimates.reserve(ticket, prepared, self.route)
         return ticket
 
     async def _wait(self, model: ModelView) -> None:
@@ -251,11 +252,11 @@ class Exchange(msgspec.Struct, eq=False):
 
     def comment(self) -> None:
         """A comment for a client whose stream waits, so that nothing between us takes it for dead."""
-        if self.relay is None or self.relay.outlet is not self.client:
+        if self.relay is None or self.relay.outlet is not self.client.answer:
             return
-        if not self.client.began:
+        if not self.client.answer.began:
             self._begin()
-        self.client.send(sse.KEEP_ALIVE)
+        self.client.answer.send(sse.KEEP_ALIVE)
 
     async def _attempt(self, prepared: Prepared) -> Outcome:
         self.tries += 1
@@ -273,7 +274,7 @@ class Exchange(msgspec.Struct, eq=False):
         if relay is not None:
             self.events_before = relay.events
             relay.at(self.gateway.books.metrics.between_tokens_s[(self.model, self.instance)].observe)
-            if relay.outlet is self.client:
+            if relay.outlet is self.client.answer:
                 self.gateway.silence.begin(self)
         try:
             outcome = await attempt.ask(head, prepared.body)
@@ -316,7 +317,7 @@ class Exchange(msgspec.Struct, eq=False):
         ticket = self.ticket
         if ticket is not None and ticket.instance:
             if finished and self.tries == 1 and self.relay is not None and self.relay.usage is not None:
-                self.pool.learn(ticket, self.relay.usage.prompt_tokens)
+                self.pool.estimates.learn(ticket, self.relay.usage.prompt_tokens)
             self.pool.release(ticket, took_s=self.loop.time() - self._granted_at, answered=finished)
             ticket.instance = ""
 
@@ -327,13 +328,13 @@ class Exchange(msgspec.Struct, eq=False):
             return
         events = relay.events if relay is not None else 0
         if (relay is None or relay.usage is None) and (events or self.cause == "client_gone"):
-            prompt_tokens = self.pool.estimate(self.model, self.request.body)
-            self.usage = sse.Usage(prompt_tokens=prompt_tokens, completion_tokens=events)
+            prompt_tokens = self.pool.estimates.prompt_tokens(self.model, self.request.body)
+            self.usage = Usage(prompt_tokens=prompt_tokens, completion_tokens=events)
 
     # answers
 
     def _new_relay(self, prepared: Prepared) -> Relay:
-        outlet = prepared.fold or self.client
+        outlet = prepared.fold or self.client.answer
         begin = self._begin if prepared.fold is None else nothing
         relay = Relay(
             self.route.api, prepared.named.asked, outlet, begin=begin, clock=self.loop.time, memory=self.gateway.memory
@@ -341,7 +342,7 @@ class Exchange(msgspec.Struct, eq=False):
         if self.ticket is not None:
             self.ticket.answer = relay
         if prepared.answers > 1:
-            relay.tally = sse.Tally()
+            relay.tally = Tally()
         self.fold = prepared.fold
         if bytes(prepared.fields.get("reasoning_control", b"")) == b"true":
             self.gateway.steerable.add(self)
@@ -350,7 +351,7 @@ class Exchange(msgspec.Struct, eq=False):
 
     def _begin(self) -> None:
         self.status = 200
-        if not self.client.began:
+        if not self.client.answer.began:
             self.client.begin(200, EVENT_STREAM, [*self.headers(), b"Cache-Control: no-store"])
 
     def headers(self) -> list[bytes]:

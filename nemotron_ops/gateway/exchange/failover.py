@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nemotron_ops.gateway.api.errors import Refusal
-from nemotron_ops.gateway.queue.admission import ALONE
+from nemotron_ops.gateway.queue.ticket import ALONE
 from nemotron_ops.gateway.request.prepare import Prepared
 from nemotron_ops.gateway.streams import sse
 from nemotron_ops.gateway.upstream.attempt import Lost, Outcome, Streamed, Whole

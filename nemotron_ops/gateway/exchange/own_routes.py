@@ -7,8 +7,8 @@ from urllib.parse import unquote
 
 import msgspec
 
-from nemotron_ops.gateway.api import errors, routes
-from nemotron_ops.gateway.api.catalog import Directory
+from nemotron_ops.gateway.api import listing, routes
+from nemotron_ops.gateway.api.catalog import Catalog
 from nemotron_ops.gateway.api.errors import Refusal
 from nemotron_ops.gateway.api.routes import Route
 from nemotron_ops.gateway.client.heads import Request
@@ -21,21 +21,21 @@ TEXT = b"text/plain; version=0.0.4; charset=utf-8"
 
 
 def answer(
-    route: Route, request: Request, key: Key, directory: Directory, *, metrics: Callable[[], bytes]
+    route: Route, request: Request, key: Key, directory: Catalog, *, metrics: Callable[[], bytes]
 ) -> tuple[int, bytes, bytes]:  # fmt: skip
     """Status, content type and body. Raises Refusal."""
     snapshot = directory.snapshot
     match route.path:
         case "/health" | "/v1/health":
-            status, body = errors.health(snapshot, lambda model: bool(key.id) and _may_see(key, model))
+            status, body = listing.health(snapshot, lambda model: bool(key.id) and _may_see(key, model))
             return status, JSON, body
         case "/v1/models" | "/models":
-            return 200, JSON, errors.models_body(snapshot, lambda model: _may_see(key, model))
+            return 200, JSON, listing.models_body(snapshot, lambda model: _may_see(key, model))
         case routes.MODEL_ROUTE.path:
             named = directory.resolve(unquote(request.path.removeprefix(routes.MODEL_PATH)), key.models)
             if not _may_see(key, named.model):
                 raise Refusal(status=403, code="model_not_allowed", message="this API key may not use this model")
-            return 200, JSON, msgspec.json.encode(errors.model_card(named.model, snapshot))
+            return 200, JSON, msgspec.json.encode(listing.model_card(named.model, snapshot))
         case "/metrics":
             return 200, TEXT, metrics()
         case _:

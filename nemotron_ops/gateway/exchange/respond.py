@@ -70,9 +70,9 @@ def reply_whole(exchange: Exchange, outcome: Whole, asked: str) -> None:
         exchange.whole = body
         if own := sse.name_in(body):
             body = body.replace(own, sse.named(asked))
-    if client.began:  # comments went out while it waited: only an event can follow
+    if client.answer.began:  # comments went out while it waited: only an event can follow
         error = error_event(api, engine_error(outcome.status, outcome.body))
-        client.send(error if outcome.status >= 400 else b"data: " + body + b"\n\n")
+        client.answer.send(error if outcome.status >= 400 else b"data: " + body + b"\n\n")
         client.abort()
         return
     client.reply(outcome.status, body, content_type=outcome.content_type or JSON_TYPE, extra=exchange.headers())

@@ -1,10 +1,11 @@
-"""Who may use what, and how much of it.
+"""API keys: authentication, limits, usage; hosts and origins.
 
 Each file uses only those below it:
 
-    hot_reload  files that are read again when they change: the keys, the TLS certificate and its key
+    hot_reload  reloads the API keys, the TLS certificate and its key when their files change
     keystore    the keys file and the usage file
-    quota       how much each key has used, and whether it may use more
-    key_usage   what keys have used, in numbers that can be added
-    ring        who may do what: keys, hashed, with scopes and limits
+    quota       enforces the limits of each key: concurrency, tokens per day, token buckets for rates
+    key_usage   usage per key, as numbers that can be added and subtracted
+    ring        API keys: hashed, with scopes, models and limits; authentication against them
+    origin      checks the Host and Origin of a request, and answers CORS
 """

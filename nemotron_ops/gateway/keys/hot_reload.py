@@ -1,7 +1,7 @@
-"""Files that are read again when they change: the keys, the TLS certificate and its key. Disk.
+"""Reloads the API keys, the TLS certificate and its key when their files change. Disk.
 
-What cannot be used is reported and the old one stays in force; only a first keys file that cannot be read shuts the
-door, for whoever made it wants keys to be asked for.
+A changed file that is unusable is reported, and the old content stays in force. Only an unreadable keys file that is
+the first one locks all clients out, because its existence means that keys are to be required.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from nemotron_ops.gateway.keys.ring import KeyRing
 from nemotron_ops.gateway.options import Options
 from nemotron_ops.gateway.warnings_log import say
 
-NOBODY = KeyRing(keys={})
+NO_KEYS = KeyRing(keys={})
 
 
-class Watch:
-    """The keys and the certificate in force. `ring` is None where no key is asked for."""
+class ReloadedFiles:
+    """The keys and the certificate in force. `ring` is None if no key is required."""
 
     def __init__(self, options: Options, *, ring: KeyRing | None, tls: ssl.SSLContext | None) -> None:
         self.options = options
@@ -28,10 +28,10 @@ class Watch:
         keys, pair = options.api_keys_file, (options.tls_cert, options.tls_key)
         self._stamps = {path: keystore.stamp(path) for path in (keys, *pair) if path}
         if keys and ring is None:
-            self._stamps[keys] = None  # made since `first_ring` looked
+            self._stamps[keys] = None  # created since `first_ring` looked
 
     def look(self) -> bool:
-        """Take over what has changed; returns whether the keys have."""
+        """Reload changed files; returns whether the keys have changed."""
         changed = [path for path in self._stamps if self._is_new(path)]
         if self.tls is not None and {self.options.tls_cert, self.options.tls_key} & set(changed):
             self._renew(self.tls)
@@ -47,8 +47,8 @@ class Watch:
     def _read_keys(self) -> bool:
         path = self.options.api_keys_file
         if self.ring is None:
-            self.ring = NOBODY
-            say(f"there are keys now, in {path}: from here on one is asked for")
+            self.ring = NO_KEYS
+            say(f"there are keys now, in {path}: a key is required from here on")
         try:
             self.ring = keystore.read_ring(Path(path))
         except NemotronOpsError as exc:
@@ -57,7 +57,7 @@ class Watch:
         return True
 
     def _renew(self, tls: ssl.SSLContext) -> None:
-        """Two files are never replaced in one moment, and a context that was given only one of them serves nobody."""
+        """Check the pair in a context of its own first: the live one would fail all handshakes with half of a pair."""
         cert, key = self.options.tls_cert, self.options.tls_key
         try:
             load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self.options)
@@ -66,12 +66,12 @@ class Watch:
             return
         try:
             load_pair(tls, self.options)
-        except GatewayError:  # replaced between the two: look again in a second
+        except GatewayError:  # a file was replaced in between: retry in a second
             self._stamps.update({path: None for path in (cert, key) if path})
 
 
 def first_ring(options: Options) -> KeyRing | None:
-    """The keys to begin with. Raises GatewayError or UsageError."""
+    """The keys at start. Raises GatewayError or UsageError."""
     path = Path(options.api_keys_file)
     if not options.api_keys_file or (options.keys_optional and not path.exists()):
         return None
@@ -89,7 +89,7 @@ def first_tls(options: Options) -> ssl.SSLContext | None:
 
 
 def load_pair(context: ssl.SSLContext, options: Options) -> None:
-    """Give `context` the certificate and its key. Raises GatewayError."""
+    """Load the certificate and its key into `context`. Raises GatewayError."""
     try:
         context.load_cert_chain(options.tls_cert, options.tls_key or None)
     except (OSError, ssl.SSLError) as exc:

@@ -1,7 +1,7 @@
-"""What keys have used, in numbers that can be added. Pure.
+"""Usage per key, as numbers that can be added and subtracted. Pure.
 
-Two gateways may count at once (an old one drains while its successor serves), so the file is not what one of them
-knows: each adds to it what it has counted since it last did, and takes over what the other has added.
+Two gateways may count at the same time (an old one drains while its successor serves). So each adds to the file what it
+has counted since it last did, and takes over what the other has added.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclass(slots=True)
 class Usage:
-    """What one key has used. `day` is the number of days since 1970 (UTC)."""
+    """The usage of one key. `day` is the number of days since 1970 (UTC)."""
 
     requests: int = 0
     prompt_tokens: int = 0
@@ -28,7 +28,7 @@ NOTHING = Usage()
 
 
 def minus(now: Usage, before: Usage) -> Usage:
-    """What was used between two moments; where a day began between them, all that its day has."""
+    """The usage since `before`; if a new day has begun since, all of that day's."""
     same = now.day == before.day
     return Usage(
         requests=now.requests - before.requests,
@@ -41,7 +41,7 @@ def minus(now: Usage, before: Usage) -> Usage:
 
 
 def plus(one: Usage, other: Usage) -> Usage:
-    """Both together; of two days the later one's."""
+    """The sum; the daily numbers are those of the later day."""
     day = max(one.day, other.day)
     today = [used for used in (one, other) if used.day == day]
     return Usage(
@@ -55,13 +55,13 @@ def plus(one: Usage, other: Usage) -> Usage:
 
 
 def between(now: Table, before: Table) -> dict[str, Usage]:
-    """What each key has used between two moments, of those that have used something."""
+    """The usage of each key since `before`, without keys that were not used."""
     found = {key: minus(used, before.get(key, NOTHING)) for key, used in now.items()}
     return {k: used for k, used in found.items() if used.requests or used.prompt_tokens or used.completion_tokens}
 
 
 def together(one: Table, other: Table) -> dict[str, Usage]:
-    """Both tables, added; new objects, that may be changed."""
+    """The sum of two tables, as new objects that may be changed."""
     return {key: plus(one.get(key, NOTHING), other.get(key, NOTHING)) for key in (*one, *(other.keys() - one.keys()))}
 
 
@@ -71,7 +71,7 @@ def to_json(table: Table) -> dict[str, Any]:
 
 
 def from_json(value: Any) -> dict[str, Usage]:
-    """What `to_json` made; what cannot be read counts as unused."""
+    """The table that `to_json` made; keys that cannot be read count as unused."""
     if not isinstance(value, Mapping) or not isinstance(value.get("usage"), Mapping):
         return {}
     names = set(Usage.__dataclass_fields__)

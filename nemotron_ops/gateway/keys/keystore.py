@@ -22,7 +22,7 @@ Stamp = tuple[int, int, int]
 
 
 def stamp(path: str) -> Stamp | None:
-    """What changes whenever a file is written anew; None if there is none."""
+    """A value that changes whenever a file is rewritten; None if there is no file."""
     try:
         found = os.stat(path)
     except OSError:
@@ -41,7 +41,7 @@ def read_ring(path: Path) -> KeyRing:
 
 
 def read_usage(path: str) -> dict[str, Usage]:
-    """What keys have used so far; nothing where there is no such file or it is damaged."""
+    """The usage in a file; empty if it is missing or damaged."""
     try:
         return from_json(msgspec.json.decode(Path(path).read_bytes())) if path else {}
     except (OSError, ValueError):
@@ -49,9 +49,9 @@ def read_usage(path: str) -> dict[str, Usage]:
 
 
 def add_usage(path: str, part: Table, *, known: Table) -> dict[str, Usage]:
-    """Add `part` to the use that a file has, and return what it has then. Raises OSError as the disk does.
+    """Add `part` to the usage in a file, and return the sum. Raises OSError.
 
-    `known` is what it had before: where it is gone or damaged, that is taken.
+    `known` is the content of the file when last read, used instead if the file is missing or damaged.
     """
     from nemotron_ops.files import locked, write_json
 
@@ -62,9 +62,9 @@ def add_usage(path: str, part: Table, *, known: Table) -> dict[str, Usage]:
 
 
 def create(path: Path, key: Key, *, replace_old: bool = False) -> tuple[Key, str]:
-    """Add a key with the settings of `key`, whose id and hash are made here; returns it and its text.
+    """Add a key with the settings of `key`, and a new id and secret; returns it and its text.
 
-    Raises UsageError if there is an active key of that name, unless `replace_old`: then that one is revoked.
+    Raises UsageError if an active key has that name, unless `replace_old`: then that one is revoked.
     """
     import secrets
 

@@ -1,7 +1,7 @@
-"""How much each key has used, and whether it may use more. Pure.
+"""Enforces the limits of each key: concurrency, tokens per day, and token buckets for rates. Pure.
 
-Rates are buckets that fill at the allowed rate and hold one minute's worth. Tokens are known only when an answer is
-over, so that a token bucket may go below zero; the next request then waits until it is full enough again.
+A bucket fills at the allowed rate and holds one minute's worth. An answer's tokens are known only at its end, so a
+bucket of tokens may go below zero; further requests are then refused until it is positive again.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ class _Bucket:
 
 @dataclass
 class Quotas:
-    """The use of all keys since `usage` was begun."""
+    """The usage and the limits of all keys."""
 
     usage: dict[str, Usage] = field(default_factory=dict)
-    _saved: dict[str, Usage] = field(default_factory=dict)  # what the file had of it
+    _saved: dict[str, Usage] = field(default_factory=dict)  # the part that the file had
     _running: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     _requests: dict[str, _Bucket] = field(default_factory=dict)
     _tokens: dict[str, _Bucket] = field(default_factory=dict)
 
     def enter(self, key: Key, *, now: float, wall: float) -> None:
-        """Count a request of `key` as running. Raises Refusal (429) if one of its limits is reached."""
+        """Count a request of `key` as running. Raises Refusal (429) if a limit is reached."""
         if key.concurrent and self._running[key.id] >= key.concurrent:
             raise _limit("concurrent_requests", f"{key.concurrent} requests at once", 1.0)
         if key.tokens_per_day and self._today(key.id, wall).day_tokens >= key.tokens_per_day:
@@ -57,11 +57,11 @@ class Quotas:
         self._running[key.id] += 1
 
     def leave(self, key: Key) -> None:
-        """A request that had entered is over."""
+        """A running request of `key` is over."""
         self._running[key.id] -= 1
 
     def used(self, key: Key, prompt_tokens: int, completion_tokens: int, *, now: float, wall: float) -> None:
-        """A request of `key` that is over has used so many tokens."""
+        """Charge the tokens of a finished request to `key`."""
         total = prompt_tokens + completion_tokens
         used = self._today(key.id, wall)
         used.requests += 1
@@ -74,20 +74,20 @@ class Quotas:
 
     @classmethod
     def go_on(cls, usage: dict[str, Usage]) -> Quotas:
-        """Quotas that begin with what a file has."""
+        """Quotas that begin with the usage in a file."""
         return cls(usage=usage, _saved=together(usage, {}))
 
     @property
     def known(self) -> Table:
-        """What the file had when it was last written."""
+        """The content of the file when it was last written."""
         return self._saved
 
     def unsaved(self) -> dict[str, Usage]:
-        """What has been counted here since then."""
+        """The usage counted here since then."""
         return between(self.usage, self._saved)
 
     def saved(self, part: Table, now: Table) -> None:
-        """The file has got `part` of what was counted here, and has so much `now`."""
+        """`part` of the usage counted here was added to the file, whose content is `now`."""
         since = between(self.unsaved(), part)
         self._saved = together(now, {})
         self.usage = together(now, since)

@@ -1,4 +1,4 @@
-"""Who may do what: keys, hashed, with scopes and limits. Pure.
+"""API keys: hashed, with scopes, models and limits; authentication against them. Pure.
 
 A key reads `nok-<id>-<secret>`: the id finds the record, the secret's hash must match it. Secrets have 256 random
 bits, so one round of SHA-256 is all the hashing they need. A keys file may also be plain text, one key per line as
@@ -52,18 +52,18 @@ ANYONE = Key(id="anyone", sha256="", name="no keys configured", scopes=tuple(Sco
 
 @dataclass(frozen=True, kw_only=True)
 class KeyRing:
-    """All keys of a file. `plain` ones have no id to be found by."""
+    """All keys of a file. `plain` ones have no id in their text."""
 
     keys: Mapping[str, Key]
     plain: tuple[Key, ...] = ()
 
     def holds(self, key: Key) -> bool:
-        """Whether `key`, which was here once, still is and has not been revoked."""
+        """Whether `key`, found earlier, is still in the file and not revoked."""
         now = self.keys.get(key.id) or next((k for k in self.plain if k.id == key.id), None)
         return now is not None and now.sha256 == key.sha256 and not now.revoked_at
 
     def find(self, text: str) -> Key | None:
-        """The key that `text` is, or None. Takes the same time however much of it is right."""
+        """The key with this text, or None. Compares in constant time."""
         digest = hash_key(text)
         parts = text.split("-", 2)
         if len(parts) == 3 and parts[0] == PREFIX:
@@ -78,24 +78,24 @@ class KeyRing:
 
 
 def hash_key(text: str) -> str:
-    """What is kept of a key."""
+    """The hash that is stored of a key."""
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def key_text(key_id: str, secret: str) -> str:
-    """A key as its owner gets it, once."""
+    """The text of a key, shown once when it is made."""
     return f"{PREFIX}-{key_id}-{secret}"
 
 
 def admit(ring: KeyRing | None, text: str, scope: Scope, *, now: float) -> Key:
-    """The key behind `text`, if it may do `scope`. Raises Refusal if not. Without a ring anyone may do anything."""
+    """The key with this `text`, if it has `scope`. Raises Refusal if not. Without a ring, everything is allowed."""
     if ring is None:
         return ANYONE
     key = ring.find(text) if text else None
     if key is None:
         if scope is Scope.PUBLIC:
             return Key(id="", sha256="", scopes=(Scope.PUBLIC,))
-        what = "Invalid API Key" if text else "an API key is needed: send it as 'Authorization: Bearer ...'"
+        what = "Invalid API Key" if text else "an API key is required: send it as 'Authorization: Bearer ...'"
         raise Refusal(status=401, code="invalid_api_key", message=what)
     if key.revoked_at or (key.expires_at and now >= key.expires_at):
         why = "revoked" if key.revoked_at else "expired"
@@ -103,19 +103,17 @@ def admit(ring: KeyRing | None, text: str, scope: Scope, *, now: float) -> Key:
             status=401, code=f"key_{why}", message=f"this API key has {why.replace('revoked', 'been revoked')}"
         )
     if scope not in (Scope.PUBLIC, *key.scopes) and Scope.ADMIN not in key.scopes:
-        raise Refusal(
-            status=403, code="scope", message=f"this API key may not do this: it lacks the scope {scope.value!r}"
-        )
+        raise Refusal(status=403, code="scope", message=f"this API key lacks the scope {scope.value!r}")
     return key
 
 
 def may_use(key: Key, names: tuple[str, ...]) -> bool:
-    """Whether `key` may use the model that has these names."""
+    """Whether `key` may use the model with these names."""
     return not key.models or any(n in key.models for n in names)
 
 
 def parse(content: bytes) -> KeyRing:
-    """The keys in a file's content, ours or plain lines. Raises UsageError if it is neither."""
+    """The keys in a file's content: our JSON, or plain lines. Raises UsageError if it is neither."""
     if not content.lstrip().startswith(b"{"):
         lines = [line.strip() for line in content.decode("utf-8", "surrogateescape").splitlines()]
         texts = [line for line in lines if line and not line.startswith("#")]
@@ -141,7 +139,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def _record(index: int, value: dict[str, Any]) -> Key:
-    """One key, every field of the type that it has in Key. Raises ValueError or what msgspec does."""
+    """One key, with the field types of Key. Raises ValueError or a msgspec error."""
     known = {f.name for f in fields(Key)}
     if unknown := set(value) - known:
         raise ValueError(f"keys[{index}]: unknown key {sorted(unknown)[0]!r}; known: {', '.join(sorted(known))}")

@@ -2,7 +2,7 @@
 
 Each file uses only those below it:
 
-    eager_task  coroutines that go on in the moment in which what they wait for is there
-    outbox      what is written to clients in one round of the loop, written together at its end
-    read_turns  turns in reading from engines that have much to say
+    eager_task  runs a coroutine step synchronously when its future completes
+    outbox      batches the writes to clients of one loop iteration
+    read_turns  round-robin reads, so that one fast upstream cannot starve the others
 """

@@ -1,9 +1,9 @@
-"""Turns in reading from engines that have much to say. asyncio.
+"""Round-robin reads, so that one fast upstream cannot starve the others. asyncio.
 
-An engine, or many, can send faster than the gateway passes on. If each were read until it has no more, a new stream's
-first token would wait behind all of that: 0.2 s at 128 streams at full speed. So a connection is read one chunk at a
-time; who has filled it waits for a turn, and few get theirs in each round of the loop. Streams at the pace of real
-models never fill a chunk.
+Engines can send faster than the gateway passes on. If each connection were read until it is empty, a new stream's first
+token would wait behind all of them: 0.2 s at 128 streams at full speed. So a connection is read one chunk at a time;
+one that fills its chunk waits for a turn, and each loop iteration grants few turns. Streams at the pace of real models
+never fill a chunk.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ class Reader(Protocol):
 
 
 class Turns:
-    """All readers of one loop, and the chunk that they share: what is in it is taken before anybody else reads."""
+    """The readers of one loop, and the chunk that they share: each empties it before the next one reads."""
 
     def __init__(self) -> None:
         self.chunk = memoryview(bytearray(CHUNK_BYTES))
         self._waiting: deque[Reader] = deque()
 
     def wait(self, reader: Reader) -> None:
-        """`reader` has filled the chunk; its `take_turn` is called when it is next."""
+        """Call `take_turn` of `reader`, which has filled the chunk, when it is next."""
         self._waiting.append(reader)
         if len(self._waiting) == 1:
             asyncio.get_running_loop().call_soon(self._round)

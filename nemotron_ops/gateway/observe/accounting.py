@@ -22,8 +22,7 @@ from nemotron_ops.gateway.observe import tracing
 from nemotron_ops.gateway.observe.access_log import AccessLog
 from nemotron_ops.gateway.observe.metrics import Metrics
 from nemotron_ops.gateway.options import Options
-from nemotron_ops.gateway.streams import sse
-from nemotron_ops.gateway.streams.sse import Usage
+from nemotron_ops.gateway.streams.usage import Usage, usage_of_body
 from nemotron_ops.gateway.warnings_log import Trouble
 
 if TYPE_CHECKING:
@@ -105,7 +104,7 @@ class Books:
         """Write down all requests that are over."""
         all_ended, self._ended = self._ended, []
         for line, key, route, entered, whole, now, traced in all_ended:
-            if whole and (usage := sse.usage_of_body(whole)) is not None:
+            if whole and (usage := usage_of_body(whole)) is not None:
                 line.prompt_tokens, line.completion_tokens = usage.prompt_tokens, usage.completion_tokens
                 line.cached_tokens = usage.cached_tokens
             self._count(line, route)
@@ -184,7 +183,7 @@ def line_of(exchange: Exchange, now: float, wall: float) -> Line:
         exchange.route.path or request.path[:200], exchange.model, exchange.instance, exchange.status or CLIENT_GONE,
         exchange.cause, exchange.tries, exchange.queued_s,
         relay.first_at - exchange.started if relay is not None and relay.began else None, now - exchange.started,
-        len(request.body), exchange.client.bytes_out(),
+        len(request.body), exchange.client.answer.bytes_out(),
         usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens,
     )  # fmt: skip
 

@@ -152,7 +152,7 @@ def attributes(exchange: Exchange, line: Line) -> dict[str, Value]:
     if exchange.cause or not exchange.status:
         found["error.type"] = exchange.cause or "client_gone"
     if relay is not None:
-        found["gen_ai.request.stream"] = relay.outlet is exchange.client
+        found["gen_ai.request.stream"] = relay.outlet is exchange.client.answer
         if relay.began:
             found["gen_ai.response.time_to_first_chunk"] = round(relay.first_at - exchange.started, 6)
     if line.prompt_tokens:

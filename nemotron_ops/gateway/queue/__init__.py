@@ -1,10 +1,14 @@
-"""Which instance serves a request, and when.
+"""Chooses the instance that serves a request, and when.
 
 Each file uses only those below it:
 
-    pool         the instances that can be given requests, and the requests that wait for one
-    admission    who goes next, and to which instance: a fair, bounded queue per model in front of real slots
-    affinity     which instance has a conversation in its memory already
-    reservation  how many tokens of a shared KV cache a request will take
-    snapshots    the gateway's end of the control socket: snapshots in, counts of requests in flight out
+    pool         routes requests to instances by the latest snapshot; requests wait here for a free one
+    admission    a fair, bounded queue per model, and the slots and tokens that granted requests hold
+    lines        the waiting requests of one model: one line per key, served by start-time fair queueing
+    estimates    reserves tokens of shared contexts: estimates each request's need, learns from answers
+    reservation  predicts how many tokens of a shared KV cache a request takes
+    ticket       a request's place in the queue, and an instance's capacity
+    suspects     a circuit breaker per instance: pauses one that has just failed a request
+    affinity     finds the instance whose cache already holds a conversation
+    snapshots    follows the supervisor: receives snapshots, reports requests in flight
 """

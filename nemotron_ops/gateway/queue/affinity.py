@@ -1,9 +1,9 @@
-"""Which instance has a conversation in its memory already. Pure.
+"""Finds the instance whose cache already holds a conversation. Pure.
 
-On hybrid models (Mamba and attention) a prompt is cheap only where it continues what a slot holds as a whole; a
-shared beginning that diverges later is computed anew (measured: a prompt that diverges at 300 of 1,000 tokens reuses
-nothing). So one entry is kept per answered request, for its whole prompt, and a new request looks for the longest of
-its own beginnings that is such a whole. The table is bounded, the oldest entries go first.
+On hybrid models (Mamba and attention) a prompt is cheap only if it continues all of what a slot holds; a prefix that
+diverges later is computed again (measured: a prompt that diverges at 300 of 1,000 tokens reuses nothing). So the table
+has one entry per answered request, for its whole prompt, and a new request looks for the longest of its own prefixes
+that is such a prompt. The table is bounded; the oldest entries are evicted first.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import msgspec
 from nemotron_ops.gateway.api.routes import Api
 
 CAPACITY = 65536
-DEPTH = 64  # beginnings that are looked up per request, the longest ones
-BLOCK_CHARS = 1024  # granularity where a prompt is one text
+DEPTH = 64  # prefixes that are looked up per request, the longest ones
+BLOCK_CHARS = 1024  # granularity if a prompt is one text
 SESSION_FIELD = "prompt_cache_key"  # OpenAI's name for it
 _list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
@@ -33,7 +33,7 @@ class Affinity:
         return len(self._table)
 
     def find(self, prefixes: tuple[int, ...]) -> str:
-        """The instance that holds the longest of `prefixes` (longest first), or nothing."""
+        """The instance that holds the longest of `prefixes` (longest first), or an empty string."""
         for prefix in prefixes:
             if name := self._table.get(prefix):
                 self._table.move_to_end(prefix)
@@ -41,7 +41,7 @@ class Affinity:
         return ""
 
     def remember(self, prefixes: tuple[int, ...], instance: str) -> None:
-        """`instance` is about to hold the prompt whose beginnings are `prefixes`."""
+        """`instance` is about to hold the prompt that has these `prefixes`."""
         if not prefixes:
             return
         self._table[prefixes[0]] = instance
@@ -53,14 +53,14 @@ class Affinity:
             self._table.popitem(last=False)
 
     def forget(self, instance: str) -> None:
-        """`instance` has lost its memory (a new process)."""
+        """`instance` has lost its cache (a new process)."""
         self._table = OrderedDict((k, v) for k, v in self._table.items() if v != instance)
 
 
 def prefixes(api: Api, model: str, fields: Mapping[str, msgspec.Raw], session: str) -> tuple[int, ...]:
-    """Hashes of a request's beginnings, longest first; a session's hash, which is negative, comes last."""
+    """Hashes of a request's prefixes, longest first; the hash of its session, which is negative, comes last."""
     seed = hash((model, api, bytes(fields.get("tools", b"")), bytes(fields.get("system", b""))))
-    found = _beginnings(seed, fields)
+    found = _ever_longer(seed, fields)
     found.reverse()
     name = session or bytes(fields.get(SESSION_FIELD, b"")).decode(errors="replace")
     if name:
@@ -68,8 +68,8 @@ def prefixes(api: Api, model: str, fields: Mapping[str, msgspec.Raw], session: s
     return tuple(found[: DEPTH + 1])
 
 
-def _beginnings(seed: int, fields: Mapping[str, msgspec.Raw]) -> list[int]:
-    """Hashes of ever longer beginnings; all are positive."""
+def _ever_longer(seed: int, fields: Mapping[str, msgspec.Raw]) -> list[int]:
+    """Hashes of ever longer prefixes; all are positive."""
     raw = bytes(fields.get("messages") or fields.get("input") or fields.get("prompt") or b"")
     if raw[:1] == b"[":
         try:

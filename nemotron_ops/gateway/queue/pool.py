@@ -1,44 +1,33 @@
-"""The instances that can be given requests, and the requests that wait for one. asyncio.
+"""Routes requests to instances by the latest snapshot; requests wait here for a free one. asyncio.
 
-Routing follows the latest snapshot. An instance that has just failed a request gets nothing for a moment, because
-the snapshot may be behind; it is trusted again as soon as it is a new process or has answered something.
+An instance that has just failed a request is paused (`suspects`), because the snapshot may be behind; it is trusted
+again as soon as it is a new process or has answered a request.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
-from nemotron_ops.gateway.api.catalog import Directory, hopeless, index, may_serve
+from nemotron_ops.gateway.api.catalog import Catalog, index, may_serve, unavailable
 from nemotron_ops.gateway.api.errors import Refusal
-from nemotron_ops.gateway.api.routes import Route
 from nemotron_ops.gateway.loop.read_turns import Turns
 from nemotron_ops.gateway.observe.metrics import Metrics
 from nemotron_ops.gateway.options import Options
-from nemotron_ops.gateway.queue.admission import ALONE, Admission, Place, Ticket, least_loaded
+from nemotron_ops.gateway.queue.admission import Admission
 from nemotron_ops.gateway.queue.affinity import Affinity
-from nemotron_ops.gateway.queue.reservation import MEDIA_TOKENS, Measure, choices, own_limit, prompt_bytes, room
+from nemotron_ops.gateway.queue.estimates import Estimates, shared_tokens
 from nemotron_ops.gateway.queue.snapshots import Follower
-from nemotron_ops.gateway.request.prepare import Prepared
+from nemotron_ops.gateway.queue.suspects import Suspects
+from nemotron_ops.gateway.queue.ticket import ALONE, Place, Ticket, least_loaded
 from nemotron_ops.gateway.upstream.connection import Upstream
 from nemotron_ops.supervisor.snapshot import InstanceView, ModelView, Snapshot
 
-LIGHT_AT_ONCE = 32  # requests without a slot per instance; they only need llama-server's HTTP threads
-SUSPECT_S = 0.25
-MAX_SUSPECT_S = 4.0
+LIGHT_AT_ONCE = 32  # requests per instance that need no slot, only llama-server's HTTP threads
 WANT_AGAIN_S = 5.0
 EXPECT_SNAPSHOT_S = 10.0
-
-
-class Share(NamedTuple):
-    """What a slot of a shared context would have if it were divided, and how many slots share it."""
-
-    tokens: int
-    slots: int
 
 
 class Pool:
@@ -49,20 +38,19 @@ class Pool:
         self.metrics = metrics
         self.loop = asyncio.get_running_loop()
         self.follower = Follower(options.control, self.apply, self.inflight)
-        self.directory: Directory = index(Snapshot())
+        self.directory: Catalog = index(Snapshot())
         self.upstreams: dict[str, Upstream] = {}
         self.turns = Turns()
         self.slots = Admission()
         self.light = Admission()
         self.affinity = Affinity()
+        self.estimates = Estimates()
+        self.suspects = Suspects()
         self.stopping = False
         self.known = False  # a snapshot has come
         self._seen: asyncio.Future[None] = self.loop.create_future()
         self._waiters: dict[str, set[asyncio.Future[None]]] = {}
-        self._kept_places: dict[str, list[Place]] = {}
-        self._shares: dict[str, Share] = {}  # by model, where slots share a context
-        self._measures: defaultdict[str, Measure] = defaultdict(Measure)
-        self._suspects: dict[str, tuple[float, int]] = {}  # instance -> until, failures in a row
+        self._cached_places: dict[str, list[Place]] = {}
 
     @property
     def snapshot(self) -> Snapshot:
@@ -70,33 +58,35 @@ class Pool:
 
     def apply(self, snapshot: Snapshot) -> None:
         """Route by a new snapshot from here on."""
-        before = self.directory.by_name
-        self._kept_places.clear()
-        self.directory = index(snapshot)
-        self._shares = _shares(snapshot.instances)
+        before, self.directory = self.directory.by_name, index(snapshot)
+        self._cached_places.clear()
+        self.estimates.apply(snapshot.instances)
         if not self.known:
             self.known = True
             self._seen.set_result(None)
         for view in snapshot.instances:
-            old = before.get(view.name)
-            new_process = old is None or (old.pid, old.socket) != (view.pid, view.socket)
-            if new_process:
-                self._suspects.pop(view.name, None)
-                self.affinity.forget(view.name)
-            upstream = self.upstreams.get(view.name)
-            if upstream is None or new_process or (not upstream.key and view.api_key_file):
-                if upstream is not None:
-                    upstream.retire()
-                key = _read_key(view.api_key_file)
-                self.upstreams[view.name] = Upstream(view.name, view.socket, key, self.turns)
-            if view.cut and upstream is not None:
-                upstream.cut()
+            self._connect(view, before.get(view.name))
         for name in before.keys() - self.directory.by_name.keys():
             self.upstreams.pop(name).retire()
         for model in snapshot.models:
             self.pump(model.name)
-            if refusal := hopeless(model, self.directory.instances.get(model.name, ())):
+            if refusal := unavailable(model, self.directory.instances.get(model.name, ())):
                 self._fail_waiters(model.name, refusal)
+
+    def _connect(self, view: InstanceView, before: InstanceView | None) -> None:
+        """Connect anew to an instance that is a new process or has got a key; cut its connections if told to."""
+        new_process = before is None or (before.pid, before.socket) != (view.pid, view.socket)
+        if new_process:
+            self.suspects.trust(view.name)
+            self.affinity.forget(view.name)
+        upstream = self.upstreams.get(view.name)
+        if upstream is None or new_process or (not upstream.key and view.api_key_file):
+            if upstream is not None:
+                upstream.retire()
+            key = _read_key(view.api_key_file)
+            self.upstreams[view.name] = Upstream(view.name, view.socket, key, self.turns)
+        if view.cut and upstream is not None:
+            upstream.cut()
 
     def close(self) -> None:
         """Close all connections to instances."""
@@ -104,67 +94,35 @@ class Pool:
             upstream.cut()
 
     async def know(self) -> None:
-        """Wait for the first snapshot. Raises Refusal if it does not come."""
+        """Wait for the first snapshot. Raises Refusal if none comes in time."""
         await asyncio.wait((self._seen,), timeout=EXPECT_SNAPSHOT_S)
         if not self.known:
-            message = "the supervisor has not said yet what there is to serve"
+            message = "starting: no model list from the supervisor yet"
             raise Refusal(status=503, code="no_supervisor", message=message, retry_after_s=2)
 
     def replicated(self, model: str) -> bool:
-        """Whether there is a choice of instances for `model`."""
+        """Whether several instances serve `model`."""
         return len(self.directory.instances.get(model, ())) > 1
 
-    def reserve(self, ticket: Ticket, prepared: Prepared, route: Route) -> None:
-        """Say how many tokens a request will need, where it has to share a context with others."""
-        share = self._shares.get(ticket.model)
-        if share is None or ticket.light:
-            return
-        if route.form:  # a sound file's bytes say nothing
-            ticket.tokens = share.tokens
-            return
-        ticket.prompt_bytes, media = prompt_bytes(prepared.body)
-        ticket.prompt_tokens = self._measures[ticket.model].estimate(ticket.prompt_bytes) + media * MEDIA_TOKENS
-        at_once, each = 1, ticket.prompt_tokens
-        if (count := prepared.answers) > 1:
-            at_once = min(count, share.slots)
-            each = each * choices(prepared.fields) // count  # each choice has a copy of the prompt
-        ticket.tokens = at_once * each
-        if route.generates:
-            filled_in = prepared.named.filled_in.get("max_tokens")
-            limit = own_limit(prepared.limits, filled_in)
-            ticket.tokens = at_once * (each + room(limit, filled_in, prompt_tokens=each, share_tokens=share.tokens))
-
-    def learn(self, ticket: Ticket, prompt_tokens: int) -> None:
-        """An answer says how many tokens its prompt had."""
-        if ticket.prompt_bytes and ticket.answers == 1:
-            self._measures[ticket.model].learn(ticket.prompt_bytes, prompt_tokens)
-
-    def estimate(self, model: str, body: bytes) -> int:
-        """About how many tokens the prompts in `body` have."""
-        size_bytes, media = prompt_bytes(body)
-        return self._measures[model].estimate(size_bytes) + media * MEDIA_TOKENS
-
     def overflowed(self, ticket: Ticket) -> None:
-        """The context at `ticket`'s instance was full, and llama-server forgot all of it: next time it runs alone."""
+        """The shared context at `ticket`'s instance was full, and llama-server dropped it: the retry runs alone."""
         ticket.tokens = ALONE
         self.affinity.forget(ticket.instance)
         self.metrics.retries[(ticket.model, ticket.instance)] += 1
 
     def lost(self, instance: str, model: str) -> None:
-        """An instance has not answered a request, which says nothing about others."""
+        """An instance has not answered this request, but may well answer others."""
         self.metrics.retries[(model, instance)] += 1
 
     def failed(self, instance: str, model: str) -> None:
-        """Give an instance nothing for a moment: it has just failed a request."""
-        _, failures = self._suspects.get(instance, (0.0, 0))
-        pause = min(MAX_SUSPECT_S, SUSPECT_S * 2**failures)
-        self._suspects[instance] = (self.loop.time() + pause, failures + 1)
+        """Pause an instance that has just failed a request."""
+        pause_s = self.suspects.failed(instance, self.loop.time())
         self.affinity.forget(instance)
         self.lost(instance, model)
-        self.loop.call_later(pause + 0.001, self.pump, model)
+        self.loop.call_later(pause_s + 0.001, self.pump, model)
 
     def go(self, ticket: Ticket, model: ModelView) -> bool:
-        """Give a new request an instance at once, if nobody waits and nothing speaks against it."""
+        """Grant a new request an instance at once, if no other waits; returns whether it did."""
         if ticket.light or self.directory.snapshot.stopping:
             return False
         if not self.slots.go(ticket, self._places(model.name), self._choose):
@@ -175,9 +133,9 @@ class Pool:
     async def admit(
         self, ticket: Ticket, model: ModelView, *, again: bool, deadline: float, waiting: Callable[[], None]
     ) -> None:  # fmt: skip
-        """Wait until `ticket` has an instance. Raises Refusal if that takes too long or makes no sense.
+        """Wait until `ticket` has an instance. Raises Refusal at the deadline, or if none can become free.
 
-        `again` goes before all others. `waiting` is called now and then while it waits.
+        A retry (`again`) goes before all others. `waiting` is called now and then, for keep-alive comments.
         """
         if self.snapshot.stopping:
             raise Refusal(status=503, code="stopping", message="shutting down", retry_after_s=5)
@@ -211,13 +169,13 @@ class Pool:
         self, ticket: Ticket, model: ModelView, future: asyncio.Future[None], deadline: float,
         waiting: Callable[[], None],
     ) -> None:  # fmt: skip
-        if refusal := hopeless(model, self.directory.instances.get(model.name, ())):
+        if refusal := unavailable(model, self.directory.instances.get(model.name, ())):
             raise refusal
         comment_at = self.loop.time() + self.options.keep_alive_s
         while not future.done():
             now = self.loop.time()
             if now >= deadline:
-                raise self._too_long(model, ticket, now)
+                raise self._timeout(model, ticket, now)
             again_at = deadline
             if model.on_demand and not any(map(may_serve, self.directory.instances.get(model.name, ()))):
                 self.follower.want(model.name)
@@ -228,7 +186,7 @@ class Pool:
                 comment_at = self.loop.time() + self.options.keep_alive_s
         future.result()
 
-    def _too_long(self, model: ModelView, ticket: Ticket, now: float) -> Refusal:
+    def _timeout(self, model: ModelView, ticket: Ticket, now: float) -> Refusal:
         line = self._line(ticket)
         retry = line.wait_s(model.name, self._slot_count(model.name))
         return Refusal(
@@ -238,14 +196,14 @@ class Pool:
         )  # fmt: skip
 
     def release(self, ticket: Ticket, *, took_s: float, answered: bool) -> None:
-        """A request has left its instance after `took_s`."""
+        """A request is over at its instance, after `took_s`; `answered` if to its end."""
         self._line(ticket).release(ticket, service_s=took_s if answered else None, took_s=took_s)
-        if self._suspects and answered:
-            self._suspects.pop(ticket.instance, None)
+        if answered and self.suspects.paused:
+            self.suspects.trust(ticket.instance)
         self.pump(ticket.model)
 
     def pump(self, model: str) -> None:
-        """Let go who can go."""
+        """Grant all requests for `model` that can run now."""
         granted: list[Ticket] = []
         if self.slots.waiting:
             granted += self.slots.grants(model, self._places(model), self._choose)
@@ -265,15 +223,15 @@ class Pool:
         return counts
 
     def reserved_tokens(self) -> dict[str, int]:
-        """Tokens held at each instance whose slots share a context."""
+        """Tokens reserved at each instance whose slots share a context."""
         return {
             i.name: min(self.slots.held_tokens(i.name), i.ctx_tokens)
             for i in self.snapshot.instances
-            if _shared_tokens(i)
+            if shared_tokens(i)
         }
 
     def queue_lengths(self) -> dict[str, int]:
-        """Requests that wait, by model."""
+        """Waiting requests, by model."""
         return {m.name: self.slots.length(m.name) + self.light.length(m.name) for m in self.snapshot.models}
 
     def _choose(self, ticket: Ticket, places: list[Place]) -> Place:
@@ -291,17 +249,17 @@ class Pool:
         return self.light if ticket.light else self.slots
 
     def _places(self, model: str) -> list[Place]:
-        """Where requests may go now. Asked twice per request, so kept until something changes."""
-        if not self._suspects and (kept := self._kept_places.get(model)) is not None:
+        """The instances that may get requests now. Needed twice per request, so cached until something changes."""
+        if not self.suspects.paused and (kept := self._cached_places.get(model)) is not None:
             return kept
         now = self.loop.time()
         found = [
-            Place(name=i.name, slots=max(1, i.slots), tokens=_shared_tokens(i))
+            Place(name=i.name, slots=max(1, i.slots), tokens=shared_tokens(i))
             for i in self.directory.instances.get(model, ())
-            if may_serve(i) and (i.name not in self._suspects or self._suspects[i.name][0] <= now)
+            if may_serve(i) and not self.suspects.is_paused(i.name, now)
         ]
-        if not self._suspects:
-            self._kept_places[model] = found
+        if not self.suspects.paused:
+            self._cached_places[model] = found
         return found
 
     def _slot_count(self, model: str) -> int:
@@ -313,22 +271,8 @@ class Pool:
                 future.set_exception(_copy(refusal))
 
 
-def _shared_tokens(instance: InstanceView) -> int:
-    """The context that the slots of `instance` share; 0 where there is nothing to share it with."""
-    return instance.ctx_tokens if instance.kv_unified and instance.slots > 1 else 0
-
-
-def _shares(instances: tuple[InstanceView, ...]) -> dict[str, Share]:
-    shares: dict[str, Share] = {}
-    for view in instances:
-        if _shared_tokens(view):
-            tokens, slots = view.ctx_tokens // view.slots, view.slots
-            shares[view.model] = Share(tokens, max(slots, shares.get(view.model, Share(0, 0)).slots))
-    return shares
-
-
 def _copy(refusal: Refusal) -> Refusal:
-    """One exception object per waiter: each gets a traceback of its own."""
+    """An exception object per waiter, so that each has its own traceback."""
     return replace(refusal)
 
 

@@ -1,6 +1,6 @@
-"""The gateway's end of the control socket: snapshots in, counts of requests in flight out. asyncio.
+"""Follows the supervisor over the control socket: receives snapshots, reports requests in flight. asyncio.
 
-While the supervisor is away the last snapshot stays in force, and the connection is tried again and again.
+While the supervisor is away, the last snapshot stays in force and the connection is retried.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LINE_BYTES = 16 << 20
 
 
 class Follower:
-    """Keeps following the supervisor; `on_snapshot` is called with each new picture, `count` for requests in flight."""
+    """Calls `on_snapshot` with each snapshot, and `count` for the requests in flight."""
 
     def __init__(
         self, path: str, on_snapshot: Callable[[Snapshot], None], count: Callable[[], dict[str, int]]
@@ -30,10 +30,10 @@ class Follower:
         self.connected = False
         self._count = count
         self._changed = asyncio.Event()
-        self._wishes: set[asyncio.Task[None]] = set()
+        self._requests: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Follow for ever. Ends only by being cancelled."""
+        """Follow until cancelled."""
         delay = RETRY_S
         while True:
             with contextlib.suppress(OSError, msgspec.DecodeError, ValueError, KeyError, TypeError):
@@ -44,15 +44,15 @@ class Follower:
             delay = min(MAX_RETRY_S, delay * 2)
 
     def report(self) -> None:
-        """Requests in flight by instance may have changed: they are counted soon, and sent if they have."""
+        """The requests in flight may have changed: count them soon, and send them if so."""
         if not self._changed.is_set():
             self._changed.set()
 
     def want(self, model: str) -> None:
-        """Ask the supervisor to start an on-demand model. Silent if the supervisor is away: it is to be asked again."""
-        wish = asyncio.get_running_loop().create_task(self._want(model))
-        self._wishes.add(wish)
-        wish.add_done_callback(self._wishes.discard)
+        """Ask the supervisor to start an on-demand model. Errors are ignored: the caller asks again."""
+        task = asyncio.get_running_loop().create_task(self._want(model))
+        self._requests.add(task)
+        task.add_done_callback(self._requests.discard)
 
     async def _want(self, model: str) -> None:
         with contextlib.suppress(OSError, TimeoutError):

@@ -1,9 +1,12 @@
-"""What of a client's body goes upstream, and what routing needs to know of it.
+"""A client's body on its way upstream, and what routing needs to know of it.
 
 Each file uses only those below it:
 
-    form     form bodies (`multipart/form-data`): what of them reaches llama-server
-    prepare  a client's request as llama-server gets it
-    fields   which fields of a request reach llama-server, and what they are called in each API
-    media    media in a request: only what it carries itself
+    form         prepares an upload (`multipart/form-data`): its file and its known text fields
+    prepare      prepares a JSON request: allowed fields, defaults, caps
+    reasoning    translates reasoning switches and budgets of other servers' APIs
+    counts       counts the answers that a request asks for: choices times prompts, or texts to embed
+    media        refuses requests whose media are not inline
+    json_fields  reads and writes the top level of a JSON body
+    fields       the fields of each API that reach llama-server, their bounds and names
 """

@@ -1,14 +1,14 @@
-"""Which fields of a request reach llama-server, and what they are called in each API. Pure.
+"""The fields of each API that reach llama-server, their bounds, and their names in other APIs. Pure.
 
-An allow-list: what is not here is dropped, whatever a future llama-server may make of it. Left out on purpose:
+An allow-list: all other fields are dropped, also those that a future llama-server may add. Left out on purpose:
 
     id_slot             another tenant's slot (and its cached prompt)
     n_cache_reuse       wrong output on hybrid models (llama.cpp tools/server/server-context.cpp:3191, v0.5.0)
     n_discard           negative values corrupt memory (CVE-2026-21869)
     lora                another tenant's adapters
-    sse_ping_interval   llama-server's own time-outs
+    sse_ping_interval   overrides llama-server's own timeouts
     chat_format, chat_parser, generation_prompt, grammar_lazy, grammar_triggers, preserved_tokens, backend_sampling
-                        llama-server writes these for itself
+                        set by llama-server itself
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ from functools import lru_cache
 import msgspec
 
 from nemotron_ops.gateway.api.routes import Api
-
-NULL = b"null"  # as good as absent, for llama-server too
 
 SAMPLING = frozenset(
     {
@@ -82,20 +80,20 @@ OTHER = frozenset(
     }
 )  # fmt: skip
 
-# Samplers allocate for this many tokens at once, whether or not there are so many: gigabytes for one request.
+# Samplers allocate memory for this many tokens up front: gigabytes for one request.
 LAST_TOKENS = frozenset({"repeat_last_n", "dry_penalty_last_n"})
-LAST_TOKENS_MAX = 65536  # where the context is not known
-# How many of each; a sampler looks at all of them for each token, and at all of the vocabulary for each of some.
+LAST_TOKENS_MAX = 65536  # if the context size is not known
+# The most entries of each; a sampler reads all of them per token, for some times the whole vocabulary.
 COUNTS: dict[str, int] = {
     "samplers": 32, "logit_bias": 1024, "stop": 64, "stop_sequences": 64, "dry_sequence_breakers": 64,
     "n": 64, "n_probs": 256, "logprobs": 256, "top_logprobs": 256,
 }  # fmt: skip
-PROMPTS = 128  # of one request, times its choices
-INPUTS = 2048  # texts to embed or rank, as OpenAI's
-LISTS_BYTES = 65536  # of one of these as JSON
+PROMPTS = 128  # prompts times choices of one request
+INPUTS = 2048  # texts to embed or rank, as in OpenAI's API
+LISTS_BYTES = 65536  # of one such field as JSON
 BOUNDED = LAST_TOKENS | COUNTS.keys()
 
-# One meaning, several names: filled in under the first, respected and capped under each.
+# The names of one field in each API: filled in under the first, read and capped under all.
 SPELLINGS: dict[Api, tuple[str, ...]] = {
     Api.CHAT: ("max_tokens", "max_completion_tokens", "n_predict"),
     Api.COMPLETION: ("max_tokens", "n_predict"),
@@ -106,17 +104,17 @@ SPELLINGS: dict[Api, tuple[str, ...]] = {
 RENAMED = {"temp": "temperature", "n_predict": "max_tokens", "max_completion_tokens": "max_tokens"}
 
 
-# What a form (an upload) may bring; llama-server makes a chat of it, with all of its fields.
+# The text fields of a form (an upload); llama-server turns it into a chat and would take any field of one.
 FORM = frozenset({"model", "language", "prompt", "response_format", "temperature", "stream", "max_tokens"})
 
 
 def allowed(api: Api) -> frozenset[str]:
-    """The fields that a request of `api` may bring to llama-server."""
+    """The fields of a request of `api` that reach llama-server."""
     return ALLOWED.get(api, OTHER)
 
 
 def limits(api: Api, fields: Mapping[str, msgspec.Raw]) -> list[bytes]:
-    """What `fields` say about how long an answer may be, under each name that they use."""
+    """The limits of the answer's length in `fields`, one for each name that they use."""
     return [bytes(fields[name]) for name in SPELLINGS[api] if name in fields]
 
 

@@ -1,8 +1,7 @@
-"""Form bodies (`multipart/form-data`): what of them reaches llama-server. Pure.
+"""Prepares an upload (`multipart/form-data`) for llama-server: its file and its known text fields. Pure.
 
-llama-server makes a chat of an upload and takes all of its fields for those of the chat (tools/server/
-server-chat.cpp:688, v0.5.0), so a form is written anew: the file, and of the other fields those that are known, each
-once.
+llama-server turns an upload into a chat and copies all of its fields there (tools/server/server-chat.cpp:688, v0.5.0),
+so the form is written anew: the file, and each known field once.
 """
 
 from __future__ import annotations
@@ -12,9 +11,9 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from nemotron_ops.gateway.api.catalog import Named
+from nemotron_ops.gateway.api import header_bytes
+from nemotron_ops.gateway.api.catalog import Match
 from nemotron_ops.gateway.api.errors import Refusal
-from nemotron_ops.gateway.client.heads import SAFE_TYPE
 from nemotron_ops.gateway.request.fields import FORM, RENAMED
 from nemotron_ops.gateway.request.prepare import Prepared
 
@@ -25,7 +24,7 @@ HEAD_BYTES = 4096
 
 
 def boundary(content_type: bytes) -> bytes:
-    """The boundary of a form body. Raises Refusal if there is none."""
+    """The boundary of a form body. Raises Refusal if the content type has none."""
     kind, _, rest = content_type.partition(b";")
     if kind.strip().lower() == b"multipart/form-data":
         for part in rest.split(b";"):
@@ -35,8 +34,8 @@ def boundary(content_type: bytes) -> bytes:
     raise Refusal(status=415, code="content_type", message="expected a multipart/form-data body with a boundary")
 
 
-def prepare_form(content_type: bytes, body: bytes, resolve: Callable[[str], Named]) -> Prepared:
-    """What goes upstream for an uploaded form. Raises Refusal for one that may not."""
+def prepare_form(content_type: bytes, body: bytes, resolve: Callable[[str], Match]) -> Prepared:
+    """The request that goes upstream for an uploaded form. Raises Refusal if it may not."""
     fence = b"--" + boundary(content_type)
     texts, file = read_form(fence, body)
     named = resolve(texts.get("model", ""))
@@ -51,13 +50,13 @@ def prepare_form(content_type: bytes, body: bytes, resolve: Callable[[str], Name
 
 
 def _known(values: Mapping[str, Any]) -> dict[str, str]:
-    """Those of a recipe's fields that a form has."""
+    """The fields of a recipe that a form may have."""
     named = ((RENAMED.get(name, name), value) for name, value in values.items())
     return {name: str(value) for name, value in named if name in FORM}
 
 
 def lowered(name: str, text: str | None, limit: float) -> str:
-    """A number in a form, not above `limit`. Raises Refusal if it is none."""
+    """A number in a form, lowered to `limit`. Raises Refusal if it is not a number."""
     try:
         value = limit if text is None else float(text)
     except ValueError:
@@ -68,20 +67,20 @@ def lowered(name: str, text: str | None, limit: float) -> str:
 
 
 def read_form(fence: bytes, body: bytes) -> tuple[dict[str, str], tuple[bytes, memoryview]]:
-    """The known text fields of a form, and its file: type and content. Raises Refusal if `body` is no such form."""
+    """The known text fields of a form, and its file: type and content. Raises Refusal if `body` is malformed."""
     if not body.startswith(fence):
-        raise _broken("it does not begin with its boundary")
+        raise _broken("the body does not begin with its boundary")
     texts: dict[str, str] = {}
     file: tuple[bytes, memoryview] | None = None
     start, between = len(fence), b"\r\n" + fence
     for _ in range(PARTS):
         if body[start : start + 2] == b"--":
             if file is None:
-                raise _broken("it has no file")
+                raise _broken("the form has no file")
             return texts, file
         end, head_end = body.find(between, start), body.find(b"\r\n\r\n", start, start + HEAD_BYTES)
         if end < 0 or not start < head_end < end:
-            raise _broken("a part of it does not end")
+            raise _broken("a part does not end")
         name, filename, kind = read_head(body[start:head_end])
         if name == FILE and filename:
             file = kind, memoryview(body)[head_end + 4 : end]
@@ -90,11 +89,11 @@ def read_form(fence: bytes, body: bytes) -> tuple[dict[str, str], tuple[bytes, m
                 raise Refusal(status=400, code="invalid_field", message=f"{name}: at most {FIELD_BYTES} bytes")
             texts[name] = body[head_end + 4 : end].decode(errors="replace")
         start = end + len(between)
-    raise _broken(f"it has more than {PARTS} parts")
+    raise _broken(f"more than {PARTS} parts")
 
 
 def read_head(head: bytes) -> tuple[str, bool, bytes]:
-    """Name, whether it is a file, and type, from the head of a part."""
+    """The name of a part, whether it is a file, and its content type."""
     name, filename, kind = "", False, b"application/octet-stream"
     for line in head.split(b"\r\n"):
         key, _, value = line.partition(b":")
@@ -104,13 +103,13 @@ def read_head(head: bytes) -> tuple[str, bool, bytes]:
                 if what.lower() == b"name":
                     name = text.strip(b'"').decode(errors="replace")
                 filename = filename or what.lower() in (b"filename", b"filename*")
-        elif key.strip().lower() == b"content-type" and SAFE_TYPE.issuperset(value):
+        elif key.strip().lower() == b"content-type" and header_bytes.CONTENT_TYPE.issuperset(value):
             kind = value.strip()
     return name, filename, kind
 
 
 def write_form(fence: bytes, texts: dict[str, str], file: tuple[bytes, memoryview]) -> bytes:
-    """A form, its heads written from nothing. No value has the boundary in it: that is where each was found to end."""
+    """A form with heads written from scratch. No value contains the boundary: each was read up to the next one."""
     parts: list[bytes | memoryview] = []
     for name, text in texts.items():
         parts.append(b'%b\r\nContent-Disposition: form-data; name="%b"\r\n\r\n' % (fence, name.encode()))

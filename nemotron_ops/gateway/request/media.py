@@ -1,11 +1,11 @@
-"""Media in a request: only what it carries itself. Pure.
+"""Refuses requests whose media are not inline. Pure.
 
-llama-server fetches what a part of a message points at (SSRF) and reads local files. Where it looks (tools/server/
-server-common.cpp, oaicompat_content_load_media, v0.5.0): in the part's `url`, and before that in its `data`, which
-is fetched too if it begins with "http". So either must be a `data:` URL or base64.
+llama-server fetches the URLs in a message's parts (SSRF) and reads local files. It looks at a part's `data` first,
+which it fetches too if it begins with "http", and then at its `url` (tools/server/server-common.cpp,
+oaicompat_content_load_media, v0.5.0). So either must be a `data:` URL or base64.
 
-A body may be large, and all clients wait while it is read: bytes are searched for the words that media need before
-anything is decoded, values that say nothing stay undecoded, and what there would be of them is counted first.
+A body may be large, and all clients wait while it is read. So its bytes are searched for the words that media need
+before anything is decoded, irrelevant values stay undecoded, and parts are counted before they are decoded.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ import msgspec
 from nemotron_ops.gateway.api.errors import Refusal
 from nemotron_ops.gateway.streams.sse import NOT_JSON
 
-MAX_PARTS = 100_000  # objects in a field that may have media; commas in texts count along with other values
-MAX_VALUES = 300_000
-MAX_DEPTH = 8  # content in content: a tool's result in a message is 2
+MAX_PARTS = 100_000  # objects in a field that may hold media
+MAX_VALUES = 300_000  # commas, also those in texts
+MAX_DEPTH = 8  # content within content; a tool result in a message is 2
 
 PLACES = frozenset({"messages", "input", "prompt", "content", "system"})
 KINDS = frozenset({"image_url", "input_image", "image", "video_url", "input_video", "input_audio", "document"})
 QUOTED = frozenset(b'"%b"' % kind.encode() for kind in KINDS)
 WORDS = re.compile(b'"(?:%b)"' % "|".join(sorted(KINDS)).encode())
-ESCAPED = re.compile(rb"\\u00[4-7]")  # a letter, written so that a search for words does not find it
+ESCAPED = re.compile(rb"\\u00[4-7]")  # an escaped letter, which hides a word from the search
 INLINE = re.compile(r"data:|(?!http)[A-Za-z0-9+/=_-]*\Z", re.IGNORECASE)
-SHORT_BYTES = 16384  # a body up to this is searched as a whole, before its fields
-BEGIN_CHARS = 64  # of a link, which tell what it is
+SHORT_BYTES = 16384  # shorter bodies are searched as a whole, before their fields
+BEGIN_CHARS = 64  # of a link, enough to tell what it is
 
 NOTHING = msgspec.Raw(b"null")
 
 
 class Part(msgspec.Struct):
-    """A message, or a part of one: what may be or hold media."""
+    """A message, or a part of one: may be or hold media."""
 
     type: msgspec.Raw = NOTHING
     content: msgspec.Raw = NOTHING
@@ -51,7 +51,7 @@ class Part(msgspec.Struct):
 
 
 class Link(msgspec.Struct):
-    """Where a part's media are."""
+    """The object in a part that holds its media or their address."""
 
     type: msgspec.Raw = NOTHING
     url: msgspec.Raw = NOTHING
@@ -67,7 +67,7 @@ LINKS = ("image_url", "video_url", "input_video", "input_audio", "source", "url"
 
 
 def check_media(fields: Mapping[str, msgspec.Raw], body: bytes) -> None:
-    """Raises Refusal if a message in `body`, whose top level is `fields`, points at media elsewhere."""
+    """Raises Refusal if `body`, whose top level is `fields`, has media that are not inline."""
     if len(body) <= SHORT_BYTES and not may_have_media(body):
         return
     for name in PLACES & fields.keys():
@@ -81,14 +81,14 @@ def check_media(fields: Mapping[str, msgspec.Raw], body: bytes) -> None:
 
 
 def may_have_media(text: bytes) -> bool:
-    """Whether `text` has a word that media need. Parts say their `type`; in a text, quotes are escaped."""
+    """Whether `text` has a word that media need: a part's `type`. In texts, quotes are escaped."""
     if text.find(b'"type"') >= 0 and WORDS.search(text):
         return True
     return text.find(b"\\u00") >= 0 and ESCAPED.search(text) is not None
 
 
 def walk(text: bytes, depth: int) -> None:
-    """Raises Refusal at the first media part that is not inline, DecodeError where `text` is no content."""
+    """Raises Refusal at the first media part that is not inline, DecodeError if `text` is not content."""
     if depth > MAX_DEPTH or text.count(b"{") > MAX_PARTS or text.count(b",") > MAX_VALUES:
         message = "cannot read the request: its content has too many parts, or is nested too deeply"
         raise Refusal(status=400, code="invalid_json", message=message)
@@ -105,12 +105,12 @@ def walk(text: bytes, depth: int) -> None:
 
 
 def parts_in(text: bytes, depth: int) -> Iterable[object]:
-    """What a list holds, or the one part that `text` is."""
+    """The items of a list, or the one part that `text` is."""
     if text[:1] != b"[":
         return (_part(text),)
     try:
         return _parts(text)
-    except msgspec.ValidationError:  # lists in it, as no content has them: looked into all the same
+    except msgspec.ValidationError:  # it holds lists, as no valid content does: check those too
         inner = [found for raw in _raws(text) if (found := bytes(raw))[:1] in (b"[", b"{")]
         for found in inner:
             walk(found, depth + 1)
@@ -118,10 +118,10 @@ def parts_in(text: bytes, depth: int) -> Iterable[object]:
 
 
 def check_link(name: str, link: bytes) -> None:
-    """Raises Refusal if `link`, the JSON of a part's field, is an address."""
+    """Raises Refusal if `link`, the JSON of a part's field, is an address instead of inline data."""
     if link[:1] == b"{":
         value = _link(link)
-        if bytes(value.type) != b'"text"':  # a document's own
+        if bytes(value.type) != b'"text"':  # a document's inline text
             for raw in (value.url, value.data, value.file_url):
                 check_link(name, bytes(raw))
     elif link[:1] == b'"':
@@ -130,5 +130,5 @@ def check_link(name: str, link: bytes) -> None:
         if not INLINE.match(text):
             raise Refusal(
                 status=400, code="remote_media",
-                message=f"{name}: only inline data (data:...;base64,...) is accepted, no address of it",
+                message=f"{name}: only inline data (data:...;base64,...) is accepted, not an address",
             )  # fmt: skip

@@ -2,7 +2,9 @@
 
 Each file uses only those below it:
 
-    fold   a stream of events folded into the one answer that the client asked for
-    relay  a stream of events on its way from llama-server to a client
-    sse    Server-sent events as they pass by: where one ends, when the answer is complete, what it cost
+    fold   folds a stream of events into the whole answer that the client asked for
+    relay  passes a stream of events from llama-server on to a client
+    kept   keeps the events of a stream so that it can be continued elsewhere
+    usage  reads the usage of an answer, in tokens, from events or whole answers
+    sse    server-sent events as bytes: boundaries, ends of answers, errors, names
 """

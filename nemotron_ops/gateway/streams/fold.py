@@ -1,8 +1,8 @@
-"""A stream of events folded into the one answer that the client asked for. Pure.
+"""Folds a stream of events into the whole answer that the client asked for. Pure.
 
-llama-server is always asked to stream: it notices that a client of a whole answer has left only after a second
-without any result for anyone (tools/server/server-queue.cpp:450, v0.5.0), so a busy server would compute dead
-answers to their end. The folded answer has llama-server's own fields in its own order.
+llama-server is always asked to stream: for a whole answer it notices a disconnect only after a second without results
+for any request (tools/server/server-queue.cpp:450, v0.5.0), so a busy server would compute abandoned answers to their
+end. The folded answer has llama-server's own fields in their order.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import msgspec
 from nemotron_ops.gateway.api.routes import Api
 from nemotron_ops.gateway.streams import sse
 
-# With these in a request the events don't add up to what the whole answer would have been.
+# With these fields in a request, the events don't add up to the whole answer.
 UNFOLDABLE = frozenset({"logprobs", "top_logprobs", "n_probs", "response_fields", "echo", "best_of", "return_progress"})
 
 
 class Fold(Protocol):
-    """Collects events; `result` is the whole answer, or None if the events don't make one."""
+    """Collects events; `result` is the whole answer, or None if they are incomplete."""
 
     def send(self, data: bytes, *, last: bool = False) -> None: ...
     def result(self) -> dict[str, Any] | None: ...
 
 
 def fold_for(api: Api, fields: dict[str, msgspec.Raw]) -> Fold | None:
-    """A Fold for a request of `api`, or None if its answer has to be asked for whole."""
+    """A Fold for a request of `api`, or None if its answer cannot be folded and has to be requested whole."""
     if UNFOLDABLE & fields.keys() or bytes(fields.get("n", b"1")) not in (b"1", b"null"):
         return None
     match api:
@@ -49,12 +49,12 @@ def fold_for(api: Api, fields: dict[str, msgspec.Raw]) -> Fold | None:
 
 
 def _is_text(raw: msgspec.Raw | None) -> bool:
-    """Several prompts (a list) give several answers; only one is folded."""
+    """Whether a prompt is one text; only the answer to a single prompt is folded."""
     return raw is not None and bytes(raw)[:1] == b'"'
 
 
 class _Base:
-    """What every fold does with its events."""
+    """Decodes the events for a fold."""
 
     def send(self, data: bytes, *, last: bool = False) -> None:
         for value in sse.events(data):
@@ -124,7 +124,7 @@ class ChatFold(_Base):
 
 
 class CompletionFold(_Base):
-    """`text_completion` from its parts, which look alike."""
+    """`text_completion` from events of the same shape."""
 
     def __init__(self) -> None:
         self._text: list[str] = []
@@ -144,7 +144,7 @@ class CompletionFold(_Base):
 
 
 class NativeFold(_Base):
-    """llama-server's own completion: the last event has all but the text."""
+    """llama-server's own completion: the last event has everything but the text."""
 
     def __init__(self, *, tokens: bool) -> None:
         self._text: list[str] = []

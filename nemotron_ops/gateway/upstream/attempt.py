@@ -11,9 +11,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from nemotron_ops.gateway.continuation.overlap import Diverged
 from nemotron_ops.gateway.loop.eager_task import Signal
-from nemotron_ops.gateway.streams.relay import ContextFullError, Relay
+from nemotron_ops.gateway.streams.relay import ContextFullError, Diverged, Relay
 from nemotron_ops.gateway.upstream.connection import Upstream, UpstreamConnection
 
 

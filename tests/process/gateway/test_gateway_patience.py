@@ -14,7 +14,7 @@ import pytest
 from nemotron_ops.gateway.api.routes import Scope
 from nemotron_ops.gateway.keys import keystore
 from nemotron_ops.gateway.keys.ring import Key
-from nemotron_ops.gateway.queue.pool import SUSPECT_S
+from nemotron_ops.gateway.queue.suspects import PAUSE_S
 from nemotron_ops.supervisor.snapshot import ModelView
 from tests.fakes.calls import body_of, text_in
 from tests.fakes.scripted_engine import (  # fmt: skip
@@ -246,7 +246,7 @@ def test_a_stream_that_ends_too_early_says_nothing_about_its_engine(
     with open_request(quiet, CHAT, body_of("chat", stream=True)) as answer:
         assert text_in(answer.rest()) == TEXT
     waited_s = int(answer.head.partition("X-Queue-Ms: ")[2].split()[0]) / 1000
-    assert waited_s < SUSPECT_S, "it had to wait for the engine to be trusted again"
+    assert waited_s < PAUSE_S, "it had to wait for the engine to be trusted again"
     assert quiet.number(retries) == before + 1
 
 

@@ -23,7 +23,7 @@ from nemotron_ops.gateway.options import Options
 from nemotron_ops.gateway.request.fields import ALLOWED
 from nemotron_ops.gateway.server import Gateway
 from nemotron_ops.supervisor.snapshot import Snapshot
-from tests.pure.gateway.test_gateway_http import Transport
+from tests.fakes.transport import Transport
 
 DOCS = Path(__file__).parents[3] / "docs"
 SOURCE = Path(__file__).parents[3] / "nemotron_ops" / "gateway"

@@ -19,7 +19,7 @@ from nemotron_ops.gateway.options import Options
 from nemotron_ops.gateway.server import Gateway
 from nemotron_ops.gateway.upstream.connection import Upstream, UpstreamConnection
 from nemotron_ops.supervisor.snapshot import InstanceView, ModelView, Snapshot, State
-from tests.pure.gateway.test_gateway_http import Transport
+from tests.fakes.transport import Transport
 
 BODY = b'{"model":"m","messages":[],"max_tokens":1}'
 ASK = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY)

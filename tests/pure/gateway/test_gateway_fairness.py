@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 from nemotron_ops.gateway.api.errors import Refusal
 from nemotron_ops.gateway.api.routes import Api, Kind
-from nemotron_ops.gateway.queue.admission import MOST_COST_S, Admission, Place, Ticket, least_loaded
-from nemotron_ops.gateway.queue.reservation import answers
-from nemotron_ops.gateway.streams import sse
+from nemotron_ops.gateway.queue.admission import Admission
+from nemotron_ops.gateway.queue.lines import MOST_COST_S
+from nemotron_ops.gateway.queue.ticket import Place, Ticket, least_loaded
+from nemotron_ops.gateway.request.counts import answers
+from nemotron_ops.gateway.streams.usage import Tally, Usage, usage_of_body
 
 Wish = tuple[str, float, int]  # key, seconds, answers
 
@@ -145,31 +147,31 @@ def completion(index: int, *, last: bool) -> bytes:
 
 
 def test_the_usage_of_several_prompts_is_added() -> None:
-    tally = sse.Tally()
+    tally = Tally()
     stream = [completion(n % 3, last=n >= 3) for n in range(6)]
     found = [tally.take(blob) for blob in stream]
     assert found[2] is None
-    assert found[-1] == sse.Usage(prompt_tokens=30, completion_tokens=15)
+    assert found[-1] == Usage(prompt_tokens=30, completion_tokens=15)
 
 
 def test_timings_that_come_with_every_token_are_not_added() -> None:
-    tally = sse.Tally()
+    tally = Tally()
     for n in range(1, 6):
         for index in range(2):
             event = b'data: {"index":%d,"content":"x","timings":{"prompt_n":7,"predicted_n":%d}}\n\n' % (index, n)
             used = tally.take(event)
-    assert used == sse.Usage(prompt_tokens=14, completion_tokens=10)
+    assert used == Usage(prompt_tokens=14, completion_tokens=10)
 
 
 def test_the_usage_of_several_choices_comes_in_events_of_its_own() -> None:
-    tally = sse.Tally()
+    tally = Tally()
     used = None
     for _ in range(2):
         used = tally.take(b'data: {"choices":[],"usage":{"prompt_tokens":10,"completion_tokens":5}}\n\n')
-    assert used == sse.Usage(prompt_tokens=20, completion_tokens=10)
+    assert used == Usage(prompt_tokens=20, completion_tokens=10)
 
 
 def test_a_whole_answer_of_several_prompts_is_added_too() -> None:
     one = {"content": "x", "timings": {"prompt_n": 7, "predicted_n": 3, "cache_n": 1}}
-    whole = sse.usage_of_body(msgspec.json.encode([one, one]))
-    assert whole == sse.Usage(prompt_tokens=16, completion_tokens=6, cached_tokens=2)
+    whole = usage_of_body(msgspec.json.encode([one, one]))
+    assert whole == Usage(prompt_tokens=16, completion_tokens=6, cached_tokens=2)

@@ -13,7 +13,7 @@ from nemotron_ops.gateway.keys.ring import Key, KeyRing, hash_key, key_text
 from nemotron_ops.gateway.options import Options
 from nemotron_ops.gateway.server import Gateway
 from nemotron_ops.supervisor.snapshot import ModelView, Snapshot
-from tests.pure.gateway.test_gateway_http import Transport
+from tests.fakes.transport import Transport
 
 TEXT = {name: key_text(name, "secret") for name in ("a", "b")}
 KEYS = {name: Key(id=name, sha256=hash_key(text)) for name, text in TEXT.items()}

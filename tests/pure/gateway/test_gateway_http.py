@@ -14,63 +14,12 @@ from hypothesis import strategies as st
 from nemotron_ops.gateway.api.errors import Refusal
 from nemotron_ops.gateway.client.connection import ClientConnection
 from nemotron_ops.gateway.client.heads import Request
+from nemotron_ops.gateway.client.phase import AT_DEADLINE, FOLLOWS, AtDeadline, Phase
 from nemotron_ops.gateway.client.reader import Limits, RequestReader
 from nemotron_ops.gateway.loop.outbox import FEW, Outbox
+from tests.fakes.transport import Loop, Transport
 
 POST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
-
-
-class Loop:
-    """Time by hand, callbacks at once."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def time(self) -> float:
-        return self.now
-
-    def call_soon(self, callback: Callable[..., Any], *args: Any) -> None:
-        callback(*args)
-
-
-class Transport:
-    """Remembers what was written."""
-
-    def __init__(self) -> None:
-        self.out = b""
-        self.stuck = 0  # bytes that the client does not take
-        self.closed = self.eof = self.paused = False
-
-    def get_extra_info(self, name: str) -> None:
-        return None
-
-    def set_write_buffer_limits(self, **limits: int) -> None: ...
-
-    def write(self, data: bytes) -> None:
-        self.out += data
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def close(self) -> None:
-        self.closed = True
-
-    abort = close
-
-    def can_write_eof(self) -> bool:
-        return True
-
-    def write_eof(self) -> None:
-        self.eof = True
-
-    def get_write_buffer_size(self) -> int:
-        return self.stuck
-
-    def pause_reading(self) -> None:
-        self.paused = True
-
-    def resume_reading(self) -> None:
-        self.paused = False
 
 
 class Owner:
@@ -109,12 +58,28 @@ class Owner:
             connection.reply(200, b"{}")
 
 
+class Watched(ClientConnection):
+    """A connection whose phases may only follow each other as the table says."""
+
+    __slots__ = ("_phase",)
+
+    @property
+    def phase(self) -> Phase:
+        return self._phase
+
+    @phase.setter
+    def phase(self, phase: Phase) -> None:
+        before = getattr(self, "_phase", phase)
+        assert phase is before or phase in FOLLOWS[before], f"{before} -> {phase}"
+        self._phase = phase
+
+
 class Stand:
     """A connection with its surroundings."""
 
     def __init__(self, **owner: Any) -> None:
         self.loop, self.transport, self.owner = Loop(), Transport(), Owner(**owner)
-        self.connection = ClientConnection(self.owner, self.loop)  # type: ignore[arg-type]
+        self.connection = Watched(self.owner, self.loop)  # type: ignore[arg-type]
         self.connection.connection_made(self.transport)  # type: ignore[arg-type]
 
     def feed(self, *parts: bytes) -> Stand:
@@ -317,6 +282,29 @@ def test_what_stands_behind_a_body_is_no_header() -> None:
     assert endless.statuses == [431]
 
 
+# phases
+
+
+def test_every_phase_has_followers_and_a_deadline_and_only_answering_has_none() -> None:
+    assert FOLLOWS.keys() == AT_DEADLINE.keys() == set(Phase)
+    assert [phase for phase, then in AT_DEADLINE.items() if then is AtDeadline.WAIT] == [Phase.ANSWERING]
+    assert [phase for phase, followers in FOLLOWS.items() if not followers] == [Phase.CLOSING]
+
+
+def test_a_connection_goes_through_all_phases() -> None:
+    stand, seen = Stand(answer=False), []
+    for data in (b"", POST, b"Content-Length: 2\r\n\r\n", b"{}"):
+        stand.feed(*([data] if data else []))
+        seen.append(stand.connection.phase)
+    stand.connection.reply(200, b"")
+    seen.append(stand.connection.phase)
+    stand.feed(b"GET / HTTP/2.0\r\nHost: a\r\n\r\n")
+    seen.append(stand.connection.phase)
+    stand.connection.connection_lost(None)
+    seen.append(stand.connection.phase)
+    assert [str(phase) for phase in seen] == ["idle", "head", "body", "answering", "idle", "lingering", "closing"]
+
+
 # bodies that are on their way
 
 
@@ -381,7 +369,7 @@ def test_a_body_in_tiny_chunks_is_kept_in_few_pieces() -> None:
 def stuck(bytes_left: int) -> Stand:
     stand = Stand(answer=False).feed(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     stand.connection.begin(200, b"text/event-stream", [])
-    stand.connection.send(b"x" * 1000)
+    stand.connection.answer.send(b"x" * 1000)
     stand.transport.stuck = bytes_left
     stand.connection.check_deadline(stand.loop.now)
     return stand
@@ -427,7 +415,7 @@ def test_a_connection_too_many_hears_why() -> None:
 def test_http_1_0_gets_its_answer_without_chunks_and_a_close() -> None:
     stand = Stand(answer=False).feed(b"GET / HTTP/1.0\r\n\r\n")
     stand.connection.begin(200, b"text/event-stream", [])
-    stand.connection.send(b"data: 1\n\n")
+    stand.connection.answer.send(b"data: 1\n\n")
     stand.connection.end()
     assert b"chunked" not in stand.transport.out
     assert stand.transport.out.endswith(b"\r\n\r\ndata: 1\n\n")
@@ -437,7 +425,7 @@ def test_http_1_0_gets_its_answer_without_chunks_and_a_close() -> None:
 def test_an_aborted_answer_has_no_last_chunk() -> None:
     stand = Stand(answer=False).feed(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     stand.connection.begin(200, b"text/event-stream", [])
-    stand.connection.send(b"data: 1\n\n")
+    stand.connection.answer.send(b"data: 1\n\n")
     stand.connection.abort()
     assert stand.transport.closed
     assert not stand.transport.out.endswith(b"0\r\n\r\n")
@@ -447,9 +435,9 @@ def test_head_and_first_part_are_one_write_and_so_are_last_part_and_end() -> Non
     stand = Stand(answer=False).feed(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     stand.connection.begin(200, b"text/event-stream", [])
     assert stand.transport.out == b""
-    stand.connection.send(b"data: 1\n\n")
+    stand.connection.answer.send(b"data: 1\n\n")
     assert stand.transport.out.endswith(b"\r\n\r\n9\r\ndata: 1\n\n\r\n")
-    stand.connection.send(b"data: 2\n\n", last=True)
+    stand.connection.answer.send(b"data: 2\n\n", last=True)
     stand.connection.end()
     assert stand.transport.out.endswith(b"\r\n9\r\ndata: 2\n\n\r\n0\r\n\r\n")
     assert stand.transport.out.count(b"0\r\n\r\n") == 1
@@ -477,21 +465,21 @@ def two_in_a_round() -> tuple[Later, list[Stand]]:
     outbox = Outbox(later)  # type: ignore[arg-type]
     outbox.runs(FEW + 1)
     for n, stand in enumerate(stands):
-        stand.owner.outbox = outbox
+        stand.connection.answer.outbox = outbox
         stand.connection.begin(200, b"text/event-stream", [])
-        stand.connection.send(b"data: %d\n\n" % n)
+        stand.connection.answer.send(b"data: %d\n\n" % n)
     assert len(later.due) == 1
     return later, stands
 
 
 def test_what_comes_in_one_round_is_written_together_at_its_end() -> None:
     later, stands = two_in_a_round()
-    stands[0].connection.send(b"data: 2\n\n")
+    stands[0].connection.answer.send(b"data: 2\n\n")
     assert [stand.transport.out for stand in stands] == [b"", b""]
     later.go_on()
     assert stands[0].transport.out.endswith(b"9\r\ndata: 0\n\n\r\n9\r\ndata: 2\n\n\r\n")
     assert stands[1].transport.out.endswith(b"9\r\ndata: 1\n\n\r\n")
-    stands[1].connection.send(b"data: 3\n\n")
+    stands[1].connection.answer.send(b"data: 3\n\n")
     later.go_on()
     assert stands[1].transport.out.endswith(b"9\r\ndata: 3\n\n\r\n")
 
@@ -526,7 +514,7 @@ def test_who_cannot_be_written_to_does_not_hold_up_the_others() -> None:
 def test_an_empty_part_does_not_end_an_answer() -> None:
     stand = Stand(answer=False).feed(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     stand.connection.begin(200, b"text/event-stream", [])
-    stand.connection.send(b"")
+    stand.connection.answer.send(b"")
     assert b"0\r\n\r\n" not in stand.transport.out
 
 

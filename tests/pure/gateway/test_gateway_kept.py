@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from nemotron_ops.gateway.api.routes import Api
 from nemotron_ops.gateway.continuation.transcript import said_in
-from nemotron_ops.gateway.streams.relay import ALL_KEPT_BYTES, KEPT_BYTES, PACK_BYTES, TIGHT_BYTES, Memory, Relay
+from nemotron_ops.gateway.streams.kept import ALL_KEPT_BYTES, KEPT_BYTES, PACK_BYTES, TIGHT_BYTES, Memory
+from nemotron_ops.gateway.streams.relay import Relay
 from tests.fakes.scripted_engine import _chat, pass_on
 
 
@@ -32,10 +33,10 @@ def test_a_long_answer_is_kept_to_its_last_word(left: int) -> None:
     count = 5000
     for n in range(count):
         pass_on(relay, word(n))
-    assert relay.whole_kept
+    assert relay.kept.whole
     assert said_in(relay.kept).content == "".join(f" word-{n}" for n in range(count))
     relay.settle()
-    assert memory.left == left - relay.kept_bytes
+    assert memory.left == left - relay.kept.size
     relay.forget()
     assert memory.left == left
     assert list(relay.kept) == []
@@ -47,8 +48,8 @@ def test_where_memory_is_tight_it_is_packed_and_else_not() -> None:
         pass_on(plenty, word(n))
         pass_on(tight, word(n))
     plenty.settle()
-    assert plenty.kept_bytes == sum(len(word(n)) for n in range(5000))
-    assert tight.kept_bytes < PACK_BYTES + plenty.kept_bytes / 10
+    assert plenty.kept.size == sum(len(word(n)) for n in range(5000))
+    assert tight.kept.size < PACK_BYTES + plenty.kept.size / 10
 
 
 def test_what_was_loose_before_it_got_tight_is_packed_bit_by_bit() -> None:
@@ -56,13 +57,13 @@ def test_what_was_loose_before_it_got_tight_is_packed_bit_by_bit() -> None:
     relay = relay_with(memory)
     for n in range(5000):
         pass_on(relay, word(n))
-    whole = relay.kept_bytes
+    whole = relay.kept.size
     memory.left = TIGHT_BYTES // 2
     relay.feed(word(5000))
-    assert whole - 2 * PACK_BYTES < relay.kept_bytes < whole
+    assert whole - 2 * PACK_BYTES < relay.kept.size < whole
     for n in range(5001, 5200):
         pass_on(relay, word(n))
-    assert relay.kept_bytes < whole / 5
+    assert relay.kept.size < whole / 5
     assert said_in(relay.kept).content.endswith(" word-5199")
 
 
@@ -72,7 +73,7 @@ def test_one_stream_cannot_take_all_memory() -> None:
     for n in range(KEPT_BYTES // PACK_BYTES + 1):
         pass_on(relay, _chat({"content": f"{n}" + "x" * PACK_BYTES}))
     relay.settle()
-    assert not relay.whole_kept
+    assert not relay.kept.whole
     assert memory.left == ALL_KEPT_BYTES
 
 
@@ -84,8 +85,8 @@ def test_memory_is_counted_to_the_byte_whatever_streams_do(steps: list[tuple[int
     relays = [relay_with(memory) for _ in range(4)]
     for who, size in steps:
         pass_on(relays[who], _chat({"content": "x" * size}))
-        assert memory.left == start - sum(r.kept_bytes for r in relays)
-        assert all(r.kept_bytes >= 0 for r in relays)
+        assert memory.left == start - sum(r.kept.size for r in relays)
+        assert all(r.kept.size >= 0 for r in relays)
     for relay in relays:
         relay.forget()
     assert memory.left == start

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemotron_ops.gateway.api.catalog import hopeless, index
+from nemotron_ops.gateway.api.catalog import index, unavailable
 from nemotron_ops.gateway.api.errors import Refusal
 from nemotron_ops.gateway.api.routes import ROUTES, Api, Kind, find
 from nemotron_ops.gateway.request.fields import allowed
@@ -353,7 +353,7 @@ def view(state: State) -> InstanceView:
 )
 def test_who_waits_in_vain_is_told_why(states: tuple[State, ...], on_demand: bool, code: str) -> None:
     model = ModelView(name="m", names=("m",), on_demand=on_demand)
-    refusal = hopeless(model, tuple(view(s) for s in states))
+    refusal = unavailable(model, tuple(view(s) for s in states))
     assert (refusal.code if refusal else "") == code
     if code == "model_failed":
         assert refusal is not None

@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemotron_ops.gateway.api.routes import Api
-from nemotron_ops.gateway.queue.admission import Admission, Place, Ticket, least_loaded
-from nemotron_ops.gateway.queue.reservation import Measure, choices, own_limit, prompt_bytes, room
+from nemotron_ops.gateway.queue.admission import Admission
+from nemotron_ops.gateway.queue.reservation import Measure, answer_tokens, own_limit, prompt_bytes
+from nemotron_ops.gateway.queue.ticket import Place, Ticket, least_loaded
 from nemotron_ops.gateway.request import fields as field_rules
+from nemotron_ops.gateway.request.counts import choices
 
 CTX = 1000
 SHARED = [Place(name="a", slots=4, tokens=CTX)]
@@ -305,7 +307,7 @@ def test_numbers_of_any_length_are_read() -> None:
 
 
 def test_a_named_limit_gets_all_of_its_room_and_none_a_share() -> None:
-    assert room(900, None, prompt_tokens=100, share_tokens=250) == 900
-    assert room(None, None, prompt_tokens=100, share_tokens=250) == 150
-    assert room(None, 32, prompt_tokens=100, share_tokens=250) == 32
-    assert room(None, 32768, prompt_tokens=800, share_tokens=200) == 50
+    assert answer_tokens(900, None, prompt_tokens=100, share_tokens=250) == 900
+    assert answer_tokens(None, None, prompt_tokens=100, share_tokens=250) == 150
+    assert answer_tokens(None, 32, prompt_tokens=100, share_tokens=250) == 32
+    assert answer_tokens(None, 32768, prompt_tokens=800, share_tokens=200) == 50

@@ -9,11 +9,11 @@ import msgspec
 import pytest
 
 from nemotron_ops.gateway.api.routes import Api
-from nemotron_ops.gateway.continuation.overlap import Diverged
 from nemotron_ops.gateway.continuation.plan import continuation
 from nemotron_ops.gateway.continuation.rewrite import rewriter
 from nemotron_ops.gateway.continuation.transcript import said_in
 from nemotron_ops.gateway.streams import sse
+from nemotron_ops.gateway.streams.relay import Diverged
 from tests.fakes.scripted_engine import WORDS, call_events, events
 from tests.fakes.stream_reader import put_together
 

@@ -15,7 +15,9 @@ from nemotron_ops.gateway.api.routes import Api
 from nemotron_ops.gateway.continuation.transcript import said_in
 from nemotron_ops.gateway.streams import sse
 from nemotron_ops.gateway.streams.fold import fold_for
-from nemotron_ops.gateway.streams.relay import KEPT_BYTES, Memory, Relay
+from nemotron_ops.gateway.streams.kept import KEPT_BYTES, Memory
+from nemotron_ops.gateway.streams.relay import Relay
+from nemotron_ops.gateway.streams.usage import Usage
 from tests.fakes.scripted_engine import WORDS, _chat, events, pass_on
 
 APIS = {
@@ -95,7 +97,7 @@ def test_tokens_by_themselves_pass_as_in_company(api: str) -> None:
         assert (relay.complete, relay.failed, relay.events) == (True, False, all_.events)
         assert said_in(relay.kept) == said_in(all_.kept)
         relay.settle()
-    assert (one.kept_bytes, one.usage) == (all_.kept_bytes, all_.usage)
+    assert (one.kept.size, one.usage) == (all_.kept.size, all_.usage)
     assert sum(count for _, count in gaps) == one.events - 1
 
 
@@ -146,9 +148,9 @@ def test_a_stream_that_is_cut_off_cost_a_token_per_event() -> None:
     relay, _, _ = relay_of()
     found = events("chat")
     relay.feed(b"".join(found[:3]))
-    assert relay.spent() == sse.Usage(completion_tokens=3)
+    assert relay.spent() == Usage(completion_tokens=3)
     relay.feed(b"".join(found[3:]))
-    assert relay.spent() == relay.usage != sse.Usage(completion_tokens=len(found))
+    assert relay.spent() == relay.usage != Usage(completion_tokens=len(found))
 
 
 def test_comments_before_the_first_event_do_not_begin_an_answer() -> None:
@@ -163,17 +165,17 @@ def test_what_is_kept_is_bounded_per_stream_and_in_all() -> None:
     memory = Memory(1000)
     relay, _, _ = relay_of(memory=memory)
     relay.feed(b"data: " + b"x" * 600 + b"\n\n")
-    assert relay.whole_kept
+    assert relay.kept.whole
     other, _, _ = relay_of(memory=memory)
     other.feed(b"data: " + b"x" * 600 + b"\n\n")
-    assert not other.whole_kept
+    assert not other.kept.whole
     relay.forget()
     assert memory.left == 1000
     long, _, _ = relay_of()
     for _ in range(5):
         long.feed(b"data: " + b"x" * (KEPT_BYTES // 4) + b"\n\n")
-    assert not long.whole_kept
-    assert long.memory.left == Memory().left
+    assert not long.kept.whole
+    assert long.kept.memory.left == Memory().left
 
 
 @pytest.mark.parametrize("api", APIS)
@@ -181,7 +183,7 @@ def test_usage_is_read_from_the_end(api: str) -> None:
     relay, _, _ = relay_of(APIS[api])
     relay.feed(b"".join(events(api)))
     if api != "native":
-        assert relay.usage == sse.Usage(prompt_tokens=10, completion_tokens=5)
+        assert relay.usage == Usage(prompt_tokens=10, completion_tokens=5)
 
 
 # folding

@@ -11,6 +11,7 @@ import pytest
 from nemotron_ops.gateway.api.routes import Api
 from nemotron_ops.gateway.continuation.lost_in_thought import Watch, marked, ran_out
 from nemotron_ops.gateway.streams import sse
+from nemotron_ops.gateway.streams.usage import Usage
 from tests.fakes.scripted_engine import call_events, events
 from tests.fakes.stream_reader import put_together
 
@@ -77,7 +78,7 @@ def test_the_marked_end_differs_in_one_word(api: Api) -> None:
     ],
 )
 def test_a_responses_numbers_tell_whether_its_tokens_ran_out(body: dict[str, int], ctx_tokens: int, out: bool) -> None:
-    usage = sse.Usage(prompt_tokens=10, completion_tokens=20)
+    usage = Usage(prompt_tokens=10, completion_tokens=20)
     fields = msgspec.json.decode(json.dumps(body).encode(), type=dict[str, msgspec.Raw])
     assert ran_out(Api.RESPONSES, fields, usage, ctx_tokens) is out
     assert ran_out(Api.CHAT, fields, usage, ctx_tokens) is False

@@ -31,10 +31,10 @@ GATEWAY = {
     "loop": set[str](),
     "client": {"api", "loop"},
     "streams": {"api"},
-    "keys": {"api", "options"},
+    "keys": {"api", "options", "warnings_log"},
     "request": {"api", "streams"},
     "upstream": {"loop", "streams"},
-    "queue": {"api", "loop", "request", "upstream", "observe.metrics"},
+    "queue": {"api", "loop", "options", "request", "upstream", "observe.metrics"},
     "continuation": {"api", "request", "streams"},
     "openapi": {"api", "request"},
     "record": {"api", "keys", "request", "streams", "continuation", "queue"},
@@ -54,16 +54,11 @@ IMPURE = {
 OPEN_DOORS = {
     "gateway.exchange.exchange imports gateway.server",
     "gateway.exchange.own_routes imports gateway.openapi.describe",
-    "gateway.keys.hot_reload imports gateway.warnings_log",
     "gateway.observe.access_log imports gateway.warnings_log",
     "gateway.observe.accounting imports gateway.warnings_log",
     "gateway.observe.accounting imports gateway.exchange.exchange",
     "gateway.observe.accounting imports gateway.options",
     "gateway.observe.tracing imports gateway.exchange.exchange",
-    "gateway.queue.pool imports gateway.options",
-    "gateway.request.form imports gateway.client.heads",
-    "gateway.request.prepare imports gateway.queue.reservation",
-    "gateway.upstream.attempt imports gateway.continuation.overlap",
 }
 OPEN_CIRCLES = {"gateway", "supervisor"}
 OPEN_MAPS = {"cli"}

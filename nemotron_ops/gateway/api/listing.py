@@ -1,0 +1,57 @@
+"""The bodies of `/v1/models` and `/health`, from a snapshot. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from nemotron_ops.supervisor.snapshot import ModelView, Snapshot, State
+
+
+def model_card(model: ModelView, snapshot: Snapshot) -> dict[str, Any]:
+    """One entry of `/v1/models`."""
+    instances = [i for i in snapshot.instances if i.model == model.name]
+    ready = [i for i in instances if i.state is State.READY]
+    progress = [i.load_progress for i in instances if i.load_progress is not None]
+    state = "ready" if ready else "on_demand" if model.on_demand else _state(tuple(i.state for i in instances))
+    card: dict[str, Any] = {
+        "id": model.names[0],
+        "object": "model",
+        "created": 0,
+        "owned_by": "nemotron-ops",
+        "aliases": list(model.names[1:]),
+        "profiles": [f"{model.name}:{p}" for p in model.profiles],
+        "state": state,
+        "meta": {"n_ctx": max((i.ctx_tokens for i in instances), default=0)},
+    }
+    if not ready and progress:
+        card["load_progress"] = max(progress)
+    return card
+
+
+def _state(states: tuple[State, ...]) -> str:
+    for state in (State.STARTING, State.BACKOFF, State.STOPPING, State.KILLING, State.FAILED):
+        if state in states:
+            return "loading" if state in (State.STARTING, State.BACKOFF) else state.value
+    return State.STOPPED.value
+
+
+def models_body(snapshot: Snapshot, shown: Callable[[ModelView], bool]) -> bytes:
+    """`/v1/models`, with the models that are `shown`."""
+    cards = [model_card(m, snapshot) for m in snapshot.models if shown(m)]
+    return msgspec.json.encode({"object": "list", "data": cards})
+
+
+def health(snapshot: Snapshot, shown: Callable[[ModelView], bool]) -> tuple[int, bytes]:
+    """Status and body of `/health`: 503 until a model can answer, as llama-server's. Only `shown` models are named."""
+    found = {m.names[0]: model_card(m, snapshot)["state"] for m in snapshot.models}
+    states = {m.names[0]: found[m.names[0]] for m in snapshot.models if shown(m)}
+    if snapshot.stopping:
+        error = {"message": "Shutting down", "type": "unavailable_error", "code": 503}
+        return 503, msgspec.json.encode({"error": error, "models": states})
+    if any(s in ("ready", "on_demand") for s in found.values()):
+        return 200, msgspec.json.encode({"status": "ok", "models": states})
+    error = {"message": "Loading model", "type": "unavailable_error", "code": 503}
+    return 503, msgspec.json.encode({"error": error, "models": states})
