@@ -1,12 +1,14 @@
 """How an instance is kept: restart, health and lifecycle rules, as recipes name them. Pure.
 
-Shared by `recipes` (which reads them) and `supervisor` (which lives by them).
+`recipes` reads them, `supervisor` applies them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+
+HOST = "host"  # the name of the host's memory, beside the names of GPUs
 
 
 class RestartPolicy(StrEnum):

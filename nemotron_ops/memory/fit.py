@@ -17,10 +17,11 @@ from typing import Any
 from nemotron_ops.errors import FitError
 from nemotron_ops.host.facts import Facts
 from nemotron_ops.memory.hyper import Hyper, hyper
-from nemotron_ops.memory.machine import HOST, Device, Machine, machine
+from nemotron_ops.memory.machine import Device, Machine, machine
 from nemotron_ops.memory.model import MIB, Estimate, Settings, estimate_hyper, settings_from, weight_bytes, with_context
 from nemotron_ops.memory.placement import Split, bytes_by_device, deals
 from nemotron_ops.models.gguf import Header
+from nemotron_ops.policy import HOST
 
 CONTEXT_STEP = 1024
 CACHE_STEP_MIB = 256

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from nemotron_ops.errors import UsageError
 from nemotron_ops.host.facts import Facts, Gpu
+from nemotron_ops.policy import HOST
 
-HOST = "host"
 GPU_MARGIN_BYTES = 1024 << 20  # llama-server's own --fit-target: the driver's context and its pools live there
 HOST_MARGIN_BYTES = 512 << 20  # the process itself, and what others need in the meantime
 KINDS = ("cuda", "hip", "metal", "vulkan")

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-HOST = "host"  # the device name of a plan for what is not on a GPU
+from nemotron_ops.policy import HOST
+
 # printed at once, at any verbosity, where --n-gpu-layers is given (llama.cpp v0.5.0, common/arg.cpp)
 NO_GPU = "no usable GPU found"
 CPU_STEP_S = 0.05  # less computing than this between two looks is idling

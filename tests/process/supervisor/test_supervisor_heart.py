@@ -23,7 +23,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 
 def test_the_heart_beats_while_all_is_well_also_where_nothing_happens(stage: Stage) -> None:
     beats = stage.folder / "beats"
-    stage.settings |= {"beats": str(beats), "silence_s": 8.0}
+    stage.settings |= {"beats": str(beats), "timing": {"silence_s": 8.0}}
     stage.configure(stage.fake("a-0"))
     stage.up()
     stage.ready("a-0")

@@ -74,7 +74,7 @@ OPEN_DOORS = {
     "gateway.request.prepare imports gateway.queue.reservation",
     "gateway.upstream.attempt imports gateway.continuation.overlap",
 }
-OPEN_CIRCLES = {"gateway", "service", "supervisor"}
+OPEN_CIRCLES = {"gateway", "service"}
 OPEN_MAPS = {"cli", "models.synthetic"}
 MODULES = sorted(p for p in ROOT.rglob("*.py"))
 
