@@ -1,7 +1,7 @@
-"""What llama-server says when it dies: patterns of its log, the cause each one means, and the next step. Pure.
+"""Patterns of llama-server's log, each with the cause of death and the next step. Pure.
 
-Texts as of llama.cpp v0.5.0. Read from the top, the first pattern found wins, so the specific stand above the
-general: a failed allocation also prints "exiting due to model loading error".
+Texts as of llama.cpp v0.5.0. The first pattern that matches wins, so specific rows stand above general ones: a failed
+allocation also prints "exiting due to model loading error".
 """
 
 from __future__ import annotations

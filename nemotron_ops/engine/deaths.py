@@ -1,7 +1,7 @@
-"""Why a llama-server ended: its exit code and last log lines, made into one cause and one next step. Pure.
+"""Finds why a llama-server ended: one cause and one next step from its exit code and last log lines. Pure.
 
-All failures at load end with exit code 1, so the text decides (`death_table`); signals without a telling text are
-classified by number.
+All failures at load have exit code 1, so the log decides (`death_table`); signals without a known text are classified
+by number.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Death:
 
     @property
     def line(self) -> str:
-        """All of it in one line: `out of device memory: allocating 20 GiB … (exited with code 1)`."""
+        """Cause and exit in one line: `out of device memory: allocating 20 GiB … (exited with code 1)`."""
         return f"{self.what} ({self.how})"
 
 
@@ -79,8 +79,8 @@ def explain(
 ) -> Death:
     """The Death of a process with `returncode` (negative for a signal, None if unknown) and its last `log` lines.
 
-    `oom_killed` is what the kernel says (cgroup or dmesg). `flags` of the binary give the nearest spelling of a
-    bad flag.
+    `oom_killed` is the kernel's verdict (cgroup or dmesg). `flags` of the binary give the nearest spelling of a bad
+    flag.
     """
     how = in_words(returncode)
     tail = tuple(log[-TAIL_LINES:])
@@ -92,7 +92,7 @@ def explain(
             tail=tail,
             hint="give it less context or more memory; `nemotron-ops plan` shows what fits",
         )
-    if returncode in (-9, 137, -15, -2, -1):  # a signal from outside: what the log said before is no cause
+    if returncode in (-9, 137, -15, -2, -1):  # a signal from outside: earlier lines of the log are no cause
         return _by_code(returncode, how, tail)
     text = "\n".join(log)
     for row in TABLE:
@@ -104,7 +104,7 @@ def explain(
 
 
 def in_words(returncode: int | None) -> str:
-    """`exited with code 1`, `ended by signal 11 (SIGSEGV)`; codes above 128 are a shell's word for signals."""
+    """`exited with code 1`, `ended by signal 11 (SIGSEGV)`; codes above 128 are signals, as shells report them."""
     if returncode is None:
         return "ended while nobody watched"
     if returncode < 0 or returncode > 128:

@@ -1,4 +1,4 @@
-"""The lists behind `flags.classify`: what may be passed to llama-server, what is ours, what is refused and why. Pure.
+"""The lists behind `flags.classify`: flags that are allowed, set by us, or refused with a reason. Pure.
 
 Every flag of the pinned llama.cpp stands here under at least one of its spellings (a test compares with `--help`).
 """

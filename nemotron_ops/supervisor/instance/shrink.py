@@ -1,4 +1,4 @@
-"""Less context after a death for lack of memory, where nobody asked for that context. Pure."""
+"""Halves a context that was not asked for, after a death for lack of memory. Pure."""
 
 from __future__ import annotations
 
