@@ -58,6 +58,7 @@ class Options:
     scheme: str = "http"  # of the gateway's URL in `status`
     exit_on_failed: bool = False
     gateway_probe: Probe = field(default_factory=Probe)
+    gateway_rules: Rules = GATEWAY_RULES
     timing: Timing = field(default_factory=Timing)
 
 
@@ -105,7 +106,7 @@ class Supervisor:
         self.fleet = Fleet(context, publish=self._publish, free_bytes=hooks.free_bytes)
         at = Address(host=options.host, port=options.port)
         gateway = CompanionSpec(
-            id="gateway", argv=options.gateway_argv, at=at, rules=GATEWAY_RULES, probe=options.gateway_probe
+            id="gateway", argv=options.gateway_argv, at=at, rules=options.gateway_rules, probe=options.gateway_probe
         )
         self.gateway = Companion(
             gateway, layout=layout, env=self.env, journal=self.journal, beat_s=options.timing.beat_s

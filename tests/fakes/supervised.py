@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nemotron_ops.errors import NemotronOpsError, RecipeError
 from nemotron_ops.paths import user_layout
+from nemotron_ops.policy import Health
 from nemotron_ops.supervisor import spec
 from nemotron_ops.supervisor.companion import Probe
 from nemotron_ops.supervisor.run import supervise
 from nemotron_ops.supervisor.snapshot import ModelView
-from nemotron_ops.supervisor.supervisor import Hooks, Options
+from nemotron_ops.supervisor.supervisor import GATEWAY_RULES, Hooks, Options
 from nemotron_ops.supervisor.watchdog import Timing
 
 
@@ -43,6 +45,7 @@ def main() -> int:
         port=settings["port"],
         exit_on_failed=settings.get("exit_on_failed", False),
         gateway_probe=Probe(**settings.get("gateway_probe", {})),
+        gateway_rules=replace(GATEWAY_RULES, health=Health(drain_s=60.0, stop_s=settings.get("gateway_stop_s", 5.0))),
         timing=Timing(**settings.get("timing", {})),
     )
     hooks = Hooks(

@@ -18,7 +18,7 @@ POLL_S = 0.05
 GATEWAY = "gateway"
 
 
-def stop_leftovers(layout: Layout) -> list[str]:
+def stop_leftovers(layout: Layout, *, waits_s: Sequence[float] = WAITS_S) -> list[str]:
     """Stop every recorded process that is still ours; returns their ids.
 
     Raises ControlError if a supervisor is running: then the processes are not left over.
@@ -26,7 +26,7 @@ def stop_leftovers(layout: Layout) -> list[str]:
     held = lock.take(layout)
     try:
         found = [*_gateway(layout), *adopt.find(layout).alive]
-        _stop(found)
+        _stop(found, waits_s)
         for old in found:
             adopt.clean(layout, old)
         record.companion_path(layout, GATEWAY).unlink(missing_ok=True)
@@ -41,8 +41,8 @@ def _gateway(layout: Layout) -> list[Record]:
     return [found] if found and process.same(found.pid, found.started) else []
 
 
-def _stop(found: Sequence[Record]) -> None:
-    for wait_s in WAITS_S:
+def _stop(found: Sequence[Record], waits_s: Sequence[float]) -> None:
+    for wait_s in waits_s:
         for old in found:
             process.send(old.pid, old.started, signal.SIGTERM)
         _wait(found, wait_s)
