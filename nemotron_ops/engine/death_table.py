@@ -134,7 +134,7 @@ TABLE: tuple[Row, ...] = (
     Row(
         Cause.HOST_MEMORY,
         r"insufficient memory \(attempted to allocate ([\d.]+) MB\)",
-        "out of memory: {0} MB could not be had",
+        "out of memory: {0} MB could not be allocated",
         _SMALLER,
     ),
     Row(Cause.HOST_MEMORY, f"({_NO_HOST_MEMORY})", "out of memory: {0}", _SMALLER),
@@ -169,7 +169,7 @@ TABLE: tuple[Row, ...] = (
         _VERIFY,
     ),
     Row(Cause.MODEL_TRUNCATED, f"({_SHORT_FILE})", "the model file is incomplete: {0}", _VERIFY),
-    Row(Cause.MODEL_CORRUPT, f"({_BAD_FILE})", "the model file is damaged or no model: {0}", _VERIFY),
+    Row(Cause.MODEL_CORRUPT, f"({_BAD_FILE})", "the model file is damaged or not a model: {0}", _VERIFY),
     Row(
         Cause.ADDRESS,
         r"(couldn't bind HTTP server socket.*)",
@@ -177,7 +177,7 @@ TABLE: tuple[Row, ...] = (
         "another process holds it; `nemotron-ops status` shows what is ours",
     ),
     Row(Cause.ASSERTION, r"(\S+:\d+: GGML_ASSERT\(.*\) failed)", "an assertion in llama.cpp failed: {0}", _OTHER_BUILD),
-    Row(Cause.ASSERTION, r"(\S+:\d+: (?:fatal error|GGML_ABORT.*))", "llama.cpp gave up: {0}", _OTHER_BUILD),
+    Row(Cause.ASSERTION, r"(\S+:\d+: (?:fatal error|GGML_ABORT.*))", "llama.cpp aborted: {0}", _OTHER_BUILD),
     Row(
         Cause.MODEL_CORRUPT,
         r"(?:error loading model: |failed to load model: )(.*)",

@@ -106,7 +106,7 @@ def explain(
 def in_words(returncode: int | None) -> str:
     """`exited with code 1`, `ended by signal 11 (SIGSEGV)`; codes above 128 are signals, as shells report them."""
     if returncode is None:
-        return "ended while nobody watched"
+        return "ended without a supervisor"
     if returncode < 0 or returncode > 128:
         number = -returncode if returncode < 0 else returncode - 128
         return f"ended by signal {number}" + (f" ({SIGNALS[number]})" if number in SIGNALS else "")
@@ -153,8 +153,8 @@ def _by_code(returncode: int | None, how: str, tail: tuple[str, ...]) -> Death:
         case _:
             pass
     if returncode == 0:
-        return Death(cause=Cause.STOPPED, how=how, what="llama-server ended in order", tail=tail)
-    return Death(cause=Cause.UNKNOWN, how=how, what=_last(tail) or "no reason is known", tail=tail)
+        return Death(cause=Cause.STOPPED, how=how, what="llama-server ended normally", tail=tail)
+    return Death(cause=Cause.UNKNOWN, how=how, what=_last(tail) or "unknown cause", tail=tail)
 
 
 def _near(flag: str, flags: Flags | None) -> str:
@@ -164,4 +164,4 @@ def _near(flag: str, flags: Flags | None) -> str:
 
 def _last(tail: Sequence[str]) -> str:
     said = [line.strip() for line in tail if line.strip()]
-    return f"last words: {said[-1][:200]}" if said else ""
+    return f"last log line: {said[-1][:200]}" if said else ""

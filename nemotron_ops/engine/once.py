@@ -33,7 +33,7 @@ STOP_S = (3.0, 1.0)  # after SIGTERM, after the second SIGTERM; then SIGKILL
 DIES_WITH_US = """import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 if os.getppid() != int(sys.argv[1]):  # the parent ended before the request
-    sys.exit("its parent is gone")
+    sys.exit("its parent has ended")
 signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores both signals, and exec keeps that
 signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
 os.execv(sys.argv[2], sys.argv[2:])

@@ -145,11 +145,11 @@ async def ended(pid: int, started_then: str) -> int | None:
 
 
 async def _readable(fd: int, pid: int) -> int | None:
-    gone = asyncio.Event()
+    ended = asyncio.Event()
     loop = asyncio.get_running_loop()
-    loop.add_reader(fd, gone.set)
+    loop.add_reader(fd, ended.set)
     try:
-        await gone.wait()
+        await ended.wait()
         return reap(pid)
     finally:
         loop.remove_reader(fd)

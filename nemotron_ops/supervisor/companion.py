@@ -18,32 +18,25 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from nemotron_ops import __version__, addresses
+from nemotron_ops import __version__
 from nemotron_ops.errors import NemotronOpsError
 from nemotron_ops.paths import Layout
 from nemotron_ops.processes import logfiles, process
 from nemotron_ops.processes.sockets import Address, copy_socket, listen
-from nemotron_ops.supervisor.instance.state import Action, Event, Message, Rules, Status, step
+from nemotron_ops.supervisor.instance.inbox import Inbox
+from nemotron_ops.supervisor.instance.state import DEADLINE, Action, Event, Message, Rules, Status, step
 from nemotron_ops.supervisor.journal import Journal
+from nemotron_ops.supervisor.probe import Probe, answers
 from nemotron_ops.supervisor.records import record
 from nemotron_ops.supervisor.records.record import Record
 from nemotron_ops.supervisor.snapshot import State
 
 SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Probe:
-    """A companion is killed after `failures` unanswered `GET /health` in a row."""
-
-    period_s: float = 5.0
-    timeout_s: float = 10.0
-    failures: int = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +64,8 @@ class Companion:
         self.record: Record | None = None
         self.replaced: list[Record] = []  # earlier processes that still answer their requests
         self.last_turn_at = time.monotonic()
-        self._journal, self._beat_s = journal, beat_s
-        self._inbox: asyncio.Queue[Message] = asyncio.Queue()
+        self._journal = journal
+        self._inbox: Inbox[Message] = Inbox(beat_s=beat_s)
         self._stopped = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []  # await the end of the process, and probe it
 
@@ -99,7 +92,7 @@ class Companion:
 
     def tell(self, event: Event, reason: str = "") -> None:
         """Put an event into the inbox: START for one that has failed, STOP, FORCE."""
-        self._inbox.put_nowait(Message(event=event, reason=reason))
+        self._inbox.put(Message(event=event, reason=reason))
 
     async def run(self) -> None:
         """Keeps a process running until it is stopped. Cancelled, it leaves the process running."""
@@ -111,9 +104,9 @@ class Companion:
         try:
             while not self.at_rest:
                 self.last_turn_at = time.monotonic()
-                if self.status.state is State.READY and self._inbox.empty() and self._outdated():
+                if self.status.state is State.READY and self._inbox.empty and self._outdated():
                     self._replace()
-                self._take(await self._next())
+                self._take(await self._inbox.next(until=self.status.deadline) or DEADLINE)
             self._stopped.set()
         finally:
             self._unwatch()
@@ -154,16 +147,6 @@ class Companion:
             await process.ended(old.pid, old.started)
 
     # ---- the owner's loop
-
-    async def _next(self) -> Message:
-        """The next message, or DEADLINE after the wait; a DEADLINE before its time changes nothing."""
-        deadline = self.status.deadline
-        left_s = self._beat_s if deadline is None else deadline - time.monotonic()
-        try:
-            async with asyncio.timeout(min(self._beat_s, max(0.0, left_s))):
-                return await self._inbox.get()
-        except TimeoutError:
-            return Message(event=Event.DEADLINE)
 
     def _take(self, what: Message) -> None:
         before, now = self.status, time.monotonic()
@@ -276,19 +259,15 @@ class Companion:
 
     def _watch(self, current: Record) -> None:
         work = {"exit": self._await_exit(current), "probe": self._kill_when_silent(current)}
-        self._tasks = [asyncio.create_task(self._guarded(w), name=f"{n} of {self.spec.id}") for n, w in work.items()]
+        self._tasks = [
+            asyncio.create_task(self._journal.guard(w, self.spec.id), name=f"{n} of {self.spec.id}")
+            for n, w in work.items()
+        ]
 
     def _unwatch(self) -> None:
         for task in self._tasks:
             task.cancel()
         self._tasks = []
-
-    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
-        """Logs a bug in a watcher, which no other task awaits."""
-        try:
-            await work
-        except Exception as exc:  # noqa: BLE001 - the last line of defence
-            self._journal.add("bug", f"{type(exc).__name__}: {exc}", instance=self.spec.id, level="error")
 
     async def _await_exit(self, current: Record) -> None:
         code = await process.ended(current.pid, current.started)
@@ -306,21 +285,3 @@ class Companion:
             silent = 0 if await answers(self.at, probe.timeout_s) else silent + 1
         self._note("stuck", f"{silent} probes without an answer", level="error")
         process.send(current.pid, current.started, signal.SIGKILL, group=True)
-
-
-async def answers(at: Address, timeout_s: float) -> bool:
-    """Whether the process reacts: any reply, even a reset (as a TLS server may send), proves that its loop runs."""
-    writer: asyncio.StreamWriter | None = None
-    try:
-        async with asyncio.timeout(timeout_s):
-            reader, writer = await asyncio.open_connection(addresses.near(at.host), at.port)
-            writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            await reader.read(1)
-            return True
-    except ConnectionResetError:
-        return True
-    except (OSError, TimeoutError):
-        return False
-    finally:
-        if writer is not None:
-            writer.close()

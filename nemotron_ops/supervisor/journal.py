@@ -9,7 +9,7 @@ import asyncio
 import json
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,13 @@ class Journal:
 
     def unfollow(self, queue: asyncio.Queue[Entry]) -> None:
         self._followers.discard(queue)
+
+    async def guard(self, work: Coroutine[Any, Any, None], instance: str) -> None:
+        """Runs `work` and logs a bug in it, for a task that no other task awaits."""
+        try:
+            await work
+        except Exception as exc:  # noqa: BLE001 - the last line of defence
+            self.add("bug", f"{type(exc).__name__}: {exc}", instance=instance, level="error")
 
     def _write(self, entry: Entry) -> None:
         try:

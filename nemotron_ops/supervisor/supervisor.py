@@ -17,7 +17,7 @@ from nemotron_ops.policy import Health, Restart
 from nemotron_ops.processes import logfiles
 from nemotron_ops.processes.sockets import Address, passed_socket, was_passed
 from nemotron_ops.supervisor import watchdog
-from nemotron_ops.supervisor.companion import Companion, CompanionSpec, Probe
+from nemotron_ops.supervisor.companion import Companion, CompanionSpec
 from nemotron_ops.supervisor.control.server import ControlServer, Verb
 from nemotron_ops.supervisor.fleet import rollout
 from nemotron_ops.supervisor.fleet.changes import Changes, check, diff
@@ -25,6 +25,7 @@ from nemotron_ops.supervisor.fleet.instances import Fleet
 from nemotron_ops.supervisor.instance.context import Context
 from nemotron_ops.supervisor.instance.state import Rules
 from nemotron_ops.supervisor.journal import Entry, Journal
+from nemotron_ops.supervisor.probe import Probe
 from nemotron_ops.supervisor.records import adopt, record
 from nemotron_ops.supervisor.snapshot import Snapshot, State
 from nemotron_ops.supervisor.spec import Config
@@ -129,7 +130,7 @@ class Supervisor:
         self._on_signals(on_hup)
         self.journal.add("supervisor-started", f"pid {os.getpid()}")
         for name in found.cleaned:
-            self.journal.add("cleaned", "its process was gone", instance=name)
+            self.journal.add("cleaned", "its process had ended", instance=name)
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self.fleet.run(), name="fleet")]
             tasks += [group.create_task(self.gateway.run(), name="gateway")]

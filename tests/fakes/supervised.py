@@ -1,4 +1,4 @@
-"""A supervisor as its own process, for tests: `supervised.py OPTIONS.json`. What it runs is read from CONFIG.json."""
+"""A supervisor as its own process, for tests: `supervised.py OPTIONS.json`. Its configuration is CONFIG.json."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nemotron_ops.errors import NemotronOpsError, RecipeError
 from nemotron_ops.paths import user_layout
 from nemotron_ops.policy import Health
 from nemotron_ops.supervisor import spec
-from nemotron_ops.supervisor.companion import Probe
+from nemotron_ops.supervisor.probe import Probe
 from nemotron_ops.supervisor.run import supervise
 from nemotron_ops.supervisor.snapshot import ModelView
 from nemotron_ops.supervisor.supervisor import GATEWAY_RULES, Hooks, Options

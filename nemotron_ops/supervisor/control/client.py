@@ -22,7 +22,7 @@ TIMEOUT_S = 10.0
 
 
 def request(layout: Layout, verb: str, *, timeout_s: float | None = TIMEOUT_S, **args: Any) -> dict[str, Any]:
-    """The supervisor's answer to one request. Raises ControlError if there is none, or it refuses."""
+    """The supervisor's answer to one request. Raises ControlError without an answer, or for a refusal."""
     with _asked(layout, verb, args, timeout_s) as lines:
         return _answer(lines.readline(), verb)
 

@@ -100,9 +100,7 @@ class ControlServer:
             await self._follow(reader, writer)
             return
         if verb not in self._verbs:
-            raise ControlError(
-                f"cannot do {verb!r}: there is no such verb", hint=f"verbs: {', '.join(sorted(self._verbs))}"
-            )
+            raise ControlError(f"cannot do {verb!r}: unknown verb", hint=f"verbs: {', '.join(sorted(self._verbs))}")
         answer = self._verbs[verb](args)
         if isinstance(answer, AsyncIterator):
             async for part in answer:

@@ -87,7 +87,7 @@ def failures(new: Observed, old: Observed | None) -> list[str]:
     if old.tool_call and not new.tool_call:
         found.append("it no longer calls tools")
     if _too_slow(new, old):
-        found.append(f"{new.tokens_per_s:.1f} tokens/s, where the old one makes {old.tokens_per_s:.1f}")
+        found.append(f"{new.tokens_per_s:.1f} tokens/s, and the old process makes {old.tokens_per_s:.1f}")
     return found
 
 

@@ -43,4 +43,4 @@ def check(config: Config) -> None:
         if not spec.argv:
             raise RecipeError(f"cannot use this configuration: instance {spec.name!r} has no command")
         if not spec.name or set(spec.name) & set("/~\0") or spec.name.startswith("."):
-            raise RecipeError(f"cannot use this configuration: {spec.name!r} is no name for an instance")
+            raise RecipeError(f"cannot use this configuration: {spec.name!r} is not a valid instance name")

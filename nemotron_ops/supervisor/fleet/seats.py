@@ -79,13 +79,13 @@ def victims(seat: Seat, seated: Sequence[Seat], capacity_bytes: Mapping[str, int
     """The least recently used idle instances whose eviction makes room; none if that is not enough."""
     if not seat.pressing:
         return ()
-    gone: list[Seat] = []
+    evicted: list[Seat] = []
     for victim in sorted((s for s in seated if s.idle and not s.pinned), key=lambda s: s.last_used):
         if not any(victim.memory_bytes.get(d) for d in seat.memory_bytes):
             continue
-        gone.append(victim)
-        if not shortage(seat, [s for s in seated if s not in gone], capacity_bytes):
-            return tuple(s.id for s in gone)
+        evicted.append(victim)
+        if not shortage(seat, [s for s in seated if s not in evicted], capacity_bytes):
+            return tuple(s.id for s in evicted)
     return ()
 
 

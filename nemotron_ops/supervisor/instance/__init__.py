@@ -4,6 +4,7 @@ Each file uses only those below it:
 
     diagram     the lifecycle table as a picture and as a page, for the documentation
     keeper      owns one instance: the only writer of its state, and the only one that starts and signals its process
+    inbox       the inbox of an owner: messages in order, and a limit on each wait
     context     what all keepers share
     launch      starts one llama-server, and removes what an ended one leaves behind
     autopsy     waits for the end of a llama-server and finds the cause of death

@@ -24,9 +24,10 @@ from nemotron_ops.processes import oom
 from nemotron_ops.supervisor.instance import launch, watchers
 from nemotron_ops.supervisor.instance.autopsy import await_death
 from nemotron_ops.supervisor.instance.context import Context
+from nemotron_ops.supervisor.instance.inbox import Inbox
 from nemotron_ops.supervisor.instance.notes import note_change
 from nemotron_ops.supervisor.instance.shrink import can_shrink, ctx_tokens, shrunk
-from nemotron_ops.supervisor.instance.state import Action, Event, Message, Rules, Status, StopStep, step
+from nemotron_ops.supervisor.instance.state import DEADLINE, Action, Event, Message, Rules, Status, StopStep, step
 from nemotron_ops.supervisor.instance.watched import Seen
 from nemotron_ops.supervisor.records.record import Record
 from nemotron_ops.supervisor.snapshot import InstanceView, State
@@ -56,7 +57,7 @@ class Keeper:
         self.halvings = 0  # of the context, after deaths for lack of memory
         self.drained = False  # by hand: loaded, without traffic
         self.last_turn_at = self.clock()
-        self._inbox: asyncio.Queue[Message | Seen] = asyncio.Queue()
+        self._inbox: Inbox[Message | Seen] = Inbox(beat_s=context.timing.beat_s)
         self._client: AsyncClient | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._exit: asyncio.Task[None] | None = None
@@ -67,11 +68,11 @@ class Keeper:
 
     def tell(self, event: Event, reason: str = "", *, failure: bool = True, hopeless: bool = False) -> None:
         """Put an event into the inbox."""
-        self._inbox.put_nowait(Message(event=event, reason=reason, failure=failure, hopeless=hopeless))
+        self._inbox.put(Message(event=event, reason=reason, failure=failure, hopeless=hopeless))
 
     def report(self, seen: Seen) -> None:
         """Put an observation into the inbox."""
-        self._inbox.put_nowait(seen)
+        self._inbox.put(seen)
 
     def adopt(self, found: Record, *, ready: bool) -> None:
         """Take over a living process that an earlier supervisor started."""
@@ -145,7 +146,7 @@ class Keeper:
 
     @property
     def has_messages(self) -> bool:
-        return not self._inbox.empty()
+        return not self._inbox.empty
 
     @property
     def idle(self) -> bool:
@@ -181,7 +182,7 @@ class Keeper:
         try:
             while True:
                 self.last_turn_at = self.clock()
-                match await self._next():
+                match await self._inbox.next(until=self.status.deadline) or DEADLINE:
                     case Seen() as seen:
                         self._note_seen(seen)
                     case Message() as what:
@@ -190,16 +191,6 @@ class Keeper:
             for task in (self._watcher, self._exit):
                 if task:
                     task.cancel()
-
-    async def _next(self) -> Message | Seen:
-        """The next message, or DEADLINE after the wait; a DEADLINE before its time changes nothing."""
-        beat_s, deadline = self.context.timing.beat_s, self.status.deadline
-        left_s = beat_s if deadline is None else deadline - self.clock()
-        try:
-            async with asyncio.timeout(min(beat_s, max(0.0, left_s))):
-                return await self._inbox.get()
-        except TimeoutError:
-            return Message(event=Event.DEADLINE)
 
     def _take(self, what: Message) -> None:
         before = self.status
@@ -273,7 +264,9 @@ class Keeper:
 
     def _watch_exit(self) -> None:
         assert self.record
-        self._exit = asyncio.create_task(self._guarded(self._await_exit(self.record)), name=f"exit of {self.id}")
+        self._exit = asyncio.create_task(
+            self.journal.guard(self._await_exit(self.record), self.id), name=f"exit of {self.id}"
+        )
 
     async def _await_exit(self, of: Record) -> None:
         death = await await_death(of, binary=self.spec.argv[0], oom_kills=self._oom_kills)
@@ -296,7 +289,7 @@ class Keeper:
             self._watcher.cancel()
             self._watcher = None
         if (work := self._work(*place)) is not None:
-            self._watcher = asyncio.create_task(self._guarded(work), name=f"{state} of {self.id}")
+            self._watcher = asyncio.create_task(self.journal.guard(work, self.id), name=f"{state} of {self.id}")
 
     def _work(self, state: State, stop_step: StopStep | None) -> Coroutine[Any, Any, None] | None:
         match (state, stop_step):
@@ -308,10 +301,3 @@ class Keeper:
                 return watchers.draining(self)
             case _:
                 return None
-
-    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
-        """Logs a bug in a watcher, which no other task awaits."""
-        try:
-            await work
-        except Exception as exc:  # noqa: BLE001 - the last line of defence
-            self.journal.add("bug", f"{type(exc).__name__}: {exc}", instance=self.id, level="error")

@@ -54,7 +54,7 @@ def lost_gpu(planned_bytes: Mapping[str, int], log: str) -> str:
     if NO_GPU not in log:
         return ""
     gpus = ", ".join(sorted(d for d, n in planned_bytes.items() if d != HOST and n))
-    return f"llama-server sees no GPU, and was to run on {gpus}" if gpus else ""
+    return f"llama-server sees no GPU, but its memory was planned on {gpus}" if gpus else ""
 
 
 def share(look: Look, file_bytes: int) -> float | None:

@@ -175,6 +175,9 @@ class Message:
     hopeless: bool = False
 
 
+DEADLINE = Message(event=Event.DEADLINE)  # before its time it changes nothing
+
+
 def step(
     status: Status, what: Message, *, now: float, rules: Rules, jitter: float
 ) -> tuple[Status, tuple[Action, ...]]:

@@ -74,7 +74,7 @@ def write_companion(layout: Layout, record: Record) -> None:
 
 
 def read_companion(layout: Layout, companion_id: str) -> Record | None:
-    """The record of a companion; None if there is none that can be read."""
+    """The record of a companion; None if it is missing or damaged."""
     try:
         value = read_json(companion_path(layout, companion_id))
         return from_json(value) if isinstance(value, dict) else None

@@ -249,7 +249,7 @@ def test_only_a_context_that_nobody_asked_for_shrinks_when_memory_runs_out(
     stage.up()
     stage.until(lambda: stage.one("a-0")["state"] == "failed")
     assert [line.split()[1] for line in logfiles.read_lines(Path(stage.one("a-0")["log"])) if "ctx" in line] == contexts
-    assert "24414.06 MB could not be had" in stage.one("a-0")["reason"]
+    assert "24414.06 MB could not be allocated" in stage.one("a-0")["reason"]
 
 
 def test_each_process_has_its_own_key_and_a_private_socket(stage: Stage) -> None:

@@ -66,5 +66,5 @@ def test_an_engine_that_lost_its_gpu_does_not_come_up_on_the_cpu(stage: Stage) -
     stage.up()
     stage.ready("b-0")
     stage.until(lambda: stage.one("a-0")["state"] == "failed")
-    assert stage.one("a-0")["reason"].startswith("llama-server sees no GPU, and was to run on CUDA0")
+    assert stage.one("a-0")["reason"].startswith("llama-server sees no GPU, but its memory was planned on CUDA0")
     assert [e for e in stage.events("ready") if e["instance"] == "a-0"] == []

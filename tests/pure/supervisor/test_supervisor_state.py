@@ -209,7 +209,7 @@ def test_only_states_without_a_process_order_a_spawn() -> None:
 
 @dataclass
 class World:
-    """A process that does what the events say, and complains about what must not happen."""
+    """A simulated process that follows the events and asserts the invariants of the table."""
 
     status: Status
     alive: bool = False
@@ -235,7 +235,7 @@ class World:
         for action in actions:
             if action is Action.SPAWN:
                 assert not self.alive, "two processes for one instance"
-                assert self.asked_to_run, "a process that nobody wanted"
+                assert self.asked_to_run, "a process that is not wanted"
                 self.alive = True
                 self.spawned += 1
             elif action is Action.CLEAN:
@@ -244,7 +244,7 @@ class World:
         assert self.status.wanted == self.asked_to_run or self.status.state is State.STOPPED
 
     def settle(self, now: float) -> float:
-        """Let time pass, and let SIGKILL work: it must come to rest."""
+        """Let time pass and SIGKILL take effect: the instance must come to rest."""
         for _ in range(60):
             if self.status.state in RESTING or (self.status.state is State.READY and self.status.deadline is None):
                 return now
