@@ -36,7 +36,7 @@ class Verbs:
     """One method per verb."""
 
     def __init__(self, supervisor: Supervisor) -> None:
-        self._s = supervisor
+        self._supervisor = supervisor
         self._began = time.time()
         self._before: Config | None = None  # the configuration that `rollback` restores
         self._background: set[asyncio.Task[None]] = set()
@@ -46,22 +46,22 @@ class Verbs:
             "ping": self.ping,
             "status": self.status,
             "snapshot": self.snapshot,
-            "start": self._later(self.start),
+            "start": self._once_configured(self.start),
             "stop": self.stop,
-            "restart": self._later(self.restart),
-            "drain": self._later(self.drain),
+            "restart": self._once_configured(self.restart),
+            "drain": self._once_configured(self.drain),
             "reload": self.reload,
             "rollback": self.rollback,
             "logs": self.logs,
             "events": self.events,
-            "want": self._later(self.want),
+            "want": self._once_configured(self.want),
         }
 
-    def _later(self, verb: Callable[[dict[str, Any]], Awaitable[Answer]]) -> Verb:
+    def _once_configured(self, verb: Callable[[dict[str, Any]], Awaitable[Answer]]) -> Verb:
         """`verb`, after adoption and the first configuration."""
 
         async def wait(args: dict[str, Any]) -> Answer:
-            await self._s.configured.wait()
+            await self._supervisor.configured.wait()
             return await verb(args)
 
         return wait
@@ -71,11 +71,11 @@ class Verbs:
 
     async def snapshot(self, args: dict[str, Any]) -> Answer:
         """The present snapshot, as gateways follow it."""
-        return {"snapshot": snapshots.to_json(self._s.fleet.snapshot)}
+        return {"snapshot": snapshots.to_json(self._supervisor.fleet.snapshot)}
 
     async def status(self, args: dict[str, Any]) -> Answer:
-        s, gateway = self._s, self._s.gateway
-        instances = [self._instance(k) for k in s.fleet.keepers.values()]
+        supervisor, gateway = self._supervisor, self._supervisor.gateway
+        instances = [self._instance(k) for k in supervisor.fleet.keepers.values()]
         wanted = [i for i in instances if i["wanted"]]
         return {
             "pid": os.getpid(),
@@ -84,7 +84,7 @@ class Verbs:
             "endpoint": {
                 "host": gateway.at.host,
                 "port": gateway.at.port,
-                "url": url(s.options.scheme, gateway.at.host, gateway.at.port),
+                "url": url(supervisor.options.scheme, gateway.at.host, gateway.at.port),
             },
             "gateway": {
                 "pid": gateway.record.pid if gateway.record else None,
@@ -92,37 +92,38 @@ class Verbs:
                 "reason": gateway.status.reason,
                 "restarts": gateway.status.restarts,
                 "log": str(gateway.log),
-                "following": s.control.following,
+                "following": supervisor.control.following,
             },
             "models": [
-                {"name": m.name, "names": list(m.names), "on_demand": m.on_demand} for m in s.fleet.snapshot.models
+                {"name": m.name, "names": list(m.names), "on_demand": m.on_demand}
+                for m in supervisor.fleet.snapshot.models
             ],
             "instances": instances,
             "ready": bool(instances) and all(i["state"] == "ready" for i in wanted) and gateway.record is not None,
             "failed": bool(wanted) and all(i["state"] == "failed" for i in wanted),
-            "stopping": s.fleet.stopping,
-            "changing": s.changing,
-            "refused": s.refused,
-            "serial": s.fleet.snapshot.serial,
+            "stopping": supervisor.fleet.stopping,
+            "changing": supervisor.changing,
+            "refused": supervisor.refused,
+            "serial": supervisor.fleet.snapshot.serial,
         }
 
     async def start(self, args: dict[str, Any]) -> Answer:
-        keepers = self._some(args)
-        self._s.fleet.hold([k.spec.name for k in keepers], True)
+        keepers = self._named(args)
+        self._supervisor.fleet.hold([k.spec.name for k in keepers], True)
         for keeper in keepers:
-            self._s.fleet.start(keeper)
+            self._supervisor.fleet.start(keeper)
         return _done(keepers)
 
     async def stop(self, args: dict[str, Any]) -> Answer:
         """Stops the named instances for good, or all of them and the supervisor."""
-        fleet, now = self._s.fleet, bool(args.get("now"))
+        fleet, now = self._supervisor.fleet, bool(args.get("now"))
         if not args.get("names"):
-            self._s.end()
+            self._supervisor.end()
             if now:
-                self._s.fleet.force_stop()
+                self._supervisor.fleet.force_stop()
             return {"ok": True, "pid": os.getpid(), "stopping": True}
-        await self._s.configured.wait()
-        keepers = self._some(args)
+        await self._supervisor.configured.wait()
+        keepers = self._named(args)
         fleet.hold([k.spec.name for k in keepers], False)
         for keeper in keepers:
             fleet.stop(keeper, "stopped by hand")
@@ -131,15 +132,15 @@ class Verbs:
         return _done(keepers)
 
     async def restart(self, args: dict[str, Any]) -> Answer:
-        keepers = self._some(args)
-        self._s.fleet.hold([k.spec.name for k in keepers], True)
+        keepers = self._named(args)
+        self._supervisor.fleet.hold([k.spec.name for k in keepers], True)
         for keeper in keepers:
-            self._s.fleet.restart(keeper)
+            self._supervisor.fleet.restart(keeper)
         return _done(keepers)
 
     async def drain(self, args: dict[str, Any]) -> Answer:
         """Takes instances out of traffic while they stay loaded; `start` puts them back."""
-        keepers = self._some(args)
+        keepers = self._named(args)
         for keeper in keepers:
             keeper.check_drainable()
         for keeper in keepers:
@@ -149,30 +150,30 @@ class Verbs:
     async def reload(self, args: dict[str, Any]) -> Answer:
         """Answers once the configuration is applied, or has failed and the old one runs."""
         if args.get("dry_run"):
-            changes = await self._s.preview()
+            changes = await self._supervisor.preview()
             outcome = Outcome(kept=changes.keep, added=changes.add, removed=changes.remove, replaced=changes.replace)
             return {"ok": True, "dry_run": True, **outcome.to_json()}
         if args.get("exec"):
             await asyncio.to_thread(check_program)
-        before = self._s.fleet.config
-        outcome = await self._s.reload(strict=bool(args.get("strict")))
+        before = self._supervisor.fleet.config
+        outcome = await self._supervisor.reload(strict=bool(args.get("strict")))
         self._before = before
         if args.get("exec"):
-            asyncio.get_running_loop().call_later(0.1, self._s.end_for_exec)
+            asyncio.get_running_loop().call_later(0.1, self._supervisor.end_for_exec)
         return {"ok": not outcome.failed, "pid": os.getpid(), "executing": bool(args.get("exec")), **outcome.to_json()}
 
     async def rollback(self, args: dict[str, Any]) -> Answer:
         """Applies the configuration before the last reload."""
         if self._before is None:
             raise ControlError("cannot roll back: nothing was reloaded since this supervisor started")
-        before, self._before = self._before, self._s.fleet.config
-        outcome = await self._s.apply(before)
+        before, self._before = self._before, self._supervisor.fleet.config
+        outcome = await self._supervisor.apply(before)
         return {"ok": not outcome.failed, **outcome.to_json()}
 
     async def logs(self, args: dict[str, Any]) -> Answer:
         """The last lines of each named instance's log, and its path."""
         lines = int(args.get("lines", 50))
-        found = self._some(args)
+        found = self._named(args)
         return {
             "logs": [
                 {"name": k.id, "path": str(k.log), "lines": await asyncio.to_thread(logfiles.tail, k.log, lines=lines)}
@@ -182,7 +183,7 @@ class Verbs:
 
     async def events(self, args: dict[str, Any]) -> AsyncIterator[Answer]:
         """The last events in one answer; with `follow` one by one, then every new one."""
-        journal, count = self._s.journal, int(args.get("count", 50))
+        journal, count = self._supervisor.journal, int(args.get("count", 50))
         if not args.get("follow"):
             yield {"events": [entry.to_json() for entry in journal.last(count)]}
             return
@@ -196,7 +197,7 @@ class Verbs:
             journal.unfollow(queue)
 
     async def want(self, args: dict[str, Any]) -> Answer:
-        return _done(self._s.fleet.want(str(args.get("model", ""))))
+        return _done(self._supervisor.fleet.want(str(args.get("model", ""))))
 
     def reload_in_background(self) -> None:
         """Reload on SIGHUP; an error goes into the journal."""
@@ -208,13 +209,13 @@ class Verbs:
         try:
             await self.reload({})
         except NemotronOpsError as exc:
-            self._s.journal.add("reload-failed", exc.message, level="error")
+            self._supervisor.journal.add("reload-failed", exc.message, level="error")
 
-    def _some(self, args: dict[str, Any]) -> list[Keeper]:
+    def _named(self, args: dict[str, Any]) -> list[Keeper]:
         names = args.get("names") or ()
         if isinstance(names, str) or not isinstance(names, Sequence):
             raise ControlError("cannot read the request: names is not a list")
-        return self._s.fleet.named([str(n) for n in names])
+        return self._supervisor.fleet.named([str(n) for n in names])
 
     def _instance(self, k: Keeper) -> dict[str, Any]:
         view = k.view()
@@ -224,11 +225,11 @@ class Verbs:
             "instance": k.spec.name,
             "model": k.spec.model,
             "state": str(view.state),
-            "wanted": k.status.wanted or k.id in self._s.fleet.pending,
+            "wanted": k.status.wanted or k.id in self._supervisor.fleet.pending,
             "pid": record.pid if record else None,
             "uptime_s": round(time.time() - record.wall_s, 1) if record else None,
             "restarts": k.status.restarts,
-            "reason": self._s.fleet.reason(k),
+            "reason": self._supervisor.fleet.reason(k),
             "hint": death.hint if death and k.status.reason else "",
             "log": str(k.log),
             "log_tail": list(death.tail[-TAIL_SHOWN:]) if death and view.state in (State.FAILED, State.BACKOFF) else [],
@@ -236,7 +237,7 @@ class Verbs:
             "slots": k.spec.slots,
             "ctx_tokens": k.spec.ctx_tokens,
             "busy": k.busy,
-            "inflight": self._s.control.inflight(k.id) or 0,
+            "inflight": self._supervisor.control.inflight(k.id) or 0,
             "draining": view.draining,
             "load_progress": view.load_progress,
             "socket": view.socket,

@@ -91,14 +91,14 @@ def failures(new: Observed, old: Observed | None) -> list[str]:
     return found
 
 
-async def observe(k: Keeper, *, thorough: bool) -> Observed:
+async def observe(keeper: Keeper, *, thorough: bool) -> Observed:
     began = time.monotonic()
-    answer = await k.client.chat(QUESTION, max_tokens=64 if thorough else 8, temperature=0, timeout_s=TIMEOUT_S)
+    answer = await keeper.client.chat(QUESTION, max_tokens=64 if thorough else 8, temperature=0, timeout_s=TIMEOUT_S)
     took_s = max(1e-6, time.monotonic() - began)
     tokens = int(answer["usage"]["completion_tokens"])
     if not thorough:
         return Observed(tokens=tokens)
-    asked = await k.client.chat(WEATHER, tools=[TOOL], max_tokens=256, temperature=0, timeout_s=TIMEOUT_S)
+    asked = await keeper.client.chat(WEATHER, tools=[TOOL], max_tokens=256, temperature=0, timeout_s=TIMEOUT_S)
     speed = float(answer.get("timings", {}).get("predicted_per_second") or tokens / took_s)
     return Observed(
         tokens=tokens,

@@ -21,17 +21,17 @@ from nemotron_ops.supervisor.instance.watched import Watched
 MAX_BYTES = 2 << 30  # per slot file
 
 
-async def save(k: Watched) -> None:
+async def save(instance: Watched) -> None:
     """Save every slot that is in use; a failure is logged, and the next process starts with empty slots."""
-    if "{slots_dir}" not in k.spec.argv:
+    if "{slots_dir}" not in instance.spec.argv:
         return
-    folder, saved = k.slots_dir, []
+    folder, saved = instance.slots_dir, []
     try:
-        for slot in await k.client.slots():
+        for slot in await instance.client.slots():
             if not slot.get("n_prompt_tokens"):
                 continue
             number, temporary = int(slot["id"]), f"{slot['id']}.tmp"
-            answer = await k.client.slot_file("save", number, temporary)
+            answer = await instance.client.slot_file("save", number, temporary)
             file = folder / f"{number}.slot"
             if (folder / temporary).stat().st_size > MAX_BYTES:
                 (folder / temporary).unlink()
@@ -40,29 +40,29 @@ async def save(k: Watched) -> None:
             digest = await asyncio.to_thread(sha256, file)
             saved.append({"slot": number, "sha256": digest, "tokens": int(answer.get("n_saved", 0))})
         if saved:
-            write_json(folder / "slots.json", {"fingerprint": k.spec.fingerprint, "slots": saved})
+            write_json(folder / "slots.json", {"fingerprint": instance.spec.fingerprint, "slots": saved})
     except (EngineError, OSError) as exc:
-        k.journal.add("slots-not-saved", str(exc), instance=k.id, level="warning")
+        instance.journal.add("slots-not-saved", str(exc), instance=instance.id, level="warning")
         return
     if saved:
-        k.journal.add("slots-saved", f"{len(saved)} slots", instance=k.id)
+        instance.journal.add("slots-saved", f"{len(saved)} slots", instance=instance.id)
 
 
-async def restore(k: Watched) -> None:
+async def restore(instance: Watched) -> None:
     """Restore the files of `save`, once; a file that does not match is skipped, with the reason in the journal."""
-    folder = k.slots_dir
-    if "{slots_dir}" not in k.spec.argv or not (folder / "slots.json").exists():
+    folder = instance.slots_dir
+    if "{slots_dir}" not in instance.spec.argv or not (folder / "slots.json").exists():
         return
     try:
-        wanted = check(read_json(folder / "slots.json"), fingerprint=k.spec.fingerprint)
+        wanted = check(read_json(folder / "slots.json"), fingerprint=instance.spec.fingerprint)
         for entry in wanted:
             file = folder / f"{int(entry['slot'])}.slot"
             if await asyncio.to_thread(sha256, file) != entry["sha256"]:
                 raise EngineError(f"cannot restore slot {entry['slot']}: its file has changed")
-            await k.client.slot_file("restore", int(entry["slot"]), file.name)
-        k.journal.add("slots-restored", f"{len(wanted)} slots", instance=k.id)
+            await instance.client.slot_file("restore", int(entry["slot"]), file.name)
+        instance.journal.add("slots-restored", f"{len(wanted)} slots", instance=instance.id)
     except (NemotronOpsError, OSError, KeyError, ValueError) as exc:
-        k.journal.add("slots-not-restored", str(exc), instance=k.id, level="warning")
+        instance.journal.add("slots-not-restored", str(exc), instance=instance.id, level="warning")
     finally:
         for file in (folder / "slots.json", *folder.glob("*.slot")):
             file.unlink(missing_ok=True)

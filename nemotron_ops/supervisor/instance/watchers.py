@@ -26,109 +26,109 @@ DRAIN_POLL_S = 0.1
 DRAIN_GRACE_S = 0.3  # the gateway may have sent a request just before it learned of the drain
 
 
-async def loading(k: Watched) -> None:
+async def loading(instance: Watched) -> None:
     """Reports PROGRESS while any counter grows, and READY once the engine answers through its task queue.
 
     An engine without its GPU is WEDGED: it would load on the CPU.
     """
-    files_bytes = await asyncio.to_thread(_bytes_of, k.spec.files)
+    files_bytes = await asyncio.to_thread(_bytes_of, instance.spec.files)
     before, poll_s = Look(), POLL_FIRST_S
     while True:
-        up = await k.client.health() is Health.OK and await observe(k) is not None
-        if reason := _lost_gpu(k):
-            k.tell(Event.WEDGED, reason)
+        up = await instance.client.health() is Health.OK and await observe(instance) is not None
+        if reason := _lost_gpu(instance):
+            instance.tell(Event.WEDGED, reason)
             return
         if up:
-            await slot_files.restore(k)
-            _report(k)
-            k.tell(Event.READY)
+            await slot_files.restore(instance)
+            _report(instance)
+            instance.tell(Event.READY)
             return
-        now = _look(k)
+        now = _look(instance)
         if moved(before, now):
-            k.tell(Event.PROGRESS)
+            instance.tell(Event.PROGRESS)
         before = mark(before, now)
-        _report(k, progress=share(now, files_bytes))
+        _report(instance, progress=share(now, files_bytes))
         await asyncio.sleep(poll_s)
         poll_s = min(POLL_MOST_S, poll_s * 1.5)
 
 
-async def health(k: Watched) -> None:
+async def health(instance: Watched) -> None:
     """Probes through the task queue; reports WEDGED after `wedge_s` without progress."""
-    clock, rules = k.clock, k.spec.health
+    clock, rules = instance.clock, instance.spec.health
     pulse = Pulse(at=clock())
     while True:
         await asyncio.sleep(rules.probe_period_s)
-        seen = await observe(k)
-        _report(k, busy=None if seen is None else seen.busy)
+        seen = await observe(instance)
+        _report(instance, busy=None if seen is None else seen.busy)
         pulse, verdict = judge(pulse, seen, now=clock(), health=rules)
         if verdict is Verdict.SUSPECT:
-            k.journal.add("suspect", pulse.why, instance=k.id, level="warning")
-            if await canary(k, within_s=max(1.0, rules.wedge_s - (clock() - pulse.at))):
+            instance.journal.add("suspect", pulse.why, instance=instance.id, level="warning")
+            if await canary(instance, within_s=max(1.0, rules.wedge_s - (clock() - pulse.at))):
                 pulse = answered(pulse, now=clock())
             elif clock() - pulse.at >= rules.wedge_s:  # the unanswered canary took the rest of the time
                 verdict = Verdict.STUCK
         if verdict is Verdict.STUCK:
-            k.tell(Event.WEDGED, f"stuck: {pulse.why}")
+            instance.tell(Event.WEDGED, f"stuck: {pulse.why}")
             return
 
 
-async def draining(k: Watched) -> None:
+async def draining(instance: Watched) -> None:
     """Reports DRAINED when neither the gateway nor the engine has a request left."""
-    began = k.clock()
+    began = instance.clock()
     while True:
-        waiting = k.inflight()
-        if k.clock() - began >= DRAIN_GRACE_S and not waiting:
-            seen = await observe(k)
+        waiting = instance.inflight()
+        if instance.clock() - began >= DRAIN_GRACE_S and not waiting:
+            seen = await observe(instance)
             if seen is None or (seen.busy == 0 and seen.deferred == 0):
-                if seen is not None and k.restarting:
-                    await slot_files.save(k)
-                k.tell(Event.DRAINED)
+                if seen is not None and instance.restarting:
+                    await slot_files.save(instance)
+                instance.tell(Event.DRAINED)
                 return
         await asyncio.sleep(DRAIN_POLL_S)
 
 
-async def observe(k: Watched) -> Activity | None:
+async def observe(instance: Watched) -> Activity | None:
     """The engine's activity, read through its task queue; None without an answer in time."""
     try:
-        metrics = await k.client.metrics()
-        slots = await k.client.slots() if metrics.get("requests_processing") else []
+        metrics = await instance.client.metrics()
+        slots = await instance.client.slots() if metrics.get("requests_processing") else []
     except (EngineError, OSError):
         return None
     return activity(metrics, slots)
 
 
-async def canary(k: Watched, *, within_s: float) -> bool:
+async def canary(instance: Watched, *, within_s: float) -> bool:
     """Whether the engine still makes one token."""
     try:
-        await k.client.chat([{"role": "user", "content": "hi"}], max_tokens=1, timeout_s=within_s)
+        await instance.client.chat([{"role": "user", "content": "hi"}], max_tokens=1, timeout_s=within_s)
     except (EngineError, OSError):
         return False
     return True
 
 
-def _look(k: Watched) -> Look:
-    if k.record is None:
+def _look(instance: Watched) -> Look:
+    if instance.record is None:
         return Look()
-    used = process.usage(k.record.pid)
+    used = process.usage(instance.record.pid)
     try:
-        log_bytes = k.log.stat().st_size
+        log_bytes = instance.log.stat().st_size
     except OSError:
         log_bytes = 0
     return Look(read_bytes=used.read_bytes, rss_bytes=used.rss_bytes, cpu_s=used.cpu_s, log_bytes=log_bytes)
 
 
-def _lost_gpu(k: Watched) -> str:
-    if k.record is None or not set(k.spec.memory_bytes) - {HOST}:
+def _lost_gpu(instance: Watched) -> str:
+    if instance.record is None or not set(instance.spec.memory_bytes) - {HOST}:
         return ""
-    first, _ = logfiles.read_from(k.log, k.record.log_offset)
-    return lost_gpu(k.spec.memory_bytes, first.decode(errors="replace"))
+    first, _ = logfiles.read_from(instance.log, instance.record.log_offset)
+    return lost_gpu(instance.spec.memory_bytes, first.decode(errors="replace"))
 
 
-def _report(k: Watched, *, busy: int | None = None, progress: float | None = None) -> None:
+def _report(instance: Watched, *, busy: int | None = None, progress: float | None = None) -> None:
     """Send an observation to the owner, with the memory that the process holds."""
-    if k.record is not None:
-        rss_bytes = process.usage(k.record.pid).rss_bytes
-        k.report(Seen(launch=k.record.launch, busy=busy, progress=progress, rss_bytes=rss_bytes))
+    if instance.record is not None:
+        rss_bytes = process.usage(instance.record.pid).rss_bytes
+        instance.report(Seen(launch=instance.record.launch, busy=busy, progress=progress, rss_bytes=rss_bytes))
 
 
 def _bytes_of(files: Sequence[str]) -> int:
