@@ -18,7 +18,7 @@ The map of the house. Rooms do not import rooms, except through the doors drawn 
 The ground, open to all rooms:
 
     host        what this machine is: CPU, memory, GPUs, driver, compilers
-    processes   pids, signals, log files, the kernel's OOM killer
+    processes   pids, signals, log files, listening sockets, the kernel's OOM killer
     installation  folders, environment, facts and report, as one value
     ui          terminal output: progress bars, tables; only `cli` and `ui` print
     addresses   loopback, wildcard and URLs of hosts and ports

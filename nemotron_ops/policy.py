@@ -1,6 +1,6 @@
 """How an instance is kept: restart, health and lifecycle rules, as recipes name them. Pure.
 
-Shared by `recipes` (which reads them) and `supervisor` (which lives by them).
+`recipes` reads them, `supervisor` applies them.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 GIB = 1 << 30
+HOST = "host"  # the name of the host's memory, beside the names of GPUs
 
 
 class RestartPolicy(StrEnum):

@@ -1,6 +1,6 @@
-"""The one place that runs a command to its end. Subprocess.
+"""Runs commands to their end. Subprocess.
 
-Long-running children (llama-server, the gateway) are the supervisor's business, not this module's.
+Long-running children (llama-server, the gateway) are started by `processes.process`.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TAIL_LINES = 200
-END_S = 2.0  # in which a command that is told to end may clean up
+END_S = 2.0  # for the clean-up of a command after SIGTERM
 CHUNK_BYTES = 65536
-LINE_END = re.compile(r"\r\n|\n|\r(?!$)")  # progress that is written over itself ends with \r
+LINE_END = re.compile(r"\r\n|\n|\r(?!$)")  # progress output that overwrites itself ends with \r
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
     """A command that has ended. `returncode` is negative for a signal (-4 is SIGILL).
 
-    `stalled` says that we killed it because nothing came for too long.
+    `stalled`: it was killed because it printed nothing for too long.
     """
 
     argv: tuple[str, ...]
@@ -42,7 +42,7 @@ class Finished:
 
 
 class _Stalled(Exception):
-    """Nothing came from a command for longer than allowed."""
+    """A command printed nothing for longer than allowed."""
 
 
 def run(
@@ -55,7 +55,7 @@ def run(
 ) -> Finished:
     """Run `argv` and return what it printed; a missing program ends with 127, a time-out with 124.
 
-    `env` replaces the environment (None inherits it). Nothing is raised for a failure of the command itself.
+    `env` replaces the environment (None inherits it). A failure of the command itself raises nothing.
     """
     words = tuple(str(a) for a in argv)
     try:
@@ -83,9 +83,9 @@ def run_lines(
     """Run `argv` with stdout and stderr as one stream of lines, each given to `on_line` as it comes.
 
     With `log`, every line is also appended to that file. The command gets a process group of its own; it is ended with
-    all that it has started when the caller is interrupted (Ctrl-C) or no output comes for `stall_s`. `stdout` of the
-    result holds the last lines. A program that cannot be started ends with 127 or 126, as in `run`. `pass_fds` stay
-    open in the command: a lock among them is held until the last of its processes has ended, also when we are killed.
+    all its children when the caller is interrupted (Ctrl-C) or no output comes for `stall_s`. `stdout` of the result
+    holds the last lines. A program that cannot be started ends with 127 or 126, as in `run`. `pass_fds` stay open in
+    the command: a lock among them is held until the last of its processes has ended, also if this process is killed.
     """
     words = tuple(str(a) for a in argv)
     try:
@@ -104,7 +104,7 @@ def run_lines(
         for line in _lines(child.stdout.fileno(), stall_s):
             if sink:
                 sink.write(line + "\n")
-                sink.flush()  # another process may be following this log
+                sink.flush()  # another process may follow this log
             tail.append(line)
             on_line(line)
     except _Stalled:
@@ -122,10 +122,10 @@ def run_lines(
 
 
 def end_tree(child: subprocess.Popen[bytes]) -> None:
-    """End `child`, the leader of a process group, and all that it has started.
+    """End `child`, the leader of a process group, and all its descendants.
 
-    Also what has left the group: ninja gives each compiler one of its own. SIGTERM lets it end them and delete what is
-    half written; what is left of them after END_S is killed.
+    Descendants in other groups are included: ninja gives each compiler one of its own. SIGTERM lets the command end
+    them and delete incomplete files; processes that remain after END_S are killed.
     """
     import psutil
 
@@ -147,7 +147,7 @@ def end_tree(child: subprocess.Popen[bytes]) -> None:
 
 
 def kill_group(pgid: int, sig: signal.Signals = signal.SIGKILL) -> None:
-    """Send `sig` to a whole process group; a group that is gone already is fine."""
+    """Send `sig` to a whole process group, if it still exists."""
     try:
         os.killpg(pgid, sig)
     except ProcessLookupError:

@@ -111,7 +111,8 @@ def _run(app: App, wish: Wish, composed: Composed, *, as_json: bool) -> int:
     from nemotron_ops.cli.endpoint import Announcer, gateway_argv, lazy_models
     from nemotron_ops.cli.notify import wired
     from nemotron_ops.cli.powercut import serving
-    from nemotron_ops.supervisor.run import Options, supervise
+    from nemotron_ops.supervisor.run import supervise
+    from nemotron_ops.supervisor.supervisor import Hooks, Options
 
     endpoint = composed.endpoint
     first = [composed.config]
@@ -125,13 +126,13 @@ def _run(app: App, wish: Wish, composed: Composed, *, as_json: bool) -> int:
     options = Options(
         host=endpoint.host, port=endpoint.port, scheme=endpoint.scheme,
         gateway_argv=gateway_argv(endpoint, app.layout), exit_on_failed=True,
-        on_tick=wires.on_tick, on_progress=wires.on_progress, on_reload=wires.on_reload,
-        free_bytes=free_bytes(app.env), socket_stays=wires.socket_stays,
+    )  # fmt: skip
+    hooks = Hooks(
+        on_snapshot=wires.on_snapshot, on_tick=wires.on_tick, on_progress=wires.on_progress,
+        on_reload=wires.on_reload, free_bytes=free_bytes(app.env), socket_stays=wires.socket_stays,
     )  # fmt: skip
     with serving(app, composed.plans, on_proof=wires.on_proof):
-        return supervise(
-            options, layout=app.layout, load_config=load_config, env=app.env, on_snapshot=wires.on_snapshot
-        )  # fmt: skip
+        return supervise(options, layout=app.layout, load_config=load_config, env=app.env, hooks=hooks)
 
 
 def free_bytes(env: Mapping[str, str]) -> Callable[[], Mapping[str, int]]:

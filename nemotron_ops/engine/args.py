@@ -1,8 +1,8 @@
-"""The command lines of llama-server and llama-cli, whole. Pure.
+"""The complete command lines of llama-server and llama-cli. Pure.
 
-`server_argv` always says what must not be left to llama.cpp's defaults: where to listen (a private unix socket), the
-key file, `/metrics` (the deep probe), no web UI, no network for models, plain log lines. Settings are the fields of a
-recipe's `[server]` table; None leaves a flag out.
+`server_argv` always sets what must not depend on llama.cpp's defaults: the listening address (a private unix socket),
+the key file, `/metrics` (the deep probe), no web UI, no network for models, plain log lines. Settings are the fields of
+a recipe's `[server]` table; None omits a flag.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from nemotron_ops.engine.flags import Flags, checked_args
 from nemotron_ops.errors import EngineError
 
-# Setting -> spelling, in the order of the command line. A pair is (on, off); an empty word leaves that side out.
+# Setting -> spelling, in the order of the command line. A pair is (on, off); an empty word omits that side.
 FLAGS: dict[str, str | tuple[str, str]] = {
     "ctx_size": "--ctx-size",
     "parallel": "--parallel",
@@ -105,7 +105,7 @@ def cli_argv(
 ) -> tuple[str, ...]:
     """llama-cli's command line for a conversation, with the how-to guide's flags.
 
-    `verbose_prompt` with `settings["special"]` shows `<think>` (12) and `</think>` (13), as the guide does it.
+    `verbose_prompt` with `settings["special"]` shows `<think>` (12) and `</think>` (13), as in the guide.
     """
     shown = {k: settings.get(k) for k in CLI_SETTINGS}
     argv = [str(binary), "--model", str(model), "--offline", *setting_words(shown, FLAGS, flags)]

@@ -1,8 +1,8 @@
 """HTTP to one llama-server, over its unix socket or a base URL. httpx.
 
-Proxies from the environment are never used (`trust_env=False`): probes of the loopback that go through one are a
-known way to lose an engine. Connections are not kept: llama-server closes them after streams although it says
-otherwise, and a probe should also prove that new connections are taken.
+Proxies from the environment are never used (`trust_env=False`): a probe of the loopback through a proxy fails and
+costs a healthy engine. Connections are not kept: llama-server closes them after streams although it announces
+keep-alive, and a probe should also prove that new connections are accepted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import httpx
 from nemotron_ops.engine.health import Health, health_of, parse_metrics
 from nemotron_ops.errors import EngineError
 
-SLOT_FILE_S = 60.0  # saving waits while the slot is busy
+SLOT_FILE_S = 60.0  # llama-server waits while the slot is busy
 LIMITS = httpx.Limits(max_keepalive_connections=0)
 
 
@@ -44,7 +44,7 @@ class Client:
         self._http.close()
 
     def health(self) -> Health:
-        """Never raises: what cannot be reached is `unreachable`."""
+        """Never raises: a server that cannot be reached is `unreachable`."""
         if self._socket is not None and not _listening(self._socket):
             return Health.UNREACHABLE
         try:
@@ -53,7 +53,7 @@ class Client:
             return Health.UNREACHABLE
 
     def metrics(self) -> dict[str, float]:
-        """Through the task queue, so an answer proves more than `/health`. Raises EngineError."""
+        """Answered through the task queue, which proves more than `/health`. Raises EngineError."""
         return parse_metrics(self._get("/metrics").text)
 
     def slots(self) -> list[dict[str, Any]]:
@@ -133,12 +133,12 @@ class AsyncClient:
 
 
 def _is_tls(base_url: str | None) -> bool:
-    """Certificates are only loaded where there is one to check: that costs 20 ms and more."""
+    """Certificates are loaded only for https: that takes 20 ms and more."""
     return bool(base_url) and str(base_url).startswith("https:")
 
 
 def _listening(path: Path) -> bool:
-    """Whether someone listens at `path`. httpcore 1.0 leaves its socket open where that is not so."""
+    """Whether a server listens at `path`. If none does, httpcore 1.0 leaks its socket."""
     with socketlib.socket(socketlib.AF_UNIX) as attempt:
         try:
             attempt.connect(str(path))

@@ -1,7 +1,7 @@
-"""What llama-server says when it dies: patterns of its log, the cause each one means, and the next step. Pure.
+"""Patterns of llama-server's log, each with the cause of death and the next step. Pure.
 
-Texts as of llama.cpp v0.5.0. Read from the top, the first pattern found wins, so the specific stand above the
-general: a failed allocation also prints "exiting due to model loading error".
+Texts as of llama.cpp v0.5.0. The first pattern that matches wins, so specific rows stand above general ones: a failed
+allocation also prints "exiting due to model loading error".
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ TABLE: tuple[Row, ...] = (
     Row(
         Cause.HOST_MEMORY,
         r"insufficient memory \(attempted to allocate ([\d.]+) MB\)",
-        "out of memory: {0} MB could not be had",
+        "out of memory: {0} MB could not be allocated",
         _SMALLER,
     ),
     Row(Cause.HOST_MEMORY, f"({_NO_HOST_MEMORY})", "out of memory: {0}", _SMALLER),
@@ -169,7 +169,7 @@ TABLE: tuple[Row, ...] = (
         _VERIFY,
     ),
     Row(Cause.MODEL_TRUNCATED, f"({_SHORT_FILE})", "the model file is incomplete: {0}", _VERIFY),
-    Row(Cause.MODEL_CORRUPT, f"({_BAD_FILE})", "the model file is damaged or no model: {0}", _VERIFY),
+    Row(Cause.MODEL_CORRUPT, f"({_BAD_FILE})", "the model file is damaged or not a model: {0}", _VERIFY),
     Row(
         Cause.ADDRESS,
         r"(couldn't bind HTTP server socket.*)",
@@ -177,7 +177,7 @@ TABLE: tuple[Row, ...] = (
         "another process holds it; `nemotron-ops status` shows what is ours",
     ),
     Row(Cause.ASSERTION, r"(\S+:\d+: GGML_ASSERT\(.*\) failed)", "an assertion in llama.cpp failed: {0}", _OTHER_BUILD),
-    Row(Cause.ASSERTION, r"(\S+:\d+: (?:fatal error|GGML_ABORT.*))", "llama.cpp gave up: {0}", _OTHER_BUILD),
+    Row(Cause.ASSERTION, r"(\S+:\d+: (?:fatal error|GGML_ABORT.*))", "llama.cpp aborted: {0}", _OTHER_BUILD),
     Row(
         Cause.MODEL_CORRUPT,
         r"(?:error loading model: |failed to load model: )(.*)",

@@ -1,7 +1,7 @@
-"""Why a llama-server ended: its exit code and last log lines, made into one cause and one next step. Pure.
+"""Finds why a llama-server ended: one cause and one next step from its exit code and last log lines. Pure.
 
-All failures at load end with exit code 1, so the text decides (`death_table`); signals without a telling text are
-classified by number.
+All failures at load have exit code 1, so the log decides (`death_table`); signals without a known text are classified
+by number.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Death:
 
     @property
     def line(self) -> str:
-        """All of it in one line: `out of device memory: allocating 20 GiB … (exited with code 1)`."""
+        """Cause and exit in one line: `out of device memory: allocating 20 GiB … (exited with code 1)`."""
         return f"{self.what} ({self.how})"
 
 
@@ -79,8 +79,8 @@ def explain(
 ) -> Death:
     """The Death of a process with `returncode` (negative for a signal, None if unknown) and its last `log` lines.
 
-    `oom_killed` is what the kernel says (cgroup or dmesg). `flags` of the binary give the nearest spelling of a
-    bad flag.
+    `oom_killed` is the kernel's verdict (cgroup or dmesg). `flags` of the binary give the nearest spelling of a bad
+    flag.
     """
     how = in_words(returncode)
     tail = tuple(log[-TAIL_LINES:])
@@ -92,7 +92,7 @@ def explain(
             tail=tail,
             hint="give it less context or more memory; `nemotron-ops plan` shows what fits",
         )
-    if returncode in (-9, 137, -15, -2, -1):  # a signal from outside: what the log said before is no cause
+    if returncode in (-9, 137, -15, -2, -1):  # a signal from outside: earlier lines of the log are no cause
         return _by_code(returncode, how, tail)
     text = "\n".join(log)
     for row in TABLE:
@@ -104,9 +104,9 @@ def explain(
 
 
 def in_words(returncode: int | None) -> str:
-    """`exited with code 1`, `ended by signal 11 (SIGSEGV)`; codes above 128 are a shell's word for signals."""
+    """`exited with code 1`, `ended by signal 11 (SIGSEGV)`; codes above 128 are signals, as shells report them."""
     if returncode is None:
-        return "ended while nobody watched"
+        return "ended without a supervisor"
     if returncode < 0 or returncode > 128:
         number = -returncode if returncode < 0 else returncode - 128
         return f"ended by signal {number}" + (f" ({SIGNALS[number]})" if number in SIGNALS else "")
@@ -153,8 +153,8 @@ def _by_code(returncode: int | None, how: str, tail: tuple[str, ...]) -> Death:
         case _:
             pass
     if returncode == 0:
-        return Death(cause=Cause.STOPPED, how=how, what="llama-server ended in order", tail=tail)
-    return Death(cause=Cause.UNKNOWN, how=how, what=_last(tail) or "no reason is known", tail=tail)
+        return Death(cause=Cause.STOPPED, how=how, what="llama-server ended normally", tail=tail)
+    return Death(cause=Cause.UNKNOWN, how=how, what=_last(tail) or "unknown cause", tail=tail)
 
 
 def _near(flag: str, flags: Flags | None) -> str:
@@ -164,4 +164,4 @@ def _near(flag: str, flags: Flags | None) -> str:
 
 def _last(tail: Sequence[str]) -> str:
     said = [line.strip() for line in tail if line.strip()]
-    return f"last words: {said[-1][:200]}" if said else ""
+    return f"last log line: {said[-1][:200]}" if said else ""

@@ -1,4 +1,4 @@
-"""The lists behind `flags.classify`: what may be passed to llama-server, what is ours, what is refused and why. Pure.
+"""The lists behind `flags.classify`: flags that are allowed, set by us, or refused with a reason. Pure.
 
 Every flag of the pinned llama.cpp stands here under at least one of its spellings (a test compares with `--help`).
 """
@@ -10,7 +10,7 @@ _NET = "it reaches other hosts"
 _DOWNLOAD = "it downloads a model; name the model to `nemotron-ops serve` instead"
 _TOOLS = "it lets HTTP requests run tools on this machine"
 _ROUTER = "nemotron-ops routes between models itself"
-_LISTEN = "nemotron-ops decides where llama-server listens and who may ask it"
+_LISTEN = "nemotron-ops sets the address and the keys of llama-server"
 _LOG = "nemotron-ops keeps the logs"
 _MEMORY = "it changes the memory that was planned"
 _LEFT = "llama-server would print and exit"

@@ -3,8 +3,8 @@
 `parse_help` reads `--help` (there is no machine-readable form). Every flag is one of
 
     allowed   may stand in a recipe's `extra_args` or after `serve … --`
-    owned     nemotron-ops sets it itself, or has its own setting for it
-    denied    reaches the file system, other hosts, a shell, or is known to give wrong answers
+    owned     set by nemotron-ops, or has a setting of its own
+    denied    reaches the file system, other hosts or a shell, or is known to give wrong answers
     unknown   not in the lists below: refused, because a new llama.cpp may add anything
 """
 
@@ -100,7 +100,7 @@ def normal(word: str) -> str:
 
 
 def classify(flag: Flag) -> Verdict:
-    """May `flag` be passed through? Its most guarded spelling decides."""
+    """Whether `flag` may be passed through; the most restricted of its spellings decides."""
     for spelling in flag.spellings:
         if spelling in DENIED:
             return Verdict(kind=Kind.DENIED, reason=DENIED[spelling])
@@ -113,9 +113,9 @@ def classify(flag: Flag) -> Verdict:
 
 
 def checked_args(args: Sequence[str], flags: Flags | None) -> tuple[str, ...]:
-    """`args` as they are, if each flag in them may be passed through. Raises UsageError if not.
+    """`args` unchanged, if each flag in them may be passed through. Raises UsageError if not.
 
-    With `flags` None (no build yet) the lists alone decide, and values are recognised by not looking like flags.
+    With `flags` None (no build yet) the lists alone decide, and a word that is not shaped like a flag is a value.
     """
     words = list(args)
     at = 0

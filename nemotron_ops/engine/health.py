@@ -1,4 +1,4 @@
-"""What llama-server says about itself: `/health`, `/metrics`, `/slots`, made into facts. Pure.
+"""Reads `/health`, `/metrics` and `/slots` of a llama-server. Pure.
 
 `/health` proves only the HTTP threads: it answers 200 while the decode loop is dead. `/metrics` goes through the task
 queue (deep probe), and the token counters in it, with those of `/slots`, show progress.
@@ -30,7 +30,7 @@ def health_of(status: int) -> Health:
 
 
 def parse_metrics(text: str) -> dict[str, float]:
-    """Prometheus text as name -> value, without the `llamacpp:` prefix; lines with labels are left out."""
+    """Prometheus text as name -> value, without the `llamacpp:` prefix; lines with labels are skipped."""
     found: dict[str, float] = {}
     for line in text.splitlines():
         name, _, value = line.partition(" ")
@@ -45,7 +45,7 @@ def parse_metrics(text: str) -> dict[str, float]:
 
 @dataclass(frozen=True, kw_only=True)
 class Activity:
-    """Whether slots are busy, and a mark that differs whenever any token was evaluated or made."""
+    """The number of busy slots, and a mark that changes with every token that is evaluated or made."""
 
     busy: int = 0
     deferred: int = 0
@@ -53,10 +53,10 @@ class Activity:
 
 
 def activity(metrics: Mapping[str, float], slots: Sequence[Mapping[str, Any]]) -> Activity:
-    """Progress as seen through the queue: totals from `/metrics`, and what each busy slot has done so far.
+    """Progress as seen through the task queue: totals from `/metrics`, and the counters of each busy slot.
 
-    The totals move only when a request ends, so the slots' own counters carry the mark meanwhile; a long prompt
-    shows in `n_prompt_tokens_processed`, which grows batch by batch.
+    The totals change only when a request ends; until then the slots' counters change the mark. A long prompt shows in
+    `n_prompt_tokens_processed`, which grows batch by batch.
     """
     totals = [metrics.get(k, 0.0) for k in ("prompt_tokens_total", "tokens_predicted_total", "n_decode_total")]
     busy = [s for s in slots if s.get("is_processing")]

@@ -1,6 +1,6 @@
-"""One llama-server for as long as a `with` block lasts: for self-tests and measurements. Subprocess, httpx.
+"""Runs one llama-server during a `with` block: for self-tests and measurements. Subprocess, httpx.
 
-The supervisor does not use this; it keeps processes that must outlive it.
+The supervisor does not use this: its processes must outlive it.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from nemotron_ops.proc import kill_group
 
 POLL_S = 0.02
 STOP_S = (3.0, 1.0)  # after SIGTERM, after the second SIGTERM; then SIGKILL
-# On Linux the server dies with us, also when we are killed. A moment of Python sees to that and becomes the server;
-# code between fork and exec (preexec_fn) may hang a process with threads.
+# On Linux the server dies with this process, also if it is killed: a short Python program requests that signal and then
+# replaces itself by the server. Code between fork and exec (preexec_fn) may hang a process with threads.
 DIES_WITH_US = """import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-if os.getppid() != int(sys.argv[1]):  # we were gone before that
-    sys.exit("its parent is gone")
-signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores both, and exec would keep that
+if os.getppid() != int(sys.argv[1]):  # the parent ended before the request
+    sys.exit("its parent has ended")
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores both signals, and exec keeps that
 signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
 os.execv(sys.argv[2], sys.argv[2:])
 """
@@ -54,13 +54,13 @@ def started(
 ) -> Iterator[Client]:
     """A ready llama-server with `settings` and `extra` flags, and a Client to it; stopped at the end of the block.
 
-    On Linux it dies with the thread that started it, whatever ends that.
+    On Linux it dies with the thread that started it, however that thread ends.
 
     Its log is `workdir/llama-server.log`. Raises EngineError with the cause of death and the last log lines if it
     does not become ready, or has died by the end of the block.
     """
     workdir.mkdir(parents=True, exist_ok=True)
-    private = Path(tempfile.mkdtemp(prefix="nemotron-ops-"))  # mode 0700; short, for a socket's path has 107 bytes
+    private = Path(tempfile.mkdtemp(prefix="nemotron-ops-"))  # mode 0700; a socket's path has at most 107 bytes
     log = workdir / "llama-server.log"
     try:
         socket, key = private / "s.sock", secrets.token_urlsafe(24)
@@ -134,7 +134,7 @@ def _lines(log: Path) -> list[str]:
 
 
 def _stop(child: subprocess.Popen[bytes]) -> None:
-    """SIGTERM, a second one, SIGKILL: the first is lost right after readiness and can deadlock with work in flight."""
+    """SIGTERM twice, then SIGKILL: the first can be lost right after readiness, or deadlock with work in flight."""
     for wait_s in STOP_S:
         if child.poll() is not None:
             break

@@ -15,11 +15,12 @@ from enum import StrEnum
 from typing import Any
 
 from nemotron_ops.errors import FitError
-from nemotron_ops.memory.machine import HOST, Device, Machine
+from nemotron_ops.memory.machine import Device, Machine
 from nemotron_ops.memory.model import MIB, Estimate, Settings, estimate_shape, settings_from, weight_bytes, with_context
 from nemotron_ops.memory.model_shape import ModelShape, model_shape
 from nemotron_ops.memory.placement import Split, bytes_by_device, layer_splits
 from nemotron_ops.models.gguf import Header
+from nemotron_ops.policy import HOST
 
 CONTEXT_STEP = 1024
 CACHE_STEP_MIB = 256

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from nemotron_ops.errors import UsageError
 from nemotron_ops.host.facts import Facts, Gpu
+from nemotron_ops.policy import HOST
 
-HOST = "host"
 GPU_MARGIN_BYTES = 1024 << 20  # llama-server's own --fit-target, for the driver's context and pools
 HOST_MARGIN_BYTES = 512 << 20  # for the process itself and for other programs
 KINDS = ("cuda", "hip", "metal", "vulkan")

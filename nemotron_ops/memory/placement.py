@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nemotron_ops.memory.machine import HOST, Machine
+from nemotron_ops.memory.machine import Machine
 from nemotron_ops.memory.model import Settings, compute_bytes, kv_row_bytes
 from nemotron_ops.memory.model_shape import ModelShape
+from nemotron_ops.policy import HOST
 
 SCHEDULER_COPIES = 4  # inputs per GPU where several GPUs work as a pipeline (ggml's GGML_SCHED_MAX_COPIES)
 

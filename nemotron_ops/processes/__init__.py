@@ -1,8 +1,9 @@
-"""Child processes of this machine: pids, signals, log files, the kernel's OOM killer.
+"""Child processes of this machine: pids, signals, log files, listening sockets, the kernel's OOM killer.
 
-Each file uses only those below it:
+No file here uses another one:
 
-    logfiles  log files that children write to themselves: bounded in size, without a lost line
-    oom       whether the kernel's OOM killer took a process: cgroup counters and the kernel's log
-    process   processes as the kernel knows them: start, identify, watch, signal
+    logfiles  log files that children append to: bounded in size, without a lost line
+    oom       whether the kernel's OOM killer ended a process: cgroup counters and the kernel's log
+    process   processes as the kernel knows them: start, identify, await, signal
+    sockets   listening sockets that outlive a process: opened, passed by the service manager, copied from a process
 """

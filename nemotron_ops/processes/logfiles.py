@@ -1,10 +1,10 @@
-"""Log files that children write to themselves: bounded in size, without a lost line. Disk.
+"""Log files that children append to: bounded in size, without a lost line. Disk.
 
-A child appends straight to `<id>.log` and never reopens it, so the file cannot be renamed under it, and truncating it
-would lose what is written meanwhile. Instead `rotate` copies the old part up to a line's end into `<id>.log.1` (older
-ones move on) and then frees its blocks in the live file with `fallocate(PUNCH_HOLE)`: offsets stay, the child notices
-nothing, and no byte between copy and punch is lost. The live file then begins with a hole, which reads as zeros and is
-skipped here. Where the file system cannot punch holes, files are only rotated between two processes, by renaming.
+A child appends to `<id>.log` and never reopens it, so the file cannot be renamed, and truncating it would lose lines
+written meanwhile. Instead `rotate` copies the old part up to a line's end into `<id>.log.1` (older files move on) and
+then frees its blocks in the live file with `fallocate(PUNCH_HOLE)`: offsets stay, the child needs no signal, and no
+byte between copy and punch is lost. The live file then begins with a hole, which reads as zeros and is skipped here. On
+file systems without hole punching, a log is rotated only between two processes, by moving it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PUNCH_HOLE, KEEP_SIZE = 2, 1  # linux/falloc.h
 
 
 def rotate(log: Path, *, limit_bytes: int = LIMIT_BYTES, kept: int = KEPT) -> bool:
-    """Move the old part of a live log away if it holds more than `limit_bytes`; True if something was moved."""
+    """Move the old part of a live log away if it holds more than `limit_bytes`; True if it was moved."""
     try:
         fd = os.open(log, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -43,7 +43,7 @@ def rotate(log: Path, *, limit_bytes: int = LIMIT_BYTES, kept: int = KEPT) -> bo
 
 
 def rotate_between(log: Path, *, limit_bytes: int = LIMIT_BYTES, kept: int = KEPT) -> None:
-    """Before a new process opens it: move a large log away whole."""
+    """Move a large log away whole, before a new process opens it."""
     try:
         fd = os.open(log, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -85,17 +85,17 @@ def files_of(log: Path, *, kept: int = KEPT) -> list[Path]:
 
 
 def read_lines(log: Path, *, kept: int = KEPT) -> Iterator[str]:
-    """Every line that is still there, oldest first."""
+    """Every line that is kept, oldest first."""
     for path in files_of(log, kept=kept):
         with path.open("rb") as f:
             f.seek(_data_start(f.fileno()))
             for raw in f:
-                if line := raw.lstrip(b"\0"):  # the rest of a hole's last block reads as zeros
+                if line := raw.lstrip(b"\0"):  # the last block of a hole reads as zeros
                     yield clean(line.decode(errors="replace").rstrip("\n"))
 
 
 def read_from(log: Path, offset: int) -> tuple[bytes, int]:
-    """What was appended since `offset`, up to one chunk, and the next offset. A replaced (shorter) file starts anew."""
+    """The bytes after `offset`, up to one chunk, and the next offset. A shorter (replaced) file is read whole."""
     try:
         with log.open("rb") as f:
             if f.seek(0, os.SEEK_END) < offset:
@@ -121,7 +121,7 @@ def _shift(log: Path, kept: int) -> None:
 
 
 def _copy_away(fd: int, start: int, end: int, log: Path, kept: int) -> None:
-    """A part of the live log becomes the newest rotated file, which is there whole or not at all."""
+    """Copy a part of the live log into the newest rotated file, which appears complete or not at all."""
     new = log.with_name(f".{log.name}.new")
     _copy(fd, start, end, new)
     _shift(log, kept)
@@ -150,7 +150,7 @@ def _line_end(fd: int, start: int, size: int) -> int:
 
 
 def _data_start(fd: int) -> int:
-    """Where the content behind a leading hole begins."""
+    """The offset of the first byte after a leading hole."""
     try:
         return os.lseek(fd, 0, os.SEEK_DATA) if os.fstat(fd).st_size else 0
     except (OSError, AttributeError):

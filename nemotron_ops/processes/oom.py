@@ -1,4 +1,4 @@
-"""Whether the kernel's OOM killer took a process: cgroup counters and the kernel's log. /sys, /dev/kmsg."""
+"""Whether the kernel's OOM killer ended a process: cgroup counters and the kernel's log. /sys, /dev/kmsg."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 
 def oom_kills() -> int:
-    """How many processes of our cgroup the OOM killer has taken so far; 0 where the system does not say."""
+    """How many processes of our cgroup the OOM killer has ended so far; 0 if the system does not report it."""
     try:
         own = re.search(r"^0::(.*)$", Path("/proc/self/cgroup").read_text(), re.M)
         text = (CGROUPS / (own.group(1).lstrip("/") if own else "") / "memory.events").read_text()
@@ -21,7 +21,7 @@ def oom_kills() -> int:
 
 
 def in_kernel_log(pid: int) -> bool:
-    """Whether the kernel's log says that it killed `pid` for memory. False where the log may not be read."""
+    """Whether the kernel's log says that it killed `pid` for lack of memory. False if the log is not readable."""
     try:
         fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -43,6 +43,6 @@ def _records(fd: int) -> list[str]:
         try:
             lines.append(os.read(fd, 8192).decode(errors="replace"))
         except BrokenPipeError:
-            continue  # records were overwritten while we read; the next read goes on behind them
+            continue  # records were overwritten during the read; the next read continues after them
         except OSError:
-            return lines  # no more (EAGAIN), or not allowed
+            return lines  # the end (EAGAIN), or not permitted

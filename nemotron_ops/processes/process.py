@@ -1,7 +1,7 @@
-"""Processes as the kernel knows them: start, identify, watch, signal. Subprocess, /proc, psutil, signals.
+"""Processes as the kernel knows them: start, identify, await, signal. Subprocess, /proc, psutil, signals.
 
-A pid alone names nothing, for it is used again; pid and start time together do. Children get their own session and
-process group, so neither Ctrl-C nor a logout reaches them, and a kill takes grandchildren along.
+The kernel reuses pids: only pid and start time together identify a process. Children get their own session and process
+group, so neither Ctrl-C nor a logout reaches them, and a kill of the group includes grandchildren.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from pathlib import Path
 import psutil
 
 LINUX = sys.platform.startswith("linux")
-POLL_S = 0.2  # where the kernel has no pidfd
-OOM_SCORE = 500  # the kernel should take the model before the supervisor
+POLL_S = 0.2  # on kernels without pidfd
+OOM_SCORE = 500  # the kernel should kill the model before the supervisor
 
-_children: dict[int, subprocess.Popen[bytes]] = {}  # kept, or Python would reap them behind our back
+_children: dict[int, subprocess.Popen[bytes]] = {}  # kept: Python reaps a Popen that is garbage
 
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """What a process has done so far; any growth is a sign of life."""
+    """Counters of a process; any growth is a sign of life."""
 
     read_bytes: int = 0
     rss_bytes: int = 0
@@ -51,15 +51,15 @@ def spawn(
 
 
 def prefer_for_oom(pid: int) -> None:
-    """Let the kernel's OOM killer take this process before others of ours. Raising the score is always allowed."""
+    """Make the OOM killer choose this process before our others. Raising the score is always permitted."""
     try:
         Path(f"/proc/{pid}/oom_score_adj").write_text(str(OOM_SCORE))
     except OSError:
-        return  # no /proc here, or it is gone already
+        return  # no /proc, or the process has ended
 
 
 def started(pid: int) -> str | None:
-    """The start time of a living `pid` as an opaque word, or None if there is none (zombies do not live)."""
+    """The start time of a living `pid` as an opaque word; None if it has ended (a zombie has)."""
     if LINUX:
         try:
             text = Path(f"/proc/{pid}/stat").read_text()
@@ -75,6 +75,7 @@ def started(pid: int) -> str | None:
 
 
 def boot_id() -> str:
+    """The first letters of the id of this boot; "" if the kernel has none."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
     except OSError:
@@ -82,7 +83,7 @@ def boot_id() -> str:
 
 
 def same(pid: int, started_then: str) -> bool:
-    """Whether `pid` still is the process that was started then."""
+    """Whether `pid` is still the process with that start time."""
     return pid > 0 and bool(started_then) and started(pid) == started_then
 
 
@@ -94,7 +95,7 @@ def argv_of(pid: int) -> tuple[str, ...]:
 
 
 def find_launched(variable: str) -> dict[str, int]:
-    """Value of the environment variable -> pid, for all our own processes that have it and lead a session."""
+    """Value of the environment variable -> pid, for all session leaders of this user that have it."""
     found: dict[str, int] = {}
     for process in psutil.process_iter():
         try:
@@ -109,7 +110,7 @@ def find_launched(variable: str) -> dict[str, int]:
 
 
 def usage(pid: int) -> Usage:
-    """What `pid` has read, holds and computed; zeros where the system does not say."""
+    """Bytes read, resident size and CPU time of `pid`; zeros if the system does not report them."""
     try:
         process = psutil.Process(pid)
         with process.oneshot():
@@ -123,7 +124,7 @@ def usage(pid: int) -> Usage:
 
 
 async def ended(pid: int, started_then: str) -> int | None:
-    """Waits until the process is gone. Its exit code if it was our child (negative for a signal), else None."""
+    """Waits for the end of the process. Its exit code if it was our child (negative for a signal), else None."""
     if hasattr(os, "pidfd_open"):
         try:
             fd = os.pidfd_open(pid)
@@ -144,11 +145,11 @@ async def ended(pid: int, started_then: str) -> int | None:
 
 
 async def _readable(fd: int, pid: int) -> int | None:
-    gone = asyncio.Event()
+    ended = asyncio.Event()
     loop = asyncio.get_running_loop()
-    loop.add_reader(fd, gone.set)
+    loop.add_reader(fd, ended.set)
     try:
-        await gone.wait()
+        await ended.wait()
         return reap(pid)
     finally:
         loop.remove_reader(fd)
@@ -156,13 +157,13 @@ async def _readable(fd: int, pid: int) -> int | None:
 
 
 def same_or_zombie(pid: int, started_then: str) -> bool:
-    """`same`, or a zombie that still waits for its parent to look."""
+    """`same`, or a zombie that its parent has not reaped."""
     now = started(pid)
     return now == started_then or now is None
 
 
 def reap(pid: int) -> int | None:
-    """The exit code of our dead child `pid`; None if it lives or is not our child."""
+    """The exit code of our ended child `pid`; None if it runs or is not our child."""
     if child := _children.get(pid):
         if child.poll() is not None:
             del _children[pid]
@@ -175,7 +176,7 @@ def reap(pid: int) -> int | None:
 
 
 def send(pid: int, started_then: str, sig: signal.Signals, *, group: bool = False) -> bool:
-    """Signal the process, or its whole group; False if it is gone. Never another process that has its pid now."""
+    """Signal the process or its whole group, never another process with the same pid; False if it has ended."""
     if not group and not same(pid, started_then):
         return False
     if group and (now := started(pid)) is not None and now != started_then:

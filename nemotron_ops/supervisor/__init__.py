@@ -2,14 +2,18 @@
 
 Each file uses only those below it:
 
-    control    the control socket: its protocol, its verbs, its client
-    run        `supervise`: the supervisor from its lock to its exit code
-    fleet      all instances together: which run, and how one set of them replaces another
-    instance   one llama-server: its lifecycle and what watches it
-    watchdog   whether the supervisor's own tasks come round: what the heartbeat to the service manager depends on
-    companion  the gateway's process: started on a socket that is already open, and started again when it dies
-    journal    what happened, in order: a ring of events for people and programs, and a log of JSON lines
-    records    what is written down so that the next supervisor finds its children
-    spec       what the supervisor is asked to run: one frozen spec per instance, complete and serialisable
-    snapshot   what the supervisor tells the gateway: an immutable picture of all instances
+    run         `supervise`: the supervisor from its lock to its exit code
+    control     the control socket: its protocol, its verbs, its client
+    supervisor  starts journal, control socket, gateway and fleet, and stops them in the right order
+    fleet       all instances together: which run, and how one set of them replaces another
+    companion   keeps a child process running that serves a socket of the supervisor: the gateway
+    probe       probes a companion: any reply on its socket proves that its event loop runs
+    instance    one llama-server: its lifecycle and what watches it
+    watchdog    when the supervisor's own tasks count as alive: the condition for the service manager's heartbeat
+    records     records of processes, by which the next supervisor finds its children
+    journal     events in order: a ring for people and programs, and a log of JSON lines
+    spec        what the supervisor runs: one frozen spec per instance, complete and serialisable
+    snapshot    what the supervisor tells the gateway: an immutable picture of all instances
+
+`control.server` and `control.client` know no verb; `supervisor` uses the server, `control.verbs` the supervisor.
 """

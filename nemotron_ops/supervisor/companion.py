@@ -1,123 +1,84 @@
-"""The gateway's process: started on a socket that is already open, and started again when it dies. asyncio, sockets.
+"""Keeps one companion running: a child process that serves a socket which the supervisor opened. asyncio, sockets.
 
-The supervisor opens the listening socket and keeps it, so that connections queue in the kernel while a gateway is
-being replaced, and none is refused. A supervisor that was killed has lost the socket, but the gateway it left behind
-has it still: the next supervisor takes a copy from there (`pidfd_getfd`), or, where that is not allowed, lets that
-gateway go on and binds anew when it ends.
+The gateway's process is the first companion. Its lifecycle is the table of instances (`instance/state`) with `Rules` of
+its own; it is ready as soon as it is started, because connections queue in the kernel on the socket that the supervisor
+holds, and none is refused while one process replaces another.
+
+A supervisor that was killed has lost the socket, but the companion it left behind still has it: the next supervisor
+copies it from there (`pidfd_getfd`), or, where that is not allowed, keeps that process and listens again when it ends.
+A process of another version, command or address is replaced: the new one accepts from the same socket before the old
+one is told to answer its requests and end.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import os
+import random
 import secrets
 import signal
 import socket
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from nemotron_ops import __version__, addresses
-from nemotron_ops.errors import GatewayError, NemotronOpsError
-from nemotron_ops.files import read_json, write_json
+from nemotron_ops import __version__
+from nemotron_ops.errors import NemotronOpsError
 from nemotron_ops.paths import Layout
 from nemotron_ops.processes import logfiles, process
+from nemotron_ops.processes.sockets import Address, copy_socket, listen
+from nemotron_ops.supervisor.instance.inbox import Inbox
+from nemotron_ops.supervisor.instance.state import DEADLINE, Action, Event, Message, Rules, Status, step
 from nemotron_ops.supervisor.journal import Journal
+from nemotron_ops.supervisor.probe import Probe, answers
 from nemotron_ops.supervisor.records import record
 from nemotron_ops.supervisor.records.record import Record
+from nemotron_ops.supervisor.snapshot import State
 
-BACKLOG = 1024
-BACKOFF_S = (0.05, 5.0)  # first and longest wait before the gateway is started again
-STABLE_S = 30.0
-PIDFD_GETFD = 438  # the same number on every Linux architecture
 SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Address:
-    host: str
-    port: int
+class CompanionSpec:
+    """One companion. `--listen-fd N --control PATH` are added to `argv`; `rules` say when it has failed."""
+
+    id: str
+    argv: tuple[str, ...]
+    at: Address
+    rules: Rules
+    probe: Probe = field(default_factory=Probe)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Probe:
-    """When a gateway that no longer answers is ended: after so many unanswered `GET /health` in a row."""
-
-    period_s: float = 5.0
-    timeout_s: float = 10.0
-    failures: int = 3
-
-
-def listen(at: Address) -> socket.socket:
-    """A listening socket at `at`. Raises GatewayError if it cannot be had."""
-    family = socket.AF_INET6 if ":" in at.host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((at.host, at.port))
-        sock.listen(BACKLOG)
-    except OSError as exc:
-        sock.close()
-        hint = f"another program uses port {at.port}; choose another one with --port" if at.port else None
-        raise GatewayError(f"cannot listen on {at.host}:{at.port}: {exc.strerror or exc}", hint=hint) from exc
-    sock.setblocking(False)
-    return sock
-
-
-def passed(env: Mapping[str, str], pid: int) -> bool:
-    """Whether somebody else opened the listening socket for process `pid` (LISTEN_FDS) and may hold it after us."""
-    count = env.get("LISTEN_FDS", "")
-    return env.get("LISTEN_PID") == str(pid) and count.isdigit() and int(count) > 0
-
-
-def given(env: Mapping[str, str], pid: int) -> socket.socket | None:
-    """The socket that systemd passed to process `pid` (LISTEN_FDS), if any."""
-    if not passed(env, pid):
-        return None
-    sock = socket.socket(fileno=3)
-    sock.setblocking(False)
-    return sock
-
-
-def record_path(layout: Layout) -> Path:
-    return layout.state / "gateway.json"
-
-
-class Gateway:
-    """Keeps one gateway process on the listening socket."""
+class Companion:
+    """Owns one companion: the only writer of its state."""
 
     def __init__(
-        self,
-        argv: Sequence[str],
-        *,
-        at: Address,
-        layout: Layout,
-        env: Mapping[str, str],
-        journal: Journal,
-        probe: Probe | None = None,
+        self, spec: CompanionSpec, *, layout: Layout, env: Mapping[str, str], journal: Journal, beat_s: float
     ) -> None:
-        self.argv, self.layout, self.journal, self.probe = tuple(argv), layout, journal, probe or Probe()
+        self.spec, self.layout = spec, layout
         self.env = {k: v for k, v in env.items() if k not in SECRETS and not k.startswith("LISTEN_")}
-        self.at = at
+        self.at = spec.at
         self.sock: socket.socket | None = None
+        self.status = Status(since=time.monotonic())
         self.record: Record | None = None
-        self.restarts = 0
-        self.on_change: Callable[[], None] = lambda: None
-        self.relieved: list[Record] = []  # older ones, which finish what they have
-        self.turned = time.monotonic()  # when its watcher last came round
-        self._stopping = asyncio.Event()
-        self._replacing = asyncio.Event()
+        self.replaced: list[Record] = []  # earlier processes that still answer their requests
+        self.last_turn_at = time.monotonic()
+        self._journal = journal
+        self._inbox: Inbox[Message] = Inbox(beat_s=beat_s)
+        self._stopped = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []  # await the end of the process, and probe it
 
     @property
     def log(self) -> Path:
-        return self.layout.logs / "gateway.log"
+        return self.layout.logs / f"{self.spec.id}.log"
+
+    @property
+    def at_rest(self) -> bool:
+        return self.status.state is State.STOPPED and not self.status.wanted
 
     def open(self, inherited: socket.socket | None) -> None:
-        """Find the gateway that may still run, and get the listening socket. Raises GatewayError."""
+        """Find the process that may still run, and get the listening socket. Raises GatewayError."""
         self.record = self._find()
         if inherited is not None:
             self.sock = inherited
@@ -129,161 +90,160 @@ class Gateway:
             host, port = self.sock.getsockname()[:2]
             self.at = Address(host=self.at.host or str(host), port=int(port))
 
+    def tell(self, event: Event, reason: str = "") -> None:
+        """Put an event into the inbox: START for one that has failed, STOP, FORCE."""
+        self._inbox.put(Message(event=event, reason=reason))
+
     async def run(self) -> None:
-        """Until cancelled: a gateway runs. A living one of the same version is kept; another one is relieved."""
-        wait_s = BACKOFF_S[0]
-        while not self._stopping.is_set():
-            self.turned = time.monotonic()
-            if self.record is None:
-                if not self._spawn():
-                    await asyncio.sleep(wait_s)
-                    wait_s = min(BACKOFF_S[1], wait_s * 2)
-                    continue
-            elif self._outdated(self.record):
-                self._relieve()
-                await asyncio.sleep(wait_s)
-                continue
-            self.on_change()
-            began, current = time.monotonic(), self.record
-            assert current
-            code = await self._until_ended_or_replaced(current)
-            if self._stopping.is_set() or self._replacing.is_set():
-                self._replacing.clear()
-                continue
-            self.journal.add("gateway-died", self._last_words(code), instance="gateway", level="error")
-            record_path(self.layout).unlink(missing_ok=True)
-            self.record, self.restarts = None, self.restarts + 1
-            wait_s = BACKOFF_S[0] if time.monotonic() - began > STABLE_S else min(BACKOFF_S[1], wait_s * 2)
-            self.on_change()
-            await asyncio.sleep(wait_s)
-
-    def relieve(self) -> None:
-        """Start a new gateway on the same socket; the old one drains and ends."""
-        if self.record is not None:
-            self._relieve()
-            self._replacing.set()
-
-    async def drain(self, *, within_s: float, hurried: asyncio.Event) -> None:
-        """Have the gateways answer what they have accepted, accept nothing more, and end.
-
-        Returns when they have, after `within_s`, or once `hurried` is set; `stop` ends what is left. The caller has
-        ended `run`.
-        """
-        self._stopping.set()
-        gateways = [r for r in (self.record, *self.relieved) if r is not None]
-        for old in gateways:
-            process.send(old.pid, old.started, signal.SIGTERM)
-        self.journal.add("gateway-draining", "new clients wait for the next start", instance="gateway")
-        hurry = asyncio.create_task(hurried.wait())
+        """Keeps a process running until it is stopped. Cancelled, it leaves the process running."""
+        if self.record is None:
+            self._take(Message(event=Event.START))
+        else:
+            self._watch(self.record)
+            self._take(Message(event=Event.ADOPTED_READY))
         try:
-            async with asyncio.timeout(within_s):
-                for old in gateways:
-                    end = asyncio.create_task(process.ended(old.pid, old.started))
-                    await asyncio.wait((end, hurry), return_when=asyncio.FIRST_COMPLETED)
-                    end.cancel()
-        except TimeoutError:
-            pass
+            while not self.at_rest:
+                self.last_turn_at = time.monotonic()
+                if self.status.state is State.READY and self._inbox.empty and self._outdated():
+                    self._replace()
+                self._take(await self._inbox.next(until=self.status.deadline) or DEADLINE)
+            self._stopped.set()
         finally:
-            hurry.cancel()
+            self._unwatch()
 
-    async def stop(self, *, within_s: float) -> None:
-        """SIGTERM, then SIGKILL: by now every request is answered or was cut."""
-        self._stopping.set()
-        for old in filter(None, (self.record, *self.relieved)):
+    async def drain(self, *, forced: asyncio.Event) -> None:
+        """Have all processes answer the requests that they have accepted, accept no more, and end.
+
+        Returns when they have ended, after the rules' `drain_s`, or once `forced` is set; `stop` ends the rest.
+        """
+        self.tell(Event.STOP)
+        self._note("draining", "new clients wait for the next start")
+        tasks = [asyncio.create_task(self._all_ended()), asyncio.create_task(forced.wait())]
+        wait_s = self.spec.rules.health.drain_s
+        _, waiting = await asyncio.wait(tasks, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
+
+    async def stop(self) -> None:
+        """SIGTERM, then SIGKILL: by now every request is answered or was cut. Needs `run`; closes the socket."""
+        self.tell(Event.STOP)
+        self.tell(Event.FORCE)
+        await self._stopped.wait()
+        for old in self.replaced:
             process.send(old.pid, old.started, signal.SIGTERM)
             try:
-                async with asyncio.timeout(within_s):
+                async with asyncio.timeout(self.spec.rules.health.stop_s):
                     await process.ended(old.pid, old.started)
             except TimeoutError:
                 process.send(old.pid, old.started, signal.SIGKILL, group=True)
                 await process.ended(old.pid, old.started)
-        self.record = None
-        record_path(self.layout).unlink(missing_ok=True)
         if self.sock:
             self.sock.close()
             self.sock = None
 
-    def _spawn(self) -> bool:
+    async def _all_ended(self) -> None:
+        await self._stopped.wait()
+        for old in self.replaced:
+            await process.ended(old.pid, old.started)
+
+    # ---- the owner's loop
+
+    def _take(self, what: Message) -> None:
+        before, now = self.status, time.monotonic()
+        self.status, actions = step(before, what, now=now, rules=self.spec.rules, jitter=random.random())
+        for action in actions:
+            self._do(action)
+        state = self.status.state
+        if state is before.state:
+            return
+        if state is State.FAILED or (state is State.BACKOFF and what.event is Event.EXITED):
+            kind = "failed" if state is State.FAILED else "died"
+            self._note(kind, self.status.reason, level="error")
+
+    def _do(self, action: Action) -> None:
+        match action:
+            case Action.SPAWN:
+                if reason := self._spawn():
+                    self.tell(Event.SPAWN_FAILED, reason)
+                else:
+                    self.tell(Event.SPAWNED)
+                    self.tell(Event.READY)
+            case Action.CUT:
+                return  # a companion closes its own connections
+            case Action.DRAIN | Action.TERM:
+                self._send(signal.SIGTERM)
+            case Action.KILL:
+                self._send(signal.SIGKILL)
+            case Action.CLEAN:
+                self._unwatch()
+                record.companion_path(self.layout, self.spec.id).unlink(missing_ok=True)
+                self.record = None
+
+    def _send(self, sig: signal.Signals) -> None:
+        for one in filter(None, (self.record, *self.replaced)):
+            process.send(one.pid, one.started, sig, group=sig is signal.SIGKILL)
+
+    def _note(self, kind: str, message: str, *, level: str = "info") -> None:
+        self._journal.add(f"{self.spec.id}-{kind}", message, instance=self.spec.id, level=level)
+
+    # ---- the process
+
+    def _spawn(self) -> str:
+        """Start the process; returns the reason if that failed."""
         launch = secrets.token_hex(8)
         try:
             if self.sock is None:
                 self.sock = listen(self.at)
             fd = self.sock.fileno()
-            argv = (*self.argv, "--listen-fd", str(fd), "--control", str(self.layout.control_socket))
+            argv = (*self.spec.argv, "--listen-fd", str(fd), "--control", str(self.layout.control_socket))
+            where = {"fd": fd, "host": self.at.host, "port": self.at.port}
             new = Record(
-                id="gateway",
-                launch=launch,
-                log=str(self.log),
-                wall_s=time.time(),
-                extra={"fd": fd, "host": self.at.host, "port": self.at.port, **self._kind()},
+                id=self.spec.id, launch=launch, log=str(self.log), wall_s=time.time(), extra={**where, **self._kind()}
             )
-            self._write(new)
+            record.write_companion(self.layout, new)
             logfiles.rotate_between(self.log)
             env = {**self.env, record.LAUNCH_VARIABLE: launch, "PYTHONUNBUFFERED": "1"}
             pid = process.spawn(argv, env=env, log=self.log, pass_fds=(fd,))
         except (OSError, NemotronOpsError) as exc:
-            self.journal.add("gateway-failed", str(exc), instance="gateway", level="error")
-            return False
+            self._note("failed", str(exc), level="error")
+            return str(exc)
         self.record = replace(new, pid=pid, started=process.started(pid) or "")
-        self._write(self.record)
-        self.journal.add("gateway-started", f"pid {pid}", instance="gateway")
-        return True
+        record.write_companion(self.layout, self.record)
+        self._note("started", f"pid {pid}")
+        self._watch(self.record)
+        return ""
 
-    def _relieve(self) -> None:
-        """The new one accepts from the same socket before the old one is told to finish what it has."""
+    def _replace(self) -> None:
+        """Start a process of this version on the same socket; the old one answers its requests and ends."""
         old = self.record
         assert old
-        if self.sock is None and self._serves_here(old):
-            return  # the socket is the old one's alone: it has to stay
-        self.record = None
+        self._unwatch()
         if self._spawn():
-            process.send(old.pid, old.started, signal.SIGTERM)
-            self.relieved.append(old)
-            self.journal.add("gateway-relieved", f"pid {old.pid} drains and ends", instance="gateway")
-        else:
-            self.record = old
-            self._write(old)
+            record.write_companion(self.layout, old)
+            self._watch(old)
+            return
+        process.send(old.pid, old.started, signal.SIGTERM)
+        self.replaced.append(old)
+        self._note("relieved", f"pid {old.pid} drains and ends")
 
-    async def _until_ended_or_replaced(self, current: Record) -> int | None:
-        ended = asyncio.ensure_future(process.ended(current.pid, current.started))
-        replaced = asyncio.ensure_future(self._replacing.wait())
-        probing = asyncio.ensure_future(self._end_when_silent(current))
-        try:
-            await asyncio.wait({ended, replaced}, return_when=asyncio.FIRST_COMPLETED)
-            return ended.result() if ended.done() else None
-        finally:
-            for task in (ended, replaced, probing):
-                task.cancel()
-            await asyncio.gather(ended, replaced, probing, return_exceptions=True)
-
-    async def _end_when_silent(self, current: Record) -> None:
-        """Kill a gateway that takes connections (the kernel does) but no longer answers any."""
-        silent = 0
-        while silent < self.probe.failures:
-            self.turned = time.monotonic()
-            await asyncio.sleep(self.probe.period_s)
-            silent = 0 if await answers(self.at, self.probe.timeout_s) else silent + 1
-        self.journal.add("gateway-stuck", f"{silent} probes without an answer", instance="gateway", level="error")
-        process.send(current.pid, current.started, signal.SIGKILL, group=True)
-
-    def _outdated(self, old: Record) -> bool:
-        """An adopted gateway of another version, command or address; only if its socket can be shared or need not."""
-        same = all(old.extra.get(k) == v for k, v in self._kind().items())
-        return not (same and self._serves_here(old)) and (self.sock is not None or not self._serves_here(old))
+    def _outdated(self) -> bool:
+        """Whether the process has another version, command or address, and its socket is shared or not needed."""
+        old = self.record
+        if old is None:
+            return False
+        here = self._serves_here(old)
+        same = here and all(old.extra.get(k) == v for k, v in self._kind().items())
+        return not same and (self.sock is not None or not here)
 
     def _serves_here(self, old: Record) -> bool:
         port = old.extra.get("port")
         return old.extra.get("host") == self.at.host and (port == self.at.port or self.at.port == 0)
 
     def _kind(self) -> dict[str, Any]:
-        return {"version": __version__, "argv": list(self.argv)}
+        return {"version": __version__, "argv": list(self.spec.argv)}
 
     def _find(self) -> Record | None:
-        try:
-            value = read_json(record_path(self.layout))
-            found = record.from_json(value) if value else None
-        except (NemotronOpsError, KeyError, TypeError, ValueError):
-            return None
+        found = record.read_companion(self.layout, self.spec.id)
         if found is None:
             return None
         if found.pid == 0:
@@ -295,55 +255,33 @@ class Gateway:
             self.at = Address(host=self.at.host, port=int(found.extra.get("port", 0)))
         return found
 
-    def _write(self, new: Record) -> None:
-        write_json(record_path(self.layout), record.to_json(new), mode=0o600)
+    # ---- watching
 
-    def _last_words(self, code: int | None) -> str:
+    def _watch(self, current: Record) -> None:
+        work = {"exit": self._await_exit(current), "probe": self._kill_when_silent(current)}
+        self._tasks = [
+            asyncio.create_task(self._journal.guard(w, self.spec.id), name=f"{n} of {self.spec.id}")
+            for n, w in work.items()
+        ]
+
+    def _unwatch(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        self._tasks = []
+
+    async def _await_exit(self, current: Record) -> None:
+        code = await process.ended(current.pid, current.started)
         last = [line for line in logfiles.tail(self.log, lines=5) if line.strip()]
-        return f"exit code {code}" + (f": {last[-1][:200]}" if last else "")
+        self.tell(Event.EXITED, f"exit code {code}" + (f": {last[-1][:200]}" if last else ""))
 
+    async def _kill_when_silent(self, current: Record) -> None:
+        """Kills a process that holds the socket (so the kernel accepts) but answers no connection.
 
-async def answers(at: Address, timeout_s: float) -> bool:
-    """Whether the gateway reacts at all. A refusal counts, and so does a closed connection, which is what one that
-    speaks TLS may give: only a loop that no longer turns leaves us waiting."""
-    host = addresses.near(at.host)
-    writer: asyncio.StreamWriter | None = None
-    try:
-        async with asyncio.timeout(timeout_s):
-            reader, writer = await asyncio.open_connection(host, at.port)
-            writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            await reader.read(1)
-            return True
-    except ConnectionResetError:
-        return True
-    except (OSError, TimeoutError):
-        return False
-    finally:
-        if writer is not None:
-            writer.close()
-
-
-def copy_socket(pid: int, fd: int) -> socket.socket | None:
-    """A copy of descriptor `fd` of process `pid`, if the kernel allows it and it is a listening socket."""
-    if fd < 0 or not sys.platform.startswith("linux"):
-        return None
-    try:
-        pidfd = os.pidfd_open(pid)
-    except OSError:
-        return None
-    try:
-        copy = int(ctypes.CDLL(None, use_errno=True).syscall(PIDFD_GETFD, pidfd, fd, 0))
-    finally:
-        os.close(pidfd)
-    if copy < 0:
-        return None
-    try:
-        sock = socket.socket(fileno=copy)
-        if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            sock.close()
-            return None
-    except OSError:
-        os.close(copy)
-        return None
-    sock.setblocking(False)
-    return sock
+        Its exit is a death like any other. The steps of a stop would only lengthen the outage.
+        """
+        silent, probe = 0, self.spec.probe
+        while silent < probe.failures:
+            await asyncio.sleep(probe.period_s)
+            silent = 0 if await answers(self.at, probe.timeout_s) else silent + 1
+        self._note("stuck", f"{silent} probes without an answer", level="error")
+        process.send(current.pid, current.started, signal.SIGKILL, group=True)

@@ -1,4 +1,4 @@
-"""What happened, in order: a ring of events for people and programs, and a log of JSON lines. Disk.
+"""Events in order: a ring for people and programs, and a log of JSON lines. Disk.
 
 Events never hold a prompt, a key or a request: only names, states, pids, causes.
 """
@@ -9,7 +9,7 @@ import asyncio
 import json
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ class Entry:
 
 
 class Journal:
-    """Keeps the last events, writes each to `path`, and wakes those who follow."""
+    """Keeps the last events, writes each to `path`, and puts each into the queues of followers."""
 
     def __init__(self, path: Path, on_entry: Callable[[Entry], None] | None = None) -> None:
         self._path, self._on_entry = path, on_entry
@@ -65,13 +65,20 @@ class Journal:
         return list(self._entries)[-count:] if count > 0 else []
 
     def follow(self) -> asyncio.Queue[Entry]:
-        """A queue that gets every event from now on; one that is not read loses events rather than memory."""
+        """A queue of every event from now on; a full one loses events, so that memory stays bounded."""
         queue: asyncio.Queue[Entry] = asyncio.Queue(maxsize=KEPT)
         self._followers.add(queue)
         return queue
 
     def unfollow(self, queue: asyncio.Queue[Entry]) -> None:
         self._followers.discard(queue)
+
+    async def guard(self, work: Coroutine[Any, Any, None], instance: str) -> None:
+        """Runs `work` and logs a bug in it, for a task that no other task awaits."""
+        try:
+            await work
+        except Exception as exc:  # noqa: BLE001 - the last line of defence
+            self.add("bug", f"{type(exc).__name__}: {exc}", instance=instance, level="error")
 
     def _write(self, entry: Entry) -> None:
         try:
@@ -80,4 +87,4 @@ class Journal:
             with self._path.open("a", encoding="utf-8") as f:
                 f.write(json.dumps(entry.to_json()) + "\n")
         except OSError:
-            return  # a full disk must not take the supervisor down; the ring still has the event
+            return  # a full disk must not end the supervisor; the ring still has the event

@@ -1,9 +1,9 @@
 """What the supervisor tells the gateway: an immutable picture of all instances. Pure.
 
 The gateway connects to the control socket, writes `{"verb": "follow"}` and a newline, and reads one JSON object
-per line, each `{"snapshot": …}` as made by `to_json` here. It goes on with the last one while the supervisor is
-away. On the same connection the gateway writes lines `{"inflight": {instance: requests}}` whenever the counts
-changed (at most ten times a second), so that the supervisor knows when an instance has drained.
+per line, each `{"snapshot": …}` as made by `to_json` here. It keeps the last one while the supervisor is away. On the
+same connection the gateway writes lines `{"inflight": {instance: requests}}` whenever the counts changed (at most ten
+times a second), so that the supervisor knows when an instance has drained.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 
 class State(StrEnum):
-    """Where an instance is. `wanted` is kept beside it."""
+    """The state of an instance. `wanted` is a field of its own."""
 
     STOPPED = "stopped"
     STARTING = "starting"
@@ -62,18 +62,18 @@ class InstanceView:
     socket: str
     api_key_file: str
     slots: int = 1
-    ctx_tokens: int = 0  # that a slot may use
-    kv_unified: bool = False  # the slots share these tokens; else each has as many
+    ctx_tokens: int = 0  # that one slot may use
+    kv_unified: bool = False  # the slots share these tokens; else each slot has as many
     draining: bool = False
     cut: bool = False
     pid: int | None = None
     restarts: int = 0
-    restart_reasons: Mapping[str, int] = field(default_factory=dict)  # asked, wedged, or what a death is called -> them
+    restart_reasons: Mapping[str, int] = field(default_factory=dict)  # cause of death, "asked", "wedged" -> number
     load_progress: float | None = None
     reason: str = ""
     build: str = ""
-    planned_bytes: Mapping[str, int] = field(default_factory=dict)  # device name -> what was planned for
-    used_bytes: Mapping[str, int] = field(default_factory=dict)  # device name -> what the process was seen to hold
+    planned_bytes: Mapping[str, int] = field(default_factory=dict)  # device name -> planned
+    used_bytes: Mapping[str, int] = field(default_factory=dict)  # device name -> held by the process, as last seen
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
-"""What the supervisor is asked to run: one frozen spec per instance, complete and serialisable. Pure.
+"""What the supervisor runs: one frozen spec per instance, complete and serialisable. Pure.
 
-The spec says everything; the supervisor resolves nothing. `cli` composes it from a Plan, a build and a model. Two
-specs with the same `fingerprint` run the same process, so a reload leaves it alone.
+The spec is complete: the supervisor resolves nothing. It is composed from a Plan, a build and a model. Two specs with
+the same `fingerprint` run the same process, so a reload leaves it alone.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ DIVIDED = frozenset({"--no-kv-unified", "-no-kvu"})
 class InstanceSpec:
     """One llama-server to keep running.
 
-    `argv` is the complete command line but for the places that the supervisor fills in for each process it
-    starts: the words `{socket}` and `{api_key_file}` stand for that process's own unix socket and key file.
+    `argv` is the complete command line, but for the words `{socket}`, `{api_key_file}` and `{slots_dir}`: the
+    supervisor replaces them by each process's own unix socket, key file and folder for slot files.
     `env` is added to a scrubbed environment. `model` names the ModelView it serves.
     """
 
@@ -35,7 +35,7 @@ class InstanceSpec:
     slots: int = 1
     ctx_tokens: int = 0
     memory_bytes: Mapping[str, int] = field(default_factory=dict)  # device name -> bytes it will take
-    may_shrink: bool = False  # nobody asked for this context: after a death for lack of memory it may be halved
+    may_shrink: bool = False  # the context is a default: after a death for lack of memory it may be halved
     build: str = ""  # build id
     files: tuple[str, ...] = ()  # model files it reads
     restart: Restart = field(default_factory=Restart)
@@ -44,13 +44,13 @@ class InstanceSpec:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of what makes the process what it is: argv, env, build, files."""
+        """A hash of everything that defines the process: argv, env, build, files."""
         what = [list(self.argv), dict(self.env), self.build, list(self.files)]
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def kv_unified(self) -> bool:
-        """Whether the slots share one context. Read off the command line, which records of any version have."""
+        """Whether the slots share one context: read from the command line, which records of any version have."""
         said = [word for word in self.argv if word in UNIFIED or word in DIVIDED]
         return bool(said) and said[-1] in UNIFIED
 
@@ -59,8 +59,8 @@ class InstanceSpec:
 class Config:
     """Everything one supervisor runs.
 
-    `capacity_bytes` is what instances may take together, by device name as in `InstanceSpec.memory_bytes`; a device
-    that is not named has no limit.
+    `capacity_bytes` is the budget of all instances together, by device name as in `InstanceSpec.memory_bytes`; other
+    devices have no limit.
     """
 
     models: tuple[ModelView, ...]
@@ -77,7 +77,7 @@ def to_json(spec: InstanceSpec) -> dict[str, Any]:
 def from_json(value: Mapping[str, Any]) -> InstanceSpec:
     """The spec in `value`, as `to_json` made it.
 
-    Keys of another version are ignored: a record that could not be read would orphan a running process.
+    Keys of another version are ignored: an unreadable record would orphan a running process.
     """
     restart = _known(Restart, value["restart"])
     lifecycle = _known(Lifecycle, value["lifecycle"])

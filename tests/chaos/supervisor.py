@@ -1,10 +1,10 @@
-"""A chaos run: kill, freeze and change everything at random under client load, then look for what was lost.
+"""A chaos run: kills, freezes and changes everything at random under client load, then looks for losses.
 
-    python -m tests.chaos.supervisor --bin BUILD/bin --seconds 180 [--seed N]
+    python -m tests.chaos.supervisor --seconds 180 [--seed N] [--bin BUILD/bin]
 
-Clients ask two questions whose answers are known word for word, whole and streamed. An answer is `right`, or it
-`failed honestly` (an HTTP error, an error event, a connection that was cut), or it is `wrong`: different words, or an
-end that looks like one too early. Wrong answers, and anything left behind at the end, fail the run.
+Clients send a request whose answer is known word for word, whole and streamed. An answer is `right`, or it `failed
+honestly` (an HTTP error, an error event, a cut connection), or it is `wrong`: other words, or an end that looks regular
+and comes too early. Wrong answers, and anything left behind at the end, fail the run.
 """
 
 from __future__ import annotations
@@ -26,9 +26,13 @@ from pathlib import Path
 import httpx
 import psutil
 
+from nemotron_ops.builds.run import ensure_build
+from nemotron_ops.builds.spec import Backend, BuildOptions, BuildRequest
 from nemotron_ops.engine.deaths import in_words
 from nemotron_ops.errors import ControlError
+from nemotron_ops.installation import Installation
 from nemotron_ops.models.synthetic import ensure
+from nemotron_ops.paths import user_layout
 from nemotron_ops.policy import Restart
 from nemotron_ops.supervisor.spec import InstanceSpec
 from tests.stages.serving import HEALTH, SUM, Serving
@@ -40,7 +44,7 @@ SETTLE_S = 120.0
 
 @dataclass
 class Report:
-    """What was done and what came of it."""
+    """Acts and answers of one run, by name, and every loss."""
 
     seconds: float = 0.0
     done: Counter[str] = field(default_factory=Counter)
@@ -61,7 +65,7 @@ class Report:
 
 
 class Clients(threading.Thread):
-    """One client that asks for ever."""
+    """One client that sends requests until stopped."""
 
     def __init__(self, serving: Serving, report: Report, stop: threading.Event, seed: int) -> None:
         super().__init__(daemon=True)
@@ -90,7 +94,7 @@ class Clients(threading.Thread):
         return {"model": model, "messages": SUM, "temperature": 0}
 
     def whole(self) -> tuple[str, str]:
-        """The answer, or what went wrong."""
+        """The answer and an empty string, or an empty string and the error."""
         answer = httpx.post(self.serving.url, json=self.body(), timeout=60, trust_env=False)
         if answer.status_code != 200:
             return "", f"HTTP {answer.status_code}"
@@ -118,14 +122,14 @@ def continued(said: str) -> bool:
     """Whether `said` is a beginning of the answer followed by an end of it.
 
     A stream whose engine was killed is continued by another one. The tiny model knows its sentence token by token, and
-    the text so far may be cut into other tokens than it made; then it says some words again. A model does not.
+    the text so far may be split into other tokens than before; then it repeats some words, which a real model does not.
     """
     cuts = range(1, len(RIGHT))
     return any(said == RIGHT[:begun] + RIGHT[rest:] for begun in cuts for rest in range(len(RIGHT) - 1))
 
 
 class Chaos:
-    """What can go wrong, by name; each is tried at random."""
+    """The acts, by name; one is chosen at random each time."""
 
     def __init__(self, serving: Serving, report: Report, seed: int) -> None:
         self.serving, self.report, self.random = serving, report, random.Random(seed)
@@ -232,14 +236,14 @@ def run(serving: Serving, *, seconds: float, seed: int, clients: int = 3) -> Rep
 
 
 def settle(serving: Serving) -> None:
-    """What is wanted becomes what is, once the last that was frozen has been found."""
+    """Waits until the supervisor has killed the last frozen process and all instances are ready."""
     serving.until(lambda: not frozen(serving), within_s=SETTLE_S)
     serving.until(lambda: serving.ask("status")["ready"], within_s=SETTLE_S)
     serving.until(lambda: answered(serving, "a") and answered(serving, "b"))
 
 
 def frozen(serving: Serving) -> list[int]:
-    """Pids of processes that are stopped: the supervisor is still to kill them."""
+    """Pids of stopped processes, which the supervisor has not killed yet."""
     found = []
     for process in serving.running():
         with contextlib.suppress(psutil.Error):
@@ -256,7 +260,7 @@ def answered(serving: Serving, model: str) -> bool:
 
 
 def look(serving: Serving, report: Report) -> None:
-    """Whatever should not be there, or is not as it should be, before and after the end."""
+    """Notes everything that is left over or damaged, before and after the end of the supervisor."""
     status = serving.ask("status")
     instances = {i["pid"] for i in status["instances"]}
     names = sorted(i["instance"] for i in status["instances"])
@@ -285,14 +289,23 @@ def look(serving: Serving, report: Report) -> None:
     left += [f"record {p.name}" for p in (serving.layout.state / "instances").iterdir()]
 
 
+def built() -> Path:
+    """The folder with llama-server in the product's own store."""
+    env = dict(os.environ)
+    request = BuildRequest(options=BuildOptions(backend=Backend.CPU), activate=False)
+    installation = Installation(layout=user_layout(env, uid=os.getuid()), env=env)
+    return ensure_build(request, installation).path / "bin"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bin", type=Path, required=True, help="folder with llama-server")
+    parser.add_argument("--bin", type=Path, help="folder with llama-server; built if not given")
     parser.add_argument("--seconds", type=float, default=180)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
+    binary = (args.bin or built()) / "llama-server"
     with tempfile.TemporaryDirectory() as folder:
-        serving = Serving(Path(folder), args.bin / "llama-server", ensure("moe", Path(folder) / "models"))
+        serving = Serving(Path(folder), binary, ensure("moe", Path(folder) / "models"))
         try:
             report = run(serving, seconds=args.seconds, seed=args.seed)
         finally:

@@ -1,7 +1,7 @@
 """A stand-in for the gateway: follows snapshots, answers 200 to every connection, drains on SIGTERM. asyncio.
 
-It says `HTTP/1.1 200 OK` with its pid as body, so that tests see which process answered, and reports what a test puts
-into the file named by `FAKE_INFLIGHT` as its requests in flight.
+The body of each answer is its pid, so that tests see which process answered. It reports the contents of the file named
+by `FAKE_INFLIGHT` as its requests in flight.
 """
 
 from __future__ import annotations

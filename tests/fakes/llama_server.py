@@ -1,11 +1,11 @@
-"""A stand-in for llama-server that does on demand what the real one will not: hang, wedge, ignore signals. asyncio.
+"""A stand-in for llama-server with faults on demand: it hangs, wedges, ignores signals. asyncio.
 
 It takes llama-server's `--host SOCKET` and answers /health, /metrics, /slots, /v1/chat/completions and slot files. The
 knobs are files in the folder `--knobs DIR`, so that a test can turn them while it runs:
 
-    loading        /health says 503 while it is there          dead       nothing is answered, the port stays open
-    wedged         only /health is answered                    stuck      one slot is busy and nothing moves
-    prefill        one slot is busy, its prompt moves on       no-canary  chat is not answered
+    loading        /health answers 503                         dead       no answer at all, the socket stays open
+    wedged         only /health is answered                    stuck      one slot is busy, no counter grows
+    prefill        one slot is busy, its prompt advances       no-canary  chat is not answered
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Engine:
 
 
 def preparations(args: argparse.Namespace) -> None:
-    """What happens before the socket is there."""
+    """Output and faults before the socket is opened."""
     if args.grandchild:
         child = subprocess.Popen(["sleep", "600"])
         (Path(args.knobs) / "grandchild").write_text(str(child.pid))

@@ -1,20 +1,23 @@
-"""A supervisor as its own process, for tests: `supervised.py OPTIONS.json`. What it runs is read from CONFIG.json."""
+"""A supervisor as its own process, for tests: `supervised.py OPTIONS.json`. Its configuration is CONFIG.json."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nemotron_ops.errors import NemotronOpsError, RecipeError
 from nemotron_ops.paths import user_layout
+from nemotron_ops.policy import Health
 from nemotron_ops.supervisor import spec
-from nemotron_ops.supervisor.companion import Probe
-from nemotron_ops.supervisor.run import Options, supervise
+from nemotron_ops.supervisor.probe import Probe
+from nemotron_ops.supervisor.run import supervise
 from nemotron_ops.supervisor.snapshot import ModelView
-from nemotron_ops.supervisor.watchdog import SILENCE_S
+from nemotron_ops.supervisor.supervisor import GATEWAY_RULES, Hooks, Options
+from nemotron_ops.supervisor.watchdog import Timing
 
 
 def load(path: Path) -> spec.Config:
@@ -41,13 +44,17 @@ def main() -> int:
         gateway_argv=tuple(settings["gateway"]),
         port=settings["port"],
         exit_on_failed=settings.get("exit_on_failed", False),
-        free_bytes=(lambda: json.loads(Path(settings["free_file"]).read_text())) if "free_file" in settings else None,
         gateway_probe=Probe(**settings.get("gateway_probe", {})),
+        gateway_rules=replace(GATEWAY_RULES, health=Health(drain_s=60.0, stop_s=settings.get("gateway_stop_s", 5.0))),
+        timing=Timing(**settings.get("timing", {})),
+    )
+    hooks = Hooks(
+        free_bytes=(lambda: json.loads(Path(settings["free_file"]).read_text())) if "free_file" in settings else None,
         on_tick=(lambda: beat(Path(settings["beats"]))) if "beats" in settings else (lambda: None),
-        silence_s=settings.get("silence_s", SILENCE_S),
     )
     try:
-        return supervise(options, layout=layout, load_config=lambda: load(Path(settings["config"])), env=os.environ)
+        config = Path(settings["config"])
+        return supervise(options, layout=layout, load_config=lambda: load(config), env=os.environ, hooks=hooks)
     except NemotronOpsError as exc:
         print(f"error: {exc.message}", file=sys.stderr)
         return exc.exit_code

@@ -1,4 +1,4 @@
-"""A supervisor stage with the real gateway and the real llama-server, and questions for it. Processes, HTTP."""
+"""A supervisor stage with the real gateway and the real llama-server, and requests to it. Processes, HTTP."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ class Serving(Stage):
         return f"http://127.0.0.1:{self.port}/v1/chat/completions"
 
     def chat(self, model: str = "a", **fields: Any) -> dict[str, Any]:
-        """One answer; fails unless it is a whole one."""
+        """One answer; fails unless its status is 200."""
         body = {"model": model, "messages": SUM, "temperature": 0, **fields}
         answer = httpx.post(self.url, json=body, timeout=120, trust_env=False)
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
 
     def stream(self, max_tokens: int) -> Iterator[str]:
-        """Contents as they come; fails unless the stream ends with `[DONE]`."""
+        """The contents of a stream; fails unless it ends with `[DONE]`."""
         body = {"model": "a", "messages": TICK, "max_tokens": max_tokens, "stream": True, "temperature": 0}
         with httpx.stream("POST", self.url, json=body, timeout=120, trust_env=False) as answer:
             assert answer.status_code == 200

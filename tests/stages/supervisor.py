@@ -4,7 +4,7 @@
     stage.up()
     stage.ready("a", "b")
 
-Everything started here is ended at the end of the test, whatever became of the supervisor.
+Every process of the stage is ended at the end of the test, also without its supervisor.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from nemotron_ops.supervisor.spec import InstanceSpec
 FAKES = Path(__file__).parents[1] / "fakes"
 QUICK_RESTART = Restart(backoff_initial_s=0.05, backoff_max_s=0.2, max_restarts=3, window_s=60, stable_s=60)
 QUICK_HEALTH = Health(probe_period_s=0.1, probe_timeout_s=2.0, wedge_s=30.0, load_stall_s=60.0, drain_s=2.0, stop_s=1.0)
-HASTY_HEALTH = replace(QUICK_HEALTH, probe_timeout_s=1.0, wedge_s=3.0)  # for what is stuck on purpose
+HASTY_HEALTH = replace(QUICK_HEALTH, probe_timeout_s=1.0, wedge_s=2.0, stop_s=0.5)  # for engines that hang on purpose
 WITHIN_S = 60.0
 AS_SYSTEMD = """
 import os, sys
@@ -53,8 +53,8 @@ class Stage:
         self.layout: Layout = user_layout({"NEMOTRON_OPS_HOME": str(folder / "home")}, uid=os.getuid())
         self.config, self.options = folder / "config.json", folder / "options.json"
         self.inflight_file, self.seen = folder / "inflight.json", folder / "seen.json"
-        self.port = 0  # the kernel chooses; a later supervisor learns it from the gateway that it finds
-        self.listening: socket.socket | None = None  # passed to supervisors as a service manager does it
+        self.port = 0  # the kernel chooses; a later supervisor takes it from the record of the gateway
+        self.listening: socket.socket | None = None  # passed to supervisors, as systemd does
         self.process: subprocess.Popen[bytes] | None = None
         self.settings: dict[str, Any] = {"gateway": [sys.executable, str(FAKES / "gateway.py")]}
 
@@ -66,7 +66,7 @@ class Stage:
         return path
 
     def fake(self, name: str, *words: str, **fields: Any) -> InstanceSpec:
-        """An instance that is a fake engine; `fields` override those of InstanceSpec."""
+        """An instance with a fake engine; `fields` override those of InstanceSpec."""
         own = [
             sys.executable,
             str(FAKES / "llama_server.py"),
@@ -139,7 +139,7 @@ class Stage:
         return [e for e in self.ask("events", count=1000)["events"] if e["kind"] == kind]
 
     def started_since(self, time_s: float) -> bool:
-        """Whether a supervisor has begun after `time_s`. One that is just being replaced does not answer."""
+        """Whether a supervisor has started after `time_s`. While one is being replaced, there is no answer."""
         with suppress(ControlError):
             return any(e["time_s"] > time_s for e in self.events("supervisor-started"))
         return False
@@ -150,7 +150,7 @@ class Stage:
         return {n: self.one(n)["pid"] for n in names}
 
     def until(self, true: Callable[[], object], within_s: float = WITHIN_S) -> None:
-        """Waits for a fact; what the supervisor says in the meantime belongs to the failure's message."""
+        """Waits until `true()`; the failure's message holds the supervisor's output."""
         deadline = time.monotonic() + within_s
         while True:
             try:

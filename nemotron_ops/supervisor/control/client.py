@@ -1,4 +1,4 @@
-"""Asking the running supervisor: one line of JSON there, one or more back. Unix socket.
+"""Sends requests to the running supervisor: one line of JSON, answered by one or more lines. Unix socket.
 
     {"verb": "status"}                      ->  {"pid": …, "instances": […], …}
     {"verb": "stop", "names": ["30b-0"]}    ->  {"ok": true, …}
@@ -22,13 +22,13 @@ TIMEOUT_S = 10.0
 
 
 def request(layout: Layout, verb: str, *, timeout_s: float | None = TIMEOUT_S, **args: Any) -> dict[str, Any]:
-    """The supervisor's answer to one request. Raises ControlError if there is none, or it refuses."""
+    """The supervisor's answer to one request. Raises ControlError without an answer, or for a refusal."""
     with _asked(layout, verb, args, timeout_s) as lines:
         return _answer(lines.readline(), verb)
 
 
 def follow(layout: Layout, verb: str, **args: Any) -> Iterator[dict[str, Any]]:
-    """The supervisor's answers, one by one, until it or we end the connection."""
+    """The supervisor's answers, one by one, until either side closes the connection."""
     with _asked(layout, verb, {**args, "follow": True}, None) as lines:
         for line in lines:
             yield _answer(line, verb)
@@ -50,7 +50,7 @@ def _asked(layout: Layout, verb: str, args: dict[str, Any], timeout_s: float | N
         sock.settimeout(timeout_s)
         try:
             sock.connect(str(path))
-            with suppress(BrokenPipeError):  # refused before it was asked: the refusal is there to be read
+            with suppress(BrokenPipeError):  # the refusal came before the request and can still be read
                 sock.sendall(json.dumps({"verb": verb, **args}).encode() + b"\n")
         except OSError as exc:
             raise ControlError(

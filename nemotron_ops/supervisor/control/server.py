@@ -1,7 +1,7 @@
-"""The control socket: what the command line and the gateway may ask of a running supervisor. asyncio, unix socket.
+"""Serves the control socket, by which the command line and the gateway ask the supervisor. asyncio, unix socket.
 
-One request per connection, one line of JSON each way; `follow`, `events` with `follow`, and nothing else stay open.
-The socket is for its owner only: mode 0600 in a 0700 folder, and the peer's user is checked besides.
+One request per connection, one line of JSON each way; only `follow`, and `events` with `follow`, stay open. The socket
+is for its owner only: mode 0600 in a folder of mode 0700, and the peer's user is checked as well.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 from nemotron_ops.errors import ControlError, NemotronOpsError
@@ -27,10 +27,11 @@ Verb = Callable[[dict[str, Any]], Awaitable[Answer] | AsyncIterator[Answer]]
 
 
 class ControlServer:
-    """Listens, checks who asks, and hands requests to `verbs`. Knows what followers report as in flight."""
+    """Listens, checks the peer, and calls verbs. Keeps the requests in flight that followers report."""
 
-    def __init__(self, layout: Layout, verbs: dict[str, Verb], *, changed: Callable[[], None]) -> None:
-        self._layout, self._verbs, self._changed = layout, verbs, changed
+    def __init__(self, layout: Layout, *, changed: Callable[[], None]) -> None:
+        self._layout, self._changed = layout, changed
+        self._verbs: Mapping[str, Verb] = {}
         self._server: asyncio.Server | None = None
         self._snapshot: Snapshot | None = None
         self._followers: dict[int, asyncio.Event] = {}
@@ -38,8 +39,9 @@ class ControlServer:
         self._connections: set[asyncio.Task[None]] = set()
         self._number = 0
 
-    async def start(self) -> None:
-        """Needs the state directory's lock: a socket file that is there belongs to nobody."""
+    async def start(self, verbs: Mapping[str, Verb]) -> None:
+        """Listen. Needs the lock of the state directory: then an existing socket file is a stale one."""
+        self._verbs = verbs
         path = self._layout.control_socket
         make_private(self._layout)
         path.unlink(missing_ok=True)
@@ -64,11 +66,11 @@ class ControlServer:
 
     @property
     def following(self) -> int:
-        """How many follow the snapshots: gateways, and people who are attached."""
+        """The number of connections that follow snapshots: gateways and attached commands."""
         return len(self._followers)
 
     def inflight(self, instance: str) -> int | None:
-        """Requests that gateways have at `instance`, or None while none has reported."""
+        """Requests that gateways have at `instance`; None while no gateway has reported."""
         if not self._inflight:
             return None
         return sum(counts.get(instance, 0) for counts in self._inflight.values())
@@ -85,7 +87,7 @@ class ControlServer:
         except NemotronOpsError as exc:
             await _write(writer, {"error": {"message": exc.message, "hint": exc.hint}})
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass  # they went away, or we do
+            pass  # the peer has closed, or this server stops
         finally:
             self._connections.discard(task)
             writer.close()
@@ -98,9 +100,7 @@ class ControlServer:
             await self._follow(reader, writer)
             return
         if verb not in self._verbs:
-            raise ControlError(
-                f"cannot do {verb!r}: there is no such verb", hint=f"verbs: {', '.join(sorted(self._verbs))}"
-            )
+            raise ControlError(f"cannot do {verb!r}: unknown verb", hint=f"verbs: {', '.join(sorted(self._verbs))}")
         answer = self._verbs[verb](args)
         if isinstance(answer, AsyncIterator):
             async for part in answer:
@@ -109,7 +109,7 @@ class ControlServer:
             await _write(writer, await answer)
 
     async def _follow(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Every new snapshot to the follower; its counts of requests in flight from it."""
+        """Sends every new snapshot to the follower, and reads its counts of requests in flight."""
         self._number += 1
         number, news = self._number, asyncio.Event()
         self._followers[number] = news
@@ -120,7 +120,7 @@ class ControlServer:
                 await self._take_reports(number, reader)
                 sending.cancel()
         except* ConnectionError:
-            pass  # the follower went away
+            pass  # the follower has closed
         finally:
             del self._followers[number]
             self._inflight.pop(number, None)
@@ -142,7 +142,7 @@ class ControlServer:
 
 
 def make_private(layout: Layout) -> None:
-    """The runtime folder, ours alone. Raises ControlError if another user made it."""
+    """Make the runtime folder with mode 0700. Raises ControlError if it belongs to another user."""
     layout.runtime.mkdir(parents=True, exist_ok=True, mode=0o700)
     status = layout.runtime.stat()
     if status.st_uid != os.geteuid():
@@ -152,9 +152,9 @@ def make_private(layout: Layout) -> None:
 
 
 def check_peer(sock: Any) -> None:
-    """Raises ControlError unless the other side is the same user, or root."""
+    """Raises ControlError unless the peer is the same user or root."""
     if not sys.platform.startswith("linux"):
-        return  # the folder's mode has to do
+        return  # only the folder's mode protects the socket there
     credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     _, uid, _ = struct.unpack("3i", credentials)
     if uid not in (os.geteuid(), 0):

@@ -1,10 +1,10 @@
-"""What the control socket can do, verb by verb. asyncio.
+"""The verbs of the control socket. asyncio.
 
 ping                                         status
 start|stop|restart|drain  {names}            stop without names ends the supervisor; {now} skips draining
 reload  {strict, exec, detach}               rollback
 logs    {name, lines}                        events  {count, follow}
-want    {model}                              a request waits for `model`
+want    {model}                              starts a model for which a request waits
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
 
 from nemotron_ops import __version__, addresses
 from nemotron_ops.errors import ControlError, NemotronOpsError
@@ -27,20 +27,18 @@ from nemotron_ops.supervisor.instance.keeper import Keeper
 from nemotron_ops.supervisor.instance.state import Event
 from nemotron_ops.supervisor.snapshot import State
 from nemotron_ops.supervisor.spec import Config
-
-if TYPE_CHECKING:
-    from nemotron_ops.supervisor.run import Supervisor
+from nemotron_ops.supervisor.supervisor import Supervisor
 
 TAIL_SHOWN = 20
 
 
 class Verbs:
-    """Each public method here is a verb, or half of one."""
+    """One method per verb."""
 
     def __init__(self, supervisor: Supervisor) -> None:
-        self._s = supervisor
+        self._supervisor = supervisor
         self._began = time.time()
-        self._before: Config | None = None  # what `rollback` goes back to
+        self._before: Config | None = None  # the configuration that `rollback` restores
         self._background: set[asyncio.Task[None]] = set()
 
     def table(self) -> dict[str, Verb]:
@@ -48,22 +46,22 @@ class Verbs:
             "ping": self.ping,
             "status": self.status,
             "snapshot": self.snapshot,
-            "start": self._later(self.start),
+            "start": self._once_configured(self.start),
             "stop": self.stop,
-            "restart": self._later(self.restart),
-            "drain": self._later(self.drain),
+            "restart": self._once_configured(self.restart),
+            "drain": self._once_configured(self.drain),
             "reload": self.reload,
             "rollback": self.rollback,
             "logs": self.logs,
             "events": self.events,
-            "want": self._later(self.want),
+            "want": self._once_configured(self.want),
         }
 
-    def _later(self, verb: Callable[[dict[str, Any]], Awaitable[Answer]]) -> Verb:
-        """`verb`, once what an earlier supervisor left is adopted and the configuration is known."""
+    def _once_configured(self, verb: Callable[[dict[str, Any]], Awaitable[Answer]]) -> Verb:
+        """`verb`, after adoption and the first configuration."""
 
         async def wait(args: dict[str, Any]) -> Answer:
-            await self._s.configured.wait()
+            await self._supervisor.configured.wait()
             return await verb(args)
 
         return wait
@@ -72,12 +70,12 @@ class Verbs:
         return {"ok": True, "pid": os.getpid(), "version": __version__}
 
     async def snapshot(self, args: dict[str, Any]) -> Answer:
-        """What gateways follow, as it is now."""
-        return {"snapshot": snapshots.to_json(self._s.fleet.snapshot)}
+        """The present snapshot, as gateways follow it."""
+        return {"snapshot": snapshots.to_json(self._supervisor.fleet.snapshot)}
 
     async def status(self, args: dict[str, Any]) -> Answer:
-        s, gateway = self._s, self._s.gateway
-        instances = [self._instance(k) for k in s.fleet.keepers.values()]
+        supervisor, gateway = self._supervisor, self._supervisor.gateway
+        instances = [self._instance(k) for k in supervisor.fleet.keepers.values()]
         wanted = [i for i in instances if i["wanted"]]
         return {
             "pid": os.getpid(),
@@ -86,96 +84,96 @@ class Verbs:
             "endpoint": {
                 "host": gateway.at.host,
                 "port": gateway.at.port,
-                "url": url(s.options.scheme, gateway.at.host, gateway.at.port),
+                "url": url(supervisor.options.scheme, gateway.at.host, gateway.at.port),
             },
             "gateway": {
                 "pid": gateway.record.pid if gateway.record else None,
-                "restarts": gateway.restarts,
+                "state": str(gateway.status.state),
+                "reason": gateway.status.reason,
+                "restarts": gateway.status.restarts,
                 "log": str(gateway.log),
-                "following": s.control.following,
+                "following": supervisor.control.following,
             },
             "models": [
-                {"name": m.name, "names": list(m.names), "on_demand": m.on_demand} for m in s.fleet.snapshot.models
+                {"name": m.name, "names": list(m.names), "on_demand": m.on_demand}
+                for m in supervisor.fleet.snapshot.models
             ],
             "instances": instances,
             "ready": bool(instances) and all(i["state"] == "ready" for i in wanted) and gateway.record is not None,
             "failed": bool(wanted) and all(i["state"] == "failed" for i in wanted),
-            "stopping": s.fleet.stopping,
-            "changing": s.changing,
-            "refused": s.refused,
-            "serial": s.fleet.snapshot.serial,
+            "stopping": supervisor.fleet.stopping,
+            "changing": supervisor.changing,
+            "refused": supervisor.refused,
+            "serial": supervisor.fleet.snapshot.serial,
         }
 
     async def start(self, args: dict[str, Any]) -> Answer:
-        keepers = self._some(args)
-        self._s.fleet.hold([k.spec.name for k in keepers], True)
+        keepers = self._named(args)
+        self._supervisor.fleet.hold([k.spec.name for k in keepers], True)
         for keeper in keepers:
-            self._s.fleet.start(keeper)
+            self._supervisor.fleet.start(keeper)
         return _done(keepers)
 
     async def stop(self, args: dict[str, Any]) -> Answer:
-        """Named instances, and they stay stopped; or all, and the supervisor with them."""
-        fleet, now = self._s.fleet, bool(args.get("now"))
+        """Stops the named instances for good, or all of them and the supervisor."""
+        fleet, now = self._supervisor.fleet, bool(args.get("now"))
         if not args.get("names"):
-            self._s.end()
+            self._supervisor.end()
             if now:
-                self._s.fleet.hurry()
+                self._supervisor.fleet.force_stop()
             return {"ok": True, "pid": os.getpid(), "stopping": True}
-        await self._s.configured.wait()
-        keepers = self._some(args)
+        await self._supervisor.configured.wait()
+        keepers = self._named(args)
         fleet.hold([k.spec.name for k in keepers], False)
         for keeper in keepers:
             fleet.stop(keeper, "stopped by hand")
             if now:
-                keeper.tell(Event.HURRY)
+                keeper.tell(Event.FORCE)
         return _done(keepers)
 
     async def restart(self, args: dict[str, Any]) -> Answer:
-        keepers = self._some(args)
-        self._s.fleet.hold([k.spec.name for k in keepers], True)
+        keepers = self._named(args)
+        self._supervisor.fleet.hold([k.spec.name for k in keepers], True)
         for keeper in keepers:
-            self._s.fleet.restart(keeper)
+            self._supervisor.fleet.restart(keeper)
         return _done(keepers)
 
     async def drain(self, args: dict[str, Any]) -> Answer:
-        """Take instances out of traffic while they stay loaded; `start` puts them back."""
-        keepers = self._some(args)
+        """Takes instances out of traffic while they stay loaded; `start` puts them back."""
+        keepers = self._named(args)
         for keeper in keepers:
-            if keeper.life.state is not State.READY:
-                raise ControlError(f"cannot drain {keeper.id}: it is {keeper.life.state}")
+            keeper.check_drainable()
         for keeper in keepers:
-            keeper.held_back = True
-            self._s.journal.add("drained", "by hand: loaded, without traffic", instance=keeper.id)
-        self._s.fleet.changed()
+            keeper.drain()
         return _done(keepers)
 
     async def reload(self, args: dict[str, Any]) -> Answer:
-        """Answers when everything is as configured, or has failed and is as before."""
+        """Answers once the configuration is applied, or has failed and the old one runs."""
         if args.get("dry_run"):
-            changes = await self._s.preview()
+            changes = await self._supervisor.preview()
             outcome = Outcome(kept=changes.keep, added=changes.add, removed=changes.remove, replaced=changes.replace)
             return {"ok": True, "dry_run": True, **outcome.to_json()}
         if args.get("exec"):
             await asyncio.to_thread(check_program)
-        before = self._s.fleet.config
-        outcome = await self._s.reload(strict=bool(args.get("strict")))
+        before = self._supervisor.fleet.config
+        outcome = await self._supervisor.reload(strict=bool(args.get("strict")))
         self._before = before
         if args.get("exec"):
-            asyncio.get_running_loop().call_later(0.1, self._s.end_for_exec)
+            asyncio.get_running_loop().call_later(0.1, self._supervisor.end_for_exec)
         return {"ok": not outcome.failed, "pid": os.getpid(), "executing": bool(args.get("exec")), **outcome.to_json()}
 
     async def rollback(self, args: dict[str, Any]) -> Answer:
-        """Back to the configuration before the last reload."""
+        """Applies the configuration before the last reload."""
         if self._before is None:
             raise ControlError("cannot roll back: nothing was reloaded since this supervisor started")
-        before, self._before = self._before, self._s.fleet.config
-        outcome = await self._s.apply(before)
+        before, self._before = self._before, self._supervisor.fleet.config
+        outcome = await self._supervisor.apply(before)
         return {"ok": not outcome.failed, **outcome.to_json()}
 
     async def logs(self, args: dict[str, Any]) -> Answer:
-        """The last lines of each named instance's log, and where it is."""
+        """The last lines of each named instance's log, and its path."""
         lines = int(args.get("lines", 50))
-        found = self._some(args)
+        found = self._named(args)
         return {
             "logs": [
                 {"name": k.id, "path": str(k.log), "lines": await asyncio.to_thread(logfiles.tail, k.log, lines=lines)}
@@ -184,8 +182,8 @@ class Verbs:
         }
 
     async def events(self, args: dict[str, Any]) -> AsyncIterator[Answer]:
-        """The last events, all in one answer; with `follow` one by one, and then all that come."""
-        journal, count = self._s.journal, int(args.get("count", 50))
+        """The last events in one answer; with `follow` one by one, then every new one."""
+        journal, count = self._supervisor.journal, int(args.get("count", 50))
         if not args.get("follow"):
             yield {"events": [entry.to_json() for entry in journal.last(count)]}
             return
@@ -199,25 +197,25 @@ class Verbs:
             journal.unfollow(queue)
 
     async def want(self, args: dict[str, Any]) -> Answer:
-        return _done(self._s.fleet.want(str(args.get("model", ""))))
+        return _done(self._supervisor.fleet.want(str(args.get("model", ""))))
 
-    def background(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(work)
+    def reload_in_background(self) -> None:
+        """Reload on SIGHUP; an error goes into the journal."""
+        task = asyncio.ensure_future(self._reload_quietly())
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    async def reload_quietly(self) -> None:
-        """For SIGHUP: what goes wrong goes into the journal."""
+    async def _reload_quietly(self) -> None:
         try:
             await self.reload({})
         except NemotronOpsError as exc:
-            self._s.journal.add("reload-failed", exc.message, level="error")
+            self._supervisor.journal.add("reload-failed", exc.message, level="error")
 
-    def _some(self, args: dict[str, Any]) -> list[Keeper]:
+    def _named(self, args: dict[str, Any]) -> list[Keeper]:
         names = args.get("names") or ()
         if isinstance(names, str) or not isinstance(names, Sequence):
-            raise ControlError("cannot read the request: names is no list")
-        return self._s.fleet.named([str(n) for n in names])
+            raise ControlError("cannot read the request: names is not a list")
+        return self._supervisor.fleet.named([str(n) for n in names])
 
     def _instance(self, k: Keeper) -> dict[str, Any]:
         view = k.view()
@@ -227,19 +225,19 @@ class Verbs:
             "instance": k.spec.name,
             "model": k.spec.model,
             "state": str(view.state),
-            "wanted": k.life.wanted or k.id in self._s.fleet.pending,
+            "wanted": k.status.wanted or k.id in self._supervisor.fleet.pending,
             "pid": record.pid if record else None,
             "uptime_s": round(time.time() - record.wall_s, 1) if record else None,
-            "restarts": k.life.restarts,
-            "reason": self._s.fleet.reason(k),
-            "hint": death.hint if death and k.life.reason else "",
+            "restarts": k.status.restarts,
+            "reason": self._supervisor.fleet.reason(k),
+            "hint": death.hint if death and k.status.reason else "",
             "log": str(k.log),
             "log_tail": list(death.tail[-TAIL_SHOWN:]) if death and view.state in (State.FAILED, State.BACKOFF) else [],
             "build": k.spec.build,
             "slots": k.spec.slots,
             "ctx_tokens": k.spec.ctx_tokens,
             "busy": k.busy,
-            "inflight": self._s.control.inflight(k.id) or 0,
+            "inflight": self._supervisor.control.inflight(k.id) or 0,
             "draining": view.draining,
             "load_progress": view.load_progress,
             "socket": view.socket,
@@ -247,7 +245,7 @@ class Verbs:
 
 
 def check_program() -> None:
-    """Raises ControlError if the installed program does not even start: then this one had better go on."""
+    """Raises ControlError unless the installed program starts: `reload --exec` would end the service."""
     done = run([sys.executable, "-m", "nemotron_ops", "--version"], timeout_s=60)
     if not done.ok:
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
@@ -255,7 +253,7 @@ def check_program() -> None:
 
 
 def url(scheme: str, host: str, port: int) -> str:
-    """Where a client on this machine reaches the gateway."""
+    """The gateway's URL for a client on this machine."""
     return addresses.url(scheme, addresses.near(host), port)
 
 

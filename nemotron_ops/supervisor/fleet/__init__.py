@@ -2,9 +2,9 @@
 
 Each file uses only those below it:
 
-    rollout    changing what runs without an outage: reload and rollback
-    canary     a new process answers a few prompts before it gets traffic
-    changes    what a new configuration changes: which instances stay, come, go, or are replaced
-    instances  all instances together: starting, making room, ageing, changing
-    seats      who may start now: start order and one memory budget
+    rollout    replaces running instances without an outage: reload and rollback
+    canary     tests a new process with a few prompts before it gets traffic
+    changes    the difference of two configurations: instances to keep, add, remove and replace
+    instances  decides which instances are wanted: start order, memory budget, idle time
+    seats      which instances may start now: start order and one memory budget
 """

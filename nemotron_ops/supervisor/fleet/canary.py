@@ -1,8 +1,8 @@
-"""A new process answers a few prompts before it gets traffic. HTTP to the engine.
+"""Tests a new process with a few prompts before it gets traffic. HTTP to the engine.
 
 Always: one short answer with at least one token. Compared with the process it replaces (`upgrade`): reasoning is
-still split from the answer, a tool is still called, and tokens still come at least half as fast. Speed is measured
-up to `SPEED_ROUNDS` times in turn, best against best, because a busy machine slows either one down at any moment.
+still split from the answer, a tool is still called, and the speed is at least half of the old one. Speed is measured
+up to `SPEED_ROUNDS` times in turn, best against best, because other load slows either process at any moment.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SPEED_FLOOR = 0.5
 SPEED_ROUNDS = 6
 TIMEOUT_S = 300.0
-WRONG = (EngineError, OSError, KeyError, IndexError, TypeError)  # no answer, or one that is not shaped like one
+WRONG = (EngineError, OSError, KeyError, IndexError, TypeError)  # no answer, or one of another shape
 QUESTION = [{"role": "user", "content": "What is 2 + 2?"}]
 WEATHER = [{"role": "user", "content": "What is the weather in Paris? Use the tool."}]
 TOOL = {
@@ -34,7 +34,7 @@ TOOL = {
 
 @dataclass(frozen=True, kw_only=True)
 class Observed:
-    """What a process did with the canary prompts."""
+    """The answers of one process to the canary prompts."""
 
     tokens: int
     reasoning: bool = False
@@ -43,7 +43,7 @@ class Observed:
 
 
 async def judge(new: Keeper, old: Keeper | None) -> str:
-    """Why `new` must not take traffic; empty if it may. `old` is what it is compared with, if anything."""
+    """Why `new` must not take traffic; empty if it may. `old` is the process to compare it with, if any."""
     reference: Observed | None = None
     try:
         seen = await observe(new, thorough=old is not None)
@@ -55,7 +55,7 @@ async def judge(new: Keeper, old: Keeper | None) -> str:
 
 
 async def _reference(old: Keeper) -> Observed | None:
-    """What the old one does; None if it no longer can: it is no measure then."""
+    """The answers of the old process; None if it fails, so that there is nothing to compare with."""
     try:
         return await observe(old, thorough=True)
     except WRONG:
@@ -63,7 +63,7 @@ async def _reference(old: Keeper) -> Observed | None:
 
 
 async def _race(new: Keeper, old: Keeper, seen: Observed, reference: Observed) -> tuple[Observed, Observed]:
-    """Both again in turn, while the new one seems too slow: the best speed of each."""
+    """Measures both in turn while the new one is too slow; returns the best speed of each."""
     for _ in range(SPEED_ROUNDS - 1):
         if not _too_slow(seen, reference):
             break
@@ -78,7 +78,7 @@ def _too_slow(new: Observed, old: Observed) -> bool:
 
 
 def failures(new: Observed, old: Observed | None) -> list[str]:
-    """What `new` does not do, or no longer does."""
+    """What `new` does not do, or does worse than `old`."""
     found = [] if new.tokens > 0 else ["it made no token"]
     if old is None:
         return found
@@ -87,18 +87,18 @@ def failures(new: Observed, old: Observed | None) -> list[str]:
     if old.tool_call and not new.tool_call:
         found.append("it no longer calls tools")
     if _too_slow(new, old):
-        found.append(f"{new.tokens_per_s:.1f} tokens/s, where the old one makes {old.tokens_per_s:.1f}")
+        found.append(f"{new.tokens_per_s:.1f} tokens/s, and the old process makes {old.tokens_per_s:.1f}")
     return found
 
 
-async def observe(k: Keeper, *, thorough: bool) -> Observed:
+async def observe(keeper: Keeper, *, thorough: bool) -> Observed:
     began = time.monotonic()
-    answer = await k.client.chat(QUESTION, max_tokens=64 if thorough else 8, temperature=0, timeout_s=TIMEOUT_S)
+    answer = await keeper.client.chat(QUESTION, max_tokens=64 if thorough else 8, temperature=0, timeout_s=TIMEOUT_S)
     took_s = max(1e-6, time.monotonic() - began)
     tokens = int(answer["usage"]["completion_tokens"])
     if not thorough:
         return Observed(tokens=tokens)
-    asked = await k.client.chat(WEATHER, tools=[TOOL], max_tokens=256, temperature=0, timeout_s=TIMEOUT_S)
+    asked = await keeper.client.chat(WEATHER, tools=[TOOL], max_tokens=256, temperature=0, timeout_s=TIMEOUT_S)
     speed = float(answer.get("timings", {}).get("predicted_per_second") or tokens / took_s)
     return Observed(
         tokens=tokens,

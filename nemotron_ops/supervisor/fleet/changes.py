@@ -1,4 +1,4 @@
-"""What a new configuration changes: which instances stay, come, go, or are replaced. Pure."""
+"""The difference of two configurations: instances to keep, add, remove and replace. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Changes:
 
 
 def diff(running: Mapping[str, InstanceSpec], wanted: Config) -> Changes:
-    """From what runs to what is wanted; two specs with one fingerprint are the same process."""
+    """The changes from `running` to `wanted`; two specs with one fingerprint are the same process."""
     new = {s.name: s for s in wanted.instances}
     both = [n for n in new if n in running]
     return Changes(
@@ -32,7 +32,7 @@ def diff(running: Mapping[str, InstanceSpec], wanted: Config) -> Changes:
 
 
 def check(config: Config) -> None:
-    """Raises RecipeError for a configuration that cannot be run as it is; nothing has changed then."""
+    """Raises RecipeError if `config` is invalid; nothing has changed then."""
     names = [s.name for s in config.instances]
     if twice := sorted({n for n in names if names.count(n) > 1}):
         raise RecipeError(f"cannot use this configuration: two instances are named {twice[0]!r}")
@@ -43,4 +43,4 @@ def check(config: Config) -> None:
         if not spec.argv:
             raise RecipeError(f"cannot use this configuration: instance {spec.name!r} has no command")
         if not spec.name or set(spec.name) & set("/~\0") or spec.name.startswith("."):
-            raise RecipeError(f"cannot use this configuration: {spec.name!r} is no name for an instance")
+            raise RecipeError(f"cannot use this configuration: {spec.name!r} is not a valid instance name")

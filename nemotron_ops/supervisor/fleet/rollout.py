@@ -1,9 +1,9 @@
-"""Changing what runs without an outage: reload and rollback. asyncio.
+"""Replaces running instances without an outage: reload and rollback. asyncio.
 
-An unchanged instance is left alone. A changed one is replaced blue/green where memory allows both: the new process
-starts beside the old one, must become ready and answer a canary prompt, takes the traffic, and only then the old one
-drains and stops. Where memory does not allow both, the old one stops first, requests wait at the gateway, and if the
-new one fails the old one is started again. A configuration that cannot be used changes nothing.
+An unchanged instance keeps running. A changed one is replaced blue/green if memory allows both: the new process starts
+beside the old one, must become ready and answer a canary prompt, takes the traffic, and only then the old one drains
+and stops. If memory does not allow both, the old one stops first, requests wait at the gateway, and if the new one
+fails the old one is started again. An invalid configuration changes nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from nemotron_ops.supervisor.spec import Config, InstanceSpec
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """Instance names by what happened to them; `failed` maps a name to the reason and keeps its old process."""
+    """Instance names by outcome; `failed` maps a name to the reason, and its old process keeps running."""
 
     kept: tuple[str, ...] = ()
     added: tuple[str, ...] = ()
@@ -39,9 +39,9 @@ class Outcome:
 
 
 async def apply(fleet: Fleet, config: Config, *, strict: bool = False) -> Outcome:
-    """Make `config` what runs. Raises RecipeError, with nothing changed, if it cannot be used.
+    """Run `config` instead of the present configuration. Raises RecipeError, with nothing changed, if it is invalid.
 
-    `strict` compares a replacement with what it replaces: tool calls, reasoning, speed.
+    `strict` compares a replacement with the old process: tool calls, reasoning, speed.
     """
     check(config)
     before = running(fleet, config)
@@ -53,7 +53,7 @@ async def apply(fleet: Fleet, config: Config, *, strict: bool = False) -> Outcom
     fleet.config = replace(config, models=(*config.models, *(old_models[n] for n in going if n in old_models)))
     for name in changes.keep:
         keeper = _best(_of(fleet, name), new[name])
-        keeper.spec = new[name]
+        keeper.change_policies(new[name])
         _resume(fleet, keeper)
     for name in changes.add:
         _first_start(fleet, fleet.add(_free_id(fleet, name), new[name]))
@@ -62,7 +62,7 @@ async def apply(fleet: Fleet, config: Config, *, strict: bool = False) -> Outcom
     for name in changes.replace:
         if reason := await _replace(fleet, _of(fleet, name), new[name], strict=strict):
             failed[name] = reason
-            fleet.ground.journal.add("change-failed", reason, instance=name, level="error")
+            fleet.context.journal.add("change-failed", reason, instance=name, level="error")
     for name in changes.remove:
         for keeper in _of(fleet, name):
             await fleet.remove(keeper)
@@ -76,30 +76,30 @@ async def apply(fleet: Fleet, config: Config, *, strict: bool = False) -> Outcom
         kept=changes.keep, added=changes.add, removed=changes.remove, failed=failed,
         replaced=tuple(n for n in changes.replace if n not in failed),
     )  # fmt: skip
-    fleet.ground.journal.add("reloaded", _summary(outcome))
+    fleet.context.journal.add("reloaded", _summary(outcome))
     return outcome
 
 
 def running(fleet: Fleet, config: Config) -> dict[str, InstanceSpec]:
-    """Instance name -> what it runs now."""
+    """Instance name -> spec of its running process."""
     new = {s.name: s for s in config.instances}
     names = dict.fromkeys(k.spec.name for k in fleet.keepers.values() if k.published)
     return {n: _best(_of(fleet, n), new.get(n)).spec for n in names}
 
 
 def _best(twins: Sequence[Keeper], wanted: InstanceSpec | None) -> Keeper:
-    """The one to keep. A crash in the middle of a change leaves two of an instance: old and new."""
+    """The twin to keep. A crash in the middle of a change leaves two processes of an instance."""
     return max(
         twins,
-        key=lambda k: (wanted is not None and k.spec.fingerprint == wanted.fingerprint, k.life.state is State.READY),
+        key=lambda k: (wanted is not None and k.spec.fingerprint == wanted.fingerprint, k.status.state is State.READY),
     )
 
 
 async def _replace(fleet: Fleet, old: Sequence[Keeper], spec: InstanceSpec, *, strict: bool) -> str:
-    """Put a process for `spec` in the place of `old`; the reason if that failed and the old one stays."""
-    at_rest = all(k.life.state in REST or k.life.state is State.BACKOFF for k in old)
+    """Replace `old` by a process for `spec`; returns the reason if that failed and the old one stays."""
+    at_rest = all(k.status.state in REST or k.status.state is State.BACKOFF for k in old)
     if at_rest:
-        wanted = any(k.life.wanted or k.id in fleet.pending for k in old)
+        wanted = any(k.status.wanted or k.id in fleet.pending for k in old)
         for keeper in old:
             await fleet.remove(keeper)
         keeper = fleet.add(_free_id(fleet, spec.name), spec)
@@ -116,21 +116,20 @@ async def _blue_green(fleet: Fleet, blue: Sequence[Keeper], spec: InstanceSpec, 
     fleet.start(green)
     reason = await _up(fleet, green)
     if not reason:
-        reference = next((k for k in blue if k.life.state is State.READY), None)
+        reference = next((k for k in blue if k.status.state is State.READY), None)
         reason = await canary.judge(green, reference if strict else None)
     if reason:
         await fleet.remove(green)
         return reason
-    green.published = True
-    fleet.changed()
-    fleet.ground.journal.add("switched", f"from {', '.join(k.id for k in blue)}", instance=green.id)
+    green.publish()
+    fleet.context.journal.add("switched", f"from {', '.join(k.id for k in blue)}", instance=green.id)
     for keeper in blue:
         await fleet.remove(keeper)
     return ""
 
 
 async def _swap(fleet: Fleet, old: Sequence[Keeper], spec: InstanceSpec) -> str:
-    fleet.ground.journal.add("swapping", "no memory for two; requests wait", instance=spec.name)
+    fleet.context.journal.add("swapping", "no memory for two; requests wait", instance=spec.name)
     before = old[0].spec
     for keeper in old:
         await fleet.remove(keeper)
@@ -145,13 +144,10 @@ async def _swap(fleet: Fleet, old: Sequence[Keeper], spec: InstanceSpec) -> str:
 
 
 async def _up(fleet: Fleet, keeper: Keeper) -> str:
-    """Waits until `keeper` is ready; the reason if it will not be.
-
-    The first death decides: a change is no time to try again.
-    """
+    """Waits until `keeper` is ready; returns the reason if its first start fails (a change does not try again)."""
     settled = (State.READY, State.BACKOFF, State.FAILED)
-    await fleet.until(lambda: keeper.life.state in settled)
-    return "" if keeper.life.state is State.READY else keeper.life.reason
+    await fleet.until(lambda: keeper.status.state in settled)
+    return "" if keeper.status.state is State.READY else keeper.status.reason
 
 
 def _of(fleet: Fleet, name: str) -> list[Keeper]:
@@ -159,13 +155,13 @@ def _of(fleet: Fleet, name: str) -> list[Keeper]:
 
 
 def _first_start(fleet: Fleet, keeper: Keeper) -> None:
-    """At boot: what is loaded on demand waits for a request, and what was stopped by hand stays so."""
+    """At boot: an on-demand instance waits for a request, and one that was stopped by hand stays stopped."""
     if fleet.held.get(keeper.spec.name, not keeper.spec.lifecycle.on_demand):
         fleet.start(keeper, pressing=False)
 
 
 def _resume(fleet: Fleet, keeper: Keeper) -> None:
-    """An adopted process that was to be stopped by hand when its supervisor died."""
+    """Stop an adopted process whose stop by hand was interrupted by the end of its supervisor."""
     if not fleet.held.get(keeper.spec.name, True):
         fleet.stop(keeper, "stopped by hand")
 

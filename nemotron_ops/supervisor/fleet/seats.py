@@ -1,8 +1,8 @@
-"""Who may start now: start order and one memory budget. Pure.
+"""Which instances may start now: start order and one memory budget. Pure.
 
-An instance that wants to start takes a seat when everything before it in start order has settled and its memory fits
-beside those seated. If it was asked for by a request or by hand (`pressing`), the least recently used idle instances
-that are not pinned make room; at boot nobody is pushed out. What could not fit even then is refused for good.
+A wanted instance takes a seat when all instances before it in start order have settled and its memory fits beside those
+seated. If it was requested by a client or by hand (`pressing`), the least recently used idle instances that are not
+pinned are evicted; at boot none is. An instance that could not fit even then is refused.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from nemotron_ops.policy import GIB
 
 @dataclass(frozen=True, kw_only=True)
 class Seat:
-    """An instance as admission sees it. `settled`: no longer on its way up. `idle`: ready, without any request."""
+    """One instance. `settled`: no longer starting. `idle`: ready, without a request."""
 
     id: str
     order: int = 0
@@ -38,7 +38,7 @@ class Admission:
 
 
 def admit(waiting: Sequence[Seat], seated: Sequence[Seat], capacity_bytes: Mapping[str, int]) -> Admission:
-    """What to do about all that are `waiting`, in the order they came."""
+    """The decision about each of `waiting`, in their order."""
     start: list[str] = []
     evict: list[str] = []
     wait: dict[str, str] = {}
@@ -71,26 +71,26 @@ def shortage(seat: Seat, seated: Sequence[Seat], capacity_bytes: Mapping[str, in
 
 
 def hopeless(seat: Seat, seated: Sequence[Seat], capacity_bytes: Mapping[str, int]) -> str:
-    """Why `seat` cannot fit even when all that may go is gone; empty if it can."""
+    """Why `seat` cannot fit even beside the pinned instances alone; empty if it can."""
     return shortage(seat, [s for s in seated if s.pinned and s.id != seat.id], capacity_bytes)
 
 
 def victims(seat: Seat, seated: Sequence[Seat], capacity_bytes: Mapping[str, int]) -> tuple[str, ...]:
-    """The least recently used idle instances whose going makes room; none if that would not be enough."""
+    """The least recently used idle instances whose eviction makes room; none if that is not enough."""
     if not seat.pressing:
         return ()
-    gone: list[Seat] = []
+    evicted: list[Seat] = []
     for victim in sorted((s for s in seated if s.idle and not s.pinned), key=lambda s: s.last_used):
         if not any(victim.memory_bytes.get(d) for d in seat.memory_bytes):
             continue
-        gone.append(victim)
-        if not shortage(seat, [s for s in seated if s not in gone], capacity_bytes):
-            return tuple(s.id for s in gone)
+        evicted.append(victim)
+        if not shortage(seat, [s for s in seated if s not in evicted], capacity_bytes):
+            return tuple(s.id for s in evicted)
     return ()
 
 
 def _before(seat: Seat, others: Sequence[Seat], refused: Mapping[str, str]) -> str:
-    """The name of one that has to settle first."""
+    """The name of an instance that must settle first."""
     if seat.pressing:
         return ""
     earlier = (o.id for o in others if o.order < seat.order and not o.settled and o.id not in refused)

@@ -8,18 +8,18 @@ from nemotron_ops.supervisor.instance.state import FORKS, TABLE, Fork, Row
 from nemotron_ops.supervisor.snapshot import State
 
 MEANINGS: dict[State, str] = {
-    State.STOPPED: "no process, and none is wanted, or it waits for room",
+    State.STOPPED: "no process: none is wanted, or it waits for memory",
     State.STARTING: "the process runs and loads; any sign of progress extends its deadline",
     State.READY: "it answers through its task queue and may take traffic",
     State.STOPPING: "the stop recipe: drain, cut, SIGTERM, second SIGTERM",
-    State.KILLING: "SIGKILL to its process group, repeated until it is gone",
-    State.BACKOFF: "it died and will be started again after a pause",
-    State.FAILED: "it died too often, or of something a restart cannot cure; stays so until someone acts",
+    State.KILLING: "SIGKILL to its process group, repeated until it has ended",
+    State.BACKOFF: "it died and is started again after a pause",
+    State.FAILED: "it died too often, or of a cause that a restart cannot cure; stays so until `start` or `restart`",
 }
 
 
 def mermaid() -> str:
-    """All moves between different states as a mermaid state diagram; one line for all events between two states."""
+    """All transitions as a mermaid state diagram; one line for all events between two states."""
     moves: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     for (state, event), row in TABLE.items():
         for target in targets(row):

@@ -1,9 +1,9 @@
 """When a ready instance counts as stuck: liveness is progress, not an open port. Pure.
 
-Each probe goes through llama-server's task queue. A sign of life is an answer with no work, or with work and a mark
-that moved (any token made, any batch of a prompt evaluated). Without one for half of `wedge_s` the instance is
-suspect and gets a canary prompt, whose answer is a sign of life too; without one for all of `wedge_s` it is stuck.
-Streams' keep-alive comments play no part, and a prompt that takes half an hour lives as long as its counter moves.
+Each probe goes through llama-server's task queue. A sign of life is an answer that shows no work, or work and a new
+mark (any token made, any batch of a prompt evaluated). After half of `wedge_s` without one the instance is suspect and
+gets a canary prompt, whose answer is a sign of life too; after all of `wedge_s` it is stuck. Keep-alive comments of
+streams do not count, and a prompt that takes half an hour is alive as long as its counter grows.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from nemotron_ops.policy import Health
 
 class Verdict(StrEnum):
     ALIVE = "alive"
-    QUIET = "quiet"  # no sign of life this time; too early to worry
+    QUIET = "quiet"  # no sign of life in this probe; too early to act
     SUSPECT = "suspect"  # send a canary
     STUCK = "stuck"
 
@@ -32,7 +32,7 @@ class Pulse:
 
 
 def judge(pulse: Pulse, seen: Activity | None, *, now: float, health: Health) -> tuple[Pulse, Verdict]:
-    """What a probe's answer (None: no answer in time) means."""
+    """The verdict on a probe's answer (None: no answer in time)."""
     if seen is not None:
         working = seen.busy > 0 or seen.deferred > 0
         if not working or seen.mark != pulse.mark:
@@ -47,5 +47,5 @@ def judge(pulse: Pulse, seen: Activity | None, *, now: float, health: Health) ->
 
 
 def answered(pulse: Pulse, *, now: float) -> Pulse:
-    """`pulse` after a canary was answered: the mark stays, so that what was stuck is still seen not to move."""
+    """`pulse` after an answered canary: the mark stays, so a stuck slot is still seen not to move."""
     return replace(pulse, at=now, why="")

@@ -1,4 +1,4 @@
-"""Less context after a death for lack of memory, where nobody asked for that context. Pure."""
+"""Halves a context that was not asked for, after a death for lack of memory. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ FLAG = "--ctx-size"
 LEAST_TOKENS = 2048
 
 
-def context(argv: Sequence[str]) -> int | None:
+def ctx_tokens(argv: Sequence[str]) -> int | None:
     """The context of a llama-server command line, in tokens over all slots."""
     words = list(argv)
     if FLAG not in words[:-1]:
@@ -19,7 +19,7 @@ def context(argv: Sequence[str]) -> int | None:
 
 def shrunk(argv: Sequence[str], times: int) -> tuple[str, ...]:
     """`argv` with its context halved `times` times, but not below LEAST_TOKENS."""
-    tokens = context(argv)
+    tokens = ctx_tokens(argv)
     if tokens is None or times == 0:
         return tuple(argv)
     at = list(argv).index(FLAG) + 1

@@ -1,7 +1,7 @@
-"""What is watched in each state: loading, health, draining. asyncio, HTTP to the engine, /proc.
+"""Watches one instance in one state: loading, health, draining. asyncio, HTTP to the engine, /proc.
 
-Each coroutine belongs to one keeper and one state, reports to the keeper's inbox, and is cancelled when the state
-ends. None of them signals or changes anything.
+Each coroutine belongs to one owner and one state and is cancelled when that state ends. None of them signals or
+changes anything: they send events and observations to the owner's inbox.
 """
 
 from __future__ import annotations
@@ -9,150 +9,126 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from nemotron_ops.engine.flags import Flags, parse_help
 from nemotron_ops.engine.health import Activity, Health, activity
 from nemotron_ops.errors import EngineError
-from nemotron_ops.proc import run
+from nemotron_ops.policy import HOST
 from nemotron_ops.processes import logfiles, process
 from nemotron_ops.supervisor.instance import slot_files
 from nemotron_ops.supervisor.instance.liveness import Pulse, Verdict, answered, judge
-from nemotron_ops.supervisor.instance.loading import HOST, Look, lost_gpu, mark, moved, share
+from nemotron_ops.supervisor.instance.loading import Look, lost_gpu, mark, moved, share
 from nemotron_ops.supervisor.instance.state import Event
-
-if TYPE_CHECKING:
-    from nemotron_ops.supervisor.instance.keeper import Keeper
+from nemotron_ops.supervisor.instance.watched import Seen, Watched
 
 POLL_FIRST_S = 0.02
 POLL_MOST_S = 0.25
 DRAIN_POLL_S = 0.1
-NOTICEABLE_BYTES = 4 << 20
-DRAIN_GRACE_S = 0.3  # the gateway may have sent a request just before it heard of the drain
+DRAIN_GRACE_S = 0.3  # the gateway may have sent a request just before it learned of the drain
 
 
-async def loading(k: Keeper) -> None:
-    """Reports PROGRESS while anything moves, READY once the engine answers through its queue.
+async def loading(instance: Watched) -> None:
+    """Reports PROGRESS while any counter grows, and READY once the engine answers through its task queue.
 
-    An engine that has lost its GPU is WEDGED: it would come up, on the CPU.
+    An engine without its GPU is WEDGED: it would load on the CPU.
     """
-    files_bytes = await asyncio.to_thread(_bytes_of, k.spec.files)
+    files_bytes = await asyncio.to_thread(_bytes_of, instance.spec.files)
     before, poll_s = Look(), POLL_FIRST_S
     while True:
-        up = await k.client.health() is Health.OK and await observe(k) is not None
-        if reason := _lost_gpu(k):
-            k.tell(Event.WEDGED, reason)
+        up = await instance.client.health() is Health.OK and await observe(instance) is not None
+        if reason := _lost_gpu(instance):
+            instance.tell(Event.WEDGED, reason)
             return
         if up:
-            await slot_files.restore(k)
-            _note_memory(k)
-            k.load_progress = None
-            k.tell(Event.READY)
+            await slot_files.restore(instance)
+            _report(instance)
+            instance.tell(Event.READY)
             return
-        now = _look(k)
+        now = _look(instance)
         if moved(before, now):
-            k.tell(Event.PROGRESS)
-            k.ground.moved()
+            instance.tell(Event.PROGRESS)
         before = mark(before, now)
-        _show(k, share(now, files_bytes))
+        _report(instance, progress=share(now, files_bytes))
         await asyncio.sleep(poll_s)
         poll_s = min(POLL_MOST_S, poll_s * 1.5)
 
 
-async def health(k: Keeper) -> None:
-    """Probes through the task queue; reports WEDGED when nothing has moved for too long."""
-    clock, rules = k.ground.clock, k.spec.health
+async def health(instance: Watched) -> None:
+    """Probes through the task queue; reports WEDGED after `wedge_s` without progress."""
+    clock, rules = instance.clock, instance.spec.health
     pulse = Pulse(at=clock())
     while True:
         await asyncio.sleep(rules.probe_period_s)
-        seen = await observe(k)
-        if seen is not None:
-            k.busy = seen.busy
-        _note_memory(k)
+        seen = await observe(instance)
+        _report(instance, busy=None if seen is None else seen.busy)
         pulse, verdict = judge(pulse, seen, now=clock(), health=rules)
         if verdict is Verdict.SUSPECT:
-            k.ground.journal.add("suspect", pulse.why, instance=k.id, level="warning")
-            if await canary(k, within_s=max(1.0, rules.wedge_s - (clock() - pulse.at))):
+            instance.journal.add("suspect", pulse.why, instance=instance.id, level="warning")
+            if await canary(instance, within_s=max(1.0, rules.wedge_s - (clock() - pulse.at))):
                 pulse = answered(pulse, now=clock())
-            elif clock() - pulse.at >= rules.wedge_s:  # its silence has used up the rest of the time
+            elif clock() - pulse.at >= rules.wedge_s:  # the unanswered canary took the rest of the time
                 verdict = Verdict.STUCK
         if verdict is Verdict.STUCK:
-            k.tell(Event.WEDGED, f"stuck: {pulse.why}")
+            instance.tell(Event.WEDGED, f"stuck: {pulse.why}")
             return
 
 
-async def draining(k: Keeper) -> None:
+async def draining(instance: Watched) -> None:
     """Reports DRAINED when neither the gateway nor the engine has a request left."""
-    began = k.ground.clock()
+    began = instance.clock()
     while True:
-        waiting = k.ground.inflight(k.id)
-        if k.ground.clock() - began >= DRAIN_GRACE_S and not waiting:
-            seen = await observe(k)
+        waiting = instance.inflight()
+        if instance.clock() - began >= DRAIN_GRACE_S and not waiting:
+            seen = await observe(instance)
             if seen is None or (seen.busy == 0 and seen.deferred == 0):
-                if seen is not None and k.life.asked:
-                    await slot_files.save(k)
-                k.tell(Event.DRAINED)
+                if seen is not None and instance.restarting:
+                    await slot_files.save(instance)
+                instance.tell(Event.DRAINED)
                 return
         await asyncio.sleep(DRAIN_POLL_S)
 
 
-async def observe(k: Keeper) -> Activity | None:
-    """What the engine is doing, asked through its task queue; None without an answer in time."""
+async def observe(instance: Watched) -> Activity | None:
+    """The engine's activity, read through its task queue; None without an answer in time."""
     try:
-        metrics = await k.client.metrics()
-        slots = await k.client.slots() if metrics.get("requests_processing") else []
+        metrics = await instance.client.metrics()
+        slots = await instance.client.slots() if metrics.get("requests_processing") else []
     except (EngineError, OSError):
         return None
     return activity(metrics, slots)
 
 
-async def canary(k: Keeper, *, within_s: float) -> bool:
-    """Whether one token can still be had."""
+async def canary(instance: Watched, *, within_s: float) -> bool:
+    """Whether the engine still makes one token."""
     try:
-        await k.client.chat([{"role": "user", "content": "hi"}], max_tokens=1, timeout_s=within_s)
+        await instance.client.chat([{"role": "user", "content": "hi"}], max_tokens=1, timeout_s=within_s)
     except (EngineError, OSError):
         return False
     return True
 
 
-def flags_of(binary: str) -> Flags:
-    """The flags that `binary` knows; none where it does not run."""
-    return parse_help(run([binary, "--help"], timeout_s=20).stdout)
-
-
-def _look(k: Keeper) -> Look:
-    if k.record is None:
+def _look(instance: Watched) -> Look:
+    if instance.record is None:
         return Look()
-    used = process.usage(k.record.pid)
+    used = process.usage(instance.record.pid)
     try:
-        log_bytes = k.log.stat().st_size
+        log_bytes = instance.log.stat().st_size
     except OSError:
         log_bytes = 0
     return Look(read_bytes=used.read_bytes, rss_bytes=used.rss_bytes, cpu_s=used.cpu_s, log_bytes=log_bytes)
 
 
-def _lost_gpu(k: Keeper) -> str:
-    if k.record is None or not set(k.spec.memory_bytes) - {HOST}:
+def _lost_gpu(instance: Watched) -> str:
+    if instance.record is None or not set(instance.spec.memory_bytes) - {HOST}:
         return ""
-    first, _ = logfiles.read_from(k.log, k.record.log_offset)
-    return lost_gpu(k.spec.memory_bytes, first.decode(errors="replace"))
+    first, _ = logfiles.read_from(instance.log, instance.record.log_offset)
+    return lost_gpu(instance.spec.memory_bytes, first.decode(errors="replace"))
 
 
-def _note_memory(k: Keeper) -> None:
-    """Show what the process holds, where it is noticeably another amount than what is shown."""
-    if k.record is None:
-        return
-    now, shown = process.usage(k.record.pid).rss_bytes, k.used_bytes.get(HOST, 0)
-    if now and abs(now - shown) >= max(NOTICEABLE_BYTES, shown // 32):
-        k.used_bytes = {HOST: now}
-        k.ground.changed()
-
-
-def _show(k: Keeper, progress: float | None) -> None:
-    shown = None if progress is None else round(progress, 2)
-    if shown != k.load_progress:
-        k.load_progress = shown
-        k.ground.changed()
+def _report(instance: Watched, *, busy: int | None = None, progress: float | None = None) -> None:
+    """Send an observation to the owner, with the memory that the process holds."""
+    if instance.record is not None:
+        rss_bytes = process.usage(instance.record.pid).rss_bytes
+        instance.report(Seen(launch=instance.record.launch, busy=busy, progress=progress, rss_bytes=rss_bytes))
 
 
 def _bytes_of(files: Sequence[str]) -> int:

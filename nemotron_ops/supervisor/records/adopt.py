@@ -1,7 +1,7 @@
-"""Finding again what an earlier supervisor left running. Disk, /proc, HTTP to the engine.
+"""Finds the processes that an earlier supervisor left running. Disk, /proc, HTTP to the engine.
 
-Ours is what the record says, and only while pid, start time and command line all agree. A process that does not agree
-is left alone; a record whose process is gone is removed together with its socket and key.
+A process is ours only if pid, start time and command line all match its record. Any other process is left alone; a
+record without its process is removed together with its socket and key.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Found:
 
 
 def find(layout: Layout) -> Found:
-    """Look at every record; needs the state directory's lock."""
+    """Check every record. Needs the lock of the state directory."""
     alive: list[Record] = []
     cleaned: list[str] = []
     for found in record.read_all(layout):
@@ -35,7 +35,7 @@ def find(layout: Layout) -> Found:
             record.write(layout, living)
             alive.append(living)
         else:
-            if living:  # ours, but its socket or key was swept away: nobody can ever talk to it again
+            if living:  # ours, but without its socket or key it can never be reached again
                 process.send(living.pid, living.started, signal.SIGKILL, group=True)
             clean(layout, found)
             cleaned.append(found.id)
@@ -44,7 +44,7 @@ def find(layout: Layout) -> Found:
 
 def identify(found: Record) -> Record | None:
     """`found` with its pid, if its process lives and is ours; None otherwise."""
-    if found.pid == 0:  # the supervisor died between starting it and writing down its pid
+    if found.pid == 0:  # the supervisor died between its start and the record of its pid
         pid = process.find_launched(record.LAUNCH_VARIABLE).get(found.launch, 0)
         return replace(found, pid=pid, started=process.started(pid) or "") if pid else None
     if not process.same(found.pid, found.started):
@@ -53,12 +53,12 @@ def identify(found: Record) -> Record | None:
 
 
 def ours(argv: tuple[str, ...], found: Record) -> bool:
-    """Whether a living process's command line is the recorded one: its private socket names it."""
+    """Whether a living process has the recorded command line: its private socket identifies it."""
     return found.socket in argv if found.socket else bool(argv)
 
 
 def reachable(found: Record) -> bool:
-    """Whether socket and key are still there. Both are made before the process counts as started."""
+    """Whether the key file still exists. It is made before the process is started."""
     return not found.key_file or Path(found.key_file).exists()
 
 
@@ -70,8 +70,8 @@ def clean(layout: Layout, found: Record) -> None:
 
 
 async def is_ready(found: Record) -> bool:
-    """Whether an adopted engine has loaded; one that does not answer at all is left to the liveness probe."""
-    from nemotron_ops.engine.client import AsyncClient  # 100 ms, not before the door is open
+    """Whether an adopted engine has loaded; one that does not answer is left to the liveness probe."""
+    from nemotron_ops.engine.client import AsyncClient  # takes 100 ms: not before the socket is open
 
     async with AsyncClient(Path(found.socket)) as client:  # /health asks for no key
         return await client.health() is not Health.LOADING

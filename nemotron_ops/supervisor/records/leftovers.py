@@ -1,4 +1,4 @@
-"""Stopping what a dead supervisor left behind, without starting a new one. Disk, /proc, signals."""
+"""Stops the processes that a dead supervisor left behind, without a new supervisor. Disk, /proc, signals."""
 
 from __future__ import annotations
 
@@ -7,31 +7,29 @@ import signal
 import time
 from collections.abc import Sequence
 
-from nemotron_ops.errors import NemotronOpsError
-from nemotron_ops.files import read_json
 from nemotron_ops.paths import Layout
 from nemotron_ops.processes import process
-from nemotron_ops.supervisor.companion import record_path
 from nemotron_ops.supervisor.records import adopt, lock, record
 from nemotron_ops.supervisor.records.record import Record
 
 WAITS_S = (5.0, 2.0)  # after SIGTERM, after the second one; then SIGKILL
-KILLED_S = 5.0  # for the kernel to take back what they held
+KILLED_S = 5.0  # until the kernel has freed their memory
 POLL_S = 0.05
+GATEWAY = "gateway"
 
 
-def stop_leftovers(layout: Layout) -> list[str]:
-    """Stop every process that is recorded and still ours; returns their ids.
+def stop_leftovers(layout: Layout, *, waits_s: Sequence[float] = WAITS_S) -> list[str]:
+    """Stop every recorded process that is still ours; returns their ids.
 
-    Raises ControlError if a supervisor is running after all: then they are not left over.
+    Raises ControlError if a supervisor is running: then the processes are not left over.
     """
     held = lock.take(layout)
     try:
         found = [*_gateway(layout), *adopt.find(layout).alive]
-        _stop(found)
+        _stop(found, waits_s)
         for old in found:
             adopt.clean(layout, old)
-        record_path(layout).unlink(missing_ok=True)
+        record.companion_path(layout, GATEWAY).unlink(missing_ok=True)
         layout.control_socket.unlink(missing_ok=True)
     finally:
         os.close(held)
@@ -39,16 +37,12 @@ def stop_leftovers(layout: Layout) -> list[str]:
 
 
 def _gateway(layout: Layout) -> list[Record]:
-    try:
-        value = read_json(record_path(layout))
-        found = record.from_json(value) if value else None
-    except (NemotronOpsError, KeyError, TypeError, ValueError):
-        return []
+    found = record.read_companion(layout, GATEWAY)
     return [found] if found and process.same(found.pid, found.started) else []
 
 
-def _stop(found: Sequence[Record]) -> None:
-    for wait_s in WAITS_S:
+def _stop(found: Sequence[Record], waits_s: Sequence[float]) -> None:
+    for wait_s in waits_s:
         for old in found:
             process.send(old.pid, old.started, signal.SIGTERM)
         _wait(found, wait_s)

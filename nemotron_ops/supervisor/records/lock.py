@@ -1,6 +1,6 @@
 """One supervisor per state directory. flock.
 
-The kernel gives the lock back when its holder ends, however it ends, so a stale one cannot exist.
+The kernel releases the lock when its holder ends in any way, so a stale lock cannot exist.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def lock_path(layout: Layout) -> Path:
 
 
 def take(layout: Layout, *, inherited_fd: int | None = None) -> int:
-    """The lock as an open descriptor; closing it gives it back. Raises ControlError with the holder's pid."""
+    """The lock as an open descriptor; closing it releases it. Raises ControlError with the holder's pid."""
     layout.state.mkdir(parents=True, exist_ok=True)
     fd = inherited_fd if inherited_fd is not None else os.open(lock_path(layout), os.O_RDWR | os.O_CREAT, 0o600)
     os.set_inheritable(fd, False)
@@ -37,7 +37,7 @@ def take(layout: Layout, *, inherited_fd: int | None = None) -> int:
 
 
 def holder(layout: Layout) -> int | None:
-    """The pid of the supervisor that holds the lock, or None if nobody does."""
+    """The pid of the supervisor that holds the lock; None if it is free."""
     try:
         fd = os.open(lock_path(layout), os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:

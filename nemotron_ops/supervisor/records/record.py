@@ -1,11 +1,12 @@
-"""What is written down about each process, so that a later supervisor can find it again. Disk.
+"""Records of processes, by which a later supervisor finds them again. Disk.
 
-    state/instances/<id>.json    one record per llama-server; state/gateway.json for the gateway
-    state/wanted.json            instances that people stopped by hand
+    state/instances/<id>.json    one record per llama-server
+    state/<id>.json              one record per companion: gateway.json
+    state/wanted.json            instances that were started or stopped by hand
 
 A record is written twice: before the process is started (`pid` 0, with the random `launch` that the child carries in
-its environment) and when its pid and start time are known. So a supervisor killed in between leaves a child that can
-still be found, by its `launch`.
+its environment) and once its pid and start time are known. So the child of a supervisor that is killed in between is
+still found, by its `launch`.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ LAUNCH_VARIABLE = "NEMOTRON_OPS_LAUNCH"  # in every child's environment
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One process. `started` is the kernel's start time of `pid`: together they name a process for good."""
+    """One process. `pid` and `started` (the kernel's start time of it) together identify a process for ever."""
 
     id: str  # instance name, with "~2" for the second generation during a change
     launch: str
     socket: str = ""
     key_file: str = ""
     log: str = ""
-    log_offset: int = 0  # where this process's lines begin
+    log_offset: int = 0  # where the lines of this process begin
     pid: int = 0
     started: str = ""
     wall_s: float = 0.0  # when it was started, in Unix time
@@ -54,7 +55,7 @@ def remove(layout: Layout, record_id: str) -> None:
 
 
 def read_all(layout: Layout) -> Iterator[Record]:
-    """All records that can be read; a damaged one is moved aside, since nothing in it can be trusted."""
+    """All valid records; a damaged one is renamed, since none of its values can be trusted."""
     for path in sorted(records_dir(layout).glob("*.json")):
         try:
             value = read_json(path)
@@ -62,6 +63,23 @@ def read_all(layout: Layout) -> Iterator[Record]:
                 yield from_json(value)
         except (NemotronOpsError, KeyError, TypeError, ValueError):
             path.rename(path.with_suffix(".damaged"))
+
+
+def companion_path(layout: Layout, companion_id: str) -> Path:
+    return layout.state / f"{companion_id}.json"
+
+
+def write_companion(layout: Layout, record: Record) -> None:
+    write_json(companion_path(layout, record.id), to_json(record), mode=0o600)
+
+
+def read_companion(layout: Layout, companion_id: str) -> Record | None:
+    """The record of a companion; None if it is missing or damaged."""
+    try:
+        value = read_json(companion_path(layout, companion_id))
+        return from_json(value) if isinstance(value, dict) else None
+    except (NemotronOpsError, KeyError, TypeError, ValueError):
+        return None
 
 
 def to_json(record: Record) -> dict[str, Any]:
@@ -77,7 +95,7 @@ def from_json(value: Mapping[str, Any]) -> Record:
 
 
 def read_held(layout: Layout) -> dict[str, bool]:
-    """Instance name -> whether it is wanted, for those that people started or stopped by hand."""
+    """Instance name -> wanted, for instances that were started or stopped by hand."""
     try:
         value = read_json(layout.state / "wanted.json")
     except NemotronOpsError:

@@ -1,4 +1,4 @@
-"""One llama-server for a while: it never outlives whoever started it."""
+"""One llama-server during a `with` block: it never outlives the process that started it."""
 
 from __future__ import annotations
 

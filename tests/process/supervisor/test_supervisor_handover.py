@@ -1,4 +1,4 @@
-"""Crashes, upgrades and changes: what runs goes on, with the same pids, and nobody else's process is touched."""
+"""Crashes, upgrades and changes: running processes keep their pids, and foreign processes are not touched."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ def test_what_a_dead_supervisor_left_is_stopped_without_a_new_one(stage: Stage) 
     with pytest.raises(ControlError, match="another one is running"):
         leftovers.stop_leftovers(stage.layout)
     stage.kill()
-    assert sorted(leftovers.stop_leftovers(stage.layout)) == ["a-0", "b-0", "gateway"]
+    assert sorted(leftovers.stop_leftovers(stage.layout, waits_s=(1.0, 2.0))) == ["a-0", "b-0", "gateway"]
     assert stage.running() == []
     assert leftovers.stop_leftovers(stage.layout) == []
 

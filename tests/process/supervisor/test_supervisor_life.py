@@ -83,9 +83,9 @@ def test_a_supervisor_of_one_failed_instance_can_end_with_the_errors_exit_code(s
 
 
 def test_loading_is_shown_and_silence_while_loading_is_a_fault(stage: Stage) -> None:
-    hasty = replace(QUICK_HEALTH, load_stall_s=3.0)
+    hasty = replace(QUICK_HEALTH, load_stall_s=1.5)
     stage.configure(
-        stage.fake("talks-0", "--load-s", "6", "--chatty-load", health=hasty),
+        stage.fake("talks-0", "--load-s", "3.5", "--chatty-load", health=hasty),
         stage.fake("silent-0", "--load-s", "600", health=hasty),
     )
     stage.up()
@@ -118,7 +118,7 @@ def test_busy_slots_without_a_token_are_a_wedge(stage: Stage) -> None:
 
 def test_a_long_silent_prefill_that_advances_survives(stage: Stage) -> None:
     stage.configure(
-        stage.fake("a-0", health=replace(QUICK_HEALTH, wedge_s=4.0)), stage.fake("clock-0", "--die-after-s", "10")
+        stage.fake("a-0", health=replace(QUICK_HEALTH, wedge_s=2.0)), stage.fake("clock-0", "--die-after-s", "5")
     )
     stage.up()
     pid = stage.ready("a-0")["a-0"]
@@ -148,7 +148,7 @@ def test_grandchildren_do_not_outlive_a_crash(stage: Stage) -> None:
 
 
 def test_the_stop_recipe_waits_for_requests_then_terms_twice_then_kills(stage: Stage) -> None:
-    stage.configure(stage.fake("a-0", "--ignore-term"))
+    stage.configure(stage.fake("a-0", "--ignore-term", health=replace(QUICK_HEALTH, drain_s=0.5, stop_s=0.5)))
     stage.up()
     pid = stage.ready("a-0")["a-0"]
     stage.inflight(a_0=1)
@@ -228,6 +228,7 @@ def test_a_flood_of_log_lines_neither_blocks_the_engine_nor_loses_the_end(stage:
 
 
 def test_a_flood_of_log_lines_is_rotated_under_the_running_engine(stage: Stage) -> None:
+    stage.settings["timing"] = {"rotate_s": 0.2}
     stage.configure(stage.fake("a-0", "--flood", "400"))
     stage.up()
     pid = stage.ready("a-0")["a-0"]
@@ -248,7 +249,7 @@ def test_only_a_context_that_nobody_asked_for_shrinks_when_memory_runs_out(
     stage.up()
     stage.until(lambda: stage.one("a-0")["state"] == "failed")
     assert [line.split()[1] for line in logfiles.read_lines(Path(stage.one("a-0")["log"])) if "ctx" in line] == contexts
-    assert "24414.06 MB could not be had" in stage.one("a-0")["reason"]
+    assert "24414.06 MB could not be allocated" in stage.one("a-0")["reason"]
 
 
 def test_each_process_has_its_own_key_and_a_private_socket(stage: Stage) -> None:

@@ -1,4 +1,4 @@
-"""What a supervisor says of a change that it had to undo: whoever asked for it must be able to tell."""
+"""A change that was undone is shown in `status` until a change succeeds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The end of a supervisor whose listening socket is somebody else's: the door closes first, and clients wait."""
+"""The end of a supervisor on a passed socket: the gateway ends first, and new clients wait in the backlog."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ def test_who_comes_while_it_stops_is_answered_by_the_next_one(stage: Stage) -> N
 
 
 def test_a_gateway_that_does_not_end_is_not_waited_for_after_a_second_signal(stage: Stage) -> None:
+    stage.settings["gateway_stop_s"] = 0.5
     stage.configure(stage.fake("a-0", health=replace(QUICK_HEALTH, drain_s=3600)))
     supervisor = stage.up()
     stage.ready("a-0")

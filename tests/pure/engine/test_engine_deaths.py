@@ -1,4 +1,4 @@
-"""Real last words of llama-server, and what they mean. Sources: runs of v0.5.0 unless another place is named."""
+"""Real last lines of llama-server's log, and their causes. From runs of v0.5.0 unless another source is named."""
 
 # ruff: noqa: E501 - log lines as llama-server prints them
 
@@ -96,14 +96,14 @@ def test_a_kill_from_outside_is_not_blamed_on_what_the_log_said_before() -> None
 def test_a_death_that_nobody_saw_is_told_by_its_log() -> None:
     death = explain(None, ["CUDA error: an illegal memory access was encountered"])
     assert death.cause is Cause.GPU_ERROR
-    assert "nobody watched" in death.how
+    assert "without a supervisor" in death.how
 
 
 @pytest.mark.parametrize(
     ("code", "words"),
     [
         (1, "exited with code 1"), (-9, "ended by signal 9 (SIGKILL)"), (134, "ended by signal 6 (SIGABRT)"),
-        (-64, "ended by signal 64"), (None, "ended while nobody watched"),
+        (-64, "ended by signal 64"), (None, "ended without a supervisor"),
     ],
 )  # fmt: skip
 def test_exit_codes_are_said_in_words(code: int | None, words: str) -> None:

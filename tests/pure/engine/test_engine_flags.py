@@ -1,4 +1,4 @@
-"""Flags of a real `--help` (llama.cpp v0.5.0), each of them classified; what may be passed on, and what not."""
+"""Flags of a real `--help` (llama.cpp v0.5.0): each is classified, and only allowed ones are passed on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `/metrics` and `/slots` say about progress; what environment a child gets."""
+"""Progress as `/metrics` and `/slots` show it, and the environment of a child."""
 
 from __future__ import annotations
 

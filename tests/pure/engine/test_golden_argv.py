@@ -1,6 +1,6 @@
 """The whole llama-server and llama-cli command line of every shipped recipe and profile, word by word.
 
-`python tests/pure/engine/test_golden_argv.py` writes the golden files anew; read the diff before you commit it.
+`python tests/pure/engine/test_golden_argv.py` writes the golden files again; read the diff before you commit it.
 """
 
 from __future__ import annotations

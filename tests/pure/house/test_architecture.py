@@ -60,7 +60,7 @@ OPEN_DOORS = {
     "gateway.observe.accounting imports gateway.options",
     "gateway.observe.tracing imports gateway.exchange.exchange",
 }
-OPEN_CIRCLES = {"gateway", "supervisor"}
+OPEN_CIRCLES = {"gateway"}
 OPEN_MAPS = {"cli"}
 MODULES = sorted(p for p in ROOT.rglob("*.py"))
 

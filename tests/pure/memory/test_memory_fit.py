@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from nemotron_ops.errors import FitError, UsageError
 from nemotron_ops.host.facts import Facts, Gpu
 from nemotron_ops.memory.fit import Mode, Placement, choose
-from nemotron_ops.memory.machine import HOST, machine
+from nemotron_ops.memory.machine import machine
 from nemotron_ops.memory.model import Settings
 from nemotron_ops.memory.model_shape import model_shape
 from nemotron_ops.memory.placement import Split, bytes_by_device, even_split
 from nemotron_ops.memory.table import recommended, row
 from nemotron_ops.models.gguf import Header
-from nemotron_ops.policy import GIB
+from nemotron_ops.policy import GIB, HOST
 from tests.fakes.shapes import true_header
 
 SERVER: dict[str, Any] = {

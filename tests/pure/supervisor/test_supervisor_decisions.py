@@ -196,8 +196,8 @@ def test_only_what_differs_is_replaced() -> None:
         (config(instance("a"), instance("a")), "two instances"),
         (config(replace(instance("a"), model="x")), "serves no model"),
         (config(InstanceSpec(name="a", model="m", argv=())), "no command"),
-        (config(instance("../a")), "no name"),
-        (config(instance("a~2")), "no name"),
+        (config(instance("../a")), "not a valid instance name"),
+        (config(instance("a~2")), "not a valid instance name"),
     ],
 )
 def test_a_configuration_that_cannot_be_run_is_refused(bad: Config, said: str) -> None:

@@ -1,4 +1,4 @@
-"""Logs that a child writes to itself: rotated under it, bounded, without a lost line."""
+"""Logs that a child appends to: rotated while it writes, bounded, without a lost line."""
 
 from __future__ import annotations
 

@@ -15,10 +15,10 @@ from nemotron_ops.supervisor.instance.state import (
     Action,
     Event,
     Fork,
-    Happening,
-    Life,
+    Message,
     Rules,
-    Rung,
+    Status,
+    StopStep,
     backoff_s,
     step,
 )
@@ -32,129 +32,129 @@ RESTING = {State.STOPPED, State.FAILED}
 NO_PROCESS = {State.STOPPED, State.FAILED, State.BACKOFF}
 
 
-def go(life: Life, *events: Event | Happening, now: float = 0.0, rules: Rules = RULES) -> tuple[Life, list[Action]]:
+def go(status: Status, *events: Event | Message, now: float = 0.0, rules: Rules = RULES) -> tuple[Status, list[Action]]:
     done: list[Action] = []
     for event in events:
-        what = event if isinstance(event, Happening) else Happening(event=event, reason=str(event))
-        life, actions = step(life, what, now=now, rules=rules, jitter=1.0)
+        what = event if isinstance(event, Message) else Message(event=event, reason=str(event))
+        status, actions = step(status, what, now=now, rules=rules, jitter=1.0)
         done += actions
-    return life, done
+    return status, done
 
 
-def ready() -> Life:
-    return go(Life(), Event.START, Event.SPAWNED, Event.READY)[0]
+def ready() -> Status:
+    return go(Status(), Event.START, Event.SPAWNED, Event.READY)[0]
 
 
 def test_a_start_spawns_once_and_readiness_ends_it() -> None:
-    life, done = go(Life(), Event.START, Event.START, Event.SPAWNED, Event.PROGRESS, Event.READY, Event.READY)
-    assert (life.state, life.wanted, done) == (State.READY, True, [Action.SPAWN])
+    status, done = go(Status(), Event.START, Event.START, Event.SPAWNED, Event.PROGRESS, Event.READY, Event.READY)
+    assert (status.state, status.wanted, done) == (State.READY, True, [Action.SPAWN])
 
 
 def test_the_stop_recipe_goes_up_rung_by_rung_and_ends_with_sigkill() -> None:
-    life, done = go(ready(), Event.STOP)
-    assert (life.state, life.rung, done) == (State.STOPPING, Rung.DRAIN, [Action.DRAIN])
+    status, done = go(ready(), Event.STOP)
+    assert (status.state, status.stop_step, done) == (State.STOPPING, StopStep.DRAIN, [Action.DRAIN])
     seen = []
     for _ in range(5):
-        assert life.deadline is not None
-        life, done = go(life, Event.DEADLINE, now=life.deadline)
+        assert status.deadline is not None
+        status, done = go(status, Event.DEADLINE, now=status.deadline)
         seen += done
     assert seen == [Action.CUT, Action.TERM, Action.TERM, Action.KILL, Action.KILL]
-    life, done = go(life, Event.EXITED)
-    assert (life.state, done) == (State.STOPPED, [Action.CLEAN])
+    status, done = go(status, Event.EXITED)
+    assert (status.state, done) == (State.STOPPED, [Action.CLEAN])
 
 
 def test_a_drained_instance_gets_sigterm_at_once_and_its_full_time_to_end() -> None:
-    life, done = go(ready(), Event.STOP, Event.DRAINED, Event.DRAINED, now=7.0)
+    status, done = go(ready(), Event.STOP, Event.DRAINED, Event.DRAINED, now=7.0)
     assert done == [Action.DRAIN, Action.TERM]
-    assert life.deadline == 7.0 + RULES.health.stop_s
+    assert status.deadline == 7.0 + RULES.health.stop_s
 
 
 def test_a_stop_while_loading_needs_no_drain() -> None:
-    life, done = go(Life(), Event.START, Event.SPAWNED, Event.STOP)
+    status, done = go(Status(), Event.START, Event.SPAWNED, Event.STOP)
     assert done == [Action.SPAWN, Action.TERM]
-    assert go(life, Event.EXITED)[0].state is State.STOPPED
+    assert go(status, Event.EXITED)[0].state is State.STOPPED
 
 
 def test_a_stop_while_backing_off_sticks() -> None:
-    life, _ = go(ready(), Event.EXITED, Event.STOP)
-    life, done = go(life, Event.DEADLINE, now=1e6)
-    assert (life.state, life.wanted, done) == (State.STOPPED, False, [])
+    status, _ = go(ready(), Event.EXITED, Event.STOP)
+    status, done = go(status, Event.DEADLINE, now=1e6)
+    assert (status.state, status.wanted, done) == (State.STOPPED, False, [])
 
 
 def test_a_start_during_a_stop_is_not_forgotten() -> None:
-    life, done = go(ready(), Event.STOP, Event.START, Event.DRAINED, Event.EXITED)
-    assert life.state is State.STARTING
+    status, done = go(ready(), Event.STOP, Event.START, Event.DRAINED, Event.EXITED)
+    assert status.state is State.STARTING
     assert done[-1] is Action.SPAWN
-    assert life.deaths == ()
+    assert status.deaths == ()
 
 
 def test_a_restart_that_was_asked_for_is_no_death() -> None:
-    life, done = go(ready(), Event.RESTART, Event.DRAINED, Event.EXITED)
-    assert (life.state, life.deaths, life.restarts) == (State.STARTING, (), 1)
+    status, done = go(ready(), Event.RESTART, Event.DRAINED, Event.EXITED)
+    assert (status.state, status.deaths, status.restarts) == (State.STARTING, (), 1)
     assert done == [Action.DRAIN, Action.TERM, Action.CLEAN, Action.SPAWN]
 
 
 def test_too_many_deaths_within_the_window_fail_loudly_until_someone_acts() -> None:
-    life = ready()
+    status = ready()
     for n in range(RULES.restart.max_restarts):
-        life, _ = go(life, Happening(event=Event.EXITED, reason="boom"), now=float(n))
-        assert life.state is State.BACKOFF
-        life, _ = go(life, Event.DEADLINE, now=float(n) + 90)
-        life = replace(life, state=State.READY)
-    life, _ = go(life, Happening(event=Event.EXITED, reason="boom"), now=4.0)
-    assert life.state is State.FAILED
-    assert "boom" in life.reason
-    assert "4 times within 100 s" in life.reason
-    assert go(life, Event.READY, Event.DEADLINE, Event.EXITED, now=1e6) == (life, [])
-    assert go(life, Event.RESTART)[0] == replace(
-        life, state=State.STARTING, deaths=(), reason="", deadline=20.0, since=0.0
+        status, _ = go(status, Message(event=Event.EXITED, reason="boom"), now=float(n))
+        assert status.state is State.BACKOFF
+        status, _ = go(status, Event.DEADLINE, now=float(n) + 90)
+        status = replace(status, state=State.READY)
+    status, _ = go(status, Message(event=Event.EXITED, reason="boom"), now=4.0)
+    assert status.state is State.FAILED
+    assert "boom" in status.reason
+    assert "4 times within 100 s" in status.reason
+    assert go(status, Event.READY, Event.DEADLINE, Event.EXITED, now=1e6) == (status, [])
+    assert go(status, Event.RESTART)[0] == replace(
+        status, state=State.STARTING, deaths=(), reason="", deadline=20.0, since=0.0
     )
 
 
 def test_deaths_outside_the_window_do_not_count() -> None:
-    life = ready()
+    status = ready()
     for n in range(10):
-        life, _ = go(life, Event.EXITED, now=n * 101.0)
-        assert life.state is State.BACKOFF
-        life = replace(life, state=State.READY)
+        status, _ = go(status, Event.EXITED, now=n * 101.0)
+        assert status.state is State.BACKOFF
+        status = replace(status, state=State.READY)
 
 
 def test_a_stable_period_forgets_earlier_deaths() -> None:
-    life, _ = go(ready(), Event.EXITED)
-    life, _ = go(life, Event.DEADLINE, now=2.0)
-    life, _ = go(life, Event.READY, now=3.0)
-    assert len(life.deaths) == 1
-    life, _ = go(life, Event.DEADLINE, now=3.0 + RULES.restart.stable_s)
-    assert life.deaths == ()
-    assert life.state is State.READY
+    status, _ = go(ready(), Event.EXITED)
+    status, _ = go(status, Event.DEADLINE, now=2.0)
+    status, _ = go(status, Event.READY, now=3.0)
+    assert len(status.deaths) == 1
+    status, _ = go(status, Event.DEADLINE, now=3.0 + RULES.restart.stable_s)
+    assert status.deaths == ()
+    assert status.state is State.READY
 
 
 def test_a_hopeless_death_is_not_repeated() -> None:
-    life, _ = go(Life(), Event.START, Event.SPAWNED, Happening(event=Event.EXITED, reason="bad flag", hopeless=True))
-    assert (life.state, life.reason) == (State.FAILED, "bad flag")
+    status, _ = go(Status(), Event.START, Event.SPAWNED, Message(event=Event.EXITED, reason="bad flag", hopeless=True))
+    assert (status.state, status.reason) == (State.FAILED, "bad flag")
 
 
 def test_a_failed_spawn_is_an_exit() -> None:
-    life, done = go(Life(), Event.START, Happening(event=Event.SPAWN_FAILED, reason="no such file"))
-    assert (life.state, life.reason) == (State.BACKOFF, "no such file")
+    status, done = go(Status(), Event.START, Message(event=Event.SPAWN_FAILED, reason="no such file"))
+    assert (status.state, status.reason) == (State.BACKOFF, "no such file")
     assert done == [Action.SPAWN, Action.CLEAN]
 
 
 def test_a_wedge_cuts_and_counts_as_a_death() -> None:
-    life, done = go(ready(), Happening(event=Event.WEDGED, reason="stuck"))
+    status, done = go(ready(), Message(event=Event.WEDGED, reason="stuck"))
     assert done == [Action.DRAIN, Action.CUT]
-    life, _ = go(life, Happening(event=Event.EXITED, reason="signal 9"))
-    assert (life.state, life.reason, len(life.deaths)) == (State.BACKOFF, "stuck", 1)
+    status, _ = go(status, Message(event=Event.EXITED, reason="signal 9"))
+    assert (status.state, status.reason, len(status.deaths)) == (State.BACKOFF, "stuck", 1)
 
 
 def test_silence_while_loading_is_a_fault_and_progress_is_not() -> None:
-    life, _ = go(Life(), Event.START, Event.SPAWNED)
+    status, _ = go(Status(), Event.START, Event.SPAWNED)
     for n in range(1, 200):
-        life, _ = go(life, Event.PROGRESS, Event.DEADLINE, now=n * 19.0)
-        assert life.state is State.STARTING
-    life, done = go(life, Happening(event=Event.DEADLINE), now=199 * 19.0 + 20)
-    assert (life.state, done) == (State.STOPPING, [Action.TERM])
-    assert go(life, Event.EXITED)[0].reason == "no progress while loading"
+        status, _ = go(status, Event.PROGRESS, Event.DEADLINE, now=n * 19.0)
+        assert status.state is State.STARTING
+    status, done = go(status, Message(event=Event.DEADLINE), now=199 * 19.0 + 20)
+    assert (status.state, done) == (State.STOPPING, [Action.TERM])
+    assert go(status, Event.EXITED)[0].reason == "no progress while loading"
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_silence_while_loading_is_a_fault_and_progress_is_not() -> None:
 )
 def test_the_restart_policy_decides_what_a_death_means(policy: RestartPolicy, failure: bool, state: State) -> None:
     rules = replace(RULES, restart=replace(RULES.restart, policy=policy))
-    what = Happening(event=Event.EXITED, reason="r", failure=failure)
+    what = Message(event=Event.EXITED, reason="r", failure=failure)
     assert go(ready(), what, rules=rules)[0].state is state
 
 
@@ -182,10 +182,10 @@ def test_backoff_doubles_is_capped_and_spread() -> None:
 
 def test_a_late_timer_changes_nothing() -> None:
     for state in State:
-        life = replace(ready(), state=state, deadline=100.0)
-        assert go(life, Event.DEADLINE, now=99.9) == (life, [])
-        life = replace(life, deadline=None)
-        assert go(life, Event.DEADLINE, now=1e9) == (life, [])
+        status = replace(ready(), state=state, deadline=100.0)
+        assert go(status, Event.DEADLINE, now=99.9) == (status, [])
+        status = replace(status, deadline=None)
+        assert go(status, Event.DEADLINE, now=1e9) == (status, [])
 
 
 def ways_out(to: State | Fork) -> tuple[State, ...]:
@@ -213,19 +213,19 @@ def test_only_states_without_a_process_order_a_spawn() -> None:
 
 @dataclass
 class World:
-    """A process that does what the events say, and complains about what must not happen."""
+    """A simulated process that follows the events and asserts the invariants of the table."""
 
-    life: Life
+    status: Status
     alive: bool = False
     spawned: int = 0
     asked_to_run: bool = False
 
-    def tell(self, what: Happening, now: float) -> None:
+    def tell(self, what: Message, now: float) -> None:
         if what.event is Event.EXITED:
             if not self.alive:
                 return
             self.alive = False
-        if what.event is Event.SPAWN_FAILED and (not self.alive or self.life.state is not State.STARTING):
+        if what.event is Event.SPAWN_FAILED and (not self.alive or self.status.state is not State.STARTING):
             return
         if what.event in (Event.ADOPTED_READY, Event.ADOPTED_LOADING):
             return
@@ -235,47 +235,47 @@ class World:
             self.asked_to_run = True
         if what.event is Event.STOP:
             self.asked_to_run = False
-        self.life, actions = step(self.life, what, now=now, rules=RULES, jitter=0.5)
+        self.status, actions = step(self.status, what, now=now, rules=RULES, jitter=0.5)
         for action in actions:
             if action is Action.SPAWN:
                 assert not self.alive, "two processes for one instance"
-                assert self.asked_to_run, "a process that nobody wanted"
+                assert self.asked_to_run, "a process that is not wanted"
                 self.alive = True
                 self.spawned += 1
             elif action is Action.CLEAN:
                 assert not self.alive, "cleaned up under a living process"
-        assert self.alive == (self.life.state not in NO_PROCESS), f"{self.life.state} with process {self.alive}"
-        assert self.life.wanted == self.asked_to_run or self.life.state is State.STOPPED
+        assert self.alive == (self.status.state not in NO_PROCESS), f"{self.status.state} with process {self.alive}"
+        assert self.status.wanted == self.asked_to_run or self.status.state is State.STOPPED
 
     def settle(self, now: float) -> float:
-        """Let time pass, and let SIGKILL work: it must come to rest."""
+        """Let time pass and SIGKILL take effect: the instance must come to rest."""
         for _ in range(60):
-            if self.life.state in RESTING or (self.life.state is State.READY and self.life.deadline is None):
+            if self.status.state in RESTING or (self.status.state is State.READY and self.status.deadline is None):
                 return now
-            if self.life.deadline is not None:
-                now = max(now, self.life.deadline)
-                self.tell(Happening(event=Event.DEADLINE), now)
-            if self.life.state is State.KILLING:
-                self.tell(Happening(event=Event.EXITED, reason="killed"), now)
-        raise AssertionError(f"never at rest: {self.life}")
+            if self.status.deadline is not None:
+                now = max(now, self.status.deadline)
+                self.tell(Message(event=Event.DEADLINE), now)
+            if self.status.state is State.KILLING:
+                self.tell(Message(event=Event.EXITED, reason="killed"), now)
+        raise AssertionError(f"never at rest: {self.status}")
 
 
-happenings = st.builds(
-    Happening, event=st.sampled_from(list(Event)), reason=st.just("r"), failure=st.booleans(),
+messages = st.builds(
+    Message, event=st.sampled_from(list(Event)), reason=st.just("r"), failure=st.booleans(),
     hopeless=st.sampled_from([False, False, False, True]),
 )  # fmt: skip
 
 
 @settings(max_examples=400, deadline=None)
-@given(st.lists(st.tuples(happenings, st.floats(0, 40)), max_size=60))
+@given(st.lists(st.tuples(messages, st.floats(0, 40)), max_size=60))
 def test_a_random_walk_never_has_two_processes_nor_an_unwanted_one_and_comes_to_rest(
-    walk: list[tuple[Happening, float]],
+    walk: list[tuple[Message, float]],
 ) -> None:
-    world, now = World(life=Life()), 0.0
+    world, now = World(status=Status()), 0.0
     for what, later in walk:
         now += later
         world.tell(what, now)
-    world.tell(Happening(event=Event.STOP), now)
+    world.tell(Message(event=Event.STOP), now)
     world.settle(now)
-    assert world.life.state is State.STOPPED
+    assert world.status.state is State.STOPPED
     assert not world.alive

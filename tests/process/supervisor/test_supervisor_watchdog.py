@@ -1,4 +1,4 @@
-"""The heartbeat to the service manager, and what stops it."""
+"""The heartbeat to the service manager: it goes on while all tasks come round, and stops with any of them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tests.stages.supervisor import Stage, staged
 
 pytestmark = pytest.mark.process
 PLANNED = {"CUDA0": 1 << 30}
+QUICK_TIMING = {"beat_s": 0.5, "tick_s": 0.1, "silence_s": 3.0}
 
 
 @pytest.fixture
@@ -23,33 +24,33 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 
 def test_the_heart_beats_while_all_is_well_also_where_nothing_happens(stage: Stage) -> None:
     beats = stage.folder / "beats"
-    stage.settings |= {"beats": str(beats), "silence_s": 8.0}
+    stage.settings |= {"beats": str(beats), "timing": QUICK_TIMING}
     stage.configure(stage.fake("a-0"))
     stage.up()
     stage.ready("a-0")
     seen = beats.stat().st_size
-    stage.until(lambda: beats.stat().st_size >= seen + 10)  # seconds: longer than the silence that is allowed
+    stage.until(lambda: beats.stat().st_size >= seen + 40)  # for 4 s, which is longer than `silence_s`
     assert stage.events("stuck") == []
 
 
 def test_a_task_that_hangs_stops_the_heart_although_the_loop_turns(stage: Stage) -> None:
-    """A driver that does not answer, when the fleet asks how much memory is free: a pipe that nobody writes to."""
+    """The driver hangs when the fleet reads the free memory: the file is a pipe without a writer."""
     free, beats = stage.folder / "free", stage.folder / "beats"
     os.mkfifo(free)
-    stage.settings |= {"beats": str(beats), "silence_s": 8.0, "free_file": str(free)}
+    stage.settings |= {"beats": str(beats), "timing": QUICK_TIMING, "free_file": str(free)}
     stage.configure(stage.fake("a-0", memory_bytes=PLANNED), stage.fake("b-0", memory_bytes=PLANNED))
     stage.up()
     pid = stage.ready("a-0", "b-0")["a-0"]
     stage.ask("stop", names=["a-0"])
     stage.until(lambda: stage.one("a-0")["state"] == "stopped")
-    stage.ask("start", names=["a-0"])  # from here on the fleet waits
+    stage.ask("start", names=["a-0"])  # from here on the fleet hangs
     stage.until(lambda: stage.events("stuck"))
     assert "fleet" in stage.events("stuck")[0]["message"]
     seen = beats.stat().st_size
-    stage.until(lambda: stage.ask("status"))  # the loop turns: it answers
+    stage.until(lambda: stage.ask("status"))  # the event loop runs
     assert beats.stat().st_size == seen
     assert stage.process
-    stage.process.send_signal(signal.SIGABRT)  # what a watchdog does
+    stage.process.send_signal(signal.SIGABRT)  # as the watchdog of systemd does
     stage.process.wait()
     free.unlink()
     free.write_text('{"CUDA0": 10000000000}')
@@ -65,5 +66,5 @@ def test_an_engine_that_lost_its_gpu_does_not_come_up_on_the_cpu(stage: Stage) -
     stage.up()
     stage.ready("b-0")
     stage.until(lambda: stage.one("a-0")["state"] == "failed")
-    assert stage.one("a-0")["reason"].startswith("llama-server sees no GPU, and was to run on CUDA0")
+    assert stage.one("a-0")["reason"].startswith("llama-server sees no GPU, but its memory was planned on CUDA0")
     assert [e for e in stage.events("ready") if e["instance"] == "a-0"] == []
