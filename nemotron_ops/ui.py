@@ -69,7 +69,7 @@ class Ui:
     def report(self, step: Step) -> None:
         """Show one moment of long work: the `Report` that rooms get."""
         if step.note:
-            self.say(step.note)
+            self.warn(step.note) if step.warning else self.say(step.note)
         if step.done is None or self.quiet:
             return
         if self.err.isatty():

@@ -1,6 +1,38 @@
 """The command line. The only room, with `ui`, that prints; the one boundary where errors become words and exit codes.
 
-Commands are listed here with their one-line help and imported only when called, so that `--help` is quick.
+Commands are listed here with their one-line help and imported only when called, so that `--help` is quick. A command
+reads its words, calls `operations` or a room, and shows what comes back. Each file uses only those below it:
+
+    demo             the whole job on a model of 1 MB: build, serve, ask, stop
+    doctor           what this machine has, lacks, and how to fix it
+    build            from llama.cpp's source to a proven binary
+    builds           list, choose, compare, move and remove builds
+    upgrade          `upgrade` and `rollback`: a new build or quant beside the running one
+    removed          how commands tell of removed builds
+    models           list, check, move and remove downloaded models
+    fetch            download a model and prove its bytes
+    plan             what fits this machine, before anything is downloaded
+    plan_view        how a memory plan looks: table, bars
+    recipes          list, show, check and start recipes
+    service          install, watch and remove the service
+    service_install  `service install`
+    service_scope    the machine's service or this user's
+    serve_words      reads --serve-option as `serve` will read it
+    serve            from a recipe's name to an endpoint that stays up
+    announce         what `serve` shows: load progress, deaths, the endpoint
+    keys             make, list and revoke the keys that clients show
+    status           what is running
+    stop             `stop`, `start`, `restart`, `drain`
+    reload           apply changed recipes and settings
+    logs             `logs`, `events`, `attach`
+    deploy           the same program on other machines, over SSH
+    deploy_view      a deploy's plan, and its outcome on each target
+    balancer         HAProxy in front of a group of targets
+    export           manifests for other orchestrators
+    chat             talk to a model
+    tunnel           a remote endpoint on a local port
+    remote           options and lines that commands for other machines share
+    app              installation and terminal, read once at the edge
 """
 
 from __future__ import annotations

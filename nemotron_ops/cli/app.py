@@ -1,4 +1,4 @@
-"""What every command needs: this machine's layout, environment and ui, read once at the edge. Environment.
+"""What every command needs: the installation and the terminal, read once at the edge. Environment, terminal.
 
 A command module looks like this:
 
@@ -14,9 +14,9 @@ A command module looks like this:
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,7 +26,8 @@ from nemotron_ops.paths import Layout, system_layout, user_layout
 from nemotron_ops.ui import Ui
 
 if TYPE_CHECKING:
-    from nemotron_ops.host import Facts
+    from nemotron_ops.installation import Installation
+    from nemotron_ops.operations.building import Confirm
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -59,19 +60,15 @@ class App:
         return user_layout(self.env, uid=os.getuid())
 
     @cached_property
-    def facts(self) -> Facts:
-        """What this machine is (probed on first use: some programs are run for it)."""
-        from nemotron_ops import host
+    def installation(self) -> Installation:
+        """What operations work on; they report to this terminal."""
+        from nemotron_ops.installation import Installation
 
-        return host.probe(self.env)
+        return Installation(layout=self.layout, env=self.env, report=self.ui.report)
 
-    @cached_property
-    def machine(self) -> Facts:
-        """The same without its build tools: memory, processor, GPUs."""
-        from nemotron_ops import host
 
-        return self.facts if "facts" in self.__dict__ else host.probe(self.env, tools=False)
-
-    @cached_property
-    def here(self) -> Path:
-        return Path.cwd()
+def confirmation(*, as_json: bool, dry_run: bool = False) -> Confirm:
+    """Asks at a terminal. Answers no without one, and in a command whose output a program reads."""
+    if as_json or dry_run or not sys.stdin.isatty():
+        return lambda question: False
+    return lambda question: click.confirm(question, err=True)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import signal
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 
 from nemotron_ops.builds.spec import Backend, BuildOptions, BuildRequest
-from nemotron_ops.cli.app import App, dry_run_option, json_option
-from nemotron_ops.cli.builds_retention import prune_old, removed_json
+from nemotron_ops.cli.app import App, confirmation, dry_run_option, json_option
+from nemotron_ops.cli.removed import prune_old, removed_json
 
 if TYPE_CHECKING:
     from nemotron_ops.builds.run import Configured, Prepared
@@ -67,40 +66,25 @@ def build(
     )  # fmt: skip
     with App() as app:
         from nemotron_ops.builds import run
+        from nemotron_ops.operations.building import with_zig
 
-        request = replace(request, options=with_zig(request.options, app))
+        here = app.installation
+        options = with_zig(options, here, confirmation(as_json=as_json, dry_run=dry_run))
+        request = replace(request, options=options)
         if dry_run:
-            prepared = run.prepare(request, layout=app.layout, facts=app.facts, env=app.env, report=app.ui.report)
+            prepared = run.prepare(request, layout=here.layout, facts=here.facts, env=here.env, report=here.report)
             show_plan(prepared, app.ui, as_json=as_json)
             return
         signal.signal(signal.SIGTERM, interrupted)
         if configure_only:
-            ready = run.configure(request, layout=app.layout, facts=app.facts, env=app.env, report=app.ui.report)
+            ready = run.configure(request, layout=here.layout, facts=here.facts, env=here.env, report=here.report)
             app.ui.end_bars()
             show_configured(ready, app.ui, as_json=as_json)
             return
-        made = run.ensure_build(request, layout=app.layout, facts=app.facts, env=app.env, report=app.ui.report)
+        made = run.ensure_build(request, layout=here.layout, facts=here.facts, env=here.env, report=here.report)
         app.ui.end_bars()
         removed = prune_old(app, keep=keep) if is_current(app, made) else None
         show_build(made, app.ui, removed, as_json=as_json)
-
-
-def with_zig(options: BuildOptions, app: App) -> BuildOptions:
-    """`options`, for zig and the CPU if there is no compiler here and someone at a terminal agrees to that."""
-    if options.zig or options.backend not in (None, Backend.CPU) or not may_ask():
-        return options
-    if {"cc", "cxx"} <= set(app.facts.tools):
-        return options
-    question = "There is no C++ compiler here. Use zig from a Python wheel (0.1 GB), for the CPU?"
-    return replace(options, zig=True, backend=Backend.CPU) if click.confirm(question, err=True) else options
-
-
-def may_ask() -> bool:
-    """Whether somebody is there to answer: at a terminal, and not in a command whose answer a program reads."""
-    command = click.get_current_context(silent=True)
-    if command is None or command.params.get("as_json") or command.params.get("dry_run"):
-        return False
-    return sys.stdin.isatty()
 
 
 def interrupted(number: int, frame: object) -> None:

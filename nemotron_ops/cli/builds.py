@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from nemotron_ops.cli.app import App, dry_run_option, json_option
-from nemotron_ops.cli.builds_retention import needs, old_builds, prune_old, removed_json, told_size
+from nemotron_ops.cli.removed import freed, prune_old, removed_json
 from nemotron_ops.files import write_atomic
 
 
@@ -26,10 +26,11 @@ def list_builds(as_json: bool) -> None:
     with App() as app:
         from nemotron_ops.builds.store import store
         from nemotron_ops.builds.store.retention import reason_to_stay
+        from nemotron_ops.operations.retention import needs
         from nemotron_ops.ui import size
 
         found = store.listed(app.layout)
-        needed = needs(app, [b.id for b in found])
+        needed = needs(app.layout, [b.id for b in found])
         if as_json:
             app.ui.json([
                 {**summary(b, current=b.id == needed.current), "kept": reason_to_stay(b, needed)} for b in found
@@ -102,7 +103,7 @@ def use(build: str, dry_run: bool, as_json: bool) -> None:
         store.refuse_unproven(found)
         if not dry_run:
             store.use(app.layout, found)
-        told(app, as_json, {"current": found.id, "dry_run": dry_run}, f"current: {found.id}")
+        show_outcome(app, as_json, {"current": found.id, "dry_run": dry_run}, f"current: {found.id}")
 
 
 @builds.command()
@@ -118,7 +119,7 @@ def rollback(dry_run: bool, as_json: bool) -> None:
         if before is None:
             raise BuildError("cannot roll back: there is no previous build", hint="see: nemotron-ops builds list")
         found = before if dry_run else store.rollback(app.layout)
-        told(app, as_json, {"current": found.id, "dry_run": dry_run}, f"current: {found.id}")
+        show_outcome(app, as_json, {"current": found.id, "dry_run": dry_run}, f"current: {found.id}")
 
 
 @builds.command()
@@ -134,7 +135,7 @@ def rm(build: str, force: bool, dry_run: bool, as_json: bool) -> None:
         found = store.find(app.layout, build)
         if not dry_run:
             store.remove(app.layout, found, force=force)
-        told(app, as_json, {"removed": found.id, "dry_run": dry_run}, f"removed: {found.id}")
+        show_outcome(app, as_json, {"removed": found.id, "dry_run": dry_run}, f"removed: {found.id}")
 
 
 @builds.command()
@@ -152,15 +153,16 @@ def prune(keep: int | None, dry_run: bool, as_json: bool) -> None:
     with App() as app:
         from nemotron_ops.builds.store import pruning, unfinished
         from nemotron_ops.builds.toolchain import toolchain
+        from nemotron_ops.operations.retention import old_builds
 
-        old = old_builds(app, keep=keep)
-        left = (*unfinished.leftovers(app.layout), *toolchain.outdated(app.layout.toolchains, app.facts))
+        old = old_builds(app.layout, keep=keep)
+        left = (*unfinished.leftovers(app.layout), *toolchain.outdated(app.layout.toolchains, app.installation.facts))
         removed = pruning.outlook(old, left) if dry_run else pruning.prune(app.layout, old, left)
-        text = f"removed: {len(removed.builds)} builds and {len(removed.leftovers)} leftovers, {told_size(removed)}"
+        text = f"removed: {len(removed.builds)} builds and {len(removed.leftovers)} leftovers, {freed(removed)}"
         if not as_json:
             for name in (*removed.builds, *removed.leftovers):
                 app.ui.say(f"{'would remove' if dry_run else 'removed'} {name}")
-        told(app, as_json, {**removed_json(removed), "dry_run": dry_run}, text)
+        show_outcome(app, as_json, {**removed_json(removed), "dry_run": dry_run}, text)
 
 
 @builds.command()
@@ -177,7 +179,7 @@ def pin(build: str, off: bool, dry_run: bool, as_json: bool) -> None:
         if not dry_run:
             pruning.pin(app.layout, found, on=not off)
         word = "unpinned" if off else "pinned"
-        told(app, as_json, {"build": found.id, "pinned": not off, "dry_run": dry_run}, f"{word}: {found.id}")
+        show_outcome(app, as_json, {"build": found.id, "pinned": not off, "dry_run": dry_run}, f"{word}: {found.id}")
 
 
 @builds.command()
@@ -189,13 +191,13 @@ def diff(a: str, b: str, as_json: bool) -> None:
     with App() as app:
         from nemotron_ops.builds.store import store
         from nemotron_ops.builds.store.diff import compare
-        from nemotron_ops.cli.builds_flags import recipe_flags, server_flags
+        from nemotron_ops.operations.build_flags import recipe_flags, server_flags
 
         first, second = store.find(app.layout, a), store.find(app.layout, b)
         known = server_flags(second)
         found = compare(
             first.manifest, second.manifest, flags_a=server_flags(first), flags_b=known,
-            recipe_flags=recipe_flags(app, known),
+            recipe_flags=recipe_flags(app.layout, known),
         )  # fmt: skip
         if as_json:
             app.ui.json({"a": first.id, "b": second.id, **asdict(found), "breaks": found.breaks})
@@ -228,7 +230,7 @@ def export_command(build: str, to: Path, dry_run: bool, as_json: bool) -> None:
             target = carry.export_build(found, to, app.ui.report)
         needs = carry.needs(found.manifest)
         value = {"id": found.id, "archive": str(target), "needs": needs, "dry_run": dry_run}
-        told(app, as_json, value, f"exported: {target}")
+        show_outcome(app, as_json, value, f"exported: {target}")
         for need in needs:
             app.ui.say(f"  needs {need}")
 
@@ -242,12 +244,13 @@ def import_command(archive: Path, no_use: bool, as_json: bool) -> None:
     with App() as app:
         from nemotron_ops.builds import carry
 
+        here = app.installation
         made = carry.import_build(
-            archive, layout=app.layout, facts=app.facts, env=app.env, report=app.ui.report, activate=not no_use
+            archive, layout=here.layout, facts=here.facts, env=here.env, report=here.report, activate=not no_use
         )
         if not no_use:
             prune_old(app)
-        told(app, as_json, {"id": made.id, "path": str(made.path)}, f"imported: {made.id}")
+        show_outcome(app, as_json, {"id": made.id, "path": str(made.path)}, f"imported: {made.id}")
 
 
 @builds.command()
@@ -302,7 +305,7 @@ def is_current(app: App, build_id: str) -> bool:
     return now is not None and now.id == build_id
 
 
-def told(app: App, as_json: bool, value: dict[str, Any], text: str) -> None:
+def show_outcome(app: App, as_json: bool, value: dict[str, Any], text: str) -> None:
     """The outcome, as JSON or as a line; a dry run says so."""
     if as_json:
         app.ui.json(value)

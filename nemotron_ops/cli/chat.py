@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nemotron_ops.cli.app import App, dry_run_option, json_option
+from nemotron_ops.cli.app import App, confirmation, dry_run_option, json_option
 from nemotron_ops.cli.remote import ssh_option
 from nemotron_ops.errors import ControlError, UsageError
 
 if TYPE_CHECKING:
-    from nemotron_ops.cli.talk import Answer
+    from nemotron_ops.operations.ask import Answer
 
 
 @click.command()
@@ -77,27 +77,18 @@ def _llama_cli(
     app: App, target: str, profile: str, prompt: str | None, *, show_special: bool, dry_run: bool, as_json: bool
 ) -> None:
     """Become llama-cli with the guide's flags; does not return unless `dry_run`."""
-    from nemotron_ops.cli.compose import Wish, build_for, plans_for
-    from nemotron_ops.cli.model_files import model_files
-    from nemotron_ops.engine.args import cli_argv
-    from nemotron_ops.recipes.load import load_settings, recipe_for
+    from nemotron_ops.operations.converse import Conversation, llama_cli_argv
 
-    recipe = recipe_for(target, app.layout)
-    chosen = profile or ("conversation" if "conversation" in recipe.profiles else "")
-    wish = Wish(targets=(target,), profile=chosen, flags={"special": True} if show_special else {})
-    plan = plans_for(wish, app, load_settings(app.layout))[0]
-    build = build_for(wish, app, dry_run=dry_run)
-    argv = cli_argv(
-        binary=build.binary("llama-cli") if build else "llama-cli",
-        model=model_files(plan, app, may_fetch=True, dry_run=dry_run).path,
-        settings=plan.server, prompt=prompt, single_turn=prompt is not None, verbose_prompt=show_special,
-    )  # fmt: skip
+    wanted = Conversation(target=target, profile=profile, prompt=prompt, show_special=show_special)
+    confirm = confirmation(as_json=as_json, dry_run=dry_run)
+    argv = llama_cli_argv(wanted, app.installation, dry_run=dry_run, confirm=confirm)
     if dry_run:
         app.ui.json({"argv": argv}) if as_json else app.ui.data(" ".join(argv))
         return
     if as_json:
         raise UsageError("cannot print llama-cli's answer as JSON", hint=f"start `nemotron-ops serve {target}` first")
     app.ui.say(f"no running endpoint serves {target}: starting llama-cli")
+    app.ui.end_bars()
     sys.stdout.flush()
     os.execv(argv[0], argv)
 
@@ -128,7 +119,7 @@ class _Conversation:
                 self.turn(line)
 
     def turn(self, text: str) -> Answer:
-        from nemotron_ops.cli.talk import ask
+        from nemotron_ops.operations.ask import ask
 
         self.history.append({"role": "user", "content": text})
         self._thinking = None

@@ -3,35 +3,26 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from nemotron_ops.cli.app import App, dry_run_option, json_option
-from nemotron_ops.cli.cargo import compile_bytes, hooks_for, local_build, local_model, own_recipes, render_door, show
-from nemotron_ops.cli.remote import (
-    Option,
-    in_session,
-    must,
-    now,
-    reach,
-    scope_option,
-    ssh_option,
-    target_status,
-    targets_argument,
-    who,
+from nemotron_ops.cli.deploy_view import show_outcomes, show_plan
+from nemotron_ops.cli.remote import Option, scope_option, show_lines, ssh_option, targets_argument
+from nemotron_ops.errors import UsageError
+from nemotron_ops.operations.deploying import (
+    compile_bytes,
+    hooks_for,
+    local_build,
+    local_model,
+    own_recipes,
+    write_balancer_config,
 )
-from nemotron_ops.errors import NemotronOpsError, UsageError
+from nemotron_ops.operations.targets import now, open_targets, operator, run_in_session, run_or_fail, target_status
 
-if TYPE_CHECKING:
-    from nemotron_ops.deploy.remote.fleet import Outcome
-
-
-door_option: Option = click.option(
-    "--balancer", "door", type=click.Path(path_type=Path), metavar="SOCKET",
+balancer_option: Option = click.option(
+    "--balancer", type=click.Path(path_type=Path), metavar="SOCKET",
     help="HAProxy's runtime socket: each target is drained there while it switches, one at a time.",
 )  # fmt: skip
 force_option: Option = click.option("--force", is_flag=True, help="Although a person holds the lock.")
@@ -84,7 +75,7 @@ def deploy() -> None:
 @click.option(
     "--serve-option", "serve_options", multiple=True, metavar="WORD", help="Further word for `serve`. Repeatable."
 )
-@door_option
+@balancer_option
 @click.option("--parallel", default=4, show_default=True, help="Targets at once, after the first has gone well.")
 @click.option("--why", default="", help="Reason, for the lock and the audit log.")
 @click.option("--force", is_flag=True, help="Deploy although it is there already, or although a person holds the lock.")
@@ -96,9 +87,9 @@ def deploy() -> None:
 @json_option
 def run(
     targets: tuple[str, ...], recipes: tuple[str, ...], profile: str, host: str, port: int | None, backend: str | None,
-    build: str, send_models: bool, in_place: bool, keys: Path | None, serve_options: tuple[str, ...], door: Path | None,
-    parallel: int, why: str, force: bool, yes: bool, ready_s: int, system: bool | None, ssh_config: Path | None,
-    dry_run: bool, as_json: bool,
+    build: str, send_models: bool, in_place: bool, keys: Path | None, serve_options: tuple[str, ...],
+    balancer: Path | None, parallel: int, why: str, force: bool, yes: bool, ready_s: int, system: bool | None,
+    ssh_config: Path | None, dry_run: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Deploy to TARGETs: the first one alone, and the others once it serves.
 
@@ -109,61 +100,55 @@ def run(
     from nemotron_ops.deploy.remote.rollout import roll_out
     from nemotron_ops.deploy.steps.release import Request
 
-    with App() as app, reach(app, targets, system=system, config=ssh_config) as there:
-        group = there.group
+    with App() as app, open_targets(targets, app.installation, system=system, config=ssh_config) as reached:
+        group = reached.group
         served = recipes or (group.recipes if group else ())
         if not served:
             raise UsageError("cannot deploy: no recipe named", hint="--recipe 30b")
         request = Request(
-            scope=there.scope,
+            scope=reached.scope,
             recipes=served,
             profile=profile or (group.profile if group else ""),
             host=host or (group.host if group and group.host else "127.0.0.1"),
             port=port or (group.port if group else 8001),
-            own_recipes=own_recipes(app, served),
+            own_recipes=own_recipes(served, app.installation),
             serve_options=serve_options,
             backend=backend or "",
             candidate=not in_place,
             ready_s=ready_s,
         )
-        models = tuple(local_model(app, r) for r in served) if send_models else ()
+        models = tuple(local_model(r, app.installation) for r in served) if send_models else ()
         job = Job(
-            request=request, cache=app.layout.cache / "bundles", who=who(app), now=now(), why=why, force=force,
-            build=None if build == "there" else local_build(app), must_send=build == "send", hooks=hooks_for(door),
-            compile_bytes=compile_bytes(), keys=keys, models=models,
+            request=request, cache=app.layout.cache / "bundles", who=operator(app.installation), now=now(),
+            why=why, force=force, build=None if build == "there" else local_build(app.installation),
+            must_send=build == "send", hooks=hooks_for(balancer), compile_bytes=compile_bytes(),
+            keys=keys, models=models,
         )  # fmt: skip
         if build == "send" and job.build is None:
             raise UsageError("cannot send a build: this machine has none that is current", hint="nemotron-ops build")
-        readies = [make_ready(c, job, report=app.ui.report) for c in there.connections]
-        show(app, readies, scripts=dry_run, as_json=as_json)
+        readies = [make_ready(c, job, report=app.ui.report) for c in reached.connections]
+        show_plan(app, readies, scripts=dry_run, as_json=as_json)
         if dry_run:
             return
         if not yes:
             click.confirm("Go on?", abort=True, err=True)
         outcomes, errors = roll_out(readies, job, parallel=parallel, report=app.ui.report)
-        tell(app, outcomes, errors, as_json=as_json)
-        render_door(app, group, ssh_config)
-
-
-def tell(app: App, outcomes: Sequence[Outcome], errors: Sequence[NemotronOpsError], *, as_json: bool) -> None:
-    """How it went on each target. Raises what went wrong."""
-    rows = [[o.target, o.release or "-", o.result] for o in outcomes]
-    app.ui.json([asdict(o) for o in outcomes]) if as_json else app.ui.table(["TARGET", "RELEASE", "RESULT"], rows)
-    if errors:
-        raise ExceptionGroup("deploy", list(errors)) if len(errors) > 1 else errors[0]
+        show_outcomes(app, outcomes, errors, as_json=as_json)
+        if path := write_balancer_config(group, app.installation, ssh_config=ssh_config):
+            app.ui.say(f"{path.name}, beside targets.toml, makes HAProxy one door for them: nemotron-ops balancer")
 
 
 @deploy.command()
 @targets_argument
 @click.option("--to", default="", help="Release to go back to. [default: the previous good one]")
 @click.option("--why", default="", help="Reason, for the lock and the audit log.")
-@door_option
+@balancer_option
 @force_option
 @scope_option
 @ssh_option
 @json_option
 def rollback(
-    targets: tuple[str, ...], to: str, why: str, door: Path | None, force: bool, system: bool | None,
+    targets: tuple[str, ...], to: str, why: str, balancer: Path | None, force: bool, system: bool | None,
     ssh_config: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Make the previous good release serve again, one target after another.
@@ -172,9 +157,17 @@ def rollback(
     """
     from nemotron_ops.deploy.remote.rollout import Wish, roll_back_all
 
-    with App() as app, reach(app, targets, system=system, config=ssh_config) as there:
-        wish = Wish(scope=there.scope, who=who(app), now=now(), to=to, why=why, force=force, hooks=hooks_for(door))
-        tell(app, *roll_back_all(there.connections, wish, report=app.ui.report), as_json=as_json)
+    with App() as app, open_targets(targets, app.installation, system=system, config=ssh_config) as reached:
+        wish = Wish(
+            scope=reached.scope,
+            who=operator(app.installation),
+            now=now(),
+            to=to,
+            why=why,
+            force=force,
+            hooks=hooks_for(balancer),
+        )
+        show_outcomes(app, *roll_back_all(reached.connections, wish, report=app.ui.report), as_json=as_json)
 
 
 @deploy.command()
@@ -184,8 +177,8 @@ def rollback(
 @json_option
 def status(targets: tuple[str, ...], system: bool | None, ssh_config: Path | None, as_json: bool) -> None:
     """What each target serves, since which release, and who holds its lock."""
-    with App() as app, reach(app, targets, system=system, config=ssh_config) as there:
-        rows = [target_status(c, there.scope) for c in there.connections]
+    with App() as app, open_targets(targets, app.installation, system=system, config=ssh_config) as reached:
+        rows = [target_status(c, reached.scope) for c in reached.connections]
         if as_json:
             app.ui.json(rows)
             return
@@ -211,16 +204,16 @@ def logs(
     """The service's journal on each target, or who deployed what (--audit)."""
     from nemotron_ops.service.systemd import Manager
 
-    with App() as app, reach(app, targets, system=system, config=ssh_config) as there:
-        if follow and len(there.connections) > 1:
+    with App() as app, open_targets(targets, app.installation, system=system, config=ssh_config) as reached:
+        if follow and len(reached.connections) > 1:
             raise UsageError("cannot follow the logs of several targets at once")
         found: dict[str, list[str]] = {}
-        for c in there.connections:
-            _, site, connection = there.look(c)
+        for c in reached.connections:
+            _, site, connection = reached.look(c)
             if audit:
                 argv: tuple[str, ...] = ("tail", "-n", str(lines), str(site.root / "deploy.log"))
             else:
-                argv = Manager(scope=there.scope).follow_argv(follow=follow, lines=lines)
+                argv = Manager(scope=reached.scope).follow_argv(follow=follow, lines=lines)
             if follow:
                 # a child, not in our place: the shared connection's folder is removed when it ends
                 raise SystemExit(subprocess.call(connection.argv(*connection.as_root(*argv))))
@@ -246,13 +239,14 @@ def restart(
 ) -> None:  # fmt: skip
     """Start the service's program afresh, one target after another. Loaded models stay loaded."""
     words = ("service", "restart", *(("--reload-models",) if reload_models else ()))
-    with App() as app, reach(app, targets, system=system, config=ssh_config) as there:
+    with App() as app, open_targets(targets, app.installation, system=system, config=ssh_config) as reached:
         said = {
-            c.target: in_session(
-                app, there, c, (*words, f"--{there.scope.value}"), why="restart", force=force, quiet=as_json
+            c.target: run_in_session(
+                (*words, f"--{reached.scope.value}"), c, reached, app.installation, why="restart", force=force,
+                on_line=None if as_json else show_lines(app, reached, c),
             )
-            for c in there.connections
-        }
+            for c in reached.connections
+        }  # fmt: skip
         if as_json:
             app.ui.json(said)
 
@@ -271,11 +265,14 @@ def exec_(
 
     Options of `deploy exec` itself come before TARGET. For a group, on each of its targets.
     """
-    with App() as app, reach(app, (target,), system=system, config=ssh_config) as there:
+    with App() as app, open_targets((target,), app.installation, system=system, config=ssh_config) as reached:
         said = {
-            c.target: in_session(app, there, c, words, why="exec", force=force, quiet=as_json)
-            for c in there.connections
-        }
+            c.target: run_in_session(
+                words, c, reached, app.installation, why="exec", force=force,
+                on_line=None if as_json else show_lines(app, reached, c),
+            )
+            for c in reached.connections
+        }  # fmt: skip
         if as_json:
             app.ui.json(said)
 
@@ -290,14 +287,14 @@ def lock(targets: tuple[str, ...], why: str, system: bool | None, ssh_config: Pa
     """Keep others from deploying, and from rollback, restart and exec, until `unlock`."""
     from nemotron_ops.deploy.steps.scripts import hold_script
 
-    with App() as app, reach(app, targets, system=system, config=ssh_config) as there:
-        hold = {"who": who(app), "since": now(), "why": why}
-        for c in there.connections:
-            _, site, connection = there.look(c)
-            must(connection, hold_script(site, hold=hold, who=hold["who"], now=hold["since"]))
+    with App() as app, open_targets(targets, app.installation, system=system, config=ssh_config) as reached:
+        hold = {"who": operator(app.installation), "since": now(), "why": why}
+        for c in reached.connections:
+            _, site, connection = reached.look(c)
+            run_or_fail(connection, hold_script(site, hold=hold, who=hold["who"], now=hold["since"]))
             app.ui.say(f"{c.target}: locked")
         if as_json:
-            app.ui.json({c.target: hold for c in there.connections})
+            app.ui.json({c.target: hold for c in reached.connections})
 
 
 @deploy.command()
@@ -312,12 +309,12 @@ def unlock(targets: tuple[str, ...], force: bool, system: bool | None, ssh_confi
     """Let others deploy again."""
     from nemotron_ops.deploy.steps.scripts import break_script, hold_script
 
-    with App() as app, reach(app, targets, system=system, config=ssh_config) as there:
-        for c in there.connections:
-            facts, site, connection = there.look(c)
-            must(connection, hold_script(site, hold=None, who=who(app), now=now()))
+    with App() as app, open_targets(targets, app.installation, system=system, config=ssh_config) as reached:
+        for c in reached.connections:
+            facts, site, connection = reached.look(c)
+            run_or_fail(connection, hold_script(site, hold=None, who=operator(app.installation), now=now()))
             app.ui.say(f"{c.target}: unlocked" + (f" (was: {facts.hold})" if facts.hold else ""))
             if force:
-                app.ui.say(f"{c.target}: {must(connection, break_script(site)).strip()}")
+                app.ui.say(f"{c.target}: {run_or_fail(connection, break_script(site)).strip()}")
         if as_json:
-            app.ui.json({"unlocked": [c.target for c in there.connections]})
+            app.ui.json({"unlocked": [c.target for c in reached.connections]})

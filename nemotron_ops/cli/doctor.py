@@ -25,7 +25,7 @@ def doctor(offline: bool, as_json: bool) -> None:
         from nemotron_ops.builds.doctor.diagnosis import can_run, diagnose
         from nemotron_ops.builds.doctor.network_check import surroundings
 
-        findings = diagnose(app.facts, surroundings(app.layout, app.env, offline=offline))
+        findings = diagnose(app.installation.facts, surroundings(app.layout, app.env, offline=offline))
         if as_json:
             app.ui.json({"ok": can_run(findings), "findings": [asdict(f) for f in findings]})
         else:

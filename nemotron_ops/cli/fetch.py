@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ import click
 from nemotron_ops.cli.app import App, dry_run_option, json_option
 
 if TYPE_CHECKING:
-    from nemotron_ops.models.fetch import FetchPlan, Means
+    from nemotron_ops.models.fetch import FetchPlan
     from nemotron_ops.models.store import StoredModel
 
 
@@ -39,18 +38,21 @@ def fetch(
     checks every file's sha256. HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE and the cache variables are honoured.
     """
     with App() as app:
+        from nemotron_ops.operations.fetching import made_here, means
         from nemotron_ops.recipes.load import recipe_for
 
         recipe = recipe_for(model, app.layout).model
         if recipe.synthetic or recipe.path:
-            path = made_here(app, recipe.synthetic, quant or recipe.quant) if recipe.synthetic else Path(recipe.path)
+            made = made_here(app.installation, recipe.synthetic, quant or recipe.quant) if recipe.synthetic else None
+            path = made or Path(recipe.path)
             app.ui.json({"model": model, "path": path}) if as_json else app.ui.say(f"{path} is here: nothing to fetch")
             return
         from nemotron_ops.models.fetch import carry_out, prepare
         from nemotron_ops.models.ref import Ref
 
         plan = prepare(
-            Ref(repo=recipe.repo, quant=quant or recipe.quant), means(app), revision=revision or recipe.revision,
+            Ref(repo=recipe.repo, quant=quant or recipe.quant), means(app.installation),
+            revision=revision or recipe.revision,
             local_dir=local_dir.absolute() if local_dir else None, mmproj=mmproj or recipe.mmproj, pinned=recipe.sha256,
         )  # fmt: skip
         _say_plan(app, plan)
@@ -58,18 +60,11 @@ def fetch(
             if as_json:
                 app.ui.json(plan_value(plan))
             return
-        found = carry_out(plan, means(app))
+        found = carry_out(plan, means(app.installation))
         if as_json:
             app.ui.json(model_value(found))
         else:
             app.ui.data(str(found.path))
-
-
-def means(app: App) -> Means:
-    """What fetching works with, for this run."""
-    from nemotron_ops.models.fetch import Means
-
-    return Means(layout=app.layout, env=app.env, report=app.ui.report, now=time.time())
 
 
 def model_value(model: StoredModel) -> dict[str, Any]:
@@ -99,12 +94,6 @@ def plan_value(plan: FetchPlan) -> dict[str, Any]:
             for w in plan.wanted
         ],
     }
-
-
-def made_here(app: App, kind: str, quant: str) -> Path:
-    from nemotron_ops.models import store, synthetic
-
-    return synthetic.ensure(kind, app.layout.models / store.SYNTHETIC, quant=quant or "Q8_0")
 
 
 def _say_plan(app: App, plan: FetchPlan) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from nemotron_ops.cli.app import App, dry_run_option, json_option
-from nemotron_ops.cli.fetch import means, model_value
+from nemotron_ops.cli.fetch import model_value
+from nemotron_ops.operations.fetching import means
 
 if TYPE_CHECKING:
     from nemotron_ops.models.store import StoredModel
@@ -122,7 +123,7 @@ def import_(path: Path, name: str | None, as_json: bool) -> None:
         from nemotron_ops.models.carry import import_path
         from nemotron_ops.models.ref import parse
 
-        found = import_path(path.absolute(), means(app), name=parse(name) if name else None)
+        found = import_path(path.absolute(), means(app.installation), name=parse(name) if name else None)
         app.ui.json(model_value(found)) if as_json else app.ui.data(found.id)
 
 
@@ -135,7 +136,7 @@ def export(model: str, folder: Path, as_json: bool) -> None:
     with App() as app:
         from nemotron_ops.models import carry
 
-        written = carry.export(_find(app, model), folder.absolute(), means(app))
+        written = carry.export(_find(app, model), folder.absolute(), means(app.installation))
         app.ui.json([str(p) for p in written]) if as_json else app.ui.data("\n".join(str(p) for p in written))
 
 

@@ -1,20 +1,20 @@
-"""`serve`: from a recipe's name to an endpoint that stays up. Terminal, processes, network."""
+"""`serve`: from a recipe's name to an endpoint that stays up. Prints."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from nemotron_ops.cli.app import App, dry_run_option, json_option
+from nemotron_ops.cli.app import App, confirmation, dry_run_option, json_option
 from nemotron_ops.errors import UsageError
 
 if TYPE_CHECKING:
-    from nemotron_ops.cli.compose import Composed, Wish
+    from nemotron_ops.operations.wish import Composed
 
 SPECIAL = "--special is on: llama-server will print its end token (<|im_end|>) at the end of every answer"
 
@@ -80,7 +80,11 @@ def serve(
     prints the endpoint when it is ready. Ctrl-C drains and stops. Flags after `--` go to llama-server, if the build
     knows them and they are on the allow-list.
     """
-    from nemotron_ops.cli.compose import Wish, compose
+    from nemotron_ops.cli.announce import Announcer
+    from nemotron_ops.operations import serving
+    from nemotron_ops.operations.compose import compose
+    from nemotron_ops.operations.detach import serve_detached
+    from nemotron_ops.operations.wish import Wish
 
     with App() as app:
         wanted = (*targets, *files, *repos)
@@ -92,59 +96,19 @@ def serve(
             targets=wanted, quants=_by_name(quants), profile=profile, flags=_given(flags),
             extra=tuple(ctx.meta["extra"]), may_build=not (no_build or offline), may_fetch=not (no_fetch or offline),
         )  # fmt: skip
-        composed = compose(wish, app, dry_run=dry_run)
+        here = app.installation
+        composed = compose(wish, here, dry_run=dry_run, confirm=confirmation(as_json=as_json, dry_run=dry_run))
+        app.ui.end_bars()
         for note in composed.notes:
             app.ui.say(note)
         if dry_run:
             app.ui.json(_as_json(composed)) if as_json else app.ui.data(_as_text(composed))
-        elif detach:
-            from nemotron_ops.cli.detach import detach_serve
-
-            detach_serve(app, ctx.meta["own"], ctx.meta["extra"], composed, as_json=as_json)
-        else:
-            ctx.exit(_run(app, wish, composed, as_json=as_json))
-
-
-def _run(app: App, wish: Wish, composed: Composed, *, as_json: bool) -> int:
-    """Become the supervisor until stopped; returns its exit code."""
-    from nemotron_ops.cli.compose import compose
-    from nemotron_ops.cli.endpoint import Announcer, gateway_argv, lazy_models
-    from nemotron_ops.cli.notify import wired
-    from nemotron_ops.cli.powercut import serving
-    from nemotron_ops.supervisor.run import Options, supervise
-
-    endpoint = composed.endpoint
-    first = [composed.config]
-
-    def load_config() -> Any:
-        """The configuration made above the first time, then what recipes and settings say at each reload."""
-        return first.pop() if first else compose(wish, app).config
-
-    announcer = Announcer(app, composed, as_json=as_json)
-    wires = wired(app.env, announcer.on_snapshot, lazy=lazy_models(composed))
-    options = Options(
-        host=endpoint.host, port=endpoint.port, scheme=endpoint.scheme,
-        gateway_argv=gateway_argv(endpoint, app.layout), exit_on_failed=True,
-        on_tick=wires.on_tick, on_progress=wires.on_progress, on_reload=wires.on_reload,
-        free_bytes=free_bytes(app.env), socket_stays=wires.socket_stays,
-    )  # fmt: skip
-    with serving(app, composed.plans, on_proof=wires.on_proof):
-        return supervise(
-            options, layout=app.layout, load_config=load_config, env=app.env, on_snapshot=wires.on_snapshot
-        )  # fmt: skip
-
-
-def free_bytes(env: Mapping[str, str]) -> Callable[[], Mapping[str, int]]:
-    """A look at what each device has free right now."""
-
-    def look() -> Mapping[str, int]:
-        from nemotron_ops import host
-        from nemotron_ops.memory.machine import machine
-
-        pools = machine(host.probe(env, tools=False))
-        return {d.name: d.room_bytes for d in (pools.host, *pools.gpus)}
-
-    return look
+            return
+        on_snapshot = Announcer(app, composed, as_json=as_json).on_snapshot
+        if not detach:
+            ctx.exit(serving.serve(wish, composed, here, on_snapshot=on_snapshot))
+        started = serve_detached(ctx.meta["own"], ctx.meta["extra"], composed, here, on_snapshot=on_snapshot)
+        app.ui.say(f"running in the background (pid {started.pid}); see `nemotron-ops status`, log in {started.log}")
 
 
 def _by_name(quants: Sequence[str]) -> dict[str, str]:

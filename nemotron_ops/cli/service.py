@@ -123,7 +123,8 @@ def upgrade(system: bool | None, ready_s: float, as_json: bool) -> None:
     What recipes, settings, keys and builds say now is looked up again. If the new version does not come up, the units
     are put back as they were; the program itself stays the new one (`deploy` keeps releases side by side).
     """
-    from nemotron_ops.cli.service_spec import asked_before, build_first, composed
+    from nemotron_ops.cli.serve_words import serve_flags
+    from nemotron_ops.operations.service import build_first, request_again, service_spec
     from nemotron_ops.service import install as installing
     from nemotron_ops.service.place import place_for
     from nemotron_ops.service.systemd import Manager
@@ -133,9 +134,10 @@ def upgrade(system: bool | None, ready_s: float, as_json: bool) -> None:
         if not agent:
             Manager(scope=scope).check()
         old = needs_service(app, scope)
-        spec = composed(app, scope, asked_before(old))
+        request, flags = request_again(old), serve_flags(old.recipes, old.options)
+        spec = service_spec(request, scope, app.installation, serve_flags=flags)
         place = place_for(scope, app.layout, env=app.env)
-        build_first(app, spec, place, may_build=False)
+        build_first(spec, place, app.installation, may_build=False)
         if agent:
             agent.install(spec, place, start=False, ready_s=ready_s)
             agent.restart(reload_models=False, ready_s=ready_s)
@@ -178,12 +180,12 @@ def check_gpu(kind: str, within_s: float, as_json: bool) -> None:
     Units run this before each start, as the service's user and in its sandbox: device nodes first, then what the
     current build lists.
     """
-    from nemotron_ops.cli.gpu_sight import look_for_gpu
+    from nemotron_ops.operations.gpu_sight import look_for_gpu
     from nemotron_ops.service.gpu import refusal
 
     app, deadline = App(), time.monotonic() + within_s
     while True:
-        seen = look_for_gpu(app, kind)
+        seen = look_for_gpu(app.layout, kind)
         why, hint = refusal(kind, seen)
         if not why or time.monotonic() >= deadline:
             break

@@ -13,7 +13,7 @@ from nemotron_ops.cli.app import App, dry_run_option, json_option
 from nemotron_ops.cli.service_scope import agent_on_a_mac, scope_option, service_app
 
 if TYPE_CHECKING:
-    from nemotron_ops.cli.service_agent import Agent
+    from nemotron_ops.operations.launchd_agent import Agent
     from nemotron_ops.service.install import Installed
     from nemotron_ops.service.place import Place
     from nemotron_ops.service.units import ServiceSpec
@@ -58,18 +58,25 @@ def install(
     Builds llama.cpp and fetches the models first, if need be. Doing it again brings the service to what is asked for
     now; loaded models that stay wanted stay loaded.
     """
-    from nemotron_ops.cli.service_spec import Asked, build_first, composed, fetch_first, with_absolute_keys
+    from nemotron_ops.cli.serve_words import serve_flags
+    from nemotron_ops.operations.service import (
+        ServiceRequest,
+        build_first,
+        fetch_first,
+        service_spec,
+        with_absolute_keys,
+    )
     from nemotron_ops.service import install as installing
     from nemotron_ops.service import systemd
     from nemotron_ops.service.place import check_possible, place_for, take_keys
     from nemotron_ops.service.units import notes
 
     with service_app(system) as (app, scope):
-        asked = with_absolute_keys(Asked(
+        request = with_absolute_keys(ServiceRequest(
             recipes=recipes, profile=profile, host=host, port=port, gpu=gpu, allow_from=allow_from,
             memory_max=memory_max, device_policy=not no_device_policy, options=options, keys=keys,
         ))  # fmt: skip
-        spec = composed(app, scope, asked)
+        spec = service_spec(request, scope, app.installation, serve_flags=serve_flags(recipes, options))
         place = place_for(scope, app.layout, env=app.env)
         agent = agent_on_a_mac(app)
         for note in () if agent else notes(spec):
@@ -80,10 +87,11 @@ def install(
         if not agent:
             check_possible(spec, booted=systemd.booted(), uid=os.getuid())
         if keys and spec.system:
-            take_keys(Path(asked.keys), place)
-        build_first(app, spec, place, may_build=not no_build)
+            take_keys(Path(request.keys), place)
+        build_first(spec, place, app.installation, may_build=not no_build)
+        app.ui.end_bars()
         if not no_fetch:
-            fetch_first(app, spec, place)
+            fetch_first(spec, place, app.installation)
         if agent:
             agent.install(spec, place, start=not no_start, ready_s=ready_s)
             tell_agent(app, agent, spec, started=not no_start, as_json=as_json)

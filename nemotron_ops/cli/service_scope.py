@@ -12,7 +12,7 @@ from nemotron_ops.cli.app import App
 from nemotron_ops.errors import ServiceError, UsageError
 
 if TYPE_CHECKING:
-    from nemotron_ops.cli.service_agent import Agent
+    from nemotron_ops.operations.launchd_agent import Agent
     from nemotron_ops.service.units import Scope, ServiceSpec
 
 scope_option = click.option(
@@ -55,9 +55,9 @@ def agent_on_a_mac(app: App) -> Agent | None:
     """The launchd agent, where launchd is the service manager."""
     if not ON_A_MAC:
         return None
-    from nemotron_ops.cli.service_agent import Agent
+    from nemotron_ops.operations.launchd_agent import Agent
 
-    return Agent(app)
+    return Agent(app.installation)
 
 
 def needs_units(app: App, scope: Scope) -> None:

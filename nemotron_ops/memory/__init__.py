@@ -2,6 +2,7 @@
 
 Each file uses only those below it:
 
+    pack       several models on one machine: quant and placement of each, or a refusal
     log        what llama-server itself says about memory, read from its log
     table      quants × contexts: what fits where on one machine, and which line to take
     fit        what fits where: the best placement of a model on a machine, or the nearest that would fit
