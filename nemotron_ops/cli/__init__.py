@@ -31,6 +31,7 @@ reads its words, calls `operations` or a room, and shows what comes back. Each f
     export           manifests for other orchestrators
     chat             talk to a model
     tunnel           a remote endpoint on a local port
+    options          click options from a frozen dataclass
     remote           options and lines that commands for other machines share
     app              installation and terminal, read once at the edge
 """

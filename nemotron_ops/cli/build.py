@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import signal
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import click
 
 from nemotron_ops.builds.spec import Backend, BuildOptions, BuildRequest
 from nemotron_ops.cli.app import App, confirmation, dry_run_option, json_option
+from nemotron_ops.cli.options import choice, option, options_of
 from nemotron_ops.cli.removed import prune_old, removed_json
 
 if TYPE_CHECKING:
@@ -19,71 +20,92 @@ if TYPE_CHECKING:
     from nemotron_ops.ui import Ui
 
 
+@dataclass(frozen=True, kw_only=True)
+class BuildWords:
+    """What `build` was asked for."""
+
+    backend: str | None = choice(
+        cpu="For the CPU alone.",
+        cuda="For NVIDIA GPUs. Needs their driver; the toolkit is got.",
+        metal="For Apple's GPUs.",
+        vulkan="For GPUs through Vulkan.",
+        hip="For AMD GPUs through ROCm.",
+    )
+    ref: str = option("llama.cpp tag (v0.5.0), build number (b11434), commit or branch.")
+    source: str = option(
+        "Git URL, folder, archive, git bundle, `registry` or `registry:PACKAGE==VERSION`.", metavar="SOURCE"
+    )
+    mirror: str = option("Git URL to use in place of GitHub's.", envvar="NEMOTRON_OPS_MIRROR")
+    portable: bool = option("To be carried to other machines: no tuning for this CPU.")
+    cuda_archs: tuple[str, ...] = option("Compute capability to build for (90); repeatable.", "--cuda-arch")
+    hip_archs: tuple[str, ...] = option("AMD architecture to build for (gfx1100); repeatable.", "--hip-arch")
+    zig: bool = option("Compile with zig from a Python wheel; CPU only.")
+    jobs: int | None = option(
+        "Compilers at once. Default: by cores and memory.", "--jobs", "-j", type=click.IntRange(1)
+    )
+    cmake_args: tuple[str, ...] = option("Further option for cmake.", "--cmake-arg", metavar="NAME=VALUE")
+    force: bool = option("Build again even if this build exists.")
+    offline: bool = option("Use only sources that are here already.")
+    no_use: bool = option("Keep the build that is current.")
+    keep: int | None = option(
+        "Old builds are removed but for the newest N and those that are needed; -1 keeps all. Default: settings.toml.",
+        type=click.IntRange(-1),
+        metavar="N",
+    )
+    configure_only: bool = option("Get source and toolkit and run cmake, but compile nothing.")
+
+    @property
+    def request(self) -> BuildRequest:
+        """The build that the words mean."""
+        options = BuildOptions(
+            backend=Backend(self.backend) if self.backend else None,
+            portable=self.portable,
+            cuda_archs=split(self.cuda_archs),
+            hip_archs=split(self.hip_archs),
+            cmake_args=self.cmake_args,
+            jobs=self.jobs,
+            zig=self.zig,
+        )
+        return BuildRequest(
+            options=options,
+            ref=self.ref,
+            source=self.source,
+            mirror=self.mirror,
+            force=self.force,
+            activate=not self.no_use,
+            offline=self.offline,
+        )
+
+
 @click.command()
-@click.option("--cpu", "backend", flag_value="cpu", help="For the CPU alone.")
-@click.option("--cuda", "backend", flag_value="cuda", help="For NVIDIA GPUs. Needs their driver; the toolkit is got.")
-@click.option("--metal", "backend", flag_value="metal", help="For Apple's GPUs.")
-@click.option("--vulkan", "backend", flag_value="vulkan", help="For GPUs through Vulkan.")
-@click.option("--hip", "backend", flag_value="hip", help="For AMD GPUs through ROCm.")
-@click.option("--ref", default="", help="llama.cpp tag (v0.5.0), build number (b11434), commit or branch.")
-@click.option(
-    "--source", default="", metavar="SOURCE",
-    help="Git URL, folder, archive, git bundle, `registry` or `registry:PACKAGE==VERSION`.",
-)  # fmt: skip
-@click.option("--mirror", default="", envvar="NEMOTRON_OPS_MIRROR", help="Git URL to use in place of GitHub's.")
-@click.option("--portable", is_flag=True, help="To be carried to other machines: no tuning for this CPU.")
-@click.option("--cuda-arch", "cuda_archs", multiple=True, help="Compute capability to build for (90); repeatable.")
-@click.option("--hip-arch", "hip_archs", multiple=True, help="AMD architecture to build for (gfx1100); repeatable.")
-@click.option("--zig", is_flag=True, help="Compile with zig from a Python wheel; CPU only.")
-@click.option("--jobs", "-j", type=click.IntRange(1), help="Compilers at once. Default: by cores and memory.")
-@click.option("--cmake-arg", "cmake_args", multiple=True, metavar="NAME=VALUE", help="Further option for cmake.")
-@click.option("--force", is_flag=True, help="Build again even if this build exists.")
-@click.option("--offline", is_flag=True, help="Use only sources that are here already.")
-@click.option("--no-use", is_flag=True, help="Keep the build that is current.")
-@click.option(
-    "--keep", type=click.IntRange(-1), metavar="N",
-    help="Old builds are removed but for the newest N and those that are needed; -1 keeps all. Default: settings.toml.",
-)  # fmt: skip
-@click.option("--configure-only", is_flag=True, help="Get source and toolkit and run cmake, but compile nothing.")
+@options_of(BuildWords)
 @dry_run_option
 @json_option
-def build(
-    backend: str | None, ref: str, source: str, mirror: str, portable: bool, cuda_archs: tuple[str, ...],
-    hip_archs: tuple[str, ...], zig: bool, jobs: int | None, cmake_args: tuple[str, ...], force: bool, offline: bool,
-    no_use: bool, keep: int | None, configure_only: bool, dry_run: bool, as_json: bool,
-) -> None:  # fmt: skip
+def build(wanted: BuildWords, dry_run: bool, as_json: bool) -> None:
     """Build llama.cpp for this machine, prove that it answers, and make it the current build.
 
     Without a backend, the one that this machine has. What exists already is not built again. An interrupted
     build goes on where it stopped.
     """
-    options = BuildOptions(
-        backend=Backend(backend) if backend else None, portable=portable, cuda_archs=split(cuda_archs),
-        hip_archs=split(hip_archs), cmake_args=cmake_args, jobs=jobs, zig=zig,
-    )  # fmt: skip
-    request = BuildRequest(
-        options=options, ref=ref, source=source, mirror=mirror, force=force, activate=not no_use, offline=offline,
-    )  # fmt: skip
     with App() as app:
         from nemotron_ops.builds import run
         from nemotron_ops.operations.building import with_zig
 
-        here = app.installation
-        options = with_zig(options, here, confirmation(as_json=as_json, dry_run=dry_run))
-        request = replace(request, options=options)
+        here, asked = app.installation, wanted.request
+        confirm = confirmation(as_json=as_json, dry_run=dry_run)
+        request = replace(asked, options=with_zig(asked.options, here, confirm))
         if dry_run:
             prepared = run.prepare(request, layout=here.layout, facts=here.facts, env=here.env, report=here.report)
             show_plan(prepared, app.ui, as_json=as_json)
             return
         signal.signal(signal.SIGTERM, interrupted)
-        if configure_only:
+        if wanted.configure_only:
             ready = run.configure(request, layout=here.layout, facts=here.facts, env=here.env, report=here.report)
-            app.ui.end_bars()
             show_configured(ready, app.ui, as_json=as_json)
             return
         made = run.ensure_build(request, layout=here.layout, facts=here.facts, env=here.env, report=here.report)
         app.ui.end_bars()
-        removed = prune_old(app, keep=keep) if is_current(app, made) else None
+        removed = prune_old(app, keep=wanted.keep) if is_current(app, made) else None
         show_build(made, app.ui, removed, as_json=as_json)
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from nemotron_ops.addresses import LOOPBACK
 from nemotron_ops.cli.app import App, dry_run_option, json_option
 from nemotron_ops.cli.deploy_view import show_outcomes, show_plan
+from nemotron_ops.cli.options import choice, option, options_of
 from nemotron_ops.cli.remote import Option, scope_option, show_lines, ssh_option, targets_argument
 from nemotron_ops.errors import UsageError
 from nemotron_ops.operations.deploying import (
@@ -21,10 +25,13 @@ from nemotron_ops.operations.deploying import (
 )
 from nemotron_ops.operations.targets import now, open_targets, operator, run_in_session, run_or_fail, target_status
 
-balancer_option: Option = click.option(
-    "--balancer", type=click.Path(path_type=Path), metavar="SOCKET",
-    help="HAProxy's runtime socket: each target is drained there while it switches, one at a time.",
-)  # fmt: skip
+if TYPE_CHECKING:
+    from nemotron_ops.deploy.remote.prepare import Job
+    from nemotron_ops.deploy.steps.release import Request
+    from nemotron_ops.installation import Installation
+    from nemotron_ops.operations.targets import Targets
+
+BALANCER = "HAProxy's runtime socket: each target is drained there while it switches, one at a time."
 force_option: Option = click.option("--force", is_flag=True, help="Although a person holds the lock.")
 
 
@@ -46,111 +53,134 @@ def deploy() -> None:
     """
 
 
+@dataclass(frozen=True, kw_only=True)
+class DeployOptions:
+    """What `deploy run` was asked for; empty fields mean what the group says."""
+
+    recipes: tuple[str, ...] = option("What to serve there. Repeatable. [default: the group's]", "--recipe", "-r")
+    profile: str = option("Profile whose values become the server's defaults.")
+    host: str = option("Address to listen on there [default: 127.0.0.1].")
+    port: int | None = option("Port to listen on there [default: 8001].", type=click.IntRange(1, 65535))
+    backend: str | None = choice(cuda="Build for NVIDIA GPUs there.", cpu="Build for the CPU there.")
+    build: str = option(
+        "llama.cpp: built there, or this machine's current build sent; auto sends it where it is the right one.",
+        default="auto",
+        type=click.Choice(["auto", "there", "send"]),
+        show_default=True,
+    )
+    send_models: bool = option("Send the models of this machine, instead of fetching them there.")
+    in_place: bool = option("Do not try the new release beside the old one first.")
+    keys: Path | None = option(
+        "File of keys that clients must show, as `keys create` makes it; travels with the release.",
+        "--api-keys",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    )
+    serve_options: tuple[str, ...] = option("Further word for `serve`. Repeatable.", "--serve-option", metavar="WORD")
+    balancer: Path | None = option(BALANCER, metavar="SOCKET")
+    parallel: int = option("Targets at once, after the first has gone well.", default=4, show_default=True)
+    why: str = option("Reason, for the lock and the audit log.")
+    force: bool = option("Deploy although it is there already, or although a person holds the lock.")
+    yes: bool = option("Do not ask.", "--yes", "-y")
+    ready_s: int = option("Seconds to wait until models are loaded.", "--ready-timeout", default=3600)
+
+
 @deploy.command()
 @targets_argument
-@click.option(
-    "--recipe", "-r", "recipes", multiple=True, help="What to serve there. Repeatable. [default: the group's]"
-)
-@click.option("--profile", default="", help="Profile whose values become the server's defaults.")
-@click.option("--host", default="", help="Address to listen on there [default: 127.0.0.1].")
-@click.option("--port", type=click.IntRange(1, 65535), default=None, help="Port to listen on there [default: 8001].")
-@click.option("--cuda", "backend", flag_value="cuda", help="Build for NVIDIA GPUs there.")
-@click.option("--cpu", "backend", flag_value="cpu", help="Build for the CPU there.")
-@click.option(
-    "--build",
-    "build",
-    type=click.Choice(["auto", "there", "send"]),
-    default="auto",
-    show_default=True,
-    help="llama.cpp: built there, or this machine's current build sent; auto sends it where it is the right one.",
-)
-@click.option("--send-models", is_flag=True, help="Send the models of this machine, instead of fetching them there.")
-@click.option("--in-place", is_flag=True, help="Do not try the new release beside the old one first.")
-@click.option(
-    "--api-keys",
-    "keys",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="File of keys that clients must show, as `keys create` makes it; travels with the release.",
-)
-@click.option(
-    "--serve-option", "serve_options", multiple=True, metavar="WORD", help="Further word for `serve`. Repeatable."
-)
-@balancer_option
-@click.option("--parallel", default=4, show_default=True, help="Targets at once, after the first has gone well.")
-@click.option("--why", default="", help="Reason, for the lock and the audit log.")
-@click.option("--force", is_flag=True, help="Deploy although it is there already, or although a person holds the lock.")
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-@click.option("--ready-timeout", "ready_s", type=int, default=3600, help="Seconds to wait until models are loaded.")
+@options_of(DeployOptions)
 @scope_option
 @ssh_option
 @dry_run_option
 @json_option
 def run(
-    targets: tuple[str, ...], recipes: tuple[str, ...], profile: str, host: str, port: int | None, backend: str | None,
-    build: str, send_models: bool, in_place: bool, keys: Path | None, serve_options: tuple[str, ...],
-    balancer: Path | None, parallel: int, why: str, force: bool, yes: bool, ready_s: int, system: bool | None,
-    ssh_config: Path | None, dry_run: bool, as_json: bool,
+    targets: tuple[str, ...], wanted: DeployOptions, system: bool | None, ssh_config: Path | None, dry_run: bool,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Deploy to TARGETs: the first one alone, and the others once it serves.
 
     Up to the moment when the new release has answered a question beside the old one, nothing that serves is touched;
     if it fails after that, the old release is put back. Running it again continues what was interrupted.
     """
-    from nemotron_ops.deploy.remote.prepare import Job, make_ready
+    from nemotron_ops.deploy.remote.prepare import make_ready
     from nemotron_ops.deploy.remote.rollout import roll_out
-    from nemotron_ops.deploy.steps.release import Request
 
     with App() as app, open_targets(targets, app.installation, system=system, config=ssh_config) as reached:
-        group = reached.group
-        served = recipes or (group.recipes if group else ())
-        if not served:
-            raise UsageError("cannot deploy: no recipe named", hint="--recipe 30b")
-        request = Request(
-            scope=reached.scope,
-            recipes=served,
-            profile=profile or (group.profile if group else ""),
-            host=host or (group.host if group and group.host else "127.0.0.1"),
-            port=port or (group.port if group else 8001),
-            own_recipes=own_recipes(served, app.installation),
-            serve_options=serve_options,
-            backend=backend or "",
-            candidate=not in_place,
-            ready_s=ready_s,
-        )
-        models = tuple(local_model(r, app.installation) for r in served) if send_models else ()
-        job = Job(
-            request=request, cache=app.layout.cache / "bundles", who=operator(app.installation), now=now(),
-            why=why, force=force, build=None if build == "there" else local_build(app.installation),
-            must_send=build == "send", hooks=hooks_for(balancer), compile_bytes=compile_bytes(),
-            keys=keys, models=models,
-        )  # fmt: skip
-        if build == "send" and job.build is None:
-            raise UsageError("cannot send a build: this machine has none that is current", hint="nemotron-ops build")
+        job = job_for(wanted, reached, app.installation)
         readies = [make_ready(c, job, report=app.ui.report) for c in reached.connections]
         show_plan(app, readies, scripts=dry_run, as_json=as_json)
         if dry_run:
             return
-        if not yes:
+        if not wanted.yes:
             click.confirm("Go on?", abort=True, err=True)
-        outcomes, errors = roll_out(readies, job, parallel=parallel, report=app.ui.report)
+        outcomes, errors = roll_out(readies, job, parallel=wanted.parallel, report=app.ui.report)
         show_outcomes(app, outcomes, errors, as_json=as_json)
-        if path := write_balancer_config(group, app.installation, ssh_config=ssh_config):
+        if path := write_balancer_config(reached.group, app.installation, ssh_config=ssh_config):
             app.ui.say(f"{path.name}, beside targets.toml, makes HAProxy one door for them: nemotron-ops balancer")
+
+
+def job_for(wanted: DeployOptions, targets: Targets, here: Installation) -> Job:
+    """The deploy's job: the options, completed from the group. Raises UsageError."""
+    from nemotron_ops.deploy.remote.prepare import Job
+
+    recipes = wanted.recipes or (targets.group.recipes if targets.group else ())
+    if not recipes:
+        raise UsageError("cannot deploy: no recipe named", hint="--recipe 30b")
+    job = Job(
+        request=request_for(wanted, recipes, targets, here),
+        cache=here.layout.cache / "bundles",
+        who=operator(here),
+        now=now(),
+        why=wanted.why,
+        force=wanted.force,
+        build=None if wanted.build == "there" else local_build(here),
+        must_send=wanted.build == "send",
+        hooks=hooks_for(wanted.balancer),
+        compile_bytes=compile_bytes(),
+        keys=wanted.keys,
+        models=tuple(local_model(r, here) for r in recipes) if wanted.send_models else (),
+    )
+    if job.must_send and job.build is None:
+        raise UsageError("cannot send a build: this machine has none that is current", hint="nemotron-ops build")
+    return job
+
+
+def request_for(wanted: DeployOptions, recipes: tuple[str, ...], targets: Targets, here: Installation) -> Request:
+    """What is to be served there."""
+    from nemotron_ops.deploy.steps.release import Request
+
+    group = targets.group
+    return Request(
+        scope=targets.scope,
+        recipes=recipes,
+        profile=wanted.profile or (group.profile if group else ""),
+        host=wanted.host or (group.host if group and group.host else LOOPBACK),
+        port=wanted.port or (group.port if group else 8001),
+        own_recipes=own_recipes(recipes, here),
+        serve_options=wanted.serve_options,
+        backend=wanted.backend or "",
+        candidate=not wanted.in_place,
+        ready_s=wanted.ready_s,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RollbackOptions:
+    """What `deploy rollback` was asked for."""
+
+    to: str = option("Release to go back to. [default: the previous good one]")
+    why: str = option("Reason, for the lock and the audit log.")
+    balancer: Path | None = option(BALANCER, metavar="SOCKET")
+    force: bool = option("Although a person holds the lock.")
 
 
 @deploy.command()
 @targets_argument
-@click.option("--to", default="", help="Release to go back to. [default: the previous good one]")
-@click.option("--why", default="", help="Reason, for the lock and the audit log.")
-@balancer_option
-@force_option
+@options_of(RollbackOptions)
 @scope_option
 @ssh_option
 @json_option
 def rollback(
-    targets: tuple[str, ...], to: str, why: str, balancer: Path | None, force: bool, system: bool | None,
-    ssh_config: Path | None, as_json: bool,
-) -> None:  # fmt: skip
+    targets: tuple[str, ...], wanted: RollbackOptions, system: bool | None, ssh_config: Path | None, as_json: bool
+) -> None:
     """Make the previous good release serve again, one target after another.
 
     It must be at rest and answer a question; if it does not, the release of now serves again.
@@ -162,10 +192,10 @@ def rollback(
             scope=reached.scope,
             who=operator(app.installation),
             now=now(),
-            to=to,
-            why=why,
-            force=force,
-            hooks=hooks_for(balancer),
+            to=wanted.to,
+            why=wanted.why,
+            force=wanted.force,
+            hooks=hooks_for(wanted.balancer),
         )
         show_outcomes(app, *roll_back_all(reached.connections, wish, report=app.ui.report), as_json=as_json)
 

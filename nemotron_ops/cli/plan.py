@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from nemotron_ops.cli.app import App, json_option
+from nemotron_ops.cli.options import option, options_of
 from nemotron_ops.errors import FitError, UsageError
 
 if TYPE_CHECKING:
@@ -21,33 +22,31 @@ if TYPE_CHECKING:
 GIB = 1 << 30
 
 
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions:
+    """What `plan` was asked for, besides the model."""
+
+    quants: tuple[str, ...] = option("Only this quant; may be repeated.", "--quant", metavar="Q")
+    contexts: tuple[int, ...] = option(
+        "Only this context; may be repeated.", "--ctx-size", metavar="N", type=click.IntRange(256)
+    )
+    parallel: int | None = option("Slots.", metavar="N", type=click.IntRange(1, 256))
+    profile: str = option("A profile of the recipe, for its server flags.", metavar="P")
+    gpu: str = option("Plan for other GPUs: none, or their GiB with commas (24,24).", metavar="SPEC")
+    ram: float | None = option("Plan for another amount of host memory.", metavar="GIB")
+    backend: str = option("The build's backend: cpu, cuda, hip, metal, vulkan.", metavar="B")
+    compare_log: Path | None = option(
+        "Hold the prediction against llama-server's log of a run (-lv 4).",
+        metavar="FILE",
+        type=click.Path(exists=True, path_type=Path),
+    )
+
+
 @click.command()
 @click.argument("model", metavar="RECIPE|REPO[:QUANT]|FILE.gguf")
-@click.option("--quant", "quants", metavar="Q", multiple=True, help="Only this quant; may be repeated.")
-@click.option(
-    "--ctx-size",
-    "contexts",
-    metavar="N",
-    multiple=True,
-    type=click.IntRange(256),
-    help="Only this context; may be repeated.",
-)
-@click.option("--parallel", metavar="N", type=click.IntRange(1, 256), help="Slots.")
-@click.option("--profile", metavar="P", default="", help="A profile of the recipe, for its server flags.")
-@click.option("--gpu", metavar="SPEC", default="", help="Plan for other GPUs: none, or their GiB with commas (24,24).")
-@click.option("--ram", metavar="GIB", type=float, help="Plan for another amount of host memory.")
-@click.option("--backend", metavar="B", default="", help="The build's backend: cpu, cuda, hip, metal, vulkan.")
-@click.option(
-    "--compare-log",
-    metavar="FILE",
-    type=click.Path(exists=True, path_type=Path),
-    help="Hold the prediction against llama-server's log of a run (-lv 4).",
-)
+@options_of(PlanOptions)
 @json_option
-def plan(
-    model: str, quants: tuple[str, ...], contexts: tuple[int, ...], parallel: int | None, profile: str, gpu: str,
-    ram: float | None, backend: str, compare_log: Path | None, as_json: bool,
-) -> None:  # fmt: skip
+def plan(model: str, wanted: PlanOptions, as_json: bool) -> None:
     """Show what fits this machine: every quant with several contexts, and the one to take.
 
     Only headers are read, over the network if the model is not here. Exit code 8 if nothing fits.
@@ -60,21 +59,23 @@ def plan(
         from nemotron_ops.recipes.resolve import resolve
 
         recipe = recipe_for(model, app.layout)
+        contexts, parallel = wanted.contexts, wanted.parallel
         flags = {"parallel": parallel, "ctx_size": contexts[0] if len(contexts) == 1 else None}
-        resolved = resolve(recipe, profile=profile, settings=load_settings(app.layout), env=app.env, flags=flags)
-        known = known_quants(resolved, app.installation, quants)
-        if compare_log:
-            _compare(app, resolved, known, compare_log, as_json=as_json)
+        settings = load_settings(app.layout)
+        resolved = resolve(recipe, profile=wanted.profile, settings=settings, env=app.env, flags=flags)
+        known = known_quants(resolved, app.installation, wanted.quants)
+        if wanted.compare_log:
+            _compare(app, resolved, known, wanted.compare_log, as_json=as_json)
             return
-        pools = machine(_facts(app, gpu, ram), backend=backend or _backend(app, gpu))
-        wanted = ModelToPack(
+        pools = machine(_facts(app, wanted.gpu, wanted.ram), backend=wanted.backend or _backend(app, wanted.gpu))
+        packed = ModelToPack(
             name=resolved.name,
             quants=known,
             server=resolved.server,
             by_hand=frozenset({"parallel"} if parallel else ()),
             most_tokens=recipe.context.max_tokens,
         )
-        result = quant_table(wanted, pools, _contexts(contexts, resolved), preferred=recipe.model.quant)
+        result = quant_table(packed, pools, _contexts(contexts, resolved), preferred=recipe.model.quant)
         if as_json:
             app.ui.json(_value(resolved, result))
         else:

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from nemotron_ops.operations.targets import Targets
 
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
-ssh_option: Option = click.option(
-    "--ssh-config", "-F", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="ssh's configuration file."
-)
+SSH_FLAGS = ("--ssh-config", "-F")
+SSH_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+SSH_HELP = "ssh's configuration file."
+ssh_option: Option = click.option(*SSH_FLAGS, type=SSH_FILE, help=SSH_HELP)
 scope_option: Option = click.option(
     "--system/--user", "system", default=None, help="A system service (takes root there), or a user's. Default: user."
 )
