@@ -26,6 +26,7 @@ reads its words, calls `operations` or a room, and shows what comes back. Each f
     reload           apply changed recipes and settings
     logs             `logs`, `events`, `attach`
     deploy           the same program on other machines, over SSH
+    deploy_run       `deploy run`
     deploy_view      a deploy's plan, and its outcome on each target
     balancer         HAProxy in front of a group of targets
     export           manifests for other orchestrators

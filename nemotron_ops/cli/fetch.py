@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from nemotron_ops.cli.app import App, dry_run_option, json_option
+from nemotron_ops.cli.options import option, options_of
 
 if TYPE_CHECKING:
     from nemotron_ops.models.fetch import FetchPlan
     from nemotron_ops.models.store import StoredModel
 
 
+@dataclass(frozen=True, kw_only=True)
+class FetchOptions:
+    """What `fetch` was asked for, besides the model."""
+
+    quant: str | None = option("Quant to fetch, as in the file names (UD-Q4_K_XL). Default: the recipe's.", metavar="Q")
+    revision: str | None = option("Branch, tag or commit. A full commit pins it.", metavar="R")
+    local_dir: Path | None = option("Put the files here, not in the store.", metavar="D")
+    mmproj: bool = option("Also fetch the multimodal projector.")
+
+
 @click.command()
 @click.argument("model", metavar="RECIPE|REPO[:QUANT]")
-@click.option("--quant", metavar="Q", help="Quant to fetch, as in the file names (UD-Q4_K_XL). Default: the recipe's.")
-@click.option("--revision", metavar="R", help="Branch, tag or commit. A full commit pins it.")
-@click.option("--local-dir", metavar="D", type=click.Path(path_type=Path), help="Put the files here, not in the store.")
-@click.option("--mmproj", is_flag=True, help="Also fetch the multimodal projector.")
+@options_of(FetchOptions)
 @dry_run_option
 @json_option
-def fetch(
-    model: str,
-    quant: str | None,
-    revision: str | None,
-    local_dir: Path | None,
-    mmproj: bool,
-    dry_run: bool,
-    as_json: bool,
-) -> None:
+def fetch(model: str, wanted: FetchOptions, dry_run: bool, as_json: bool) -> None:
     """Download a model and prove its bytes.
 
     Continues where an earlier run stopped, uses what the caches of Hugging Face and llama.cpp hold already, and
@@ -41,30 +41,30 @@ def fetch(
         from nemotron_ops.operations.fetching import made_here, means
         from nemotron_ops.recipes.load import recipe_for
 
-        recipe = recipe_for(model, app.layout).model
+        recipe, here = recipe_for(model, app.layout).model, app.installation
+        quant = wanted.quant or recipe.quant
         if recipe.synthetic or recipe.path:
-            made = made_here(app.installation, recipe.synthetic, quant or recipe.quant) if recipe.synthetic else None
-            path = made or Path(recipe.path)
+            path = made_here(here, recipe.synthetic, quant) if recipe.synthetic else Path(recipe.path)
             app.ui.json({"model": model, "path": path}) if as_json else app.ui.say(f"{path} is here: nothing to fetch")
             return
         from nemotron_ops.models.fetch import carry_out, prepare
         from nemotron_ops.models.ref import Ref
 
         plan = prepare(
-            Ref(repo=recipe.repo, quant=quant or recipe.quant), means(app.installation),
-            revision=revision or recipe.revision,
-            local_dir=local_dir.absolute() if local_dir else None, mmproj=mmproj or recipe.mmproj, pinned=recipe.sha256,
-        )  # fmt: skip
+            Ref(repo=recipe.repo, quant=quant),
+            means(here),
+            revision=wanted.revision or recipe.revision,
+            local_dir=wanted.local_dir.absolute() if wanted.local_dir else None,
+            mmproj=wanted.mmproj or recipe.mmproj,
+            pinned=recipe.sha256,
+        )
         _say_plan(app, plan)
         if dry_run:
             if as_json:
                 app.ui.json(plan_value(plan))
             return
-        found = carry_out(plan, means(app.installation))
-        if as_json:
-            app.ui.json(model_value(found))
-        else:
-            app.ui.data(str(found.path))
+        found = carry_out(plan, means(here))
+        app.ui.json(model_value(found)) if as_json else app.ui.data(str(found.path))
 
 
 def model_value(model: StoredModel) -> dict[str, Any]:

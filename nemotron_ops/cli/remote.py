@@ -22,6 +22,7 @@ ssh_option: Option = click.option(*SSH_FLAGS, type=SSH_FILE, help=SSH_HELP)
 scope_option: Option = click.option(
     "--system/--user", "system", default=None, help="A system service (takes root there), or a user's. Default: user."
 )
+BALANCER = "HAProxy's runtime socket: each target is drained there while it switches, one at a time."
 targets_argument: Option = click.argument("targets", nargs=-1, required=True, metavar="TARGET...")
 
 

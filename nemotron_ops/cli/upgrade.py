@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import click
 
 from nemotron_ops.cli.app import App, confirmation, dry_run_option, json_option
+from nemotron_ops.cli.options import option, options_of
 from nemotron_ops.cli.removed import prune_old
 from nemotron_ops.errors import UsageError
 
 AFTERWARDS = ("reload: start beside, canary, switch, drain",)
 
 
+@dataclass(frozen=True, kw_only=True)
+class UpgradeOptions:
+    """What `upgrade` was asked for, besides the recipe."""
+
+    ref: str = option("llama.cpp tag, build number, commit or branch to build.")
+    source: str = option("Where its source comes from, as for `build`.", metavar="SOURCE")
+    mirror: str = option("Git URL to use in place of GitHub's.", envvar="NEMOTRON_OPS_MIRROR")
+    zig: bool = option("Compile with zig from a Python wheel; CPU only.")
+    quant: str = option("Quant to fetch for RECIPE and to serve from now on.")
+
+
 @click.command()
 @click.argument("recipe", required=False)
-@click.option("--ref", default="", help="llama.cpp tag, build number, commit or branch to build.")
-@click.option("--source", default="", metavar="SOURCE", help="Where its source comes from, as for `build`.")
-@click.option("--mirror", default="", envvar="NEMOTRON_OPS_MIRROR", help="Git URL to use in place of GitHub's.")
-@click.option("--zig", is_flag=True, help="Compile with zig from a Python wheel; CPU only.")
-@click.option("--quant", default="", help="Quant to fetch for RECIPE and to serve from now on.")
+@options_of(UpgradeOptions)
 @dry_run_option
 @json_option
-def upgrade(
-    recipe: str | None, ref: str, source: str, mirror: str, zig: bool, quant: str, dry_run: bool, as_json: bool
-) -> None:
+def upgrade(recipe: str | None, wanted: UpgradeOptions, dry_run: bool, as_json: bool) -> None:
     """Try a new build or quant beside the running one; keep it if it is as good.
 
     Without --quant, builds llama.cpp (the release that belongs to this nemotron-ops, or --ref) as the current build was
@@ -31,19 +39,19 @@ def upgrade(
     """
     from nemotron_ops.operations.upgrade import Source, new_build, new_quant, planned_build, switch, upgrade_request
 
-    if bool(quant) != bool(recipe):
+    if bool(wanted.quant) != bool(recipe):
         raise UsageError(
             "cannot upgrade: --quant and a recipe go together", hint="`nemotron-ops upgrade 30b --quant Q8_0`"
         )
     with App() as app:
         here, confirm = app.installation, confirmation(as_json=as_json, dry_run=dry_run)
-        wanted = Source(ref=ref, source=source, mirror=mirror, zig=zig)
-        request = None if recipe else upgrade_request(wanted, here, confirm)
+        source = Source(ref=wanted.ref, source=wanted.source, mirror=wanted.mirror, zig=wanted.zig)
+        request = None if recipe else upgrade_request(source, here, confirm)
         if dry_run:
-            steps = [planned_build(request, here) if request else f"fetch {recipe}:{quant}", *AFTERWARDS]
+            steps = [planned_build(request, here) if request else f"fetch {recipe}:{wanted.quant}", *AFTERWARDS]
             app.ui.json(steps) if as_json else app.ui.data("\n".join(steps))
             return
-        change = new_build(request, here) if request else new_quant(str(recipe), quant, here)
+        change = new_build(request, here) if request else new_quant(str(recipe), wanted.quant, here)
         app.ui.end_bars()
         answer = switch(change, here)
         if not recipe:

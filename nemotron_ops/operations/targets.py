@@ -40,6 +40,15 @@ class Targets:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RemoteCommand:
+    """A nemotron-ops command for the release that serves on a target; `why` goes into its lock and audit log."""
+
+    words: tuple[str, ...]
+    why: str
+    force: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class BalancerRequest:
     """What decides the balancer's configuration."""
 
@@ -120,8 +129,8 @@ def lock_of(facts: TargetFacts) -> str:
 
 
 def run_in_session(
-    words: tuple[str, ...], connection: Connection, targets: Targets, here: Installation, *, why: str,
-    force: bool = False, on_line: Callable[[str], None] | None = None,
+    command: RemoteCommand, connection: Connection, targets: Targets, here: Installation, *,
+    on_line: Callable[[str], None] | None = None,
 ) -> list[str]:  # fmt: skip
     """Run a command of the current release on a target, holding its lock; returns its lines.
 
@@ -132,10 +141,11 @@ def run_in_session(
     from nemotron_ops.errors import DeployError
 
     _, site, connection = targets.look(connection)
-    with locked_session(connection, site, force=force, verb=f"{why} on") as session:
-        session.run(claim_script(site, who=operator(here), now=now(), why=why))
-        session.run(log(site, who=operator(here), now=now(), event=why, command=shlex.join(words)))
-        code, lines = session.run(exec_script(site, words), on_line=on_line)
+    why, person = command.why, operator(here)
+    with locked_session(connection, site, force=command.force, verb=f"{why} on") as session:
+        session.run(claim_script(site, who=person, now=now(), why=why))
+        session.run(log(site, who=person, now=now(), event=why, command=shlex.join(command.words)))
+        code, lines = session.run(exec_script(site, command.words), on_line=on_line)
         session.run(f"rm -f {site.root}/LOCK.json")
     if code:
         shown = on_line is not None and len(targets.connections) == 1
