@@ -10,7 +10,7 @@ reads its words, calls `operations` or a room, and shows what comes back. Each f
     upgrade          `upgrade` and `rollback`: a new build or quant beside the running one
     removed          how commands tell of removed builds
     models           list, check, move and remove downloaded models
-    fetch            download a model and prove its bytes
+    fetch            download a model and verify its checksums
     plan             what fits this machine, before anything is downloaded
     plan_view        how a memory plan looks: table, bars
     recipes          list, show, check and start recipes
@@ -31,7 +31,7 @@ reads its words, calls `operations` or a room, and shows what comes back. Each f
     balancer         HAProxy in front of a group of targets
     export           manifests for other orchestrators
     chat             talk to a model
-    tunnel           a remote endpoint on a local port
+    tunnel           forwards a remote endpoint to a local port
     options          click options from a frozen dataclass
     remote           options and lines that commands for other machines share
     app              installation and terminal, read once at the edge
@@ -50,10 +50,10 @@ from nemotron_ops.errors import NemotronOpsError
 
 # command -> (module in nemotron_ops.cli, function, one line for `--help`)
 COMMANDS: dict[str, tuple[str, str, str]] = {
-    "doctor": ("doctor", "doctor", "Check this machine for everything the main job needs."),
+    "doctor": ("doctor", "doctor", "Check this machine for everything that building and serving need."),
     "build": ("build", "build", "Build llama.cpp for this machine."),
     "builds": ("builds", "builds", "List, choose and remove builds."),
-    "fetch": ("fetch", "fetch", "Download a model and prove its bytes."),
+    "fetch": ("fetch", "fetch", "Download a model and verify its checksums."),
     "models": ("models", "models", "List, check and remove downloaded models."),
     "plan": ("plan", "plan", "Show what fits this machine."),
     "recipes": ("recipes", "recipes", "List, show, check and start recipes."),
@@ -68,13 +68,13 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "stop": ("stop", "stop", "Drain and stop."),
     "start": ("stop", "start", "Start what is stopped, failed or drained."),
     "restart": ("stop", "restart", "Drain, stop and start again."),
-    "drain": ("stop", "drain", "Take instances out of traffic, models stay loaded."),
+    "drain": ("stop", "drain", "Take instances out of traffic; models stay loaded."),
     "reload": ("reload", "reload", "Apply changed recipes and settings without an outage."),
-    "events": ("logs", "events", "Show or follow what happened."),
+    "events": ("logs", "events", "Show or follow events."),
     "attach": ("logs", "attach", "Watch a detached supervisor."),
     "deploy": ("deploy", "deploy", "Put this version and your models on other machines, over SSH."),
-    "tunnel": ("tunnel", "tunnel", "A remote endpoint on a local port."),
-    "balancer": ("balancer", "balancer", "One door for many hosts: HAProxy for a group of targets."),
+    "tunnel": ("tunnel", "tunnel", "Forward a remote endpoint to a local port."),
+    "balancer": ("balancer", "balancer", "One endpoint for many hosts: HAProxy for a group of targets."),
     "export": ("export", "export", "Write manifests for other orchestrators (Kubernetes)."),
     "service": ("service", "service", "Install, watch and remove the systemd or launchd service."),
 }
@@ -120,7 +120,7 @@ def cli(ctx: click.Context, debug: bool) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The console script: run a command, turn what goes wrong into words and an exit code."""
+    """The console script: runs a command and turns its errors into words and an exit code."""
     debug = "--debug" in (sys.argv[1:] if argv is None else argv)
     try:
         code = cli.main(args=argv, prog_name="nemotron-ops", standalone_mode=False)
@@ -134,7 +134,7 @@ def main(argv: list[str] | None = None) -> None:
         exc.show()
         sys.exit(exc.exit_code)
     except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output went away; nothing is wrong
+        sys.stderr.close()  # the reader of our output has closed it; nothing is wrong
         sys.exit(141)
     except (NemotronOpsError, ExceptionGroup) as exc:
         if debug:
@@ -144,7 +144,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def show(exc: BaseException) -> int:
-    """Print a foreseen error, unwrapping exception groups; returns its exit code. Others are raised again."""
+    """Print an expected error, unwrapping exception groups; returns its exit code. Raises any other again."""
     if isinstance(exc, BaseExceptionGroup):
         codes = [show(e) for e in exc.exceptions]
         return codes[0]

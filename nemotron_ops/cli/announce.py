@@ -44,7 +44,7 @@ class Announcer:
         self.announced = False
 
     def on_snapshot(self, snapshot: Snapshot) -> None:
-        """Say what changed since the last one."""
+        """Show what changed since the last snapshot."""
         for instance in snapshot.instances:
             self._say_change(instance)
             if instance.state is State.STARTING and instance.load_progress is not None:

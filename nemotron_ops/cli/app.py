@@ -35,7 +35,7 @@ json_option: Callable[[F], F] = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as JSON on stdout."
 )
 dry_run_option: Callable[[F], F] = click.option(
-    "--dry-run", is_flag=True, help="Say what would be done, and do nothing."
+    "--dry-run", is_flag=True, help="Print what would be done, and do nothing."
 )
 
 

@@ -23,13 +23,13 @@ def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of a BalancerRequest."""
     options: list[Callable[..., Any]] = [
         click.argument("group"),
-        click.option("--bind", default=BalancerRequest.bind, show_default=True, help="Where clients connect."),
+        click.option("--bind", default=BalancerRequest.bind, show_default=True, help="Address for clients."),
         click.option("--certificate", default="", help="PEM file with certificate and key: TLS."),
         click.option("--address", "addresses", multiple=True, metavar="TARGET=HOST:PORT",
-                     help="Where a target's gateway is reached, if not where ssh reaches it. Repeatable."),
+                     help="Address of a target's gateway, if it is not the one that ssh uses. Repeatable."),
         ssh_option,
         click.option("--stats", default=BalancerRequest.stats, show_default=True,
-                     help="Where statistics are; empty: none."),
+                     help="Address of the statistics page; empty: none."),
     ]  # fmt: skip
     for option in reversed(options):
         command = option(command)
@@ -38,10 +38,10 @@ def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group()
 def balancer() -> None:
-    """One door for many hosts: an HAProxy configuration for a group of targets.toml.
+    """One endpoint for many hosts: an HAProxy configuration for a group of targets.toml.
 
-    Conversations stay on one host (warm prompts), a host takes as many requests as it has slots, one that is not
-    ready gets none.
+    A conversation stays on one host, where its prompt is cached. A host gets as many requests as it has slots, and
+    none while it is not ready.
     """
 
 
@@ -61,13 +61,13 @@ def render(as_json: bool, **options: Any) -> None:
 @balancer.command()
 @request_options
 @socket_option
-@click.option("--force", is_flag=True, help="Replace a configuration that is not ours (it is kept as .before).")
+@click.option("--force", is_flag=True, help="Replace a configuration that is not ours (kept as .before).")
 @dry_run_option
 @json_option
 def install(force: bool, dry_run: bool, as_json: bool, **options: Any) -> None:
-    """Put the configuration for GROUP into place on this machine and reload HAProxy (takes root).
+    """Install the configuration for GROUP on this machine and reload HAProxy (needs root).
 
-    HAProxy's service starts as root; with this configuration it goes on as the user haproxy, in a folder of its own.
+    HAProxy's service starts as root; with this configuration it then runs as the user haproxy, in a folder of its own.
     """
     from nemotron_ops.deploy.balancer import haproxy
     from nemotron_ops.deploy.balancer.config import render as rendered
@@ -91,7 +91,7 @@ def install(force: bool, dry_run: bool, as_json: bool, **options: Any) -> None:
 @socket_option
 @json_option
 def status(path: Path, as_json: bool) -> None:
-    """Each host as the balancer sees it."""
+    """Show each host as the balancer sees it."""
     from nemotron_ops.deploy.balancer import haproxy
 
     with App() as app:

@@ -26,7 +26,7 @@ class BuildWords:
 
     backend: str | None = choice(
         cpu="For the CPU alone.",
-        cuda="For NVIDIA GPUs. Needs their driver; the toolkit is got.",
+        cuda="For NVIDIA GPUs. Needs their driver; the toolkit is downloaded.",
         metal="For Apple's GPUs.",
         vulkan="For GPUs through Vulkan.",
         hip="For AMD GPUs through ROCm.",
@@ -36,19 +36,19 @@ class BuildWords:
         "Git URL, folder, archive, git bundle, `registry` or `registry:PACKAGE==VERSION`.", metavar="SOURCE"
     )
     mirror: str = option("Git URL to use in place of GitHub's.", envvar="NEMOTRON_OPS_MIRROR")
-    portable: bool = option("To be carried to other machines: no tuning for this CPU.")
+    portable: bool = option("For other machines too: not tuned for this CPU.")
     cuda_archs: tuple[str, ...] = option("Compute capability to build for (90); repeatable.", "--cuda-arch")
     hip_archs: tuple[str, ...] = option("AMD architecture to build for (gfx1100); repeatable.", "--hip-arch")
     zig: bool = option("Compile with zig from a Python wheel; CPU only.")
     jobs: int | None = option(
         "Compilers at once. Default: by cores and memory.", "--jobs", "-j", type=click.IntRange(1)
     )
-    cmake_args: tuple[str, ...] = option("Further option for cmake.", "--cmake-arg", metavar="NAME=VALUE")
+    cmake_args: tuple[str, ...] = option("Additional option for cmake.", "--cmake-arg", metavar="NAME=VALUE")
     force: bool = option("Build again even if this build exists.")
-    offline: bool = option("Use only sources that are here already.")
+    offline: bool = option("Use only sources that are on this machine.")
     no_use: bool = option("Keep the build that is current.")
     keep: int | None = option(
-        "Old builds are removed but for the newest N and those that are needed; -1 keeps all. Default: settings.toml.",
+        "Newest old builds to keep besides those that are needed; -1 keeps all. Default: settings.toml.",
         type=click.IntRange(-1),
         metavar="N",
     )
@@ -84,8 +84,8 @@ class BuildWords:
 def build(wanted: BuildWords, dry_run: bool, as_json: bool) -> None:
     """Build llama.cpp for this machine, prove that it answers, and make it the current build.
 
-    Without a backend, the one that this machine has. What exists already is not built again. An interrupted
-    build goes on where it stopped.
+    The default backend is the one that this machine has. A build that exists is not made again. An interrupted
+    build continues where it stopped.
     """
     with App() as app:
         from nemotron_ops.builds import run
@@ -110,7 +110,7 @@ def build(wanted: BuildWords, dry_run: bool, as_json: bool) -> None:
 
 
 def interrupted(number: int, frame: object) -> None:
-    """A polite end takes the compilers along, as Ctrl-C does; what they finished is kept for the next run."""
+    """SIGTERM ends the compilers too, as Ctrl-C does; what they finished is kept for the next run."""
     raise KeyboardInterrupt
 
 
@@ -120,7 +120,7 @@ def split(words: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def show_plan(prepared: Prepared, ui: Ui, *, as_json: bool) -> None:
-    """The plan, complete: what would be built, how, and why so."""
+    """Print the whole plan: what would be built, how, and why."""
     from nemotron_ops.builds.compile.compiling import source_link
     from nemotron_ops.builds.plan import compile_argv, configure_argv, plan_json
     from nemotron_ops.builds.store.store import work_dir
@@ -189,4 +189,4 @@ def show_build(build: Build, ui: Ui, removed: Removed | None, *, as_json: bool) 
     ui.data(f"{build.id}  llama.cpp {build.version}")
     ui.data(f"llama-server: {build.binary('llama-server')}")
     if not proof["whole"]:
-        ui.warn("the device it is for is not here, so it was tested on the CPU only, and is not made current")
+        ui.warn("its device is not here: it was tested on the CPU only, and is not made current")

@@ -94,7 +94,7 @@ def show(build: str, as_json: bool) -> None:
 def use(build: str, dry_run: bool, as_json: bool) -> None:
     """Make a build current. Running servers keep theirs until they are restarted.
 
-    A build that was never tested on the device that it is for is refused.
+    A build that was never tested on its device is refused.
     """
     with App() as app:
         from nemotron_ops.builds.store import store
@@ -124,7 +124,7 @@ def rollback(dry_run: bool, as_json: bool) -> None:
 
 @builds.command()
 @click.argument("build")
-@click.option("--force", is_flag=True, help="Also if it is current.")
+@click.option("--force", is_flag=True, help="Remove it even if it is current.")
 @dry_run_option
 @json_option
 def rm(build: str, force: bool, dry_run: bool, as_json: bool) -> None:
@@ -145,10 +145,10 @@ def rm(build: str, force: bool, dry_run: bool, as_json: bool) -> None:
 @dry_run_option
 @json_option
 def prune(keep: int | None, dry_run: bool, as_json: bool) -> None:
-    """Remove old builds, what interrupted ones left, and private toolchains that are out of date.
+    """Remove old builds, leftovers of interrupted ones, and private toolchains that are out of date.
 
-    Never the current build, the one that `rollback` goes back to, pinned and imported ones, and those in use. `build`
-    and `upgrade` do the same by themselves when the new build is current, with old builds alone.
+    Keeps the current build, the one that `rollback` goes back to, pinned and imported ones, and those in use. `build`
+    and `upgrade` remove old builds by themselves once the new build is current.
     """
     with App() as app:
         from nemotron_ops.builds.store import pruning, unfinished
@@ -167,7 +167,7 @@ def prune(keep: int | None, dry_run: bool, as_json: bool) -> None:
 
 @builds.command()
 @click.argument("build", default="current")
-@click.option("--off", is_flag=True, help="No longer: it may be removed again when it is old.")
+@click.option("--off", is_flag=True, help="Unpin it: it may be removed again when it is old.")
 @dry_run_option
 @json_option
 def pin(build: str, off: bool, dry_run: bool, as_json: bool) -> None:
@@ -187,7 +187,7 @@ def pin(build: str, off: bool, dry_run: bool, as_json: bool) -> None:
 @click.argument("b", default="current")
 @json_option
 def diff(a: str, b: str, as_json: bool) -> None:
-    """Show what changes from build A to build B: version, options, llama-server's flags, recipes that would break."""
+    """Show what changes from build A to build B: version, options, flags of llama-server, recipes that would break."""
     with App() as app:
         from nemotron_ops.builds.store import store
         from nemotron_ops.builds.store.diff import compare
@@ -240,7 +240,7 @@ def export_command(build: str, to: Path, dry_run: bool, as_json: bool) -> None:
 @click.option("--no-use", is_flag=True, help="Keep the build that is current.")
 @json_option
 def import_command(archive: Path, no_use: bool, as_json: bool) -> None:
-    """Take in an archive that `export` wrote: checked against its manifest, and proven on this machine."""
+    """Import an archive that `export` wrote: checked against its manifest, and tested on this machine."""
     with App() as app:
         from nemotron_ops.builds import carry
 
@@ -254,10 +254,10 @@ def import_command(archive: Path, no_use: bool, as_json: bool) -> None:
 
 
 @builds.command()
-@click.option("--refresh", is_flag=True, help="Look at the registry, and print what the table lacks as its entries.")
+@click.option("--refresh", is_flag=True, help="Query the registry, and print the entries that the table lacks.")
 @click.option(
     "--table", type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Another table than the shipped one; --refresh adds to it.",
+    help="A table other than the shipped one; --refresh adds to it.",
 )  # fmt: skip
 @json_option
 def packages(refresh: bool, table: Path | None, as_json: bool) -> None:

@@ -26,12 +26,12 @@ class ChatOptions:
 
     profile: str = option("Sampling profile: chat, tools … [default: the endpoint's own]")
     show_special: bool = option("Show where thinking starts (<think>) and ends (</think>).")
-    prompt: str | None = option("Ask this one question, print the answer, end.", "--once", metavar="PROMPT")
+    prompt: str | None = option("Ask this one question, print the answer and exit.", "--once", metavar="PROMPT")
     url: str = option("Base URL of an endpoint, ending in /v1 [default: the running supervisor's].")
-    remote: str = option("Talk to another machine, through ssh.", "--target", metavar="TARGET")
-    remote_port: int = option("Its port there.", default=8001, type=click.IntRange(1, 65535), show_default=True)
+    remote: str = option("Talk to an endpoint on another machine, over ssh.", "--target", metavar="TARGET")
+    remote_port: int = option("Port of its endpoint.", default=8001, type=click.IntRange(1, 65535), show_default=True)
     ssh_config: Path | None = option(SSH_HELP, *SSH_FLAGS, type=SSH_FILE)
-    api_key_file: Path | None = option("File with the key to show.", type=click.Path(path_type=Path, dir_okay=False))
+    api_key_file: Path | None = option("File with the key to send.", type=click.Path(path_type=Path, dir_okay=False))
 
 
 @click.command()
@@ -42,7 +42,7 @@ class ChatOptions:
 def chat(target: str, wanted: ChatOptions, dry_run: bool, as_json: bool) -> None:
     """Talk to a model.
 
-    Asks the running endpoint if it serves RECIPE; otherwise starts llama-cli with the how-to guide's flags for a
+    Asks the running endpoint if it serves RECIPE. Otherwise starts llama-cli with the how-to guide's flags for a
     conversation (profile `conversation` of the recipe).
     """
     if as_json and wanted.prompt is None and not dry_run:
@@ -158,7 +158,7 @@ class _Conversation:
         print(text, end="", flush=True)
 
     def _mark(self, thinking: bool | None) -> None:
-        """Show the edge between thinking and answer: dim on a terminal, tokens 12 and 13 with --show-special."""
+        """Show where reasoning starts and ends: dim on a terminal, tokens 12 and 13 with --show-special."""
         dim = sys.stdout.isatty()
         if self._thinking:
             print(("\x1b[0m" if dim else "") + ("</think>" if self.show_special else ""), end="")

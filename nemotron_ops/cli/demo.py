@@ -1,4 +1,4 @@
-"""`demo`: the whole job on a model of 1 MB: build, serve, ask, stop. Processes, HTTP.
+"""`demo`: build, serve a model of 1 MB, ask, stop. Processes, HTTP.
 
 It runs a supervisor of its own, with state in a temporary folder, so it never touches one that is running.
 """

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from nemotron_ops.deploy.steps.facts import Site
     from nemotron_ops.operations.targets import Targets
 
-force_option: Option = click.option("--force", is_flag=True, help="Although a person holds the lock.")
+force_option: Option = click.option("--force", is_flag=True, help="Proceed although a person holds the lock.")
 
 
 class DeployGroup(click.Group):
@@ -46,8 +46,8 @@ class DeployGroup(click.Group):
 def deploy() -> None:
     """Put this version and your models on other machines, over SSH.
 
-    TARGET is anything that `ssh TARGET` understands, or a group of targets.toml. Nothing has to be installed there but
-    Python 3.11 or newer and sshd. `deploy TARGET...` is short for `deploy run TARGET...`.
+    TARGET is anything that `ssh TARGET` understands, or a group of targets.toml. A target needs
+    Python 3.11 or newer and sshd, nothing else. `deploy TARGET...` is short for `deploy run TARGET...`.
     """
 
 
@@ -61,7 +61,7 @@ class RollbackOptions:
     to: str = option("Release to go back to. [default: the previous good one]")
     why: str = option("Reason, for the lock and the audit log.")
     balancer: Path | None = option(BALANCER, metavar="SOCKET")
-    force: bool = option("Although a person holds the lock.")
+    force: bool = option("Proceed although a person holds the lock.")
 
 
 @deploy.command()
@@ -73,9 +73,9 @@ class RollbackOptions:
 def rollback(
     targets: tuple[str, ...], wanted: RollbackOptions, system: bool | None, ssh_config: Path | None, as_json: bool
 ) -> None:
-    """Make the previous good release serve again, one target after another.
+    """Bring back the previous good release, one target after another.
 
-    It must be at rest and answer a question; if it does not, the release of now serves again.
+    It must become ready and answer a question; otherwise the current release serves again.
     """
     from nemotron_ops.deploy.remote.rollout import Wish, roll_back_all
 
@@ -98,7 +98,7 @@ def rollback(
 @ssh_option
 @json_option
 def status(targets: tuple[str, ...], system: bool | None, ssh_config: Path | None, as_json: bool) -> None:
-    """What each target serves, since which release, and who holds its lock."""
+    """Show what each target serves, its releases, and the holder of its lock."""
     with App() as app, open_targets(targets, app.installation, system=system, config=ssh_config) as reached:
         rows = [target_status(c, reached.scope) for c in reached.connections]
         if as_json:
@@ -115,8 +115,8 @@ def status(targets: tuple[str, ...], system: bool | None, ssh_config: Path | Non
 class LogsOptions:
     """What `deploy logs` was asked for."""
 
-    follow: bool = option("Go on showing lines as they come (one target).", "-f", "--follow")
-    lines: int = option("Lines to begin with.", "-n", "--lines", default=50, show_default=True)
+    follow: bool = option("Keep showing new lines (one target only).", "-f", "--follow")
+    lines: int = option("Lines to start with.", "-n", "--lines", default=50, show_default=True)
     audit: bool = option("The audit log of deploys instead of the service's journal.")
 
 
@@ -129,7 +129,7 @@ class LogsOptions:
 def logs(
     targets: tuple[str, ...], wanted: LogsOptions, system: bool | None, ssh_config: Path | None, as_json: bool
 ) -> None:
-    """The service's journal on each target, or the audit log of its deploys (--audit)."""
+    """Show the service's journal on each target, or the audit log of its deploys (--audit)."""
     with App() as app, open_targets(targets, app.installation, system=system, config=ssh_config) as reached:
         if wanted.follow and len(reached.connections) > 1:
             raise UsageError("cannot follow the logs of several targets at once")
@@ -211,7 +211,7 @@ def exec_(
 
 @deploy.command()
 @targets_argument
-@click.option("--why", "-m", required=True, help="Reason, shown to whoever wants to deploy.")
+@click.option("--why", "-m", required=True, help="Reason, shown to others who try to deploy.")
 @scope_option
 @ssh_option
 @json_option
@@ -231,9 +231,7 @@ def lock(targets: tuple[str, ...], why: str, system: bool | None, ssh_config: Pa
 
 @deploy.command()
 @targets_argument
-@click.option(
-    "--force", is_flag=True, help="Also end the session of a deploy that is under way, or was cut off, there."
-)
+@click.option("--force", is_flag=True, help="Also end the session of a running or interrupted deploy there.")
 @scope_option
 @ssh_option
 @json_option

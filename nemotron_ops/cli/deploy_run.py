@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class DeployOptions:
-    """What `deploy run` was asked for; empty fields mean what the group says."""
+    """What `deploy run` was asked for; empty fields mean the values of the group."""
 
     recipes: tuple[str, ...] = option("What to serve there. Repeatable. [default: the group's]", "--recipe", "-r")
     profile: str = option("Profile whose values become the server's defaults.")
@@ -41,7 +41,7 @@ class DeployOptions:
     port: int | None = option("Port to listen on there [default: 8001].", type=click.IntRange(1, 65535))
     backend: str | None = choice(cuda="Build for NVIDIA GPUs there.", cpu="Build for the CPU there.")
     build: str = option(
-        "llama.cpp: built there, or this machine's current build sent; auto sends it where it is the right one.",
+        "Build llama.cpp there, or send this machine's current build; auto sends it where it fits.",
         default="auto",
         type=click.Choice(["auto", "there", "send"]),
         show_default=True,
@@ -49,16 +49,18 @@ class DeployOptions:
     send_models: bool = option("Send the models of this machine, instead of fetching them there.")
     in_place: bool = option("Do not try the new release beside the old one first.")
     keys: Path | None = option(
-        "File of keys that clients must show, as `keys create` makes it; travels with the release.",
+        "File of keys that clients must show, as `keys create` makes it; sent with the release.",
         "--api-keys",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
     )
-    serve_options: tuple[str, ...] = option("Further word for `serve`. Repeatable.", "--serve-option", metavar="WORD")
+    serve_options: tuple[str, ...] = option(
+        "Additional word for `serve`. Repeatable.", "--serve-option", metavar="WORD"
+    )
     balancer: Path | None = option(BALANCER, metavar="SOCKET")
-    parallel: int = option("Targets at once, after the first has gone well.", default=4, show_default=True)
+    parallel: int = option("Targets at once, after the first has succeeded.", default=4, show_default=True)
     why: str = option("Reason, for the lock and the audit log.")
     force: bool = option("Deploy although it is there already, or although a person holds the lock.")
-    yes: bool = option("Do not ask.", "--yes", "-y")
+    yes: bool = option("Do not ask for confirmation.", "--yes", "-y")
     ready_s: int = option("Seconds to wait until models are loaded.", "--ready-timeout", default=3600)
 
 
@@ -75,8 +77,8 @@ def run(
 ) -> None:  # fmt: skip
     """Deploy to TARGETs: the first one alone, and the others once it serves.
 
-    Up to the moment when the new release has answered a question beside the old one, nothing that serves is touched;
-    if it fails after that, the old release is put back. Running it again continues what was interrupted.
+    Until the new release has answered a question beside the old one, the serving release is not touched; if the new
+    one fails after that, the old release is restored. A repeated run continues an interrupted one.
     """
     from nemotron_ops.deploy.remote.prepare import make_ready
     from nemotron_ops.deploy.remote.rollout import roll_out
@@ -88,11 +90,11 @@ def run(
         if dry_run:
             return
         if not wanted.yes:
-            click.confirm("Go on?", abort=True, err=True)
+            click.confirm("Continue?", abort=True, err=True)
         outcomes, errors = roll_out(readies, job, parallel=wanted.parallel, report=app.ui.report)
         show_outcomes(app, outcomes, errors, as_json=as_json)
         if path := write_balancer_config(reached.group, app.installation, ssh_config=ssh_config):
-            app.ui.say(f"{path.name}, beside targets.toml, makes HAProxy one door for them: nemotron-ops balancer")
+            app.ui.say(f"{path.name}, beside targets.toml, makes HAProxy one endpoint for them: nemotron-ops balancer")
 
 
 def job_for(wanted: DeployOptions, targets: Targets, here: Installation) -> Job:

@@ -1,4 +1,4 @@
-"""`nemotron-ops fetch`: download a model and prove its bytes. Prints."""
+"""`nemotron-ops fetch`: downloads a model and verifies its checksums. Prints."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class FetchOptions:
 @dry_run_option
 @json_option
 def fetch(model: str, wanted: FetchOptions, dry_run: bool, as_json: bool) -> None:
-    """Download a model and prove its bytes.
+    """Download a model and verify its checksums.
 
-    Continues where an earlier run stopped, uses what the caches of Hugging Face and llama.cpp hold already, and
-    checks every file's sha256. HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE and the cache variables are honoured.
+    Continues where an earlier run stopped, uses files in the caches of Hugging Face and llama.cpp, and checks every
+    file's sha256. HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE and the cache variables are honoured.
     """
     with App() as app:
         from nemotron_ops.operations.fetching import made_here, means
@@ -73,7 +73,7 @@ def model_value(model: StoredModel) -> dict[str, Any]:
 
 
 def plan_value(plan: FetchPlan) -> dict[str, Any]:
-    """A fetch that has not been done, for `--json`."""
+    """A planned fetch, for `--json`."""
     return {
         "model": f"{plan.ref.repo}:{plan.quant}",
         "revision": plan.revision,
@@ -106,7 +106,7 @@ def _say_plan(app: App, plan: FetchPlan) -> None:
         return
     app.ui.say(f"{plan.ref.repo}:{plan.quant} at {plan.commit[:12]}")
     if plan.old:
-        app.ui.say(f"  replaces {plan.old.commit[:12]}, which stays until all is here")
+        app.ui.say(f"  replaces {plan.old.commit[:12]}, which stays until the new files are here")
     for wanted in plan.wanted:
         state = {"stored": "is here", "cached": f"from {wanted.copy}"}.get(wanted.here, "")
         if wanted.partial_bytes and not wanted.here:

@@ -61,7 +61,7 @@ def keys() -> None:
 def create(name: str, file: Path | None, replace_old: bool, dry_run: bool, as_json: bool, **given: Any) -> None:
     """Make a key called NAME and print it, once.
 
-    Only its hash is kept. A running gateway takes the new key over within a second or two.
+    Only its hash is kept. A running gateway accepts the new key within a second or two.
     """
     with App() as app:
         from nemotron_ops.gateway.api.routes import Scope
@@ -100,7 +100,7 @@ def create(name: str, file: Path | None, replace_old: bool, dry_run: bool, as_js
 @file_option
 @json_option
 def list_keys(show_all: bool, file: Path | None, as_json: bool) -> None:
-    """List keys, what they may do and what they have used."""
+    """List keys, their scopes and limits, and their usage."""
     with App() as app:
         from nemotron_ops.gateway.keys import keystore
         from nemotron_ops.gateway.keys.key_usage import Usage

@@ -68,7 +68,7 @@ def _options(item: Field[Any], hint: Any) -> list[Decorator]:
 
 
 def _settings(item: Field[Any], hint: Any) -> dict[str, Any]:
-    """What the type of the field says of its option."""
+    """The settings of an option that follow from the type of its field."""
     if typing.get_origin(hint) is tuple:
         return {"multiple": True, "type": typing.get_args(hint)[0]}
     optional = isinstance(hint, UnionType)

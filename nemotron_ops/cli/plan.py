@@ -36,7 +36,7 @@ class PlanOptions:
     ram: float | None = option("Plan for another amount of host memory.", metavar="GIB")
     backend: str = option("The build's backend: cpu, cuda, hip, metal, vulkan.", metavar="B")
     compare_log: Path | None = option(
-        "Hold the prediction against llama-server's log of a run (-lv 4).",
+        "Compare the prediction with llama-server's log of a run (-lv 4).",
         metavar="FILE",
         type=click.Path(exists=True, path_type=Path),
     )
@@ -47,7 +47,7 @@ class PlanOptions:
 @options_of(PlanOptions)
 @json_option
 def plan(model: str, wanted: PlanOptions, as_json: bool) -> None:
-    """Show what fits this machine: every quant with several contexts, and the one to take.
+    """Show what fits this machine: every quant with several contexts, and the recommended one.
 
     Only headers are read, over the network if the model is not here. Exit code 8 if nothing fits.
     """
@@ -88,7 +88,7 @@ def plan(model: str, wanted: PlanOptions, as_json: bool) -> None:
 
 
 def _backend(app: App, gpu: str) -> str:
-    """What `serve` would use: the current build's backend. "" (what the machine has) if there is no build yet."""
+    """The current build's backend, which `serve` uses; "" (the machine's own) if there is no build yet."""
     from nemotron_ops.builds.store import store
 
     if gpu:

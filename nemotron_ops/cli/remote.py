@@ -20,9 +20,9 @@ SSH_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 SSH_HELP = "ssh's configuration file."
 ssh_option: Option = click.option(*SSH_FLAGS, type=SSH_FILE, help=SSH_HELP)
 scope_option: Option = click.option(
-    "--system/--user", "system", default=None, help="A system service (takes root there), or a user's. Default: user."
+    "--system/--user", "system", default=None, help="A system service (needs root there), or a user's. Default: user."
 )
-BALANCER = "HAProxy's runtime socket: each target is drained there while it switches, one at a time."
+BALANCER = "HAProxy's runtime socket: each target is drained while it switches, one at a time."
 targets_argument: Option = click.argument("targets", nargs=-1, required=True, metavar="TARGET...")
 
 

@@ -21,7 +21,7 @@ SPECIAL = "--special is on: llama-server will print its end token (<|im_end|>) a
 
 
 class ServeCommand(click.Command):
-    """Keeps the words after `--` apart from the targets: they are flags for llama-server."""
+    """Separates the words after `--`, flags for llama-server, from the targets."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         cut = args.index("--") if "--" in args else len(args)
@@ -38,7 +38,7 @@ class ServeOptions:
     quants: tuple[str, ...] = option("Quant to serve instead of the recipe's.", "--quant", metavar="[RECIPE=]Q")
     profile: str = option("Profile of the recipe: chat, tools, guide …")
     ctx_size: int | None = option("Context in tokens, over all slots.", "--ctx-size", "--ctx_size", "-c")
-    parallel: int | None = option("Slots: requests worked on at once.", "--parallel", "-np", type=click.IntRange(1))
+    parallel: int | None = option("Slots: requests processed at once.", "--parallel", "-np", type=click.IntRange(1))
     prio: int | None = option("Scheduling priority of llama-server.", type=click.IntRange(-1, 3))
     min_p: float | None = option("Default min-p of sampling.", "--min-p", "--min_p")
     temp: float | None = option("Default temperature.")
@@ -57,8 +57,8 @@ class ServeOptions:
     api_key_file: str | None = option("Keys that clients must show; see `keys`.", type=click.Path(dir_okay=False))
     no_build: bool = option("Fail rather than build llama.cpp.")
     no_fetch: bool = option("Fail rather than download a model.")
-    offline: bool = option("Reach out to nothing: --no-build and --no-fetch.")
-    detach: bool = option("Return when ready (or failed); go on in the background.")
+    offline: bool = option("Use no network: --no-build and --no-fetch.")
+    detach: bool = option("Return when ready (or failed); keep running in the background.")
 
     def wish(self, targets: tuple[str, ...], extra: Sequence[str]) -> Wish:
         """What is to be served. Raises UsageError if no model is named."""

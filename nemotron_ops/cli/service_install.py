@@ -1,4 +1,4 @@
-"""`service install`: brings the service to what is asked for, and says what came of it. Prints, disk, systemctl."""
+"""`service install`: installs or updates the service, and shows the result. Prints, disk, systemctl."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ class InstallOptions:
         type=click.Choice(["auto", "none", "cuda", "hip", "vulkan"]),
     )  # fmt: skip
     allow_from: tuple[str, ...] = option("Network that may connect (system service). Repeatable.", metavar="NET")
-    memory_max: str = option("Memory limit of the whole service, as MemoryMax= wants it.")
-    no_device_policy: bool = option("Leave all device nodes open, where a GPU is not found otherwise.")
+    memory_max: str = option("Memory limit of the whole service, in the format of MemoryMax=.")
+    no_device_policy: bool = option("Allow all device nodes, for a GPU that is not found otherwise.")
     no_build: bool = option("Fail rather than build llama.cpp.")
     no_fetch: bool = option("Do not fetch models before the start.")
     no_start: bool = option("Install only.")
     ready_s: float = option("Seconds to wait until models are loaded.", "--ready-timeout", default=3600.0)
-    options: tuple[str, ...] = option("Further word for `serve`. Repeatable.", "--serve-option", metavar="WORD")
-    take_over: bool = option("Replace the running program even if its units are as they should be.")
+    options: tuple[str, ...] = option("Additional word for `serve`. Repeatable.", "--serve-option", metavar="WORD")
+    take_over: bool = option("Replace the running program even if its units are up to date.")
 
     def request(self, recipes: tuple[str, ...]) -> ServiceRequest:
         """The service that the options mean. Raises UsageError if there is no such file of keys."""
@@ -77,8 +77,8 @@ def install(
 ) -> None:  # fmt: skip
     """Install the service for RECIPES, start it, and wait until it is ready.
 
-    Builds llama.cpp and fetches the models first, if need be. Doing it again brings the service to what is asked for
-    now; loaded models that stay wanted stay loaded.
+    Builds llama.cpp and fetches the models first, if need be. A repeated run applies what is asked for now;
+    loaded models that are still wanted stay loaded.
     """
     from nemotron_ops.cli.serve_words import serve_flags
     from nemotron_ops.operations.service import service_spec

@@ -1,4 +1,4 @@
-"""Which service `service …` means, the machine's or this user's, and what is installed of it. Disk."""
+"""Which service `service …` works on, the machine's or this user's, and its installed spec. Disk."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def needs_units(app: App, scope: Scope) -> None:
 
 
 def needs_service(app: App, scope: Scope) -> ServiceSpec:
-    """What is installed. Raises ServiceError if nothing is."""
+    """The installed spec. Raises ServiceError if no service is installed."""
     from nemotron_ops.service.place import place_for, recorded
 
     spec = recorded(place_for(scope, app.layout, env=app.env))

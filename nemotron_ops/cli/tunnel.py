@@ -1,4 +1,4 @@
-"""`tunnel`: a remote endpoint on a local port. SSH."""
+"""`tunnel`: forwards a remote endpoint to a local port. SSH."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ OPEN_S = 30.0
 @ssh_option
 @dry_run_option
 def tunnel(target: str, port: int, remote_port: int, ssh_config: Path | None, dry_run: bool) -> None:
-    """Have TARGET's endpoint on a port of this machine, until Ctrl-C.
+    """Forward TARGET's endpoint to a port of this machine, until Ctrl-C.
 
-    The remote service can stay on loopback: what reaches it comes through ssh.
+    The remote service can stay on loopback: ssh carries the connections.
     """
     from nemotron_ops.deploy.remote.ssh import tunnel_argv
 

@@ -136,7 +136,7 @@ def test_the_rule_works_by_itself_and_says_in_one_line_what_it_did(
 
 PRUNE_ALL = """
 import os, sys
-from nemotron_ops.builds import pruning, store
+from nemotron_ops.builds.store import pruning, store
 from nemotron_ops.paths import user_layout
 layout = user_layout({"NEMOTRON_OPS_HOME": sys.argv[1]}, uid=os.getuid())
 print("begun", flush=True)
