@@ -1,7 +1,7 @@
 """How long-running work reports its progress to its caller. Pure.
 
-Rooms never print. A function that takes long takes a `Report` and calls it with a `Step` whenever
-something moved; `ui.py` draws a bar on a terminal and plain lines elsewhere.
+Rooms never print. A long-running function takes a `Report` and calls it with a `Step` at each
+advance; `ui.py` draws a bar on a terminal and plain lines elsewhere.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The build of llama.cpp to serve with: the current one, or a new one for this machine. Disk, git, cmake."""
+"""Provides the build of llama.cpp to serve with: the current one, or a new one for this machine. Disk, git, cmake."""
 
 from __future__ import annotations
 

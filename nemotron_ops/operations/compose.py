@@ -1,4 +1,4 @@
-"""From a wish to what the supervisor runs: builds, models, memory, command lines. Disk, network.
+"""Turns a wish into what the supervisor runs: build, models, memory, command lines. Disk, network.
 
     resolve   recipes, settings and flags into one plan per model
     look      which build, which headers, what is here

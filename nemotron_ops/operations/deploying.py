@@ -1,4 +1,4 @@
-"""What a deploy takes along from this machine: build, models, recipes; and the balancer around it. Disk, socket."""
+"""Collects what a deploy sends from this machine: build, models, recipes; and the balancer's hooks. Disk, socket."""
 
 from __future__ import annotations
 

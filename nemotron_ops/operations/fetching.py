@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def means(here: Installation) -> Means:
-    """What `models.fetch` works with, for one fetch."""
+    """The means of one fetch: the installation, and the time for the manifest."""
     from nemotron_ops.models.fetch import Means
 
     return Means(layout=here.layout, env=here.env, report=here.report, now=time.time())

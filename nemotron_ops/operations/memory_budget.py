@@ -1,4 +1,4 @@
-"""What each model of a wish asks of memory, and what the decision makes of its settings. Disk; network for headers."""
+"""Finds out what memory each model needs, and applies the decided placement to its plan. Disk; network for headers."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def decide(found: Sequence[FoundModel], here: Installation, *, backend: str) -> 
 
 
 def to_pack(found: FoundModel, here: Installation) -> ModelToPack:
-    """The model's question to memory: its flags, and one device for each replica."""
+    """The model's memory request: its flags, and one device for each replica."""
     plan, devices = found.plan, devices_of(found.plan, here)
     return ModelToPack(
         name=plan.name,
@@ -141,7 +141,7 @@ def _placed_settings(plan: Plan, found: Placement) -> Mapping[str, Setting]:
 
 
 def _from_files(plan: Plan, files: ModelFiles) -> FoundModel:
-    """A model whose first file is here, if the path that was given exists."""
+    """A model whose files are on this machine; its header is unknown if a given path does not exist."""
     from nemotron_ops.models.local import read_header
 
     header = read_header(files.path) if files.path.exists() else None

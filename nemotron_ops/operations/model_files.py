@@ -1,4 +1,4 @@
-"""A model's files for llama-server: made on the spot, found in the store, or fetched. Disk, network."""
+"""Provides a model's files for llama-server: made on the spot, found in the store, or fetched. Disk, network."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ModelFiles:
 
 
 def files_here(plan: Plan, here: Installation) -> ModelFiles | None:
-    """The model's files if they are complete on this machine. A synthetic model is made: that takes a moment."""
+    """The model's files if they are complete on this machine. A synthetic model is made, in milliseconds."""
     model = plan.recipe.model
     if model.path:
         return ModelFiles(path=Path(model.path), all=(model.path,))

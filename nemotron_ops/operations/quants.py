@@ -1,4 +1,4 @@
-"""The quants of a model with their headers, from files of this machine or over the network. Disk, network."""
+"""Reads the headers of a model's quants, from files of this machine or over the network. Disk, network."""
 
 from __future__ import annotations
 

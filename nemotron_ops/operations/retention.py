@@ -1,4 +1,4 @@
-"""Which builds are needed here, and the removal of old ones by the rule of settings.toml. Processes, disk."""
+"""Finds the builds that are needed here, and removes old ones by the rule of settings.toml. Processes, disk."""
 
 from __future__ import annotations
 

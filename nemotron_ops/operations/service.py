@@ -1,4 +1,4 @@
-"""What `service install` is asked for, completed from recipes, settings and this machine, and made ready. Disk."""
+"""Completes a service request from recipes, settings and this machine, and prepares its build and models. Disk."""
 
 from __future__ import annotations
 

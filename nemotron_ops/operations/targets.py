@@ -1,4 +1,4 @@
-"""The targets of a command on other machines: named, connected, asked, changed. SSH."""
+"""Connects to the targets of a command, asks for their state, runs commands there. SSH."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class RemoteCommand:
 
 @dataclass(frozen=True, kw_only=True)
 class BalancerRequest:
-    """What decides the balancer's configuration."""
+    """The inputs of the balancer's configuration."""
 
     group: str
     bind: str = "127.0.0.1:8000"

@@ -1,4 +1,4 @@
-"""What `serve` is asked for, resolved into one plan per model and an endpoint. Disk."""
+"""Resolves what `serve` is asked for into one plan per model and an endpoint. Disk."""
 
 from __future__ import annotations
 

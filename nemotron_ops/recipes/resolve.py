@@ -5,7 +5,7 @@ Layers, later ones win:
     built in  →  recipe [server]  →  profile  →  settings.toml  →  environment  →  flags
 
 A Plan is for one model. Where its port or host came from is in it too, although one endpoint serves all models:
-`cli` takes the endpoint of the first.
+`operations` takes the endpoint of the first.
 """
 
 from __future__ import annotations
