@@ -9,7 +9,7 @@ import pytest
 from nemotron_ops.builds.spec import Backend, BuildOptions
 from nemotron_ops.host.facts import Facts, Tool
 from nemotron_ops.installation import Installation
-from nemotron_ops.memory.fit import choose
+from nemotron_ops.memory.pack import ModelToPack, Quant, Refusal, pack
 from nemotron_ops.operations.building import ZIG_QUESTION, refuse, with_zig
 from nemotron_ops.operations.detach import serve_argv
 from nemotron_ops.operations.memory_budget import settings_by_hand, with_placement, with_quant
@@ -66,7 +66,12 @@ def test_a_quant_given_by_hand_is_served_or_refused(target: str, quants: dict[st
 
 def test_memory_planning_keeps_what_was_chosen_by_hand_and_says_what_it_decided(plan: Plan, tmp_path: Path) -> None:
     assert settings_by_hand(plan) == {"parallel", "temp", "top_p"}
-    found = choose(true_header("30b", "Q4_K"), here(tmp_path).machine, plan.server, asked=settings_by_hand(plan))
+    own = Quant(name="Q4_K", header=true_header("30b", "Q4_K"))
+    model = ModelToPack(name="30b", quants=(own,), server=plan.server, by_hand=settings_by_hand(plan))
+    packed = pack([model], here(tmp_path).machine)
+    assert not isinstance(packed, Refusal)
+    found = packed[0].placements[0]
+    assert found
     placed = with_placement(plan, found)
     assert placed.settings["parallel"] == plan.settings["parallel"]
     decided = {k: s.source for k, s in placed.settings.items() if s != plan.settings.get(k)}
