@@ -38,9 +38,7 @@ def plan_json(ready: Ready) -> dict[str, Any]:
     return {"target": ready.connection.target, "release": ready.plan.release, "facts": facts, "steps": steps}
 
 
-def show_outcomes(
-    app: App, outcomes: Sequence[Outcome], errors: Sequence[NemotronOpsError], *, as_json: bool
-) -> None:  # fmt: skip
+def show_outcomes(app: App, outcomes: Sequence[Outcome], errors: Sequence[NemotronOpsError], *, as_json: bool) -> None:
     """The result on each target. Raises the errors that occurred."""
     rows = [[o.target, o.release or "-", o.result] for o in outcomes]
     app.ui.json([asdict(o) for o in outcomes]) if as_json else app.ui.table(["TARGET", "RELEASE", "RESULT"], rows)

@@ -40,9 +40,7 @@ class KeyOptions:
         "What the key may do (repeatable); default: inference. admin includes the others.", "--scope",
         type=click.Choice(["inference", "metrics", "admin"]),
     )  # fmt: skip
-    models: tuple[str, ...] = option(
-        "Recipe name or alias that the key may use (repeatable); default: all.", "--model"
-    )  # fmt: skip
+    models: tuple[str, ...] = option("Recipe name or alias that the key may use (repeatable); default: all.", "--model")
     expires: str | None = option("Time until the key ends: 12h, 30d, 8w.", metavar="TIME")
     requests_per_minute: int | None = option("Requests per minute.", type=click.IntRange(min=1))
     tokens_per_minute: int | None = option("Tokens (in and out) per minute.", type=click.IntRange(min=1))

@@ -98,9 +98,7 @@ NO_FLAGS = frozenset({"files", "repos", "quants", "profile", "no_build", "no_fet
 @dry_run_option
 @json_option
 @click.pass_context
-def serve(
-    ctx: click.Context, /, targets: tuple[str, ...], wanted: ServeOptions, dry_run: bool, as_json: bool
-) -> None:  # fmt: skip
+def serve(ctx: click.Context, /, targets: tuple[str, ...], wanted: ServeOptions, dry_run: bool, as_json: bool) -> None:
     """Serve models behind one OpenAI-compatible endpoint.
 
     Builds llama.cpp and fetches the model if need be, plans memory, starts llama-server, keeps it running, and

@@ -74,7 +74,7 @@ class InstallOptions:
 @json_option
 def install(
     recipes: tuple[str, ...], system: bool | None, wanted: InstallOptions, dry_run: bool, as_json: bool
-) -> None:  # fmt: skip
+) -> None:
     """Install the service for RECIPES, start it, and wait until it is ready.
 
     Builds llama.cpp and fetches the models first, if need be. A repeated run applies what is asked for now;
@@ -110,9 +110,7 @@ def install(
         show_installed(app, spec, done, as_json=as_json)
 
 
-def make_ready(
-    app: App, wanted: InstallOptions, spec: ServiceSpec, place: Place, *, keys: str, units: bool
-) -> None:  # fmt: skip
+def make_ready(app: App, wanted: InstallOptions, spec: ServiceSpec, place: Place, *, keys: str, units: bool) -> None:
     """Everything the service needs before its start: root where units need it, keys, a build, models."""
     from nemotron_ops.operations.service import build_first, fetch_first
     from nemotron_ops.service import systemd

@@ -91,9 +91,7 @@ def pack(models: Sequence[ModelToPack], facts: Facts, *, backend: str = "") -> t
     return tuple(packed)
 
 
-def quant_table(
-    model: ModelToPack, pools: Machine, contexts: tuple[int, ...], *, preferred: str
-) -> QuantTable:  # fmt: skip
+def quant_table(model: ModelToPack, pools: Machine, contexts: tuple[int, ...], *, preferred: str) -> QuantTable:
     """What fits of every quant with every context, and the one to take at the model's own context or below it.
 
     The quant `preferred` is taken unless another one fits in a better way.

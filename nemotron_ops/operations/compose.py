@@ -113,7 +113,7 @@ def _llama_server(build: Build | None, wish: Wish) -> LlamaServer:
         return LlamaServer(binary=Path("llama-server"), extra=wish.extra)
     return LlamaServer(
         binary=build.binary("llama-server"), build_id=build.id, flags=asked_flags(build), extra=wish.extra
-    )  # fmt: skip
+    )
 
 
 def _instances(model: ReadyModel, server: LlamaServer) -> list[InstanceSpec]:

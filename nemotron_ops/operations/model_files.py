@@ -64,9 +64,7 @@ def have_files(plan: Plan, here: Installation, *, may_fetch: bool) -> ModelFiles
         return _files(plan, stored)
     check_may_fetch(plan, may_fetch=may_fetch)
     model = plan.recipe.model
-    fetched = fetch.fetch(
-        _ref(plan), means(here), revision=model.revision, mmproj=model.mmproj, pinned=model.sha256
-    )  # fmt: skip
+    fetched = fetch.fetch(_ref(plan), means(here), revision=model.revision, mmproj=model.mmproj, pinned=model.sha256)
     return _files(plan, fetched)
 
 

@@ -36,7 +36,7 @@ def serve(wish: Wish, composed: Composed, here: Installation, *, on_snapshot: Ca
     with noted_while_serving(composed.plans, here, on_proof=hooks.on_proof):
         return supervise(
             options, layout=here.layout, load_config=load_config, env=here.env, on_snapshot=hooks.on_snapshot
-        )  # fmt: skip
+        )
 
 
 def gateway_argv(endpoint: Endpoint, layout: Layout) -> tuple[str, ...]:

@@ -54,9 +54,7 @@ def upgrade_request(wanted: Source, here: Installation, confirm: Confirm) -> Bui
     now = store.current(here.layout)
     options = asked_again(now.manifest) if now else BuildOptions()
     options = with_zig(replace(options, zig=options.zig or wanted.zig), here, confirm)
-    return BuildRequest(
-        options=options, ref=wanted.ref, source=wanted.source, mirror=wanted.mirror, activate=False
-    )  # fmt: skip
+    return BuildRequest(options=options, ref=wanted.ref, source=wanted.source, mirror=wanted.mirror, activate=False)
 
 
 def planned_build(request: BuildRequest, here: Installation) -> str:
@@ -137,9 +135,7 @@ def switch(change: Change, here: Installation, *, strict: bool = True) -> dict[s
     if failed := answer.get("failed"):
         change.undo()
         name, reason = next(iter(failed.items()))
-        raise EngineError(
-            f"cannot upgrade {name}: {reason}", hint="the old one still serves, and the change is undone"
-        )  # fmt: skip
+        raise EngineError(f"cannot upgrade {name}: {reason}", hint="the old one still serves, and the change is undone")
     return answer
 
 
