@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BuildWords:
+class BuildFlags:
     """What `build` was asked for."""
 
     backend: str | None = choice(
@@ -56,7 +56,7 @@ class BuildWords:
 
     @property
     def request(self) -> BuildRequest:
-        """The build that the words mean."""
+        """The build that the flags describe."""
         options = BuildOptions(
             backend=Backend(self.backend) if self.backend else None,
             portable=self.portable,
@@ -78,10 +78,10 @@ class BuildWords:
 
 
 @click.command()
-@options_of(BuildWords)
+@options_of(BuildFlags)
 @dry_run_option
 @json_option
-def build(wanted: BuildWords, dry_run: bool, as_json: bool) -> None:
+def build(wanted: BuildFlags, dry_run: bool, as_json: bool) -> None:
     """Build llama.cpp for this machine, prove that it answers, and make it the current build.
 
     The default backend is the one that this machine has. A build that exists is not made again. An interrupted

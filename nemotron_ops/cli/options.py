@@ -70,10 +70,14 @@ def _options(item: Field[Any], hint: Any) -> list[Decorator]:
 def _settings(item: Field[Any], hint: Any) -> dict[str, Any]:
     """The settings of an option that follow from the type of its field."""
     if typing.get_origin(hint) is tuple:
-        return {"multiple": True, "type": typing.get_args(hint)[0]}
+        return {"multiple": True, "type": _click_type(typing.get_args(hint)[0])}
     optional = isinstance(hint, UnionType)
     kind = typing.get_args(hint)[0] if optional else hint
     if kind is bool:
         return {"is_flag": True, "default": item.default if optional else False}
     default = "" if kind is str and not optional and item.default is None else item.default
-    return {"type": click.Path(path_type=Path) if kind is Path else kind, "default": default}
+    return {"type": _click_type(kind), "default": default}
+
+
+def _click_type(kind: Any) -> Any:
+    return click.Path(path_type=Path) if kind is Path else kind
