@@ -17,10 +17,10 @@ from nemotron_ops.builds.run import ensure_build
 from nemotron_ops.builds.spec import Backend, BuildOptions, BuildRequest
 from nemotron_ops.builds.store import store
 from nemotron_ops.builds.store.store import Build
-from nemotron_ops.cli.builds_flags import server_flags
 from nemotron_ops.engine.once import started
 from nemotron_ops.installation import Installation
 from nemotron_ops.models import synthetic
+from nemotron_ops.operations.build_flags import server_flags
 from nemotron_ops.paths import Layout, user_layout
 from nemotron_ops.ui import Ui
 

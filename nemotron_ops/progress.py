@@ -1,7 +1,7 @@
-"""How long work tells whoever waits how far it is. Pure.
+"""How long-running work reports its progress to its caller. Pure.
 
-Rooms never print. A function that takes long takes a `Report` and calls it with a `Step` whenever
-something moved; `ui.py` draws a bar on a terminal and plain lines elsewhere.
+Rooms never print. A long-running function takes a `Report` and calls it with a `Step` at each
+advance; `ui.py` draws a bar on a terminal and plain lines elsewhere.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Step:
     `what` names the work and stays the same from its first step to its last ("compile", "fetch x.gguf");
     `done` and `total` count in `unit` ("B" for bytes, "steps", "s"); `total` is None while unknown.
     `note` is a remark for people ("GitHub cannot be reached, using the package registry"); a step with a
-    note and no `done` is only that remark.
+    note and no `done` is only that remark. A `warning` is shown even where remarks are not.
     """
 
     what: str
@@ -27,10 +27,16 @@ class Step:
     rate_per_s: float | None = None
     eta_s: float | None = None
     note: str = ""
+    warning: bool = False
 
 
 Report = Callable[[Step], None]
 
 
 def silent(step: Step) -> None:
-    """The report of someone who does not want to know."""
+    """A report that discards every step."""
+
+
+def remark(report: Report, text: str, *, warning: bool = False) -> None:
+    """Report `text` alone, without progress."""
+    report(Step(what="", note=text, warning=warning))

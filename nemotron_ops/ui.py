@@ -1,8 +1,7 @@
-"""What people see while they wait: bars on a terminal, plain lines elsewhere. Prints to stdout and stderr.
+"""Prints results to stdout, remarks and progress to stderr: bars on a terminal, plain lines elsewhere. Terminal.
 
-stdout is data, stderr is talk. A `Ui` is made once per command; its `report` is what rooms get as progress
-callable. On a terminal each kind of work gets one bar with rate and time left; elsewhere a line when the work
-starts, then one at most every few seconds, and one at its end.
+A `Ui` is made once per command; rooms get its `report` as their progress callable. On a terminal each kind of work has
+one bar with rate and time left. Elsewhere it gets a line at its start, one every few seconds, and one at its end.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ PLAIN_PERIOD_S = 5.0
 
 
 class Ui:
-    """Talks on `err`, puts data on `out`. Use as a context manager so that bars are closed."""
+    """Prints remarks to `err` and data to `out`. A context manager: closes its bars at the end."""
 
     def __init__(self, *, out: TextIO | None = None, err: TextIO | None = None, quiet: bool = False) -> None:
         self.out = out or sys.stdout
@@ -48,7 +47,7 @@ class Ui:
             print(text, file=self.err, flush=True)
 
     def warn(self, text: str) -> None:
-        """A remark that people should not miss; shown even when quiet."""
+        """A warning; shown even when quiet."""
         quiet, self.quiet = self.quiet, False
         self.say(f"warning: {text}")
         self.quiet = quiet
@@ -67,9 +66,9 @@ class Ui:
         self.data(render_table(header, [[str(c) for c in row] for row in rows]))
 
     def report(self, step: Step) -> None:
-        """Show one moment of long work: the `Report` that rooms get."""
+        """Show one step of long-running work: the `Report` that rooms get."""
         if step.note:
-            self.say(step.note)
+            self.warn(step.note) if step.warning else self.say(step.note)
         if step.done is None or self.quiet:
             return
         if self.err.isatty():
@@ -132,7 +131,7 @@ def plain_line(step: Step) -> str:
 
 
 def amount(step: Step) -> str:
-    """How much is done, in its unit: `1.2 GB of 3.4 GB at 85 MB/s`, `68/200`."""
+    """The amount done, in its unit: `1.2 GB of 3.4 GB at 85 MB/s`, `68/200`."""
     if step.done is None:
         return ""
     if step.unit == "B":
@@ -146,12 +145,12 @@ def amount(step: Step) -> str:
 
 
 def left(step: Step) -> str:
-    """`3 min left`, or nothing where that is not known."""
+    """`3 min left`, or "" while that is unknown."""
     return f"{duration(step.eta_s)} left" if step.eta_s is not None else ""
 
 
 def size(n: float) -> str:
-    """Bytes for people, in powers of ten as disks and downloads are sold: `4.23 GB`."""
+    """Bytes for people, in powers of ten as disks and downloads use them: `4.23 GB`."""
     value = float(n)
     for unit in ("B", "kB", "MB", "GB"):
         if abs(value) < 1000:

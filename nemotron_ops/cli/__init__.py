@@ -1,6 +1,40 @@
 """The command line. The only room, with `ui`, that prints; the one boundary where errors become words and exit codes.
 
-Commands are listed here with their one-line help and imported only when called, so that `--help` is quick.
+Commands are listed here with their one-line help and imported only when called, so that `--help` is quick. A command
+reads its words, calls `operations` or a room, and shows what comes back. Each file uses only those below it:
+
+    demo             the whole job on a model of 1 MB: build, serve, ask, stop
+    doctor           what this machine has, lacks, and how to fix it
+    build            from llama.cpp's source to a proven binary
+    builds           list, choose, compare, move and remove builds
+    upgrade          `upgrade` and `rollback`: a new build or quant beside the running one
+    removed          how commands tell of removed builds
+    models           list, check, move and remove downloaded models
+    fetch            download a model and verify its checksums
+    plan             what fits this machine, before anything is downloaded
+    plan_view        how a memory plan looks: table, bars
+    recipes          list, show, check and start recipes
+    service          install, watch and remove the service
+    service_install  `service install`
+    service_scope    the machine's service or this user's
+    serve_words      reads --serve-option as `serve` will read it
+    serve            from a recipe's name to an endpoint that stays up
+    announce         what `serve` shows: load progress, deaths, the endpoint
+    keys             make, list and revoke the keys that clients show
+    status           what is running
+    stop             `stop`, `start`, `restart`, `drain`
+    reload           apply changed recipes and settings
+    logs             `logs`, `events`, `attach`
+    deploy           the same program on other machines, over SSH
+    deploy_run       `deploy run`
+    deploy_view      a deploy's plan, and its outcome on each target
+    balancer         HAProxy in front of a group of targets
+    export           manifests for other orchestrators
+    chat             talk to a model
+    tunnel           forwards a remote endpoint to a local port
+    options          click options from a frozen dataclass
+    remote           options and lines that commands for other machines share
+    app              installation and terminal, read once at the edge
 """
 
 from __future__ import annotations
@@ -16,10 +50,10 @@ from nemotron_ops.errors import NemotronOpsError
 
 # command -> (module in nemotron_ops.cli, function, one line for `--help`)
 COMMANDS: dict[str, tuple[str, str, str]] = {
-    "doctor": ("doctor", "doctor", "Check this machine for everything the main job needs."),
+    "doctor": ("doctor", "doctor", "Check this machine for everything that building and serving need."),
     "build": ("build", "build", "Build llama.cpp for this machine."),
     "builds": ("builds", "builds", "List, choose and remove builds."),
-    "fetch": ("fetch", "fetch", "Download a model and prove its bytes."),
+    "fetch": ("fetch", "fetch", "Download a model and verify its checksums."),
     "models": ("models", "models", "List, check and remove downloaded models."),
     "plan": ("plan", "plan", "Show what fits this machine."),
     "recipes": ("recipes", "recipes", "List, show, check and start recipes."),
@@ -34,13 +68,13 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "stop": ("stop", "stop", "Drain and stop."),
     "start": ("stop", "start", "Start what is stopped, failed or drained."),
     "restart": ("stop", "restart", "Drain, stop and start again."),
-    "drain": ("stop", "drain", "Take instances out of traffic, models stay loaded."),
+    "drain": ("stop", "drain", "Take instances out of traffic; models stay loaded."),
     "reload": ("reload", "reload", "Apply changed recipes and settings without an outage."),
-    "events": ("logs", "events", "Show or follow what happened."),
+    "events": ("logs", "events", "Show or follow events."),
     "attach": ("logs", "attach", "Watch a detached supervisor."),
     "deploy": ("deploy", "deploy", "Put this version and your models on other machines, over SSH."),
-    "tunnel": ("tunnel", "tunnel", "A remote endpoint on a local port."),
-    "balancer": ("balancer", "balancer", "One door for many hosts: HAProxy for a group of targets."),
+    "tunnel": ("tunnel", "tunnel", "Forward a remote endpoint to a local port."),
+    "balancer": ("balancer", "balancer", "One endpoint for many hosts: HAProxy for a group of targets."),
     "export": ("export", "export", "Write manifests for other orchestrators (Kubernetes)."),
     "service": ("service", "service", "Install, watch and remove the systemd or launchd service."),
 }
@@ -86,7 +120,7 @@ def cli(ctx: click.Context, debug: bool) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The console script: run a command, turn what goes wrong into words and an exit code."""
+    """The console script: runs a command and turns its errors into words and an exit code."""
     debug = "--debug" in (sys.argv[1:] if argv is None else argv)
     try:
         code = cli.main(args=argv, prog_name="nemotron-ops", standalone_mode=False)
@@ -100,7 +134,7 @@ def main(argv: list[str] | None = None) -> None:
         exc.show()
         sys.exit(exc.exit_code)
     except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output went away; nothing is wrong
+        sys.stderr.close()  # the reader of our output has closed it; nothing is wrong
         sys.exit(141)
     except (NemotronOpsError, ExceptionGroup) as exc:
         if debug:
@@ -110,7 +144,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def show(exc: BaseException) -> int:
-    """Print a foreseen error, unwrapping exception groups; returns its exit code. Others are raised again."""
+    """Print an expected error, unwrapping exception groups; returns its exit code. Raises any other again."""
     if isinstance(exc, BaseExceptionGroup):
         codes = [show(e) for e in exc.exceptions]
         return codes[0]

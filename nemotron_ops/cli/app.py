@@ -1,4 +1,4 @@
-"""What every command needs: this machine's layout, environment and ui, read once at the edge. Environment.
+"""What every command needs: the installation and the terminal, read once at the edge. Environment, terminal.
 
 A command module looks like this:
 
@@ -14,9 +14,9 @@ A command module looks like this:
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,8 +26,8 @@ from nemotron_ops.paths import Layout, system_layout, user_layout
 from nemotron_ops.ui import Ui
 
 if TYPE_CHECKING:
-    from nemotron_ops.host import Facts
     from nemotron_ops.installation import Installation
+    from nemotron_ops.operations.building import Confirm
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -35,7 +35,7 @@ json_option: Callable[[F], F] = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as JSON on stdout."
 )
 dry_run_option: Callable[[F], F] = click.option(
-    "--dry-run", is_flag=True, help="Say what would be done, and do nothing."
+    "--dry-run", is_flag=True, help="Print what would be done, and do nothing."
 )
 
 
@@ -61,21 +61,14 @@ class App:
 
     @cached_property
     def installation(self) -> Installation:
-        """Folders, environment, facts and report of this run, as one value."""
+        """What operations work on; they report to this terminal."""
         from nemotron_ops.installation import Installation
 
         return Installation(layout=self.layout, env=self.env, report=self.ui.report)
 
-    @property
-    def facts(self) -> Facts:
-        """What this machine is (probed on first use: some programs are run for it)."""
-        return self.installation.facts
 
-    @property
-    def machine(self) -> Facts:
-        """The same without its build tools: memory, processor, GPUs."""
-        return self.installation.machine
-
-    @cached_property
-    def here(self) -> Path:
-        return Path.cwd()
+def confirmation(*, as_json: bool, dry_run: bool = False) -> Confirm:
+    """Asks at a terminal. Answers no without one, and in a command whose output a program reads."""
+    if as_json or dry_run or not sys.stdin.isatty():
+        return lambda question: False
+    return lambda question: click.confirm(question, err=True)

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from nemotron_ops.cli.app import App, dry_run_option, json_option
-from nemotron_ops.cli.remote import config_of, read_groups, ssh_option
-from nemotron_ops.errors import UsageError
-from nemotron_ops.service.words import address
-
-if TYPE_CHECKING:
-    from nemotron_ops.deploy.balancer.config import Balancer
+from nemotron_ops.cli.remote import ssh_option
+from nemotron_ops.operations.targets import BalancerRequest, balancer_of
 
 socket_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
     "--socket", "path", type=click.Path(path_type=Path), default="/run/haproxy/admin.sock", show_default=True,
@@ -23,29 +19,17 @@ socket_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option
 )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
-class Shape:
-    """What decides the configuration, as the command line has it."""
-
-    group: str
-    bind: str = "127.0.0.1:8000"
-    certificate: str = ""
-    addresses: tuple[str, ...] = ()
-    ssh_config: Path | None = None
-    stats: str = "127.0.0.1:8404"
-    path: Path = Path("/run/haproxy/admin.sock")
-
-
-def shape_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of a Shape."""
+def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a BalancerRequest."""
     options: list[Callable[..., Any]] = [
         click.argument("group"),
-        click.option("--bind", default=Shape.bind, show_default=True, help="Where clients connect."),
+        click.option("--bind", default=BalancerRequest.bind, show_default=True, help="Address for clients."),
         click.option("--certificate", default="", help="PEM file with certificate and key: TLS."),
         click.option("--address", "addresses", multiple=True, metavar="TARGET=HOST:PORT",
-                     help="Where a target's gateway is reached, if not where ssh reaches it. Repeatable."),
+                     help="Address of a target's gateway, if it is not the one that ssh uses. Repeatable."),
         ssh_option,
-        click.option("--stats", default=Shape.stats, show_default=True, help="Where statistics are; empty: none."),
+        click.option("--stats", default=BalancerRequest.stats, show_default=True,
+                     help="Address of the statistics page; empty: none."),
     ]  # fmt: skip
     for option in reversed(options):
         command = option(command)
@@ -54,15 +38,15 @@ def shape_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group()
 def balancer() -> None:
-    """One door for many hosts: an HAProxy configuration for a group of targets.toml.
+    """One endpoint for many hosts: an HAProxy configuration for a group of targets.toml.
 
-    Conversations stay on one host (warm prompts), a host takes as many requests as it has slots, one that is not
-    ready gets none.
+    A conversation stays on one host, where its prompt is cached. A host gets as many requests as it has slots, and
+    none while it is not ready.
     """
 
 
 @balancer.command()
-@shape_options
+@request_options
 @socket_option
 @json_option
 def render(as_json: bool, **options: Any) -> None:
@@ -70,26 +54,28 @@ def render(as_json: bool, **options: Any) -> None:
     from nemotron_ops.deploy.balancer.config import render as rendered
 
     with App() as app:
-        text = rendered(shape(app, Shape(**options)))
+        text = rendered(balancer_of(BalancerRequest(**options), app.installation))
         app.ui.json({"config": text}) if as_json else app.ui.data(text.rstrip())
 
 
 @balancer.command()
-@shape_options
+@request_options
 @socket_option
-@click.option("--force", is_flag=True, help="Replace a configuration that is not ours (it is kept as .before).")
+@click.option("--force", is_flag=True, help="Replace a configuration that is not ours (kept as .before).")
 @dry_run_option
 @json_option
 def install(force: bool, dry_run: bool, as_json: bool, **options: Any) -> None:
-    """Put the configuration for GROUP into place on this machine and reload HAProxy (takes root).
+    """Install the configuration for GROUP on this machine and reload HAProxy (needs root).
 
-    HAProxy's service starts as root; with this configuration it goes on as the user haproxy, in a folder of its own.
+    HAProxy's service starts as root; with this configuration it then runs as the user haproxy, in a folder of its own.
     """
     from nemotron_ops.deploy.balancer import haproxy
     from nemotron_ops.deploy.balancer.config import render as rendered
 
     with App() as app:
-        wanted = replace(shape(app, Shape(**options)), user=haproxy.USER, chroot=haproxy.CHROOT)
+        wanted = replace(
+            balancer_of(BalancerRequest(**options), app.installation), user=haproxy.USER, chroot=haproxy.CHROOT
+        )
         text = rendered(wanted)
         if not dry_run:
             haproxy.install(text, force=force)
@@ -105,7 +91,7 @@ def install(force: bool, dry_run: bool, as_json: bool, **options: Any) -> None:
 @socket_option
 @json_option
 def status(path: Path, as_json: bool) -> None:
-    """Each host as the balancer sees it."""
+    """Show each host as the balancer sees it."""
     from nemotron_ops.deploy.balancer import haproxy
 
     with App() as app:
@@ -143,38 +129,3 @@ def ready(host: str, path: Path, as_json: bool) -> None:
         haproxy.put_back(path, host)
         if as_json:
             app.ui.json({"host": host, "state": "ready"})
-
-
-def shape(app: App, wish: Shape) -> Balancer:
-    """The balancer for a group of targets.toml. Raises UsageError for a group or a target that is not in it."""
-    from nemotron_ops.deploy.balancer.config import Balancer, Server, server_name
-    from nemotron_ops.deploy.remote.ssh import address_of
-
-    groups = read_groups(app)
-    if wish.group not in groups:
-        known = ", ".join(groups) or "none"
-        raise UsageError(f"cannot find group {wish.group!r} in targets.toml (known: {known})")
-    of, config = groups[wish.group], config_of(app, wish.ssh_config)
-    named = named_addresses(wish.addresses, of.targets)
-    servers = tuple(
-        Server(name=server_name(t), address=named.get(t) or address(address_of(t, config=config), of.port))
-        for t in of.targets
-    )
-    return Balancer(
-        servers=servers, slots=of.slots, bind=wish.bind, certificate=wish.certificate, stats=wish.stats,
-        socket=str(wish.path.absolute()),
-    )  # fmt: skip
-
-
-def named_addresses(words: tuple[str, ...], targets: tuple[str, ...]) -> dict[str, str]:
-    """`TARGET=HOST:PORT` words as a dict. Raises UsageError for one that is not so, or names no target."""
-    found = {}
-    for word in words:
-        target, sep, place = word.partition("=")
-        host, colon, port = place.rpartition(":")
-        if not (sep and host and colon and port.isdigit()):
-            raise UsageError(f"cannot use --address {word}: expected TARGET=HOST:PORT", hint="gpu1=10.0.0.1:8001")
-        if target not in targets:
-            raise UsageError(f"cannot use --address {word}: the group has no {target} (it has {', '.join(targets)})")
-        found[target] = place
-    return found

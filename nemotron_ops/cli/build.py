@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import signal
-import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import click
 
 from nemotron_ops.builds.spec import Backend, BuildOptions, BuildRequest
-from nemotron_ops.cli.app import App, dry_run_option, json_option
-from nemotron_ops.cli.builds_retention import prune_old, removed_json
+from nemotron_ops.cli.app import App, confirmation, dry_run_option, json_option
+from nemotron_ops.cli.options import choice, option, options_of
+from nemotron_ops.cli.removed import prune_old, removed_json
 
 if TYPE_CHECKING:
     from nemotron_ops.builds.run import Configured, Prepared
@@ -20,91 +20,97 @@ if TYPE_CHECKING:
     from nemotron_ops.ui import Ui
 
 
+@dataclass(frozen=True, kw_only=True)
+class BuildFlags:
+    """What `build` was asked for."""
+
+    backend: str | None = choice(
+        cpu="For the CPU alone.",
+        cuda="For NVIDIA GPUs. Needs their driver; the toolkit is downloaded.",
+        metal="For Apple's GPUs.",
+        vulkan="For GPUs through Vulkan.",
+        hip="For AMD GPUs through ROCm.",
+    )
+    ref: str = option("llama.cpp tag (v0.5.0), build number (b11434), commit or branch.")
+    source: str = option(
+        "Git URL, folder, archive, git bundle, `registry` or `registry:PACKAGE==VERSION`.", metavar="SOURCE"
+    )
+    mirror: str = option("Git URL to use in place of GitHub's.", envvar="NEMOTRON_OPS_MIRROR")
+    portable: bool = option("For other machines too: not tuned for this CPU.")
+    cuda_archs: tuple[str, ...] = option("Compute capability to build for (90); repeatable.", "--cuda-arch")
+    hip_archs: tuple[str, ...] = option("AMD architecture to build for (gfx1100); repeatable.", "--hip-arch")
+    zig: bool = option("Compile with zig from a Python wheel; CPU only.")
+    jobs: int | None = option(
+        "Compilers at once. Default: by cores and memory.", "--jobs", "-j", type=click.IntRange(1)
+    )
+    cmake_args: tuple[str, ...] = option("Additional option for cmake.", "--cmake-arg", metavar="NAME=VALUE")
+    force: bool = option("Build again even if this build exists.")
+    offline: bool = option("Use only sources that are on this machine.")
+    no_use: bool = option("Keep the build that is current.")
+    keep: int | None = option(
+        "Newest old builds to keep besides those that are needed; -1 keeps all. Default: settings.toml.",
+        type=click.IntRange(-1),
+        metavar="N",
+    )
+    configure_only: bool = option("Get source and toolkit and run cmake, but compile nothing.")
+
+    @property
+    def request(self) -> BuildRequest:
+        """The build that the flags describe."""
+        options = BuildOptions(
+            backend=Backend(self.backend) if self.backend else None,
+            portable=self.portable,
+            cuda_archs=split(self.cuda_archs),
+            hip_archs=split(self.hip_archs),
+            cmake_args=self.cmake_args,
+            jobs=self.jobs,
+            zig=self.zig,
+        )
+        return BuildRequest(
+            options=options,
+            ref=self.ref,
+            source=self.source,
+            mirror=self.mirror,
+            force=self.force,
+            activate=not self.no_use,
+            offline=self.offline,
+        )
+
+
 @click.command()
-@click.option("--cpu", "backend", flag_value="cpu", help="For the CPU alone.")
-@click.option("--cuda", "backend", flag_value="cuda", help="For NVIDIA GPUs. Needs their driver; the toolkit is got.")
-@click.option("--metal", "backend", flag_value="metal", help="For Apple's GPUs.")
-@click.option("--vulkan", "backend", flag_value="vulkan", help="For GPUs through Vulkan.")
-@click.option("--hip", "backend", flag_value="hip", help="For AMD GPUs through ROCm.")
-@click.option("--ref", default="", help="llama.cpp tag (v0.5.0), build number (b11434), commit or branch.")
-@click.option(
-    "--source", default="", metavar="SOURCE",
-    help="Git URL, folder, archive, git bundle, `registry` or `registry:PACKAGE==VERSION`.",
-)  # fmt: skip
-@click.option("--mirror", default="", envvar="NEMOTRON_OPS_MIRROR", help="Git URL to use in place of GitHub's.")
-@click.option("--portable", is_flag=True, help="To be carried to other machines: no tuning for this CPU.")
-@click.option("--cuda-arch", "cuda_archs", multiple=True, help="Compute capability to build for (90); repeatable.")
-@click.option("--hip-arch", "hip_archs", multiple=True, help="AMD architecture to build for (gfx1100); repeatable.")
-@click.option("--zig", is_flag=True, help="Compile with zig from a Python wheel; CPU only.")
-@click.option("--jobs", "-j", type=click.IntRange(1), help="Compilers at once. Default: by cores and memory.")
-@click.option("--cmake-arg", "cmake_args", multiple=True, metavar="NAME=VALUE", help="Further option for cmake.")
-@click.option("--force", is_flag=True, help="Build again even if this build exists.")
-@click.option("--offline", is_flag=True, help="Use only sources that are here already.")
-@click.option("--no-use", is_flag=True, help="Keep the build that is current.")
-@click.option(
-    "--keep", type=click.IntRange(-1), metavar="N",
-    help="Old builds are removed but for the newest N and those that are needed; -1 keeps all. Default: settings.toml.",
-)  # fmt: skip
-@click.option("--configure-only", is_flag=True, help="Get source and toolkit and run cmake, but compile nothing.")
+@options_of(BuildFlags)
 @dry_run_option
 @json_option
-def build(
-    backend: str | None, ref: str, source: str, mirror: str, portable: bool, cuda_archs: tuple[str, ...],
-    hip_archs: tuple[str, ...], zig: bool, jobs: int | None, cmake_args: tuple[str, ...], force: bool, offline: bool,
-    no_use: bool, keep: int | None, configure_only: bool, dry_run: bool, as_json: bool,
-) -> None:  # fmt: skip
+def build(wanted: BuildFlags, dry_run: bool, as_json: bool) -> None:
     """Build llama.cpp for this machine, prove that it answers, and make it the current build.
 
-    Without a backend, the one that this machine has. What exists already is not built again. An interrupted
-    build goes on where it stopped.
+    The default backend is the one that this machine has. A build that exists is not made again. An interrupted
+    build continues where it stopped.
     """
-    options = BuildOptions(
-        backend=Backend(backend) if backend else None, portable=portable, cuda_archs=split(cuda_archs),
-        hip_archs=split(hip_archs), cmake_args=cmake_args, jobs=jobs, zig=zig,
-    )  # fmt: skip
-    request = BuildRequest(
-        options=options, ref=ref, source=source, mirror=mirror, force=force, activate=not no_use, offline=offline,
-    )  # fmt: skip
     with App() as app:
         from nemotron_ops.builds import run
+        from nemotron_ops.operations.building import with_zig
 
-        request = replace(request, options=with_zig(request.options, app))
+        here, asked = app.installation, wanted.request
+        confirm = confirmation(as_json=as_json, dry_run=dry_run)
+        request = replace(asked, options=with_zig(asked.options, here, confirm))
         if dry_run:
-            prepared = run.prepare(request, app.installation)
+            prepared = run.prepare(request, here)
             show_plan(prepared, app.ui, as_json=as_json)
             return
         signal.signal(signal.SIGTERM, interrupted)
-        if configure_only:
-            ready = run.configure(request, app.installation)
-            app.ui.end_bars()
+        if wanted.configure_only:
+            ready = run.configure(request, here)
             show_configured(ready, app.ui, as_json=as_json)
             return
-        made = run.ensure_build(request, app.installation)
+        made = run.ensure_build(request, here)
         app.ui.end_bars()
-        removed = prune_old(app, keep=keep) if is_current(app, made) else None
+        removed = prune_old(app, keep=wanted.keep) if is_current(app, made) else None
         show_build(made, app.ui, removed, as_json=as_json)
 
 
-def with_zig(options: BuildOptions, app: App) -> BuildOptions:
-    """`options`, for zig and the CPU if there is no compiler here and someone at a terminal agrees to that."""
-    if options.zig or options.backend not in (None, Backend.CPU) or not may_ask():
-        return options
-    if {"cc", "cxx"} <= set(app.facts.tools):
-        return options
-    question = "There is no C++ compiler here. Use zig from a Python wheel (0.1 GB), for the CPU?"
-    return replace(options, zig=True, backend=Backend.CPU) if click.confirm(question, err=True) else options
-
-
-def may_ask() -> bool:
-    """Whether somebody is there to answer: at a terminal, and not in a command whose answer a program reads."""
-    command = click.get_current_context(silent=True)
-    if command is None or command.params.get("as_json") or command.params.get("dry_run"):
-        return False
-    return sys.stdin.isatty()
-
-
 def interrupted(number: int, frame: object) -> None:
-    """A polite end takes the compilers along, as Ctrl-C does; what they finished is kept for the next run."""
+    """SIGTERM ends the compilers too, as Ctrl-C does; what they finished is kept for the next run."""
     raise KeyboardInterrupt
 
 
@@ -114,7 +120,7 @@ def split(words: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def show_plan(prepared: Prepared, ui: Ui, *, as_json: bool) -> None:
-    """The plan, complete: what would be built, how, and why so."""
+    """Print the whole plan: what would be built, how, and why."""
     from nemotron_ops.builds.compile.compiling import source_link
     from nemotron_ops.builds.plan import compile_argv, configure_argv, plan_json
     from nemotron_ops.builds.store.store import work_dir
@@ -184,4 +190,4 @@ def show_build(build: Build, ui: Ui, removed: Removed | None, *, as_json: bool) 
     ui.data(f"{build.id}  llama.cpp {build.version}")
     ui.data(f"llama-server: {build.binary('llama-server')}")
     if not proof["whole"]:
-        ui.warn("the device it is for is not here, so it was tested on the CPU only, and is not made current")
+        ui.warn("its device is not here: it was tested on the CPU only, and is not made current")

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from nemotron_ops.cli.app import App, dry_run_option, json_option
-from nemotron_ops.cli.builds_retention import needs, old_builds, prune_old, removed_json, told_size
+from nemotron_ops.cli.removed import freed, prune_old, removed_json
 from nemotron_ops.files import write_atomic
 
 
@@ -26,10 +26,11 @@ def list_builds(as_json: bool) -> None:
     with App() as app:
         from nemotron_ops.builds.store import store
         from nemotron_ops.builds.store.retention import reason_to_stay
+        from nemotron_ops.operations.retention import needs
         from nemotron_ops.ui import size
 
         found = store.listed(app.layout)
-        needed = needs(app, [b.id for b in found])
+        needed = needs(app.layout, [b.id for b in found])
         if as_json:
             app.ui.json([
                 {**summary(b, current=b.id == needed.current), "kept": reason_to_stay(b, needed)} for b in found
@@ -93,7 +94,7 @@ def show(build: str, as_json: bool) -> None:
 def use(build: str, dry_run: bool, as_json: bool) -> None:
     """Make a build current. Running servers keep theirs until they are restarted.
 
-    A build that was never tested on the device that it is for is refused.
+    A build that was never tested on its device is refused.
     """
     with App() as app:
         from nemotron_ops.builds.store import store
@@ -102,7 +103,7 @@ def use(build: str, dry_run: bool, as_json: bool) -> None:
         store.refuse_unproven(found)
         if not dry_run:
             store.use(app.layout, found)
-        told(app, as_json, {"current": found.id, "dry_run": dry_run}, f"current: {found.id}")
+        show_outcome(app, as_json, {"current": found.id, "dry_run": dry_run}, f"current: {found.id}")
 
 
 @builds.command()
@@ -118,12 +119,12 @@ def rollback(dry_run: bool, as_json: bool) -> None:
         if before is None:
             raise BuildError("cannot roll back: there is no previous build", hint="see: nemotron-ops builds list")
         found = before if dry_run else store.rollback(app.layout)
-        told(app, as_json, {"current": found.id, "dry_run": dry_run}, f"current: {found.id}")
+        show_outcome(app, as_json, {"current": found.id, "dry_run": dry_run}, f"current: {found.id}")
 
 
 @builds.command()
 @click.argument("build")
-@click.option("--force", is_flag=True, help="Also if it is current.")
+@click.option("--force", is_flag=True, help="Remove it even if it is current.")
 @dry_run_option
 @json_option
 def rm(build: str, force: bool, dry_run: bool, as_json: bool) -> None:
@@ -134,7 +135,7 @@ def rm(build: str, force: bool, dry_run: bool, as_json: bool) -> None:
         found = store.find(app.layout, build)
         if not dry_run:
             store.remove(app.layout, found, force=force)
-        told(app, as_json, {"removed": found.id, "dry_run": dry_run}, f"removed: {found.id}")
+        show_outcome(app, as_json, {"removed": found.id, "dry_run": dry_run}, f"removed: {found.id}")
 
 
 @builds.command()
@@ -144,28 +145,29 @@ def rm(build: str, force: bool, dry_run: bool, as_json: bool) -> None:
 @dry_run_option
 @json_option
 def prune(keep: int | None, dry_run: bool, as_json: bool) -> None:
-    """Remove old builds, what interrupted ones left, and private toolchains that are out of date.
+    """Remove old builds, leftovers of interrupted ones, and private toolchains that are out of date.
 
-    Never the current build, the one that `rollback` goes back to, pinned and imported ones, and those in use. `build`
-    and `upgrade` do the same by themselves when the new build is current, with old builds alone.
+    Keeps the current build, the one that `rollback` goes back to, pinned and imported ones, and those in use. `build`
+    and `upgrade` remove old builds by themselves once the new build is current.
     """
     with App() as app:
         from nemotron_ops.builds.store import pruning, unfinished
         from nemotron_ops.builds.toolchain import toolchain
+        from nemotron_ops.operations.retention import old_builds
 
-        old = old_builds(app, keep=keep)
-        left = (*unfinished.leftovers(app.layout), *toolchain.outdated(app.layout.toolchains, app.facts))
+        old = old_builds(app.layout, keep=keep)
+        left = (*unfinished.leftovers(app.layout), *toolchain.outdated(app.layout.toolchains, app.installation.facts))
         removed = pruning.outlook(old, left) if dry_run else pruning.prune(app.layout, old, left)
-        text = f"removed: {len(removed.builds)} builds and {len(removed.leftovers)} leftovers, {told_size(removed)}"
+        text = f"removed: {len(removed.builds)} builds and {len(removed.leftovers)} leftovers, {freed(removed)}"
         if not as_json:
             for name in (*removed.builds, *removed.leftovers):
                 app.ui.say(f"{'would remove' if dry_run else 'removed'} {name}")
-        told(app, as_json, {**removed_json(removed), "dry_run": dry_run}, text)
+        show_outcome(app, as_json, {**removed_json(removed), "dry_run": dry_run}, text)
 
 
 @builds.command()
 @click.argument("build", default="current")
-@click.option("--off", is_flag=True, help="No longer: it may be removed again when it is old.")
+@click.option("--off", is_flag=True, help="Unpin it: it may be removed again when it is old.")
 @dry_run_option
 @json_option
 def pin(build: str, off: bool, dry_run: bool, as_json: bool) -> None:
@@ -177,7 +179,7 @@ def pin(build: str, off: bool, dry_run: bool, as_json: bool) -> None:
         if not dry_run:
             pruning.pin(app.layout, found, on=not off)
         word = "unpinned" if off else "pinned"
-        told(app, as_json, {"build": found.id, "pinned": not off, "dry_run": dry_run}, f"{word}: {found.id}")
+        show_outcome(app, as_json, {"build": found.id, "pinned": not off, "dry_run": dry_run}, f"{word}: {found.id}")
 
 
 @builds.command()
@@ -185,17 +187,17 @@ def pin(build: str, off: bool, dry_run: bool, as_json: bool) -> None:
 @click.argument("b", default="current")
 @json_option
 def diff(a: str, b: str, as_json: bool) -> None:
-    """Show what changes from build A to build B: version, options, llama-server's flags, recipes that would break."""
+    """Show what changes from build A to build B: version, options, flags of llama-server, recipes that would break."""
     with App() as app:
         from nemotron_ops.builds.store import store
         from nemotron_ops.builds.store.diff import compare
-        from nemotron_ops.cli.builds_flags import recipe_flags, server_flags
+        from nemotron_ops.operations.build_flags import recipe_flags, server_flags
 
         first, second = store.find(app.layout, a), store.find(app.layout, b)
         known = server_flags(second)
         found = compare(
             first.manifest, second.manifest, flags_a=server_flags(first), flags_b=known,
-            recipe_flags=recipe_flags(app, known),
+            recipe_flags=recipe_flags(app.layout, known),
         )  # fmt: skip
         if as_json:
             app.ui.json({"a": first.id, "b": second.id, **asdict(found), "breaks": found.breaks})
@@ -228,7 +230,7 @@ def export_command(build: str, to: Path, dry_run: bool, as_json: bool) -> None:
             target = carry.export_build(found, to, app.ui.report)
         needs = carry.needs(found.manifest)
         value = {"id": found.id, "archive": str(target), "needs": needs, "dry_run": dry_run}
-        told(app, as_json, value, f"exported: {target}")
+        show_outcome(app, as_json, value, f"exported: {target}")
         for need in needs:
             app.ui.say(f"  needs {need}")
 
@@ -238,21 +240,22 @@ def export_command(build: str, to: Path, dry_run: bool, as_json: bool) -> None:
 @click.option("--no-use", is_flag=True, help="Keep the build that is current.")
 @json_option
 def import_command(archive: Path, no_use: bool, as_json: bool) -> None:
-    """Take in an archive that `export` wrote: checked against its manifest, and proven on this machine."""
+    """Import an archive that `export` wrote: checked against its manifest, and tested on this machine."""
     with App() as app:
         from nemotron_ops.builds import carry
 
-        made = carry.import_build(archive, app.installation, activate=not no_use)
+        here = app.installation
+        made = carry.import_build(archive, here, activate=not no_use)
         if not no_use:
             prune_old(app)
-        told(app, as_json, {"id": made.id, "path": str(made.path)}, f"imported: {made.id}")
+        show_outcome(app, as_json, {"id": made.id, "path": str(made.path)}, f"imported: {made.id}")
 
 
 @builds.command()
-@click.option("--refresh", is_flag=True, help="Look at the registry, and print what the table lacks as its entries.")
+@click.option("--refresh", is_flag=True, help="Query the registry, and print the entries that the table lacks.")
 @click.option(
     "--table", type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Another table than the shipped one; --refresh adds to it.",
+    help="A table other than the shipped one; --refresh adds to it.",
 )  # fmt: skip
 @json_option
 def packages(refresh: bool, table: Path | None, as_json: bool) -> None:
@@ -300,7 +303,7 @@ def is_current(app: App, build_id: str) -> bool:
     return now is not None and now.id == build_id
 
 
-def told(app: App, as_json: bool, value: dict[str, Any], text: str) -> None:
+def show_outcome(app: App, as_json: bool, value: dict[str, Any], text: str) -> None:
     """The outcome, as JSON or as a line; a dry run says so."""
     if as_json:
         app.ui.json(value)

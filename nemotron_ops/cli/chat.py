@@ -5,60 +5,68 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from nemotron_ops.cli.app import App, dry_run_option, json_option
-from nemotron_ops.cli.remote import ssh_option
+from nemotron_ops.cli.app import App, confirmation, dry_run_option, json_option
+from nemotron_ops.cli.options import option, options_of
+from nemotron_ops.cli.remote import SSH_FILE, SSH_FLAGS, SSH_HELP
 from nemotron_ops.errors import ControlError, UsageError
 
 if TYPE_CHECKING:
-    from nemotron_ops.cli.talk import Answer
+    from nemotron_ops.operations.ask import Answer
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatOptions:
+    """What `chat` was asked for, besides the recipe."""
+
+    profile: str = option("Sampling profile: chat, tools … [default: the endpoint's own]")
+    show_special: bool = option("Show where thinking starts (<think>) and ends (</think>).")
+    prompt: str | None = option("Ask this one question, print the answer and exit.", "--once", metavar="PROMPT")
+    url: str = option("Base URL of an endpoint, ending in /v1 [default: the running supervisor's].")
+    remote: str = option("Talk to an endpoint on another machine, over ssh.", "--target", metavar="TARGET")
+    remote_port: int = option("Port of its endpoint.", default=8001, type=click.IntRange(1, 65535), show_default=True)
+    ssh_config: Path | None = option(SSH_HELP, *SSH_FLAGS, type=SSH_FILE)
+    api_key_file: Path | None = option("File with the key to send.", type=click.Path(path_type=Path, dir_okay=False))
 
 
 @click.command()
 @click.argument("target", metavar="RECIPE")
-@click.option("--profile", default="", help="Sampling profile: chat, tools … [default: the endpoint's own]")
-@click.option("--show-special", is_flag=True, help="Show where thinking starts (<think>) and ends (</think>).")
-@click.option("--once", "prompt", metavar="PROMPT", help="Ask this one question, print the answer, end.")
-@click.option("--url", default="", help="Base URL of an endpoint, ending in /v1 [default: the running supervisor's].")
-@click.option("--target", "remote", default="", metavar="TARGET", help="Talk to another machine, through ssh.")
-@click.option("--remote-port", type=click.IntRange(1, 65535), default=8001, show_default=True, help="Its port there.")
-@ssh_option
-@click.option("--api-key-file", type=click.Path(path_type=Path, dir_okay=False), help="File with the key to show.")
+@options_of(ChatOptions)
 @dry_run_option
 @json_option
-def chat(
-    target: str, profile: str, show_special: bool, prompt: str | None, url: str, remote: str, remote_port: int,
-    ssh_config: Path | None, api_key_file: Path | None, dry_run: bool, as_json: bool,
-) -> None:  # fmt: skip
+def chat(target: str, wanted: ChatOptions, dry_run: bool, as_json: bool) -> None:
     """Talk to a model.
 
-    Asks the running endpoint if it serves RECIPE; otherwise starts llama-cli with the how-to guide's flags for a
+    Asks the running endpoint if it serves RECIPE. Otherwise starts llama-cli with the how-to guide's flags for a
     conversation (profile `conversation` of the recipe).
     """
-    if as_json and prompt is None and not dry_run:
+    if as_json and wanted.prompt is None and not dry_run:
         raise UsageError("cannot print a conversation as JSON", hint="ask one question: --once PROMPT")
-    name = f"{target}:{profile}" if profile else target
+    name = f"{target}:{wanted.profile}" if wanted.profile else target
     with App() as app, ExitStack() as stack:
-        base_url = url
-        if remote and not dry_run:
+        base_url = wanted.url
+        if wanted.remote and not dry_run:
             from nemotron_ops.cli.tunnel import through
 
-            base_url = stack.enter_context(through(app, remote, config=ssh_config, remote_port=remote_port))
-        base_url = base_url or ("" if remote else _running(app, target))
-        if not base_url and not remote:
-            _llama_cli(app, target, profile, prompt, show_special=show_special, dry_run=dry_run, as_json=as_json)
+            tunnel = through(app, wanted.remote, config=wanted.ssh_config, remote_port=wanted.remote_port)
+            base_url = stack.enter_context(tunnel)
+        base_url = base_url or ("" if wanted.remote else _running(app, target))
+        if not base_url and not wanted.remote:
+            _llama_cli(app, target, wanted, dry_run=dry_run, as_json=as_json)
             return
         if dry_run:
-            where = base_url or f"{remote}, port {remote_port}, through ssh"
+            where = base_url or f"{wanted.remote}, port {wanted.remote_port}, through ssh"
             app.ui.json({"url": where, "model": name}) if as_json else app.ui.data(f"{where}  model {name}")
             return
-        key = api_key_file.read_text().split()[0] if api_key_file else app.env.get("NEMOTRON_OPS_API_KEY", "")
-        _Conversation(app, base_url, name, key, show_special=show_special, quiet=as_json).run(prompt)
+        key_file = wanted.api_key_file
+        key = key_file.read_text().split()[0] if key_file else app.env.get("NEMOTRON_OPS_API_KEY", "")
+        endpoint = _Endpoint(base_url=base_url, model=name, key=key)
+        _Conversation(app, endpoint, show_special=wanted.show_special, quiet=as_json).run(wanted.prompt)
 
 
 def _running(app: App, target: str) -> str:
@@ -73,40 +81,40 @@ def _running(app: App, target: str) -> str:
     return str(status["endpoint"]["url"]) if target in served else ""
 
 
-def _llama_cli(
-    app: App, target: str, profile: str, prompt: str | None, *, show_special: bool, dry_run: bool, as_json: bool
-) -> None:
+def _llama_cli(app: App, target: str, wanted: ChatOptions, *, dry_run: bool, as_json: bool) -> None:
     """Become llama-cli with the guide's flags; does not return unless `dry_run`."""
-    from nemotron_ops.cli.compose import Wish, build_for, plans_for
-    from nemotron_ops.cli.model_files import model_files
-    from nemotron_ops.engine.args import cli_argv
-    from nemotron_ops.recipes.load import load_settings, recipe_for
+    from nemotron_ops.operations.converse import Conversation, llama_cli_argv
 
-    recipe = recipe_for(target, app.layout)
-    chosen = profile or ("conversation" if "conversation" in recipe.profiles else "")
-    wish = Wish(targets=(target,), profile=chosen, flags={"special": True} if show_special else {})
-    plan = plans_for(wish, app, load_settings(app.layout))[0]
-    build = build_for(wish, app, dry_run=dry_run)
-    argv = cli_argv(
-        binary=build.binary("llama-cli") if build else "llama-cli",
-        model=model_files(plan, app, may_fetch=True, dry_run=dry_run).path,
-        settings=plan.server, prompt=prompt, single_turn=prompt is not None, verbose_prompt=show_special,
-    )  # fmt: skip
+    conversation = Conversation(
+        target=target, profile=wanted.profile, prompt=wanted.prompt, show_special=wanted.show_special
+    )
+    confirm = confirmation(as_json=as_json, dry_run=dry_run)
+    argv = llama_cli_argv(conversation, app.installation, dry_run=dry_run, confirm=confirm)
     if dry_run:
         app.ui.json({"argv": argv}) if as_json else app.ui.data(" ".join(argv))
         return
     if as_json:
         raise UsageError("cannot print llama-cli's answer as JSON", hint=f"start `nemotron-ops serve {target}` first")
     app.ui.say(f"no running endpoint serves {target}: starting llama-cli")
+    app.ui.end_bars()
     sys.stdout.flush()
     os.execv(argv[0], argv)
 
 
-class _Conversation:
-    """Turns of one conversation; the history keeps contents, not thoughts, as the model's template expects."""
+@dataclass(frozen=True, kw_only=True)
+class _Endpoint:
+    """Where the conversation goes."""
 
-    def __init__(self, app: App, base_url: str, model: str, key: str, *, show_special: bool, quiet: bool) -> None:
-        self.app, self.base_url, self.model, self.key = app, base_url, model, key
+    base_url: str
+    model: str
+    key: str = field(repr=False)
+
+
+class _Conversation:
+    """Turns of one conversation; the history keeps contents without reasoning, as the model's template expects."""
+
+    def __init__(self, app: App, endpoint: _Endpoint, *, show_special: bool, quiet: bool) -> None:
+        self.app, self.endpoint = app, endpoint
         self.show_special, self.quiet = show_special, quiet
         self.history: list[dict[str, Any]] = []
         self._thinking: bool | None = None
@@ -117,7 +125,7 @@ class _Conversation:
             if self.quiet:
                 self.app.ui.json(asdict(answer))
             return
-        self.app.ui.say(f"{self.model} at {self.base_url}; end with Ctrl-D")
+        self.app.ui.say(f"{self.endpoint.model} at {self.endpoint.base_url}; end with Ctrl-D")
         while True:
             try:
                 line = input("> ")
@@ -128,11 +136,12 @@ class _Conversation:
                 self.turn(line)
 
     def turn(self, text: str) -> Answer:
-        from nemotron_ops.cli.talk import ask
+        from nemotron_ops.operations.ask import ask
 
         self.history.append({"role": "user", "content": text})
         self._thinking = None
-        answer = ask(self.base_url, model=self.model, messages=self.history, api_key=self.key, on_text=self._show)
+        to = self.endpoint
+        answer = ask(to.base_url, model=to.model, messages=self.history, api_key=to.key, on_text=self._show)
         self.history.append({"role": "assistant", "content": answer.content})
         if not self.quiet:
             self._mark(None)
@@ -149,7 +158,7 @@ class _Conversation:
         print(text, end="", flush=True)
 
     def _mark(self, thinking: bool | None) -> None:
-        """Show the edge between thinking and answer: dim on a terminal, tokens 12 and 13 with --show-special."""
+        """Show where reasoning starts and ends: dim on a terminal, tokens 12 and 13 with --show-special."""
         dim = sys.stdout.isatty()
         if self._thinking:
             print(("\x1b[0m" if dim else "") + ("</think>" if self.show_special else ""), end="")

@@ -1,4 +1,4 @@
-"""`demo`: the whole job on a model of 1 MB: build, serve, ask, stop. Processes, HTTP.
+"""`demo`: build, serve a model of 1 MB, ask, stop. Processes, HTTP.
 
 It runs a supervisor of its own, with state in a temporary folder, so it never touches one that is running.
 """
@@ -17,11 +17,11 @@ from typing import Any
 
 import click
 
-from nemotron_ops.cli.app import App, json_option
-from nemotron_ops.cli.compose import current_or_new
-from nemotron_ops.cli.detach import tail, wait_ready
-from nemotron_ops.cli.talk import Answer, ask
+from nemotron_ops.cli.app import App, confirmation, json_option
 from nemotron_ops.errors import EngineError
+from nemotron_ops.operations.ask import Answer, ask
+from nemotron_ops.operations.building import have_build, look_for_build
+from nemotron_ops.operations.detach import tail, wait_ready
 from nemotron_ops.paths import user_layout
 from nemotron_ops.proc import kill_group
 
@@ -38,7 +38,8 @@ def demo(port: int, as_json: bool) -> None:
     The model is made on the spot; nothing but llama.cpp's source is downloaded. A second run does not build again.
     """
     with App() as app, tempfile.TemporaryDirectory(prefix="nemotron-ops-demo-") as folder:
-        app.ui.say(f"llama.cpp: build {current_or_new(app).id}")
+        found = look_for_build(app.installation, confirm=confirmation(as_json=as_json))
+        app.ui.say(f"llama.cpp: build {have_build(found, app.installation).id}")
         started = time.monotonic()
         log = Path(folder) / "serve.log"
         env = {**app.env, "NEMOTRON_OPS_STATE": f"{folder}/state", "NEMOTRON_OPS_RUNTIME": f"{folder}/run"}

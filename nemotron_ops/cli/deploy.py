@@ -3,38 +3,34 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from nemotron_ops.cli.app import App, dry_run_option, json_option
-from nemotron_ops.cli.cargo import compile_bytes, hooks_for, local_build, local_model, own_recipes, render_door, show
-from nemotron_ops.cli.remote import (
-    Option,
-    in_session,
-    must,
+from nemotron_ops.cli.app import App, json_option
+from nemotron_ops.cli.deploy_run import run
+from nemotron_ops.cli.deploy_view import show_outcomes
+from nemotron_ops.cli.options import option, options_of
+from nemotron_ops.cli.remote import BALANCER, Option, scope_option, show_lines, ssh_option, targets_argument
+from nemotron_ops.errors import UsageError
+from nemotron_ops.operations.deploying import hooks_for
+from nemotron_ops.operations.targets import (
+    RemoteCommand,
     now,
-    reach,
-    scope_option,
-    ssh_option,
+    open_targets,
+    operator,
+    run_in_session,
+    run_or_fail,
     target_status,
-    targets_argument,
-    who,
 )
-from nemotron_ops.errors import NemotronOpsError, UsageError
 
 if TYPE_CHECKING:
-    from nemotron_ops.deploy.remote.fleet import Outcome
+    from nemotron_ops.deploy.steps.facts import Site
+    from nemotron_ops.operations.targets import Targets
 
-
-door_option: Option = click.option(
-    "--balancer", "door", type=click.Path(path_type=Path), metavar="SOCKET",
-    help="HAProxy's runtime socket: each target is drained there while it switches, one at a time.",
-)  # fmt: skip
-force_option: Option = click.option("--force", is_flag=True, help="Although a person holds the lock.")
+force_option: Option = click.option("--force", is_flag=True, help="Proceed although a person holds the lock.")
 
 
 class DeployGroup(click.Group):
@@ -50,133 +46,50 @@ class DeployGroup(click.Group):
 def deploy() -> None:
     """Put this version and your models on other machines, over SSH.
 
-    TARGET is anything that `ssh TARGET` understands, or a group of targets.toml. Nothing has to be installed there but
-    Python 3.11 or newer and sshd. `deploy TARGET...` is short for `deploy run TARGET...`.
+    TARGET is anything that `ssh TARGET` understands, or a group of targets.toml. A target needs
+    Python 3.11 or newer and sshd, nothing else. `deploy TARGET...` is short for `deploy run TARGET...`.
     """
+
+
+deploy.add_command(run)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RollbackOptions:
+    """What `deploy rollback` was asked for."""
+
+    to: str = option("Release to go back to. [default: the previous good one]")
+    why: str = option("Reason, for the lock and the audit log.")
+    balancer: Path | None = option(BALANCER, metavar="SOCKET")
+    force: bool = option("Proceed although a person holds the lock.")
 
 
 @deploy.command()
 @targets_argument
-@click.option(
-    "--recipe", "-r", "recipes", multiple=True, help="What to serve there. Repeatable. [default: the group's]"
-)
-@click.option("--profile", default="", help="Profile whose values become the server's defaults.")
-@click.option("--host", default="", help="Address to listen on there [default: 127.0.0.1].")
-@click.option("--port", type=click.IntRange(1, 65535), default=None, help="Port to listen on there [default: 8001].")
-@click.option("--cuda", "backend", flag_value="cuda", help="Build for NVIDIA GPUs there.")
-@click.option("--cpu", "backend", flag_value="cpu", help="Build for the CPU there.")
-@click.option(
-    "--build",
-    "build",
-    type=click.Choice(["auto", "there", "send"]),
-    default="auto",
-    show_default=True,
-    help="llama.cpp: built there, or this machine's current build sent; auto sends it where it is the right one.",
-)
-@click.option("--send-models", is_flag=True, help="Send the models of this machine, instead of fetching them there.")
-@click.option("--in-place", is_flag=True, help="Do not try the new release beside the old one first.")
-@click.option(
-    "--api-keys",
-    "keys",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="File of keys that clients must show, as `keys create` makes it; travels with the release.",
-)
-@click.option(
-    "--serve-option", "serve_options", multiple=True, metavar="WORD", help="Further word for `serve`. Repeatable."
-)
-@door_option
-@click.option("--parallel", default=4, show_default=True, help="Targets at once, after the first has gone well.")
-@click.option("--why", default="", help="Reason, for the lock and the audit log.")
-@click.option("--force", is_flag=True, help="Deploy although it is there already, or although a person holds the lock.")
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-@click.option("--ready-timeout", "ready_s", type=int, default=3600, help="Seconds to wait until models are loaded.")
-@scope_option
-@ssh_option
-@dry_run_option
-@json_option
-def run(
-    targets: tuple[str, ...], recipes: tuple[str, ...], profile: str, host: str, port: int | None, backend: str | None,
-    build: str, send_models: bool, in_place: bool, keys: Path | None, serve_options: tuple[str, ...], door: Path | None,
-    parallel: int, why: str, force: bool, yes: bool, ready_s: int, system: bool | None, ssh_config: Path | None,
-    dry_run: bool, as_json: bool,
-) -> None:  # fmt: skip
-    """Deploy to TARGETs: the first one alone, and the others once it serves.
-
-    Up to the moment when the new release has answered a question beside the old one, nothing that serves is touched;
-    if it fails after that, the old release is put back. Running it again continues what was interrupted.
-    """
-    from nemotron_ops.deploy.remote.prepare import Job, prepare_target
-    from nemotron_ops.deploy.remote.rollout import roll_out
-    from nemotron_ops.deploy.steps.release import Request
-
-    with App() as app, reach(app, targets, system=system, config=ssh_config) as there:
-        group = there.group
-        served = recipes or (group.recipes if group else ())
-        if not served:
-            raise UsageError("cannot deploy: no recipe named", hint="--recipe 30b")
-        request = Request(
-            scope=there.scope,
-            recipes=served,
-            profile=profile or (group.profile if group else ""),
-            host=host or (group.host if group and group.host else "127.0.0.1"),
-            port=port or (group.port if group else 8001),
-            own_recipes=own_recipes(app, served),
-            serve_options=serve_options,
-            backend=backend or "",
-            candidate=not in_place,
-            ready_s=ready_s,
-        )
-        models = tuple(local_model(app, r) for r in served) if send_models else ()
-        job = Job(
-            request=request, cache=app.layout.cache / "bundles", who=who(app), now=now(), why=why, force=force,
-            build=None if build == "there" else local_build(app), must_send=build == "send", hooks=hooks_for(door),
-            compile_bytes=compile_bytes(), keys=keys, models=models,
-        )  # fmt: skip
-        if build == "send" and job.build is None:
-            raise UsageError("cannot send a build: this machine has none that is current", hint="nemotron-ops build")
-        readies = [prepare_target(c, job, report=app.ui.report) for c in there.connections]
-        show(app, readies, scripts=dry_run, as_json=as_json)
-        if dry_run:
-            return
-        if not yes:
-            click.confirm("Go on?", abort=True, err=True)
-        outcomes, errors = roll_out(readies, job, parallel=parallel, report=app.ui.report)
-        tell(app, outcomes, errors, as_json=as_json)
-        render_door(app, group, ssh_config)
-
-
-def tell(app: App, outcomes: Sequence[Outcome], errors: Sequence[NemotronOpsError], *, as_json: bool) -> None:
-    """How it went on each target. Raises what went wrong."""
-    rows = [[o.target, o.release or "-", o.result] for o in outcomes]
-    app.ui.json([asdict(o) for o in outcomes]) if as_json else app.ui.table(["TARGET", "RELEASE", "RESULT"], rows)
-    if errors:
-        raise ExceptionGroup("deploy", list(errors)) if len(errors) > 1 else errors[0]
-
-
-@deploy.command()
-@targets_argument
-@click.option("--to", default="", help="Release to go back to. [default: the previous good one]")
-@click.option("--why", default="", help="Reason, for the lock and the audit log.")
-@door_option
-@force_option
+@options_of(RollbackOptions)
 @scope_option
 @ssh_option
 @json_option
 def rollback(
-    targets: tuple[str, ...], to: str, why: str, door: Path | None, force: bool, system: bool | None,
-    ssh_config: Path | None, as_json: bool,
-) -> None:  # fmt: skip
-    """Make the previous good release serve again, one target after another.
+    targets: tuple[str, ...], wanted: RollbackOptions, system: bool | None, ssh_config: Path | None, as_json: bool
+) -> None:
+    """Bring back the previous good release, one target after another.
 
-    It must be at rest and answer a question; if it does not, the release of now serves again.
+    It must become ready and answer a question; otherwise the current release serves again.
     """
     from nemotron_ops.deploy.remote.rollout import Rollback, roll_back_all
 
-    with App() as app, reach(app, targets, system=system, config=ssh_config) as there:
+    with App() as app, open_targets(targets, app.installation, system=system, config=ssh_config) as reached:
         request = Rollback(
-            scope=there.scope, who=who(app), now=now(), to=to, why=why, force=force, hooks=hooks_for(door)
+            scope=reached.scope,
+            who=operator(app.installation),
+            now=now(),
+            to=wanted.to,
+            why=wanted.why,
+            force=wanted.force,
+            hooks=hooks_for(wanted.balancer),
         )
-        tell(app, *roll_back_all(there.connections, request, report=app.ui.report), as_json=as_json)
+        show_outcomes(app, *roll_back_all(reached.connections, request, report=app.ui.report), as_json=as_json)
 
 
 @deploy.command()
@@ -185,9 +98,9 @@ def rollback(
 @ssh_option
 @json_option
 def status(targets: tuple[str, ...], system: bool | None, ssh_config: Path | None, as_json: bool) -> None:
-    """What each target serves, since which release, and who holds its lock."""
-    with App() as app, reach(app, targets, system=system, config=ssh_config) as there:
-        rows = [target_status(c, there.scope) for c in there.connections]
+    """Show what each target serves, its releases, and the holder of its lock."""
+    with App() as app, open_targets(targets, app.installation, system=system, config=ssh_config) as reached:
+        rows = [target_status(c, reached.scope) for c in reached.connections]
         if as_json:
             app.ui.json(rows)
             return
@@ -198,41 +111,50 @@ def status(targets: tuple[str, ...], system: bool | None, ssh_config: Path | Non
         app.ui.table(["TARGET", "RELEASE", "SERVICE", "SAYS", "PREVIOUS", "LOCK"], table)
 
 
+@dataclass(frozen=True, kw_only=True)
+class LogsOptions:
+    """What `deploy logs` was asked for."""
+
+    follow: bool = option("Keep showing new lines (one target only).", "-f", "--follow")
+    lines: int = option("Lines to start with.", "-n", "--lines", default=50, show_default=True)
+    audit: bool = option("The audit log of deploys instead of the service's journal.")
+
+
 @deploy.command()
 @targets_argument
-@click.option("-f", "--follow", is_flag=True, help="Go on showing lines as they come (one target).")
-@click.option("-n", "--lines", default=50, show_default=True, help="Lines to begin with.")
-@click.option("--audit", is_flag=True, help="The audit log of deploys instead of the service's journal.")
+@options_of(LogsOptions)
 @scope_option
 @ssh_option
 @json_option
 def logs(
-    targets: tuple[str, ...], follow: bool, lines: int, audit: bool, system: bool | None, ssh_config: Path | None,
-    as_json: bool,
-) -> None:  # fmt: skip
-    """The service's journal on each target, or who deployed what (--audit)."""
-    from nemotron_ops.service.systemd import Manager
-
-    with App() as app, reach(app, targets, system=system, config=ssh_config) as there:
-        if follow and len(there.connections) > 1:
+    targets: tuple[str, ...], wanted: LogsOptions, system: bool | None, ssh_config: Path | None, as_json: bool
+) -> None:
+    """Show the service's journal on each target, or the audit log of its deploys (--audit)."""
+    with App() as app, open_targets(targets, app.installation, system=system, config=ssh_config) as reached:
+        if wanted.follow and len(reached.connections) > 1:
             raise UsageError("cannot follow the logs of several targets at once")
         found: dict[str, list[str]] = {}
-        for c in there.connections:
-            _, site, connection = there.look(c)
-            if audit:
-                argv: tuple[str, ...] = ("tail", "-n", str(lines), str(site.root / "deploy.log"))
-            else:
-                argv = Manager(scope=there.scope).follow_argv(follow=follow, lines=lines)
-            if follow:
-                # a child, not in our place: the shared connection's folder is removed when it ends
+        for c in reached.connections:
+            _, site, connection = reached.look(c)
+            argv = _logs_argv(wanted, reached, site)
+            if wanted.follow:
+                # a child process, because the shared connection's folder is removed when this one ends
                 raise SystemExit(subprocess.call(connection.argv(*connection.as_root(*argv))))
             found[c.target] = connection.sh(" ".join(argv)).stdout.splitlines()
         if as_json:
             app.ui.json(found)
             return
-        for name, said in found.items():
-            for line in said:
+        for name, printed in found.items():
+            for line in printed:
                 app.ui.data(f"{name}: {line}" if len(found) > 1 else line)
+
+
+def _logs_argv(wanted: LogsOptions, targets: Targets, site: Site) -> tuple[str, ...]:
+    from nemotron_ops.service.systemd import Manager
+
+    if wanted.audit:
+        return ("tail", "-n", str(wanted.lines), str(site.root / "deploy.log"))
+    return Manager(scope=targets.scope).follow_argv(follow=wanted.follow, lines=wanted.lines)
 
 
 @deploy.command()
@@ -246,17 +168,19 @@ def restart(
     targets: tuple[str, ...], reload_models: bool, force: bool, system: bool | None, ssh_config: Path | None,
     as_json: bool,
 ) -> None:  # fmt: skip
-    """Start the service's program afresh, one target after another. Loaded models stay loaded."""
+    """Restart the service's program, one target after another. Loaded models stay loaded."""
     words = ("service", "restart", *(("--reload-models",) if reload_models else ()))
-    with App() as app, reach(app, targets, system=system, config=ssh_config) as there:
-        said = {
-            c.target: in_session(
-                app, there, c, (*words, f"--{there.scope.value}"), why="restart", force=force, quiet=as_json
+    with App() as app, open_targets(targets, app.installation, system=system, config=ssh_config) as reached:
+        scoped = (*words, f"--{reached.scope.value}")
+        command = RemoteCommand(words=scoped, why="restart", force=force)
+        printed = {
+            c.target: run_in_session(
+                command, c, reached, app.installation, on_line=None if as_json else show_lines(app, reached, c)
             )
-            for c in there.connections
+            for c in reached.connections
         }
         if as_json:
-            app.ui.json(said)
+            app.ui.json(printed)
 
 
 @deploy.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -273,18 +197,21 @@ def exec_(
 
     Options of `deploy exec` itself come before TARGET. For a group, on each of its targets.
     """
-    with App() as app, reach(app, (target,), system=system, config=ssh_config) as there:
-        said = {
-            c.target: in_session(app, there, c, words, why="exec", force=force, quiet=as_json)
-            for c in there.connections
+    with App() as app, open_targets((target,), app.installation, system=system, config=ssh_config) as reached:
+        command = RemoteCommand(words=words, why="exec", force=force)
+        printed = {
+            c.target: run_in_session(
+                command, c, reached, app.installation, on_line=None if as_json else show_lines(app, reached, c)
+            )
+            for c in reached.connections
         }
         if as_json:
-            app.ui.json(said)
+            app.ui.json(printed)
 
 
 @deploy.command()
 @targets_argument
-@click.option("--why", "-m", required=True, help="Reason, shown to whoever wants to deploy.")
+@click.option("--why", "-m", required=True, help="Reason, shown to others who try to deploy.")
 @scope_option
 @ssh_option
 @json_option
@@ -292,21 +219,19 @@ def lock(targets: tuple[str, ...], why: str, system: bool | None, ssh_config: Pa
     """Keep others from deploying, and from rollback, restart and exec, until `unlock`."""
     from nemotron_ops.deploy.steps.scripts import hold_script
 
-    with App() as app, reach(app, targets, system=system, config=ssh_config) as there:
-        hold = {"who": who(app), "since": now(), "why": why}
-        for c in there.connections:
-            _, site, connection = there.look(c)
-            must(connection, hold_script(site, hold=hold, who=hold["who"], now=hold["since"]))
+    with App() as app, open_targets(targets, app.installation, system=system, config=ssh_config) as reached:
+        hold = {"who": operator(app.installation), "since": now(), "why": why}
+        for c in reached.connections:
+            _, site, connection = reached.look(c)
+            run_or_fail(connection, hold_script(site, hold=hold, who=hold["who"], now=hold["since"]))
             app.ui.say(f"{c.target}: locked")
         if as_json:
-            app.ui.json({c.target: hold for c in there.connections})
+            app.ui.json({c.target: hold for c in reached.connections})
 
 
 @deploy.command()
 @targets_argument
-@click.option(
-    "--force", is_flag=True, help="Also end the session of a deploy that is under way, or was cut off, there."
-)
+@click.option("--force", is_flag=True, help="Also end the session of a running or interrupted deploy there.")
 @scope_option
 @ssh_option
 @json_option
@@ -314,12 +239,12 @@ def unlock(targets: tuple[str, ...], force: bool, system: bool | None, ssh_confi
     """Let others deploy again."""
     from nemotron_ops.deploy.steps.scripts import break_script, hold_script
 
-    with App() as app, reach(app, targets, system=system, config=ssh_config) as there:
-        for c in there.connections:
-            facts, site, connection = there.look(c)
-            must(connection, hold_script(site, hold=None, who=who(app), now=now()))
+    with App() as app, open_targets(targets, app.installation, system=system, config=ssh_config) as reached:
+        for c in reached.connections:
+            facts, site, connection = reached.look(c)
+            run_or_fail(connection, hold_script(site, hold=None, who=operator(app.installation), now=now()))
             app.ui.say(f"{c.target}: unlocked" + (f" (was: {facts.hold})" if facts.hold else ""))
             if force:
-                app.ui.say(f"{c.target}: {must(connection, break_script(site)).strip()}")
+                app.ui.say(f"{c.target}: {run_or_fail(connection, break_script(site)).strip()}")
         if as_json:
-            app.ui.json({"unlocked": [c.target for c in there.connections]})
+            app.ui.json({"unlocked": [c.target for c in reached.connections]})

@@ -16,7 +16,7 @@ MARKS = {"ok": "ok", "missing": "MISSING", "warning": "warning", "absent": "-"}
 @click.option("--offline", is_flag=True, help="Do not try what can be reached over the network.")
 @json_option
 def doctor(offline: bool, as_json: bool) -> None:
-    """Check this machine for everything the main job needs.
+    """Check this machine for everything that building and serving need.
 
     Looks at compilers, cmake, ninja, git, GPU and driver, CUDA, memory, disk, and whether llama.cpp's source, the
     package registry and the model hub can be reached. Ends with 4 if the main job cannot run.
@@ -25,7 +25,7 @@ def doctor(offline: bool, as_json: bool) -> None:
         from nemotron_ops.builds.doctor.diagnosis import can_run, diagnose
         from nemotron_ops.builds.doctor.network_check import surroundings
 
-        findings = diagnose(app.facts, surroundings(app.installation, offline=offline))
+        findings = diagnose(app.installation.facts, surroundings(app.installation, offline=offline))
         if as_json:
             app.ui.json({"ok": can_run(findings), "findings": [asdict(f) for f in findings]})
         else:

@@ -1,4 +1,4 @@
-"""`export kubernetes`: manifests for people who have an orchestrator already. Prints."""
+"""`export kubernetes`: manifests for an existing orchestrator. Prints."""
 
 from __future__ import annotations
 
@@ -16,24 +16,26 @@ def export() -> None:
 
 @export.command()
 @click.argument("recipes", nargs=-1, required=True)
-@click.option("--image", required=True, help="Image with nemotron-ops in it, and a compiler or a build.")
-@click.option("--name", default="nemotron-ops", show_default=True, help="Name of everything.")
+@click.option("--image", required=True, help="Image that contains nemotron-ops, and a compiler or a build.")
+@click.option("--name", default="nemotron-ops", show_default=True, help="Name of all resources.")
 @click.option("--namespace", default="default", show_default=True, help="Namespace.")
 @click.option("--replicas", type=click.IntRange(1), default=2, show_default=True, help="Pods.")
 @click.option("--profile", default="", help="Profile whose values become the server's defaults.")
 @click.option(
     "--build-archive", default="", metavar="PATH",
-    help="Where the image has what `builds export` wrote. [default: llama.cpp is built when a pod first starts]",
+    help="Archive of `builds export` in the image. [default: llama.cpp is built when a pod first starts]",
 )  # fmt: skip
 @click.option("--gpus", type=click.IntRange(0), default=1, show_default=True, help="GPUs per pod.")
-@click.option("--gpu-resource", default="nvidia.com/gpu", show_default=True, help="What the cluster calls a GPU.")
+@click.option(
+    "--gpu-resource", default="nvidia.com/gpu", show_default=True, help="Resource name of a GPU in the cluster."
+)
 @click.option("--memory", default="48Gi", show_default=True, help="Memory per pod.")
 @click.option("--cpus", default="8", show_default=True, help="CPUs per pod.")
 @click.option("--storage", default="200Gi", show_default=True, help="Volume per pod, for models.")
 @click.option("--storage-class", default="", help="Storage class of that volume.")
 @json_option
 def kubernetes(as_json: bool, **options: Any) -> None:
-    """A StatefulSet with its Services and disruption budget, as YAML on stdout.
+    """Write a StatefulSet with its Services and disruption budget, as YAML on stdout.
 
     Each replica keeps its build and its models on a volume of its own. Needs the secret NAME-api-keys with the key
     `api-keys` (made by `keys create --file`), and for gated models NAME-hub-token with `hub-token`.

@@ -1,71 +1,70 @@
-"""`nemotron-ops fetch`: download a model and prove its bytes. Prints."""
+"""`nemotron-ops fetch`: downloads a model and verifies its checksums. Prints."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from nemotron_ops.cli.app import App, dry_run_option, json_option
+from nemotron_ops.cli.options import option, options_of
 
 if TYPE_CHECKING:
     from nemotron_ops.models.fetch import FetchPlan
     from nemotron_ops.models.store import StoredModel
 
 
+@dataclass(frozen=True, kw_only=True)
+class FetchOptions:
+    """What `fetch` was asked for, besides the model."""
+
+    quant: str | None = option("Quant to fetch, as in the file names (UD-Q4_K_XL). Default: the recipe's.", metavar="Q")
+    revision: str | None = option("Branch, tag or commit. A full commit pins it.", metavar="R")
+    local_dir: Path | None = option("Put the files here, not in the store.", metavar="D")
+    mmproj: bool = option("Also fetch the multimodal projector.")
+
+
 @click.command()
 @click.argument("model", metavar="RECIPE|REPO[:QUANT]")
-@click.option("--quant", metavar="Q", help="Quant to fetch, as in the file names (UD-Q4_K_XL). Default: the recipe's.")
-@click.option("--revision", metavar="R", help="Branch, tag or commit. A full commit pins it.")
-@click.option("--local-dir", metavar="D", type=click.Path(path_type=Path), help="Put the files here, not in the store.")
-@click.option("--mmproj", is_flag=True, help="Also fetch the multimodal projector.")
+@options_of(FetchOptions)
 @dry_run_option
 @json_option
-def fetch(
-    model: str,
-    quant: str | None,
-    revision: str | None,
-    local_dir: Path | None,
-    mmproj: bool,
-    dry_run: bool,
-    as_json: bool,
-) -> None:
-    """Download a model and prove its bytes.
+def fetch(model: str, wanted: FetchOptions, dry_run: bool, as_json: bool) -> None:
+    """Download a model and verify its checksums.
 
-    Continues where an earlier run stopped, uses what the caches of Hugging Face and llama.cpp hold already, and
-    checks every file's sha256. HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE and the cache variables are honoured.
+    Continues where an earlier run stopped, uses files in the caches of Hugging Face and llama.cpp, and checks every
+    file's sha256. HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE and the cache variables are honoured.
     """
     with App() as app:
+        from nemotron_ops.operations.fetching import made_here
         from nemotron_ops.recipes.load import recipe_for
 
-        recipe = recipe_for(model, app.layout).model
+        recipe, here = recipe_for(model, app.layout).model, app.installation
+        quant = wanted.quant or recipe.quant
         if recipe.synthetic or recipe.path:
-            path = made_here(app, recipe.synthetic, quant or recipe.quant) if recipe.synthetic else Path(recipe.path)
+            path = made_here(here, recipe.synthetic, quant) if recipe.synthetic else Path(recipe.path)
             app.ui.json({"model": model, "path": path}) if as_json else app.ui.say(f"{path} is here: nothing to fetch")
             return
         from nemotron_ops.models.fetch import FetchRequest, carry_out, prepare
         from nemotron_ops.models.ref import Ref
 
         request = FetchRequest(
-            ref=Ref(repo=recipe.repo, quant=quant or recipe.quant),
-            revision=revision or recipe.revision,
-            local_dir=local_dir.absolute() if local_dir else None,
-            mmproj=mmproj or recipe.mmproj,
+            ref=Ref(repo=recipe.repo, quant=quant),
+            revision=wanted.revision or recipe.revision,
+            local_dir=wanted.local_dir.absolute() if wanted.local_dir else None,
+            mmproj=wanted.mmproj or recipe.mmproj,
             pinned=recipe.sha256,
         )
-        plan = prepare(request, app.installation)
+        plan = prepare(request, here)
         _say_plan(app, plan)
         if dry_run:
             if as_json:
                 app.ui.json(plan_value(plan))
             return
-        found = carry_out(plan, app.installation)
-        if as_json:
-            app.ui.json(model_value(found))
-        else:
-            app.ui.data(str(found.path))
+        found = carry_out(plan, here)
+        app.ui.json(model_value(found)) if as_json else app.ui.data(str(found.path))
 
 
 def model_value(model: StoredModel) -> dict[str, Any]:
@@ -74,7 +73,7 @@ def model_value(model: StoredModel) -> dict[str, Any]:
 
 
 def plan_value(plan: FetchPlan) -> dict[str, Any]:
-    """A fetch that has not been done, for `--json`."""
+    """A planned fetch, for `--json`."""
     return {
         "model": f"{plan.ref.repo}:{plan.quant}",
         "revision": plan.revision,
@@ -97,12 +96,6 @@ def plan_value(plan: FetchPlan) -> dict[str, Any]:
     }
 
 
-def made_here(app: App, kind: str, quant: str) -> Path:
-    from nemotron_ops.models import store, synthetic
-
-    return synthetic.ensure(kind, app.layout.models / store.SYNTHETIC, quant=quant or "Q8_0")
-
-
 def _say_plan(app: App, plan: FetchPlan) -> None:
     from nemotron_ops.ui import size
 
@@ -113,7 +106,7 @@ def _say_plan(app: App, plan: FetchPlan) -> None:
         return
     app.ui.say(f"{plan.ref.repo}:{plan.quant} at {plan.commit[:12]}")
     if plan.old:
-        app.ui.say(f"  replaces {plan.old.commit[:12]}, which stays until all is here")
+        app.ui.say(f"  replaces {plan.old.commit[:12]}, which stays until the new files are here")
     for wanted in plan.files:
         state = {"stored": "is here", "cached": f"from {wanted.copy}"}.get(wanted.here, "")
         if wanted.partial_bytes and not wanted.here:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from nemotron_ops.cli.app import App, dry_run_option, json_option
+from nemotron_ops.cli.options import option, options_of
 from nemotron_ops.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,64 +32,69 @@ def keys() -> None:
     """Make, list and revoke the keys that clients need."""
 
 
-@keys.command()
-@click.argument("name")
-@click.option(
-    "--scope",
-    "scopes",
-    multiple=True,
-    type=click.Choice(["inference", "metrics", "admin"]),
-    help="What the key may do (repeatable); default: inference. admin includes the others.",
-)
-@click.option(
-    "--model", "models", multiple=True, help="Recipe name or alias that the key may use (repeatable); default: all."
-)
-@click.option("--expires", metavar="TIME", help="Time until the key ends: 12h, 30d, 8w.")
-@click.option("--requests-per-minute", type=click.IntRange(min=1), default=None, help="Requests per minute.")
-@click.option("--tokens-per-minute", type=click.IntRange(min=1), default=None, help="Tokens (in and out) per minute.")
-@click.option("--tokens-per-day", type=click.IntRange(min=1), default=None, help="Tokens (in and out) per day, UTC.")
-@click.option("--concurrent", type=click.IntRange(min=1), default=None, help="Requests at the same time.")
-@click.option(
-    "--weight",
-    type=click.FloatRange(min=0.01),
-    default=1.0,
-    show_default=True,
-    help="Share of the slots beside other keys when requests have to wait.",
-)
-@click.option("--replace", "replace_old", is_flag=True, help="Revoke the active key of this name first.")
-@file_option
-@dry_run_option
-@json_option
-def create(name: str, file: Path | None, replace_old: bool, dry_run: bool, as_json: bool, **given: Any) -> None:
-    """Make a key called NAME and print it, once.
+@dataclass(frozen=True, kw_only=True)
+class KeyOptions:
+    """What a key may do."""
 
-    Only its hash is kept. A running gateway takes the new key over within a second or two.
-    """
-    with App() as app:
+    scopes: tuple[str, ...] = option(
+        "What the key may do (repeatable); default: inference. admin includes the others.", "--scope",
+        type=click.Choice(["inference", "metrics", "admin"]),
+    )  # fmt: skip
+    models: tuple[str, ...] = option("Recipe name or alias that the key may use (repeatable); default: all.", "--model")
+    expires: str | None = option("Time until the key ends: 12h, 30d, 8w.", metavar="TIME")
+    requests_per_minute: int | None = option("Requests per minute.", type=click.IntRange(min=1))
+    tokens_per_minute: int | None = option("Tokens (in and out) per minute.", type=click.IntRange(min=1))
+    tokens_per_day: int | None = option("Tokens (in and out) per day, UTC.", type=click.IntRange(min=1))
+    concurrent: int | None = option("Requests at the same time.", type=click.IntRange(min=1))
+    weight: float = option(
+        "Share of the slots beside other keys when requests have to wait.", default=1.0,
+        type=click.FloatRange(min=0.01), show_default=True,
+    )  # fmt: skip
+    replace_old: bool = option("Revoke the active key of this name first.", "--replace")
+
+    def key(self, name: str, now: float) -> Key:
+        """The key to be made; its id and hash come with its text."""
         from nemotron_ops.gateway.api.routes import Scope
-        from nemotron_ops.gateway.keys import keystore
         from nemotron_ops.gateway.keys.ring import Key
 
-        path = file or app.layout.config / "keys.json"
-        now = time.time()
-        limits = ("requests_per_minute", "tokens_per_minute", "tokens_per_day", "concurrent")
-        wanted = Key(
+        return Key(
             id="",
             sha256="",
             name=name,
-            models=given["models"],
-            weight=given["weight"],
+            models=self.models,
+            weight=self.weight,
             created_at=now,
-            scopes=tuple(Scope(s) for s in given["scopes"] or ("inference",)),
-            expires_at=now + seconds(given["expires"]) if given["expires"] else 0.0,
-            **{limit: given[limit] or 0 for limit in limits},
+            scopes=tuple(Scope(s) for s in self.scopes or ("inference",)),
+            expires_at=now + seconds(self.expires) if self.expires else 0.0,
+            requests_per_minute=self.requests_per_minute or 0,
+            tokens_per_minute=self.tokens_per_minute or 0,
+            tokens_per_day=self.tokens_per_day or 0,
+            concurrent=self.concurrent or 0,
         )
+
+
+@keys.command()
+@click.argument("name")
+@options_of(KeyOptions)
+@file_option
+@dry_run_option
+@json_option
+def create(name: str, wanted: KeyOptions, file: Path | None, dry_run: bool, as_json: bool) -> None:
+    """Make a key called NAME and print it, once.
+
+    Only its hash is kept. A running gateway accepts the new key within a second or two.
+    """
+    with App() as app:
+        from nemotron_ops.gateway.keys import keystore
+
+        path = file or app.layout.config / "keys.json"
+        new = wanted.key(name, time.time())
         if dry_run:
             app.ui.say(f"would add the key {name!r} to {path}")
             if as_json:
-                app.ui.json({"dry_run": True, "file": str(path), "key": shown(wanted)})
+                app.ui.json({"dry_run": True, "file": str(path), "key": shown(new)})
             return
-        key, text = keystore.create(path, wanted, replace_old=replace_old)
+        key, text = keystore.create(path, new, replace_old=wanted.replace_old)
         if as_json:
             app.ui.json({"file": str(path), "text": text, "key": shown(key)})
             return
@@ -100,7 +107,7 @@ def create(name: str, file: Path | None, replace_old: bool, dry_run: bool, as_js
 @file_option
 @json_option
 def list_keys(show_all: bool, file: Path | None, as_json: bool) -> None:
-    """List keys, what they may do and what they have used."""
+    """List keys, their scopes and limits, and their usage."""
     with App() as app:
         from nemotron_ops.gateway.keys import keystore
         from nemotron_ops.gateway.keys.key_usage import Usage

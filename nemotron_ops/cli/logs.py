@@ -1,4 +1,4 @@
-"""`logs`, `events`, `attach`: what was said and what happened. Control socket, log files."""
+"""`logs`, `events`, `attach`: the logs of instances, and the events of the supervisor. Control socket, log files."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ def span(ctx: click.Context, param: click.Parameter, value: str | None) -> float
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[INSTANCE|MODEL|gateway]...")
-@click.option("-f", "--follow", is_flag=True, help="Go on with new lines until interrupted.")
+@click.option("-f", "--follow", is_flag=True, help="Keep showing new lines until interrupted.")
 @click.option(
-    "-n", "--lines", type=click.IntRange(0), default=50, show_default=True, help="How many of the last lines."
+    "-n", "--lines", type=click.IntRange(0), default=50, show_default=True, help="Number of last lines to show."
 )
 @click.option("--since", callback=span, metavar="SPAN", help="Only lines of the last SPAN (90s, 10m, 2h).")
 @json_option
 def logs(names: tuple[str, ...], follow: bool, lines: int, since: float | None, as_json: bool) -> None:
     """Show the last lines of instances' logs, or follow them.
 
-    Works without a running supervisor too: the files stay. `gateway` names the gateway's log.
+    Works without a running supervisor too. `gateway` names the gateway's log.
     """
     from nemotron_ops.processes import logfiles
 
@@ -55,8 +55,8 @@ def logs(names: tuple[str, ...], follow: bool, lines: int, since: float | None, 
         if as_json and not follow:
             app.ui.json([{"name": n, "path": str(paths[n]), "lines": found[n]} for n in found])
             return
-        for name, said in found.items():
-            for line in said:
+        for name, tail in found.items():
+            for line in tail:
                 app.ui.data(_line(name, line, several=len(paths) > 1))
         offsets = {name: path.stat().st_size for name, path in paths.items()}
         while follow:
@@ -68,13 +68,13 @@ def logs(names: tuple[str, ...], follow: bool, lines: int, since: float | None, 
 
 
 @click.command()
-@click.option("-f", "--follow", is_flag=True, help="Go on with new events until interrupted.")
+@click.option("-f", "--follow", is_flag=True, help="Keep showing new events until interrupted.")
 @click.option(
-    "-n", "--count", type=click.IntRange(0), default=50, show_default=True, help="How many of the last events."
+    "-n", "--count", type=click.IntRange(0), default=50, show_default=True, help="Number of last events to show."
 )
 @json_option
 def events(follow: bool, count: int, as_json: bool) -> None:
-    """Show what happened: starts, deaths, changes. With --json one object per line."""
+    """Show events: starts, deaths, changes. With --json one object per line."""
     import json
 
     from nemotron_ops.supervisor.control import client
@@ -90,7 +90,9 @@ def events(follow: bool, count: int, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("-n", "--count", type=click.IntRange(0), default=10, show_default=True, help="Events from before.")
+@click.option(
+    "-n", "--count", type=click.IntRange(0), default=10, show_default=True, help="Number of earlier events to show."
+)
 @json_option
 def attach(count: int, as_json: bool) -> None:
     """Watch a detached supervisor as if it ran in this terminal. Ctrl-C ends the watching, not the supervisor.
@@ -113,9 +115,9 @@ def attach(count: int, as_json: bool) -> None:
 def event_line(entry: dict[str, Any]) -> str:
     """`12:00:01 30b-0 ready: pid 4711 after 3.2 s`."""
     clock = time.strftime("%H:%M:%S", time.localtime(entry["time_s"]))
-    who = f" {entry['instance']}" if entry["instance"] else ""
-    said = f": {entry['message']}" if entry["message"] else ""
-    return f"{clock}{who} {entry['kind']}{said}"
+    instance = f" {entry['instance']}" if entry["instance"] else ""
+    message = f": {entry['message']}" if entry["message"] else ""
+    return f"{clock}{instance} {entry['kind']}{message}"
 
 
 def _paths(layout: Layout, names: Sequence[str]) -> dict[str, Path]:
@@ -148,8 +150,8 @@ def _last(path: Path, count: int) -> list[str]:
 def _recent(layout: Layout, name: str, path: Path, after_s: float) -> list[str]:
     """Lines written after `after_s` (Unix time).
 
-    llama-server writes times since its own start, and the record of the running process knows when that was. Without
-    one, only the whole file's time is known.
+    llama-server writes times since its own start, which is in the record of the running process. Without a record, only
+    the time of the whole file is known.
     """
     from nemotron_ops.processes import logfiles
     from nemotron_ops.supervisor.records import record
@@ -157,9 +159,9 @@ def _recent(layout: Layout, name: str, path: Path, after_s: float) -> list[str]:
     began = next((r for r in record.read_all(layout) if r.id == name), None)
     if began is None:
         return _last(path, 1000) if path.stat().st_mtime >= after_s else []
-    said = logfiles.tail(path, lines=100_000, offset=began.log_offset)
-    first = next((n for n, line in enumerate(said) if began.wall_s + (line_s(line) or 0.0) >= after_s), len(said))
-    return said[first:]
+    tail = logfiles.tail(path, lines=100_000, offset=began.log_offset)
+    first = next((n for n, line in enumerate(tail) if began.wall_s + (line_s(line) or 0.0) >= after_s), len(tail))
+    return tail[first:]
 
 
 def line_s(line: str) -> float | None:

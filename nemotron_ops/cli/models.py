@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 SPANS = {"h": 3600, "d": 86400, "w": 7 * 86400}
-FRESH_S = 86400.0  # a file without a model that is younger may belong to a fetch that is running
+FRESH_S = 86400.0  # a younger file without a model may belong to a running fetch
 
 
 @click.group()
@@ -49,7 +49,7 @@ def list_models(as_json: bool) -> None:
 @click.argument("model", metavar="RECIPE|REPO[:QUANT]")
 @json_option
 def show(model: str, as_json: bool) -> None:
-    """Show a model's files, hashes and what its header says."""
+    """Show a model's files, hashes and header."""
     with App() as app:
         from nemotron_ops.models.local import read_header
         from nemotron_ops.ui import size
@@ -114,10 +114,10 @@ def rm(names: tuple[str, ...], force: bool, dry_run: bool, as_json: bool) -> Non
 
 @models.command("import")
 @click.argument("path", type=click.Path(exists=True, path_type=Path))
-@click.option("--as", "name", metavar="REPO[:QUANT]", help="What to call it. Default: its own name, or local/FILE.")
+@click.option("--as", "name", metavar="REPO[:QUANT]", help="Name in the store. Default: its own name, or local/FILE.")
 @json_option
 def import_(path: Path, name: str | None, as_json: bool) -> None:
-    """Take a GGUF file, or a folder made by `export`, into the store."""
+    """Import a GGUF file, or a folder that `export` wrote, into the store."""
     with App() as app:
         from nemotron_ops.models.carry import import_path
         from nemotron_ops.models.ref import parse
@@ -140,12 +140,12 @@ def export(model: str, folder: Path, as_json: bool) -> None:
 
 
 @models.command()
-@click.option("--older-than", metavar="AGE", help="Remove models not used for so long: 30d, 2w, 12h.")
-@click.option("--keep", metavar="SIZE", help="Remove the longest unused until no more than this is left: 200G.")
+@click.option("--older-than", metavar="AGE", help="Remove models unused for this long: 30d, 2w, 12h.")
+@click.option("--keep", metavar="SIZE", help="Remove the least recently used until at most this is left: 200G.")
 @dry_run_option
 @json_option
 def gc(older_than: str | None, keep: str | None, dry_run: bool, as_json: bool) -> None:
-    """Remove leftovers of updates and stopped fetches, and models by age or space. Never what is in use."""
+    """Remove leftovers of updates and stopped fetches, and models by age or space, except those in use."""
     with App() as app:
         from nemotron_ops.models import store
         from nemotron_ops.models.garbage import garbage

@@ -11,65 +11,70 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nemotron_ops.cli.app import App, json_option
+from nemotron_ops.cli.options import option, options_of
 from nemotron_ops.errors import FitError, UsageError
 from nemotron_ops.policy import GIB
 
 if TYPE_CHECKING:
     from nemotron_ops.host.facts import Facts
-    from nemotron_ops.memory.machine import Machine
-    from nemotron_ops.memory.table import Row
-    from nemotron_ops.models.gguf import Header
+    from nemotron_ops.memory.pack import Quant, QuantTable
     from nemotron_ops.recipes.resolve import Plan as Resolved
 
-CONTEXTS = (16384, 65536, 262144, 1048576)
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions:
+    """What `plan` was asked for, besides the model."""
+
+    quants: tuple[str, ...] = option("Only this quant; may be repeated.", "--quant", metavar="Q")
+    contexts: tuple[int, ...] = option(
+        "Only this context; may be repeated.", "--ctx-size", metavar="N", type=click.IntRange(256)
+    )
+    parallel: int | None = option("Slots.", metavar="N", type=click.IntRange(1, 256))
+    profile: str = option("A profile of the recipe, for its server flags.", metavar="P")
+    gpu: str = option("Plan for other GPUs: none, or their GiB with commas (24,24).", metavar="SPEC")
+    ram: float | None = option("Plan for another amount of host memory.", metavar="GIB")
+    backend: str = option("The build's backend: cpu, cuda, hip, metal, vulkan.", metavar="B")
+    compare_log: Path | None = option(
+        "Compare the prediction with llama-server's log of a run (-lv 4).",
+        metavar="FILE",
+        type=click.Path(exists=True, path_type=Path),
+    )
 
 
 @click.command()
 @click.argument("model", metavar="RECIPE|REPO[:QUANT]|FILE.gguf")
-@click.option("--quant", "quants", metavar="Q", multiple=True, help="Only this quant; may be repeated.")
-@click.option(
-    "--ctx-size",
-    "contexts",
-    metavar="N",
-    multiple=True,
-    type=click.IntRange(256),
-    help="Only this context; may be repeated.",
-)
-@click.option("--parallel", metavar="N", type=click.IntRange(1, 256), help="Slots.")
-@click.option("--profile", metavar="P", default="", help="A profile of the recipe, for its server flags.")
-@click.option("--gpu", metavar="SPEC", default="", help="Plan for other GPUs: none, or their GiB with commas (24,24).")
-@click.option("--ram", metavar="GIB", type=float, help="Plan for another amount of host memory.")
-@click.option("--backend", metavar="B", default="", help="The build's backend: cpu, cuda, hip, metal, vulkan.")
-@click.option(
-    "--compare-log",
-    metavar="FILE",
-    type=click.Path(exists=True, path_type=Path),
-    help="Hold the prediction against llama-server's log of a run (-lv 4).",
-)
+@options_of(PlanOptions)
 @json_option
-def plan(
-    model: str, quants: tuple[str, ...], contexts: tuple[int, ...], parallel: int | None, profile: str, gpu: str,
-    ram: float | None, backend: str, compare_log: Path | None, as_json: bool,
-) -> None:  # fmt: skip
-    """Show what fits this machine: every quant with several contexts, and the one to take.
+def plan(model: str, wanted: PlanOptions, as_json: bool) -> None:
+    """Show what fits this machine: every quant with several contexts, and the recommended one.
 
     Only headers are read, over the network if the model is not here. Exit code 8 if nothing fits.
     """
     with App() as app:
         from nemotron_ops.memory.machine import machine
+        from nemotron_ops.memory.pack import ModelToPack, quant_table
+        from nemotron_ops.operations.quants import known_quants
         from nemotron_ops.recipes.load import load_settings, recipe_for
         from nemotron_ops.recipes.resolve import resolve
 
         recipe = recipe_for(model, app.layout)
+        contexts, parallel = wanted.contexts, wanted.parallel
         flags = {"parallel": parallel, "ctx_size": contexts[0] if len(contexts) == 1 else None}
-        resolved = resolve(recipe, profile=profile, settings=load_settings(app.layout), env=app.env, flags=flags)
-        headers = _headers(app, resolved, quants)
-        if compare_log:
-            _compare(app, resolved, headers, compare_log, as_json=as_json)
+        settings = load_settings(app.layout)
+        resolved = resolve(recipe, profile=wanted.profile, settings=settings, env=app.env, flags=flags)
+        known = known_quants(resolved, app.installation, wanted.quants)
+        if wanted.compare_log:
+            _compare(app, resolved, known, wanted.compare_log, as_json=as_json)
             return
-        pools = machine(_facts(app, gpu, ram), backend=backend or _backend(app, gpu))
-        shown = _contexts(contexts, resolved)
-        result = _result(resolved, headers, pools, shown, asked=("parallel",) if parallel else ())
+        pools = machine(_facts(app, wanted.gpu, wanted.ram), backend=wanted.backend or _backend(app, wanted.gpu))
+        packed = ModelToPack(
+            name=resolved.name,
+            quants=known,
+            server=resolved.server,
+            by_hand=frozenset({"parallel"} if parallel else ()),
+            most_tokens=recipe.context.max_tokens,
+        )
+        result = quant_table(packed, pools, _contexts(contexts, resolved), preferred=recipe.model.quant)
         if as_json:
             app.ui.json(_value(resolved, result))
         else:
@@ -81,97 +86,14 @@ def plan(
             )
 
 
-def best_quant(app: App, resolved: Resolved, facts: Facts, *, backend: str = "", asked: tuple[str, ...] = ()) -> str:
-    """The quant to fetch where nobody asked for one: the recipe's own if it fits, else the best that does.
-
-    The recipe's own too where nothing is known: no network, an unknown architecture, or nothing that fits. It counts
-    as fitting with a smaller context, unless `ctx_size` is in `asked`. Headers of other quants are read only if it
-    does not.
-    """
-    from nemotron_ops.errors import ModelError
-    from nemotron_ops.memory.machine import machine
-
-    own = resolved.recipe.model.quant
-    ctx_size = resolved.value("ctx_size")
-    lower = () if "ctx_size" in asked else tuple(c for c in CONTEXTS if c < ctx_size)
-    pools, contexts = machine(facts, backend=backend), (*lower, ctx_size)
-    try:
-        first = _result(resolved, _headers(app, resolved, (own,) if own else ()), pools, contexts, asked=asked)
-        if first.chosen or all(r.unknown for r in first.rows):
-            return first.chosen.quant if first.chosen else own
-        every = _result(resolved, _headers(app, resolved, ()), pools, contexts, asked=asked)
-    except ModelError:
-        return own
-    return every.chosen.quant if every.chosen else own
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """A finished plan: the table, the line to take, and with which context."""
-
-    machine: Machine
-    contexts: tuple[int, ...]
-    rows: tuple[Row, ...]
-    chosen: Row | None
-    ctx_size: int
-
-
-def _result(
-    resolved: Resolved, headers: Sequence[tuple[str, Header | str]], pools: Machine, contexts: tuple[int, ...], *,
-    asked: tuple[str, ...],
-) -> Result:  # fmt: skip
-    from nemotron_ops.memory import table
-
-    most = resolved.recipe.context.max_tokens
-    rows = tuple(
-        table.Row(quant=quant, weight_bytes=0, unknown=header)
-        if isinstance(header, str)
-        else table.row(quant, header, pools, resolved.server, contexts, asked=asked, most_tokens=most)
-        for quant, header in headers
-    )
-    wanted = resolved.value("ctx_size")
-    smaller = sorted((c for c in contexts if c < wanted), reverse=True)
-    for ctx in (wanted, *smaller):
-        if chosen := table.recommended(rows, ctx, preferred=resolved.recipe.model.quant):
-            return Result(machine=pools, contexts=contexts, rows=rows, chosen=chosen, ctx_size=ctx)
-    return Result(machine=pools, contexts=contexts, rows=rows, chosen=None, ctx_size=wanted)
-
-
-def _headers(app: App, resolved: Resolved, quants: tuple[str, ...]) -> list[tuple[str, Header | str]]:
-    """Quants with their headers, or with words on why there is none: of a file, the tiny model, or the hub's."""
-    from nemotron_ops.cli.fetch import made_here
-    from nemotron_ops.models import hub, offers, store
-    from nemotron_ops.models.local import read_header
-    from nemotron_ops.models.ref import Ref, quant_label
-    from nemotron_ops.models.web import Stalled
-
-    model = resolved.recipe.model
-    if model.path:
-        return [(quant_label(Path(model.path).name) or "-", read_header(Path(model.path)))]
-    if model.synthetic:
-        kinds = quants or (model.quant or "Q8_0",)
-        return [(q, read_header(made_here(app, model.synthetic, q))) for q in kinds]
-    here = [m for m in store.list_models(app.layout) if m.repo == model.repo]
-    try:
-        if hub.offline(app.env):
-            raise Stalled(f"cannot plan {model.repo}: HF_HUB_OFFLINE forbids the network, and it is not here")
-        found = offers.offers(Ref(repo=model.repo), app.installation, revision=model.revision, quants=quants)
-    except Stalled as exc:
-        if not here:
-            raise
-        app.ui.warn(f"{exc.message}; planning with what is here")
-        return [(m.quant, read_header(m.path)) for m in here if not quants or m.quant in quants]
-    return [(o.quant, o.header or o.why) for o in found]
-
-
 def _backend(app: App, gpu: str) -> str:
-    """What `serve` would use: the current build's backend. "" (what the machine has) if there is no build yet."""
+    """The current build's backend, which `serve` uses; "" (the machine's own) if there is no build yet."""
     from nemotron_ops.builds.store import store
 
     if gpu:
         return "" if gpu == "none" else "cuda"
     build = store.current(app.layout)
-    if build and app.machine.gpus and build.backend == "cpu":
+    if build and app.installation.machine.gpus and build.backend == "cpu":
         app.ui.warn("the current build is for the CPU: GPUs are not counted (see `nemotron-ops build --help`)")
     return build.backend if build else ""
 
@@ -180,7 +102,7 @@ def _facts(app: App, gpu: str, ram_gib: float | None) -> Facts:
     """This machine, or with --gpu and --ram another one."""
     from nemotron_ops.host.facts import Gpu
 
-    facts = app.machine
+    facts = app.installation.machine
     if gpu == "none":
         facts = replace(facts, gpus=())
     elif gpu:
@@ -201,13 +123,15 @@ def _facts(app: App, gpu: str, ram_gib: float | None) -> Facts:
 
 def _contexts(given: tuple[int, ...], resolved: Resolved) -> tuple[int, ...]:
     """The contexts to show: those asked for, else the usual ones and the recipe's own, up to its maximum."""
+    from nemotron_ops.memory.pack import CONTEXTS
+
     if given:
         return tuple(sorted(set(given)))
     most = resolved.recipe.context.max_tokens
     return tuple(sorted({c for c in (*CONTEXTS, resolved.value("ctx_size")) if c <= most}))
 
 
-def _show(app: App, resolved: Resolved, result: Result) -> None:
+def _show(app: App, resolved: Resolved, result: QuantTable) -> None:
     from nemotron_ops.cli import plan_view
 
     title = resolved.recipe.title or resolved.name
@@ -225,7 +149,7 @@ def _show(app: App, resolved: Resolved, result: Result) -> None:
             app.ui.data(f"  {line}")
 
 
-def _value(resolved: Resolved, result: Result) -> dict[str, Any]:
+def _value(resolved: Resolved, result: QuantTable) -> dict[str, Any]:
     from nemotron_ops.cli import plan_view
 
     pools = (result.machine.host, *result.machine.gpus)
@@ -238,21 +162,19 @@ def _value(resolved: Resolved, result: Result) -> dict[str, Any]:
     }
 
 
-def _compare(
-    app: App, resolved: Resolved, headers: Sequence[tuple[str, Header | str]], path: Path, *, as_json: bool
-) -> None:
+def _compare(app: App, resolved: Resolved, known: Sequence[Quant], path: Path, *, as_json: bool) -> None:
     from nemotron_ops.cli import plan_view
     from nemotron_ops.memory import log
     from nemotron_ops.memory.model import estimate, settings_from
 
     wanted = resolved.recipe.model.quant.upper()
-    header = next((h for q, h in headers if q.upper() == wanted), headers[0][1])
-    if isinstance(header, str):
-        raise FitError(f"cannot compare {path}: {header}")
+    quant = next((q for q in known if q.name.upper() == wanted), known[0])
+    if quant.header is None:
+        raise FitError(f"cannot compare {path}: {quant.why}")
     lines = path.read_text(errors="replace").splitlines()
     if not log.logged_buffers(lines):
         raise UsageError(f"cannot compare {path}: it names no buffers", hint="run llama-server with -lv 4")
-    found = log.compare(estimate(header, settings_from(resolved.server)), lines)
+    found = log.compare(estimate(quant.header, settings_from(resolved.server)), lines)
     if as_json:
         app.ui.json([{"kind": c.kind, "predicted_mib": c.predicted_mib, "logged_mib": c.logged_mib} for c in found])
     else:

@@ -1,4 +1,4 @@
-"""How a memory plan looks: short words for the table, bars for the devices. Pure."""
+"""Renders a memory plan: short words for the table, bars for the devices. Pure."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ FULL, EMPTY = "█", "░"
 
 
 def machine_line(machine: Machine) -> str:
-    """The machine in a line: what each device has to give."""
+    """The machine in a line: the memory that each device can give."""
     gpus = ", ".join(f"{g.name} {g.label}: {size(g.room_bytes)} of {size(g.total_bytes)} to give" for g in machine.gpus)
     host = f"host memory: {size(machine.host.room_bytes)} of {size(machine.host.total_bytes)} to give"
     shared = " (shared with the GPU)" if machine.unified else ""
-    unmeasured = "".join(f"; {n} does not say how much memory it has" for n in machine.unmeasured)
+    unmeasured = "".join(f"; {n} does not report its memory" for n in machine.unmeasured)
     return f"{gpus or 'no GPU'}; {host}{shared}{unmeasured}"
 
 
@@ -51,7 +51,7 @@ def table_rows(rows: Sequence[Row], contexts: Sequence[int], chosen: Row | None)
 
 
 def reasons(rows: Sequence[Row]) -> list[str]:
-    """Why cells say no, one line per quant: the smallest context that does not fit tells most."""
+    """Why cells are "no", one line per quant: for the smallest context that does not fit."""
     found = []
     for row in rows:
         if row.unknown:
@@ -63,7 +63,7 @@ def reasons(rows: Sequence[Row]) -> list[str]:
 
 
 def bars(placement: Placement) -> list[str]:
-    """One bar per device: what the model takes of what there is to give."""
+    """One bar per device: the part of its free memory that the model takes."""
     width = max(len(name) for name in placement.bytes_by_device)
     lines = []
     for name, taken in placement.bytes_by_device.items():

@@ -1,4 +1,4 @@
-"""`recipes list|show|validate|new`: what is known about each model, and recipes of one's own. Disk."""
+"""`recipes list|show|validate|new`: the recipe of each model, shipped or the user's own. Disk."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def recipes() -> None:
 @recipes.command("list")
 @json_option
 def list_(as_json: bool) -> None:
-    """Every recipe, with its model and where it comes from."""
+    """List every recipe, with its model and origin."""
     from nemotron_ops.recipes.load import read_recipe, recipe_files, shipped_dir
 
     with App() as app:
@@ -47,7 +47,7 @@ def list_(as_json: bool) -> None:
 @click.option("--profile", default="", help="Resolve with this profile.")
 @json_option
 def show(name: str, resolved: bool, profile: str, as_json: bool) -> None:
-    """The recipe's file, or with --resolved what it comes to."""
+    """Show the recipe's file, or with --resolved its values."""
     from nemotron_ops.recipes.load import load_recipe, load_settings
     from nemotron_ops.recipes.resolve import resolve
 
@@ -91,7 +91,7 @@ def validate(files: tuple[Path, ...], as_json: bool) -> None:
 
 @recipes.command()
 @click.argument("name")
-@click.option("--from", "source", default="30b", show_default=True, help="Recipe to copy, comments and all.")
+@click.option("--from", "source", default="30b", show_default=True, help="Recipe to copy, comments included.")
 @click.option("--repo", default="", help="Start from this Hugging Face repository (owner/name or owner/name:QUANT).")
 @dry_run_option
 @json_option

@@ -1,4 +1,4 @@
-"""`reload`: changing what runs, without an outage. Control socket."""
+"""`reload`: changes what runs, without an outage. Control socket."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nemotron_ops.cli.app import App, dry_run_option, json_option
 
 @click.command()
 @click.option(
-    "--exec", "exec_", is_flag=True, help="Then run the installed version of nemotron-ops, keeping every model."
+    "--exec", "exec_", is_flag=True, help="Then switch to the installed version of nemotron-ops; models stay loaded."
 )
 @click.option(
     "--strict", is_flag=True, help="A replacement must also reason, call tools and be as fast as the old one."
@@ -34,7 +34,7 @@ def reload(exec_: bool, strict: bool, back: bool, timeout_s: float, dry_run: boo
 
     A changed instance is replaced by one that is up, has answered a canary prompt and takes the traffic before the old
     one drains; where memory does not allow two, requests wait while they are swapped. If the new one fails, the old
-    one stays, and the command ends with 9. A configuration that cannot be used changes nothing.
+    one stays, and the command exits with 9. A configuration that cannot be used changes nothing.
     """
     from nemotron_ops.errors import EngineError, UsageError
     from nemotron_ops.supervisor.control import client
@@ -57,21 +57,23 @@ def reload(exec_: bool, strict: bool, back: bool, timeout_s: float, dry_run: boo
                 app.ui.say(line)
         if answer["failed"]:
             name, reason = next(iter(answer["failed"].items()))
-            raise EngineError(f"cannot replace {name}: {reason}", hint="the old one goes on; see `nemotron-ops logs`")
+            raise EngineError(
+                f"cannot replace {name}: {reason}", hint="the old one still serves; see `nemotron-ops logs`"
+            )
 
 
 def lines(answer: dict[str, Any]) -> list[str]:
-    """What happened, for people."""
+    """The supervisor's answer, for people."""
     named = [f"{what}: {', '.join(answer[what])}" for what in ("kept", "added", "replaced", "removed") if answer[what]]
     return named or ["nothing to change"]
 
 
 def _wait_for_new(app: App, timeout_s: float) -> None:
-    """Until the supervisor that took the old one's place answers."""
+    """Wait until the supervisor that replaced the old one answers. Raises ControlError."""
     from nemotron_ops.errors import ControlError
     from nemotron_ops.supervisor.control import client
 
-    time.sleep(0.3)  # it answered before it goes; then it is away for a moment
+    time.sleep(0.3)  # it answers before it restarts, and is then unreachable for a moment
     deadline = time.monotonic() + timeout_s
     while not client.running(app.layout):
         if time.monotonic() > deadline:

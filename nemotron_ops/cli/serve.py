@@ -1,26 +1,27 @@
-"""`serve`: from a recipe's name to an endpoint that stays up. Terminal, processes, network."""
+"""`serve`: from a recipe's name to an endpoint that stays up. Prints."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from nemotron_ops.cli.app import App, dry_run_option, json_option
+from nemotron_ops.cli.app import App, confirmation, dry_run_option, json_option
+from nemotron_ops.cli.options import option, options_of
 from nemotron_ops.errors import UsageError
 
 if TYPE_CHECKING:
-    from nemotron_ops.cli.compose import Composed, Wish
+    from nemotron_ops.operations.wish import Composed, Wish
 
 SPECIAL = "--special is on: llama-server will print its end token (<|im_end|>) at the end of every answer"
 
 
 class ServeCommand(click.Command):
-    """Keeps the words after `--` apart from the targets: they are flags for llama-server."""
+    """Separates the words after `--`, flags for llama-server, from the targets."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         cut = args.index("--") if "--" in args else len(args)
@@ -28,139 +29,104 @@ class ServeCommand(click.Command):
         return super().parse_args(ctx, args[:cut])
 
 
-def sampling_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The how-to guide's flags, in both of its spellings."""
-    options = [
-        click.option("--ctx-size", "--ctx_size", "-c", type=int, help="Context in tokens, over all slots."),
-        click.option("--parallel", "-np", type=click.IntRange(1), help="Slots: requests worked on at once."),
-        click.option("--prio", type=click.IntRange(-1, 3), help="Scheduling priority of llama-server."),
-        click.option("--min-p", "--min_p", type=float, help="Default min-p of sampling."),
-        click.option("--temp", type=float, help="Default temperature."),
-        click.option("--top-p", "--top_p", type=float, help="Default top-p of sampling."),
-        click.option("--top-k", "--top_k", type=int, help="Default top-k of sampling."),
-        click.option("--seed", type=int, help="Default seed of sampling; -1 is random."),
-        click.option("--n-gpu-layers", "--n_gpu_layers", "-ngl", help="Layers on the GPU: a number, all or auto."),
-        click.option(
-            "--n-cpu-moe", "--n_cpu_moe", "-ncmoe", type=int, help="Layers whose experts stay in host memory."
-        ),
-        click.option("--threads", "-t", type=int, help="CPU threads."),
-        click.option("--special", is_flag=True, default=None, help="Print special tokens (the end token leaks)."),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions:
+    """What `serve` was asked for, besides its targets. The how-to guide's flags have both of its spellings."""
+
+    files: tuple[str, ...] = option("A GGUF file to serve.", "--model", "-m", metavar="FILE")
+    repos: tuple[str, ...] = option("A Hugging Face repository to serve.", "-hf", "--hf", metavar="REPO:QUANT")
+    quants: tuple[str, ...] = option("Quant to serve instead of the recipe's.", "--quant", metavar="[RECIPE=]Q")
+    profile: str = option("Profile of the recipe: chat, tools, guide …")
+    ctx_size: int | None = option("Context in tokens, over all slots.", "--ctx-size", "--ctx_size", "-c")
+    parallel: int | None = option("Slots: requests processed at once.", "--parallel", "-np", type=click.IntRange(1))
+    prio: int | None = option("Scheduling priority of llama-server.", type=click.IntRange(-1, 3))
+    min_p: float | None = option("Default min-p of sampling.", "--min-p", "--min_p")
+    temp: float | None = option("Default temperature.")
+    top_p: float | None = option("Default top-p of sampling.", "--top-p", "--top_p")
+    top_k: int | None = option("Default top-k of sampling.", "--top-k", "--top_k")
+    seed: int | None = option("Default seed of sampling; -1 is random.")
+    n_gpu_layers: str | None = option(
+        "Layers on the GPU: a number, all or auto.", "--n-gpu-layers", "--n_gpu_layers", "-ngl"
+    )
+    n_cpu_moe: int | None = option("Layers whose experts stay in host memory.", "--n-cpu-moe", "--n_cpu_moe", "-ncmoe")
+    threads: int | None = option("CPU threads.", "--threads", "-t")
+    special: bool | None = option("Print special tokens (the end token leaks).")
+    alias: str | None = option("Public name of the model.")
+    host: str | None = option("Address to listen on [default: 127.0.0.1].")
+    port: int | None = option("Port to listen on [default: 8001].", type=click.IntRange(1, 65535))
+    api_key_file: str | None = option("Keys that clients must show; see `keys`.", type=click.Path(dir_okay=False))
+    no_build: bool = option("Fail rather than build llama.cpp.")
+    no_fetch: bool = option("Fail rather than download a model.")
+    offline: bool = option("Use no network: --no-build and --no-fetch.")
+    detach: bool = option("Return when ready (or failed); keep running in the background.")
+
+    def wish(self, targets: tuple[str, ...], extra: Sequence[str]) -> Wish:
+        """What is to be served. Raises UsageError if no model is named."""
+        from nemotron_ops.operations.wish import Wish
+
+        named = (*targets, *self.files, *self.repos)
+        if not named:
+            raise UsageError("cannot serve: no model named", hint="try `nemotron-ops serve 30b`, or see `recipes list`")
+        return Wish(
+            targets=named,
+            quants={name: quant for name, _, quant in (q.rpartition("=") for q in self.quants)},
+            profile=self.profile,
+            flags=self.flags,
+            extra=tuple(extra),
+            may_build=not (self.no_build or self.offline),
+            may_fetch=not (self.no_fetch or self.offline),
+        )
+
+    @property
+    def flags(self) -> dict[str, Any]:
+        """The flags that were given, by field name; a number of GPU layers as a number."""
+        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in NO_FLAGS}
+        given = {k: v for k, v in given.items() if v is not None}
+        if str(given.get("n_gpu_layers", "")).lstrip("-").isdigit():
+            given["n_gpu_layers"] = int(given["n_gpu_layers"])
+        if "api_key_file" in given:
+            given["api_key_file"] = str(Path(given["api_key_file"]).absolute())
+        return given
+
+
+NO_FLAGS = frozenset({"files", "repos", "quants", "profile", "no_build", "no_fetch", "offline", "detach"})
 
 
 @click.command(cls=ServeCommand)
 @click.argument("targets", nargs=-1, metavar="RECIPE|REPO:QUANT|FILE.gguf... [-- LLAMA-SERVER-FLAGS]")
-@click.option("--model", "-m", "files", multiple=True, metavar="FILE", help="A GGUF file to serve.")
-@click.option("-hf", "--hf", "repos", multiple=True, metavar="REPO:QUANT", help="A Hugging Face repository to serve.")
-@click.option("--quant", "quants", multiple=True, metavar="[RECIPE=]Q", help="Quant to serve instead of the recipe's.")
-@click.option("--profile", default="", help="Profile of the recipe: chat, tools, guide …")
-@sampling_options
-@click.option("--alias", help="Public name of the model.")
-@click.option("--host", help="Address to listen on [default: 127.0.0.1].")
-@click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on [default: 8001].")
-@click.option("--api-key-file", type=click.Path(dir_okay=False), help="Keys that clients must show; see `keys`.")
-@click.option("--no-build", is_flag=True, help="Fail rather than build llama.cpp.")
-@click.option("--no-fetch", is_flag=True, help="Fail rather than download a model.")
-@click.option("--offline", is_flag=True, help="Reach out to nothing: --no-build and --no-fetch.")
-@click.option("--detach", is_flag=True, help="Return when ready (or failed); go on in the background.")
+@options_of(ServeOptions)
 @dry_run_option
 @json_option
 @click.pass_context
-def serve(
-    ctx: click.Context, /, targets: tuple[str, ...], files: tuple[str, ...], repos: tuple[str, ...],
-    quants: tuple[str, ...], profile: str,
-    no_build: bool, no_fetch: bool, offline: bool, detach: bool, dry_run: bool, as_json: bool, **flags: Any,
-) -> None:  # fmt: skip
+def serve(ctx: click.Context, /, targets: tuple[str, ...], wanted: ServeOptions, dry_run: bool, as_json: bool) -> None:
     """Serve models behind one OpenAI-compatible endpoint.
 
     Builds llama.cpp and fetches the model if need be, plans memory, starts llama-server, keeps it running, and
     prints the endpoint when it is ready. Ctrl-C drains and stops. Flags after `--` go to llama-server, if the build
     knows them and they are on the allow-list.
     """
-    from nemotron_ops.cli.compose import Wish, compose
+    from nemotron_ops.cli.announce import Announcer
+    from nemotron_ops.operations import serving
+    from nemotron_ops.operations.compose import compose
+    from nemotron_ops.operations.detach import serve_detached
 
     with App() as app:
-        wanted = (*targets, *files, *repos)
-        if not wanted:
-            raise UsageError("cannot serve: no model named", hint="try `nemotron-ops serve 30b`, or see `recipes list`")
-        if flags["special"]:
+        wish = wanted.wish(targets, ctx.meta["extra"])
+        if wanted.special:
             app.ui.warn(SPECIAL)
-        wish = Wish(
-            targets=wanted, quants=_by_name(quants), profile=profile, flags=_given(flags),
-            extra=tuple(ctx.meta["extra"]), may_build=not (no_build or offline), may_fetch=not (no_fetch or offline),
-        )  # fmt: skip
-        composed = compose(wish, app, dry_run=dry_run)
+        here = app.installation
+        composed = compose(wish, here, dry_run=dry_run, confirm=confirmation(as_json=as_json, dry_run=dry_run))
+        app.ui.end_bars()
         for note in composed.notes:
             app.ui.say(note)
         if dry_run:
             app.ui.json(_as_json(composed)) if as_json else app.ui.data(_as_text(composed))
-        elif detach:
-            from nemotron_ops.cli.detach import detach_serve
-
-            detach_serve(app, ctx.meta["own"], ctx.meta["extra"], composed, as_json=as_json)
-        else:
-            ctx.exit(_run(app, wish, composed, as_json=as_json))
-
-
-def _run(app: App, wish: Wish, composed: Composed, *, as_json: bool) -> int:
-    """Become the supervisor until stopped; returns its exit code."""
-    from nemotron_ops.cli.compose import compose
-    from nemotron_ops.cli.endpoint import Announcer, gateway_argv, lazy_models
-    from nemotron_ops.cli.notify import wired
-    from nemotron_ops.cli.powercut import serving
-    from nemotron_ops.supervisor.run import supervise
-    from nemotron_ops.supervisor.supervisor import Hooks, Options
-
-    endpoint = composed.endpoint
-    first = [composed.config]
-
-    def load_config() -> Any:
-        """The configuration made above the first time, then what recipes and settings say at each reload."""
-        return first.pop() if first else compose(wish, app).config
-
-    announcer = Announcer(app, composed, as_json=as_json)
-    wires = wired(app.env, announcer.on_snapshot, lazy=lazy_models(composed))
-    options = Options(
-        host=endpoint.host, port=endpoint.port, scheme=endpoint.scheme,
-        gateway_argv=gateway_argv(endpoint, app.layout), exit_on_failed=True,
-    )  # fmt: skip
-    hooks = Hooks(
-        on_snapshot=wires.on_snapshot, on_tick=wires.on_tick, on_progress=wires.on_progress,
-        on_reload=wires.on_reload, free_bytes=free_bytes(app.env), socket_stays=wires.socket_stays,
-    )  # fmt: skip
-    with serving(app, composed.plans, on_proof=wires.on_proof):
-        return supervise(options, layout=app.layout, load_config=load_config, env=app.env, hooks=hooks)
-
-
-def free_bytes(env: Mapping[str, str]) -> Callable[[], Mapping[str, int]]:
-    """A look at what each device has free right now."""
-
-    def look() -> Mapping[str, int]:
-        from nemotron_ops import host
-        from nemotron_ops.memory.machine import machine
-
-        pools = machine(host.probe(env, tools=False))
-        return {d.name: d.room_bytes for d in (pools.host, *pools.gpus)}
-
-    return look
-
-
-def _by_name(quants: Sequence[str]) -> dict[str, str]:
-    """`--quant Q8_0 --quant 30b=Q4_0` as {"": "Q8_0", "30b": "Q4_0"}."""
-    return {name: quant for name, _, quant in (q.rpartition("=") for q in quants)}
-
-
-def _given(flags: dict[str, Any]) -> dict[str, Any]:
-    """The flags that were given; a number of GPU layers as a number."""
-    given = {k: v for k, v in flags.items() if v is not None}
-    if str(given.get("n_gpu_layers", "")).lstrip("-").isdigit():
-        given["n_gpu_layers"] = int(given["n_gpu_layers"])
-    if "api_key_file" in given:
-        given["api_key_file"] = str(Path(given["api_key_file"]).absolute())
-    return given
+            return
+        on_snapshot = Announcer(app, composed, as_json=as_json).on_snapshot
+        if not wanted.detach:
+            ctx.exit(serving.serve(wish, composed, here, on_snapshot=on_snapshot))
+        started = serve_detached(ctx.meta["own"], ctx.meta["extra"], composed, here, on_snapshot=on_snapshot)
+        app.ui.say(f"running in the background (pid {started.pid}); see `nemotron-ops status`, log in {started.log}")
 
 
 def _as_json(composed: Composed) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from nemotron_ops.errors import HostError
 def service() -> None:
     """Install, watch and remove nemotron-ops as a service.
 
-    A user service needs no root and goes on without a login; a system service runs as its own user in a sandbox.
+    A user service needs no root and runs without a login; a system service runs as its own user in a sandbox.
     """
 
 
@@ -29,7 +29,7 @@ service.add_command(install)
 @scope_option
 @json_option
 def status(system: bool | None, as_json: bool) -> None:
-    """What the service manager says of the service. Exit code 1 if it is not up."""
+    """Show the service's state. Exit code 1 if it is not up."""
     from nemotron_ops.service import install as installing
     from nemotron_ops.service.place import installed_spec, place_for
     from nemotron_ops.service.systemd import Manager
@@ -56,11 +56,11 @@ def status(system: bool | None, as_json: bool) -> None:
 
 @service.command()
 @scope_option
-@click.option("-f", "--follow", is_flag=True, help="Go on showing lines as they come.")
-@click.option("-n", "--lines", default=100, show_default=True, help="Lines to begin with.")
+@click.option("-f", "--follow", is_flag=True, help="Keep showing new lines.")
+@click.option("-n", "--lines", default=100, show_default=True, help="Lines to start with.")
 @json_option
 def logs(system: bool | None, follow: bool, lines: int, as_json: bool) -> None:
-    """The service's journal; with --json one object per line, as journald has it."""
+    """Show the service's journal; with --json one object per line, in journald's format."""
     from nemotron_ops.service.systemd import Manager
 
     with service_app(system) as (app, scope):
@@ -79,7 +79,7 @@ def logs(system: bool | None, follow: bool, lines: int, as_json: bool) -> None:
 @click.option("--ready-timeout", "ready_s", type=float, default=3600.0, help="Seconds to wait until it is ready.")
 @json_option
 def restart(system: bool | None, reload_models: bool, ready_s: float, as_json: bool) -> None:
-    """Start the service's program afresh. Loaded models stay loaded, and no connection is refused meanwhile."""
+    """Restart the service's program. Loaded models stay loaded, and no connection is refused meanwhile."""
     from nemotron_ops.service import install as installing
     from nemotron_ops.service.systemd import Manager
 
@@ -120,10 +120,11 @@ def stop(system: bool | None, as_json: bool) -> None:
 def upgrade(system: bool | None, ready_s: float, as_json: bool) -> None:
     """After this program was upgraded: bring the units up to date and hand over to the new version.
 
-    What recipes, settings, keys and builds say now is looked up again. If the new version does not come up, the units
-    are put back as they were; the program itself stays the new one (`deploy` keeps releases side by side).
+    Recipes, settings, keys and builds are read again. If the new version does not come up, the units are restored; the
+    program itself stays the new one (`deploy` keeps releases side by side).
     """
-    from nemotron_ops.cli.service_spec import asked_before, build_first, composed
+    from nemotron_ops.cli.serve_words import serve_flags
+    from nemotron_ops.operations.service import build_first, request_again, service_spec
     from nemotron_ops.service import install as installing
     from nemotron_ops.service.place import place_for
     from nemotron_ops.service.systemd import Manager
@@ -133,9 +134,10 @@ def upgrade(system: bool | None, ready_s: float, as_json: bool) -> None:
         if not agent:
             Manager(scope=scope).check()
         old = needs_service(app, scope)
-        spec = composed(app, scope, asked_before(old))
+        request, flags = request_again(old), serve_flags(old.recipes, old.options)
+        spec = service_spec(request, scope, app.installation, serve_flags=flags)
         place = place_for(scope, app.layout, env=app.env)
-        build_first(app, spec, place, may_build=False)
+        build_first(spec, place, app.installation, may_build=False)
         if agent:
             agent.install(spec, place, start=False, ready_s=ready_s)
             agent.restart(reload_models=False, ready_s=ready_s)
@@ -178,12 +180,12 @@ def check_gpu(kind: str, within_s: float, as_json: bool) -> None:
     Units run this before each start, as the service's user and in its sandbox: device nodes first, then what the
     current build lists.
     """
-    from nemotron_ops.cli.gpu_sight import look_for_gpu
+    from nemotron_ops.operations.gpu_sight import look_for_gpu
     from nemotron_ops.service.gpu import refusal
 
     app, deadline = App(), time.monotonic() + within_s
     while True:
-        seen = look_for_gpu(app, kind)
+        seen = look_for_gpu(app.layout, kind)
         why, hint = refusal(kind, seen)
         if not why or time.monotonic() >= deadline:
             break

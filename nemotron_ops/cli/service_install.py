@@ -1,75 +1,94 @@
-"""`service install`: brings the service to what is asked for, and says what came of it. Prints, disk, systemctl."""
+"""`service install`: installs or updates the service, and shows the result. Prints, disk, systemctl."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from nemotron_ops.cli.app import App, dry_run_option, json_option
+from nemotron_ops.cli.options import option, options_of
 from nemotron_ops.cli.service_scope import agent_on_a_mac, scope_option, service_app
 
 if TYPE_CHECKING:
-    from nemotron_ops.cli.service_agent import Agent
+    from nemotron_ops.operations.launchd_agent import Agent
+    from nemotron_ops.operations.service import ServiceRequest
     from nemotron_ops.service.install import Installed
     from nemotron_ops.service.place import Place
     from nemotron_ops.service.spec import ServiceSpec
 
 
+@dataclass(frozen=True, kw_only=True)
+class InstallOptions:
+    """What `service install` was asked for, besides the recipes."""
+
+    profile: str = option("Profile whose values become the server's defaults.")
+    host: str = option("Address to listen on. Beyond this machine, API keys are needed.")
+    port: int | None = option("Port to listen on.", type=click.IntRange(1, 65535))
+    keys: str = option(
+        "Keys that clients must show; see `keys`. A system service gets a copy, as a credential.", "--api-keys",
+        metavar="FILE",
+    )  # fmt: skip
+    gpu: str = option(
+        "GPU to let through. auto: the current build's, or this machine's where there is none.", default="auto",
+        type=click.Choice(["auto", "none", "cuda", "hip", "vulkan"]),
+    )  # fmt: skip
+    allow_from: tuple[str, ...] = option("Network that may connect (system service). Repeatable.", metavar="NET")
+    memory_max: str = option("Memory limit of the whole service, in the format of MemoryMax=.")
+    no_device_policy: bool = option("Allow all device nodes, for a GPU that is not found otherwise.")
+    no_build: bool = option("Fail rather than build llama.cpp.")
+    no_fetch: bool = option("Do not fetch models before the start.")
+    no_start: bool = option("Install only.")
+    ready_s: float = option("Seconds to wait until models are loaded.", "--ready-timeout", default=3600.0)
+    options: tuple[str, ...] = option("Additional word for `serve`. Repeatable.", "--serve-option", metavar="WORD")
+    take_over: bool = option("Replace the running program even if its units are up to date.")
+
+    def request(self, recipes: tuple[str, ...]) -> ServiceRequest:
+        """The service that the options mean. Raises UsageError if there is no such file of keys."""
+        from nemotron_ops.operations.service import ServiceRequest, with_absolute_keys
+
+        return with_absolute_keys(
+            ServiceRequest(
+                recipes=recipes,
+                profile=self.profile,
+                host=self.host,
+                port=self.port,
+                gpu=self.gpu,
+                allow_from=self.allow_from,
+                memory_max=self.memory_max,
+                device_policy=not self.no_device_policy,
+                options=self.options,
+                keys=self.keys,
+            )
+        )
+
+
 @click.command()
 @click.argument("recipes", nargs=-1, required=True)
 @scope_option
-@click.option("--profile", default="", help="Profile whose values become the server's defaults.")
-@click.option("--host", default="", help="Address to listen on. Beyond this machine, API keys are needed.")
-@click.option("--port", type=click.IntRange(1, 65535), default=None, help="Port to listen on.")
-@click.option(
-    "--api-keys", "keys", default="", metavar="FILE",
-    help="Keys that clients must show; see `keys`. A system service gets a copy, as a credential.",
-)  # fmt: skip
-@click.option(
-    "--gpu", type=click.Choice(["auto", "none", "cuda", "hip", "vulkan"]), default="auto",
-    help="GPU to let through. auto: the current build's, or this machine's where there is none.",
-)  # fmt: skip
-@click.option(
-    "--allow-from", multiple=True, metavar="NET", help="Network that may connect (system service). Repeatable."
-)
-@click.option("--memory-max", default="", help="Memory limit of the whole service, as MemoryMax= wants it.")
-@click.option(
-    "--no-device-policy", is_flag=True, help="Leave all device nodes open, where a GPU is not found otherwise."
-)
-@click.option("--no-build", is_flag=True, help="Fail rather than build llama.cpp.")
-@click.option("--no-fetch", is_flag=True, help="Do not fetch models before the start.")
-@click.option("--no-start", is_flag=True, help="Install only.")
-@click.option("--ready-timeout", "ready_s", type=float, default=3600.0, help="Seconds to wait until models are loaded.")
-@click.option("--serve-option", "options", multiple=True, metavar="WORD", help="Further word for `serve`. Repeatable.")
-@click.option("--take-over", is_flag=True, help="Replace the running program even if its units are as they should be.")
+@options_of(InstallOptions)
 @dry_run_option
 @json_option
 def install(
-    recipes: tuple[str, ...], system: bool | None, profile: str, host: str, port: int | None, keys: str, gpu: str,
-    allow_from: tuple[str, ...], memory_max: str, no_device_policy: bool, no_build: bool, no_fetch: bool,
-    no_start: bool, ready_s: float, options: tuple[str, ...], take_over: bool, dry_run: bool, as_json: bool,
-) -> None:  # fmt: skip
+    recipes: tuple[str, ...], system: bool | None, wanted: InstallOptions, dry_run: bool, as_json: bool
+) -> None:
     """Install the service for RECIPES, start it, and wait until it is ready.
 
-    Builds llama.cpp and fetches the models first, if need be. Doing it again brings the service to what is asked for
-    now; loaded models that stay wanted stay loaded.
+    Builds llama.cpp and fetches the models first, if need be. A repeated run applies what is asked for now;
+    loaded models that are still wanted stay loaded.
     """
-    from nemotron_ops.cli.service_spec import Asked, build_first, composed, fetch_first, with_absolute_keys
-    from nemotron_ops.service import install as installing
-    from nemotron_ops.service import systemd
+    from nemotron_ops.cli.serve_words import serve_flags
+    from nemotron_ops.operations.service import service_spec
     from nemotron_ops.service.granted import notes
-    from nemotron_ops.service.place import check_possible, install_keys, place_for
+    from nemotron_ops.service.place import place_for
 
     with service_app(system) as (app, scope):
-        asked = with_absolute_keys(Asked(
-            recipes=recipes, profile=profile, host=host, port=port, gpu=gpu, allow_from=allow_from,
-            memory_max=memory_max, device_policy=not no_device_policy, options=options, keys=keys,
-        ))  # fmt: skip
-        spec = composed(app, scope, asked)
+        request = wanted.request(recipes)
+        flags = serve_flags(recipes, wanted.options)
+        spec = service_spec(request, scope, app.installation, serve_flags=flags)
         place = place_for(scope, app.layout, env=app.env)
         agent = agent_on_a_mac(app)
         for note in () if agent else notes(spec):
@@ -77,21 +96,36 @@ def install(
         if dry_run:
             show_units(app, spec, place, agent, as_json=as_json)
             return
-        if not agent:
-            check_possible(spec, booted=systemd.booted(), uid=os.getuid())
-        if keys and spec.system:
-            install_keys(Path(asked.keys), place)
-        build_first(app, spec, place, may_build=not no_build)
-        if not no_fetch:
-            fetch_first(app, spec, place)
+        prepare_service(app, wanted, spec, place, keys=request.keys, units=agent is None)
         if agent:
-            agent.install(spec, place, start=not no_start, ready_s=ready_s)
-            tell_agent(app, agent, spec, started=not no_start, as_json=as_json)
+            agent.install(spec, place, start=not wanted.no_start, ready_s=wanted.ready_s)
+            show_agent(app, agent, spec, started=not wanted.no_start, as_json=as_json)
             return
+        from nemotron_ops.service import install as installing
+
         done = installing.install(
-            spec, place, report=app.ui.report, start=not no_start, take_over=take_over, ready_s=ready_s
-        )
-        tell_installed(app, spec, done, as_json=as_json)
+            spec, place, report=app.ui.report, start=not wanted.no_start, take_over=wanted.take_over,
+            ready_s=wanted.ready_s,
+        )  # fmt: skip
+        show_installed(app, spec, done, as_json=as_json)
+
+
+def prepare_service(
+    app: App, wanted: InstallOptions, spec: ServiceSpec, place: Place, *, keys: str, units: bool
+) -> None:
+    """Everything the service needs before its start: root where units need it, keys, a build, models."""
+    from nemotron_ops.operations.service import build_first, fetch_first
+    from nemotron_ops.service import systemd
+    from nemotron_ops.service.place import check_possible, install_keys
+
+    if units:
+        check_possible(spec, booted=systemd.booted(), uid=os.getuid())
+    if keys and spec.system:
+        install_keys(Path(keys), place)
+    build_first(spec, place, app.installation, may_build=not wanted.no_build)
+    app.ui.end_bars()
+    if not wanted.no_fetch:
+        fetch_first(spec, place, app.installation)
 
 
 def show_units(app: App, spec: ServiceSpec, place: Place, agent: Agent | None, *, as_json: bool) -> None:
@@ -107,7 +141,7 @@ def show_units(app: App, spec: ServiceSpec, place: Place, agent: Agent | None, *
         app.ui.data(f"# {path}\n{text}")
 
 
-def tell_agent(app: App, agent: Agent, spec: ServiceSpec, *, started: bool, as_json: bool) -> None:
+def show_agent(app: App, agent: Agent, spec: ServiceSpec, *, started: bool, as_json: bool) -> None:
     from nemotron_ops.service.words import address
 
     if as_json:
@@ -118,7 +152,7 @@ def tell_agent(app: App, agent: Agent, spec: ServiceSpec, *, started: bool, as_j
         app.ui.say(f"installed: {agent.path}")
 
 
-def tell_installed(app: App, spec: ServiceSpec, done: Installed, *, as_json: bool) -> None:
+def show_installed(app: App, spec: ServiceSpec, done: Installed, *, as_json: bool) -> None:
     from nemotron_ops.service import install as installing
     from nemotron_ops.service.commands import serve_argv
     from nemotron_ops.service.words import address

@@ -1,4 +1,4 @@
-"""Which service `service …` means, the machine's or this user's, and what is installed of it. Disk."""
+"""Which service `service …` works on, the machine's or this user's, and its installed spec. Disk."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nemotron_ops.cli.app import App
 from nemotron_ops.errors import ServiceError, UsageError
 
 if TYPE_CHECKING:
-    from nemotron_ops.cli.service_agent import Agent
+    from nemotron_ops.operations.launchd_agent import Agent
     from nemotron_ops.service.spec import Scope, ServiceSpec
 
 scope_option = click.option(
@@ -55,9 +55,9 @@ def agent_on_a_mac(app: App) -> Agent | None:
     """The launchd agent, where launchd is the service manager."""
     if not ON_A_MAC:
         return None
-    from nemotron_ops.cli.service_agent import Agent
+    from nemotron_ops.operations.launchd_agent import Agent
 
-    return Agent(app)
+    return Agent(app.installation)
 
 
 def needs_units(app: App, scope: Scope) -> None:
@@ -69,7 +69,7 @@ def needs_units(app: App, scope: Scope) -> None:
 
 
 def needs_service(app: App, scope: Scope) -> ServiceSpec:
-    """What is installed. Raises ServiceError if nothing is."""
+    """The installed spec. Raises ServiceError if no service is installed."""
     from nemotron_ops.service.place import installed_spec, place_for
 
     spec = installed_spec(place_for(scope, app.layout, env=app.env))

@@ -1,4 +1,4 @@
-"""`status`: what is running. Control socket."""
+"""`status`: shows what is running. Control socket."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`stop`, `start`, `restart`, `drain`: what should run. Control socket."""
+"""`stop`, `start`, `restart`, `drain`: changes which instances run. Control socket."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def stop(names: tuple[str, ...], now: bool, no_wait: bool, timeout_s: float, dry
     """Drain and stop the named instances, or everything and the supervisor.
 
     A named instance stays stopped, also over a restart of the supervisor, until `start`. Without a running supervisor,
-    what a killed one left behind is stopped; with nothing to stop, nothing happens.
+    what a killed one left behind is stopped.
     """
     from nemotron_ops.supervisor.control import client
     from nemotron_ops.supervisor.records import lock
@@ -141,7 +141,7 @@ def _stop_leftovers(app: App, names: Sequence[str], *, dry_run: bool, as_json: b
 
 
 def _plan(app: App, verb: str, names: Sequence[str], *, as_json: bool) -> None:
-    """What `verb` would reach."""
+    """Show the instances that `verb` would change."""
     from nemotron_ops.supervisor.control import client
 
     instances = client.request(app.layout, "status")["instances"]
@@ -166,7 +166,7 @@ def _wait(app: App, true: Callable[[], bool], timeout_s: float) -> None:
     while not true():
         if time.monotonic() > deadline:
             raise ControlError(
-                f"cannot wait any longer: not done after {timeout_s:g} s", hint="it goes on; see `status`"
+                f"cannot wait any longer: not done after {timeout_s:g} s", hint="it continues; see `status`"
             )
         time.sleep(POLL_S)
 
@@ -182,7 +182,7 @@ def _all(app: App, names: Sequence[str], states: Sequence[str]) -> bool:
 
 
 def _changed(app: App, names: Sequence[str], before: dict[str, int | None]) -> bool:
-    """Whether no process from before is left."""
+    """Whether every earlier process is gone."""
     return all(i["pid"] != before.get(i["name"]) or i["pid"] is None for i in _instances(app, names))
 
 

@@ -1,4 +1,4 @@
-"""`tunnel`: a remote endpoint on a local port. SSH."""
+"""`tunnel`: forwards a remote endpoint to a local port. SSH."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from pathlib import Path
 import click
 
 from nemotron_ops.cli.app import App, dry_run_option
-from nemotron_ops.cli.remote import reach, ssh_option
+from nemotron_ops.cli.remote import ssh_option
 from nemotron_ops.errors import DeployError, UsageError
+from nemotron_ops.operations.targets import open_targets
 
 OPEN_S = 30.0
 
@@ -26,17 +27,17 @@ OPEN_S = 30.0
 @ssh_option
 @dry_run_option
 def tunnel(target: str, port: int, remote_port: int, ssh_config: Path | None, dry_run: bool) -> None:
-    """Have TARGET's endpoint on a port of this machine, until Ctrl-C.
+    """Forward TARGET's endpoint to a port of this machine, until Ctrl-C.
 
-    The remote service can stay on loopback: what reaches it comes through ssh.
+    The remote service can stay on loopback: ssh carries the connections.
     """
     from nemotron_ops.deploy.remote.ssh import tunnel_argv
 
     with App() as app:
-        with reach(app, (target,), system=None, config=ssh_config) as there:
-            if len(there.connections) != 1:
+        with open_targets((target,), app.installation, system=None, config=ssh_config) as reached:
+            if len(reached.connections) != 1:
                 raise UsageError("cannot make a tunnel to several targets at once")
-            connection = there.connections[0]
+            connection = reached.connections[0]
         port = free_port(port)
         argv = tunnel_argv(connection.target, config=connection.config, port=port, remote_port=remote_port)
         if dry_run:
@@ -54,10 +55,10 @@ def through(app: App, target: str, *, config: Path | None, remote_port: int) -> 
     """
     from nemotron_ops.deploy.remote.ssh import tunnel_argv
 
-    with reach(app, (target,), system=None, config=config) as there:
-        if len(there.connections) != 1:
+    with open_targets((target,), app.installation, system=None, config=config) as reached:
+        if len(reached.connections) != 1:
             raise UsageError("cannot talk to several targets at once")
-        connection = there.connections[0]
+        connection = reached.connections[0]
     port = free_port(0)
     argv = tunnel_argv(connection.target, config=connection.config, port=port, remote_port=remote_port)
     with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as ssh:

@@ -2,6 +2,7 @@
 
 Each file uses only those below it:
 
+    pack         several models on one machine: quant and placement of each, or a refusal
     log          reads from llama-server's log how much memory it uses
     table        quants × contexts: what fits one machine, and which row to take
     fit          places a model on a machine: the best placement that fits, or the nearest one that would

@@ -19,7 +19,7 @@ from nemotron_ops.builds.store.store import Build
 from nemotron_ops.builds.store.unfinished import leftovers
 from nemotron_ops.cli import cli
 from nemotron_ops.cli.app import App
-from nemotron_ops.cli.builds_retention import prune_old
+from nemotron_ops.cli.removed import prune_old
 from nemotron_ops.paths import Layout
 from tests.fakes.build_store import put
 

@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 
 from nemotron_ops.cli.app import App
-from nemotron_ops.cli.plan import best_quant
+from nemotron_ops.errors import FitError
 from nemotron_ops.host.facts import Facts
+from nemotron_ops.installation import Installation as Here
 from nemotron_ops.models.synthetic.shape import MOE
 from nemotron_ops.models.synthetic.write import write_sparse, write_tiny
+from nemotron_ops.operations.memory_budget import decide, look_for_model
 from nemotron_ops.recipes.load import load_recipe
 from nemotron_ops.recipes.resolve import resolve
 from tests.fakes.hub import Hub
@@ -193,18 +195,26 @@ def test_a_plan_for_people_has_a_table_bars_and_reasons(here: Installation) -> N
         (64, (), "UD-Q4_K_XL"),  # the recipe's own
         (22, (), "UD-Q4_K_XL"),  # with less context
         (22, ("ctx_size",), "Q2_K"),  # no less context: the best that fits
-        (8, (), "UD-Q4_K_XL"),  # nothing fits; `serve` will say so
+        (8, (), ""),  # nothing fits
     ],
 )
-def test_serve_can_ask_for_the_best_quant(
+def test_serve_takes_the_best_quant_that_fits(
     here: Installation, hub: Hub, tmp_path: Path, ram_gib: int, asked: tuple[str, ...], quant: str
 ) -> None:
     hub.add(NANO, "N-Q2_K.gguf", write_sparse(NANO_30B, tmp_path / "N-Q2_K.gguf", quant="Q4_0")[0], sha256="ab" * 32)
     bytes_ = ram_gib << 30
     facts = Facts(system="Linux", machine="x86_64", ram_bytes=bytes_, ram_available_bytes=bytes_)
     try:
-        with App(env=here.env) as app:
-            assert best_quant(app, resolve(load_recipe("30b", app.layout)), facts, asked=asked) == quant
+        layout = App(env=here.env).layout
+        recipe = load_recipe("30b", layout)
+        by_hand = dict.fromkeys(asked, recipe.context.default_tokens)
+        target = Here(layout=layout, env=here.env, known=facts)
+        found = look_for_model(resolve(recipe, flags=by_hand), target, quant_is_open=True)
+        if quant:
+            assert decide([found], target, backend="")[0].quant == quant
+        else:
+            with pytest.raises(FitError):
+                decide([found], target, backend="")
     finally:
         del hub.files[NANO]["N-Q2_K.gguf"]
 

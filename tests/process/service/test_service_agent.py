@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from nemotron_ops.cli.app import App
-from nemotron_ops.cli.service_agent import Agent
 from nemotron_ops.errors import ServiceError
+from nemotron_ops.operations.launchd_agent import Agent
 from nemotron_ops.service.place import installed_spec, place_for
 from nemotron_ops.service.spec import Scope, ServiceSpec
 
@@ -35,7 +35,7 @@ class Mac:
         script.write_text(LAUNCHCTL.format(told=self._told, loaded=folder / "loaded"))
         script.chmod(0o755)
         self.app = App(env={"NEMOTRON_OPS_HOME": str(folder / "home"), "HOME": str(folder)})
-        self.agent = Agent(self.app)
+        self.agent = Agent(self.app.installation)
         self.place = place_for(Scope.USER, self.app.layout, env=self.app.env)
 
     def commands(self) -> list[str]:

@@ -12,10 +12,10 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from nemotron_ops.cli.balancer import named_addresses
 from nemotron_ops.deploy.balancer.config import Balancer, Server, parse_stat, render, server_name, set_state
 from nemotron_ops.deploy.kubernetes import Workload, manifests, to_yaml
 from nemotron_ops.errors import UsageError
+from nemotron_ops.operations.targets import named_addresses
 
 GOLDEN = Path(__file__).parents[2] / "golden/balancer"
 SERVERS = (Server(name="gpu1", address="10.0.0.1:8001"), Server(name="gpu2", address="10.0.0.2:8001"))

@@ -61,7 +61,7 @@ OPEN_DOORS = {
     "gateway.observe.tracing imports gateway.exchange.exchange",
 }
 OPEN_CIRCLES = {"gateway"}
-OPEN_MAPS = {"cli"}
+OPEN_MAPS = set[str]()
 MODULES = sorted(p for p in ROOT.rglob("*.py"))
 
 
@@ -158,6 +158,18 @@ def test_floors_of_the_gateway_are_entered_only_through_their_doors() -> None:
             if not any(within(to, door) for door in GATEWAY[floor]):
                 wrong.append(f"{name} imports {target}")
     assert set(wrong) - OPEN_DOORS == set()
+
+
+def test_only_the_command_line_prints_or_reads_its_words() -> None:
+    wrong = []
+    for path in MODULES:
+        name = name_of(path)
+        if name.split(".")[0] in ("cli", "ui"):
+            continue
+        words = {target.split(".")[0] for target in imports_of(path)} & {"click", "rich"}
+        wrong += [f"{name} imports {word}" for word in words]
+        wrong += [f"{name} imports ui" for target in our_imports(path) if target == "ui"]
+    assert wrong == []
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:

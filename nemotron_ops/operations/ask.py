@@ -1,7 +1,7 @@
-"""Asks a running endpoint and gives the answer as it comes. httpx.
+"""Asks a running endpoint and passes the answer on as it streams. httpx.
 
-What a model says is not trusted with the terminal: control characters are taken out before anything is shown
-(escape sequences in answers can rewrite a screen or a clipboard).
+A model's output is not trusted with the terminal: control characters are removed before anything is shown, because
+escape sequences can rewrite a screen or a clipboard.
 """
 
 from __future__ import annotations

@@ -1,18 +1,16 @@
-"""What `serve` tells people: load progress, then where the endpoint is and how to ask it. Terminal."""
+"""Shows what `serve` does: load progress, deaths, then the endpoint and how to ask it. Terminal."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from nemotron_ops.operations.serving import all_ready, lazy_models
 from nemotron_ops.progress import Step
 from nemotron_ops.supervisor.snapshot import InstanceView, Snapshot, State
 
 if TYPE_CHECKING:
     from nemotron_ops.cli.app import App
-    from nemotron_ops.cli.compose import Composed, Endpoint
-    from nemotron_ops.paths import Layout
+    from nemotron_ops.operations.wish import Composed, Endpoint
 
 SNIPPET = """\
 ready  {url}   model {alias}
@@ -29,40 +27,12 @@ ready  {url}   model {alias}
 """
 
 
-def gateway_argv(endpoint: Endpoint, layout: Layout) -> tuple[str, ...]:
-    """The gateway's command line; the supervisor adds the listening socket and its control socket."""
-    told = endpoint.settings
-    values = [
-        ("--api-keys-file", endpoint.api_key_file or str(layout.config / "keys.json")),
-        ("--usage-file", str(layout.state / "usage.json")),
-        ("--access-log", str(layout.logs / "access.log") if told.access_log else ""),
-        ("--tls-cert", told.tls_cert),
-        ("--tls-key", told.tls_key),
-        *(("--allowed-host", host) for host in told.allowed_hosts),
-        *(("--allowed-origin", origin) for origin in told.allowed_origins),
-    ]
-    argv = [sys.executable, "-m", "nemotron_ops.gateway", *(w for flag, v in values if v for w in (flag, v))]
-    argv += [] if endpoint.api_key_file else ["--keys-optional"]
-    return tuple(argv if told.native else [*argv, "--no-native"])
-
-
 def snippet(endpoint: Endpoint, alias: str) -> str:
     """A curl line and an `openai` snippet to paste."""
     locked = bool(endpoint.api_key_file)
     auth = ' -H "Authorization: Bearer $NEMOTRON_OPS_API_KEY"' if locked else ""
     key = "YOUR-KEY" if locked else "sk-no-key-required"
     return SNIPPET.format(url=endpoint.url, alias=alias, auth=auth, key=key)
-
-
-def all_ready(snapshot: Snapshot, *, lazy: Collection[str] = ()) -> bool:
-    """Whether every instance is ready; those of models in `lazy` may also wait, stopped, for their first request."""
-    expected = [i for i in snapshot.instances if i.model not in lazy or i.state is not State.STOPPED]
-    return bool(snapshot.instances) and not snapshot.stopping and all(i.state is State.READY for i in expected)
-
-
-def lazy_models(composed: Composed) -> frozenset[str]:
-    """The models that are started by their first request."""
-    return frozenset(p.name for p in composed.plans if p.recipe.lifecycle.on_demand)
 
 
 class Announcer:
@@ -74,7 +44,7 @@ class Announcer:
         self.announced = False
 
     def on_snapshot(self, snapshot: Snapshot) -> None:
-        """Say what changed since the last one."""
+        """Show what changed since the last snapshot."""
         for instance in snapshot.instances:
             self._say_change(instance)
             if instance.state is State.STARTING and instance.load_progress is not None:

@@ -1,4 +1,4 @@
-"""Flags of llama-server that builds know and that recipes would pass. llama-server, disk."""
+"""Flags of llama-server: those that a build knows, and those that recipes would pass. llama-server, disk."""
 
 from __future__ import annotations
 
@@ -6,31 +6,31 @@ import re
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from nemotron_ops.cli.app import App
 from nemotron_ops.errors import EngineError
 
 if TYPE_CHECKING:
     from nemotron_ops.builds.store.store import Build
     from nemotron_ops.engine.flags import Flags
+    from nemotron_ops.paths import Layout
     from nemotron_ops.recipes.schema import Recipe
 
 FLAG = re.compile(r"--?[A-Za-z]")  # not a value such as -1
 
 
 def server_flags(build: Build) -> frozenset[str]:
-    """Every spelling of every flag that the build's llama-server knows: noted at its self-test, else asked now.
+    """Every spelling of every flag of the build's llama-server: kept from its self-test, else asked now.
 
     Raises EngineError if it has to be asked and cannot run here.
     """
-    if noted := build.manifest.get("selftest", {}).get("flags"):
-        return frozenset(noted)
+    if recorded := build.manifest.get("selftest", {}).get("flags"):
+        return frozenset(recorded)
     return frozenset(asked_flags(build).spellings)
 
 
 def asked_flags(build: Build) -> Flags:
-    """What the build's llama-server says of its flags. Raises EngineError if it cannot run here.
+    """The flags in `llama-server --help` of the build. Raises EngineError if it cannot run here.
 
-    No BuildError: that would end a service for good, and a machine that is too busy to answer may do so later.
+    Not BuildError: that ends a service for good, and a machine that is too busy to answer now may answer later.
     """
     from nemotron_ops import proc
     from nemotron_ops.engine.flags import parse_help
@@ -39,21 +39,21 @@ def asked_flags(build: Build) -> Flags:
     if not done.ok:
         raise EngineError(
             f"cannot tell the flags of build {build.id}: llama-server --help ended with {done.returncode}",
-            hint="does this machine have the driver that it needs? `nemotron-ops doctor` looks",
+            hint="does this machine have the driver that the build needs? `nemotron-ops doctor` checks",
             log_tail=tuple((done.stderr or done.stdout).splitlines()[-10:]),
         )
     return parse_help(done.stdout)
 
 
-def recipe_flags(app: App, known: frozenset[str]) -> dict[str, frozenset[str]]:
+def recipe_flags(layout: Layout, known: frozenset[str]) -> dict[str, frozenset[str]]:
     """Flags that each recipe would pass to a llama-server that knows `known`, with all its profiles."""
     from nemotron_ops.recipes.load import load_recipe, recipe_files
 
-    return {name: passed(load_recipe(name, app.layout), known) for name in recipe_files(app.layout)}
+    return {name: passed(load_recipe(name, layout), known) for name in recipe_files(layout)}
 
 
 def passed(recipe: Recipe, known: frozenset[str]) -> frozenset[str]:
-    """Flags of the command lines that `recipe` and its profiles make, those that every one has among them."""
+    """Flags of the command lines of `recipe` and its profiles, those that every command line has included."""
     from nemotron_ops.engine.args import FLAGS, server_argv, setting_words
     from nemotron_ops.engine.flags import Flag, Flags, normal
 

@@ -1,4 +1,4 @@
-"""`service …` on a Mac: the launchd agent of this user. Disk, launchctl, control socket."""
+"""Installs, starts and stops the launchd agent of this user, the service on a Mac. Disk, launchctl, socket."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from nemotron_ops.errors import ControlError, ServiceError
 from nemotron_ops.files import write_atomic, write_json
+from nemotron_ops.installation import Installation
 from nemotron_ops.proc import Finished, run
 from nemotron_ops.service import launchd
 from nemotron_ops.supervisor.control import client
 
 if TYPE_CHECKING:
-    from nemotron_ops.cli.app import App
     from nemotron_ops.service.place import Place
     from nemotron_ops.service.spec import ServiceSpec
 
@@ -23,10 +23,10 @@ POLL_S = 0.5
 
 
 class Agent:
-    """The agent of the user who runs this."""
+    """The launchd agent of the current user."""
 
-    def __init__(self, app: App) -> None:
-        self.app, self.uid, self.home = app, os.getuid(), Path(app.env["HOME"])
+    def __init__(self, here: Installation) -> None:
+        self.layout, self.uid, self.home = here.layout, os.getuid(), Path(here.env["HOME"])
         self.path = launchd.agent_path(self.home)
 
     @property
@@ -39,7 +39,7 @@ class Agent:
     def install(self, spec: ServiceSpec, place: Place, *, start: bool, ready_s: float) -> bool:
         """Bring the agent to `spec`; returns whether anything changed, once it is ready.
 
-        An agent that is as it should be only gets its program started afresh, which keeps the models.
+        An agent that is up to date only has its program restarted, which keeps the models.
         """
         content = self.plist(spec)
         changed = not self.installed or self.path.read_text() != content
@@ -50,35 +50,35 @@ class Agent:
             return changed
         if changed:
             run(launchd.unload_argv(self.uid))
-            self._must(launchd.load_argv(self.uid, self.path))
+            self._run_or_fail(launchd.load_argv(self.uid, self.path))
         elif not run(launchd.status_argv(self.uid)).ok:
-            self._must(launchd.load_argv(self.uid, self.path))
+            self._run_or_fail(launchd.load_argv(self.uid, self.path))
         self.wait_ready(ready_s)
         return changed
 
     def restart(self, *, reload_models: bool, ready_s: float) -> None:
-        """Start the program afresh; with `reload_models`, everything."""
-        self._needs()
+        """Restart the program; with `reload_models`, the models too."""
+        self._check_installed()
         before = self.pid()
         if reload_models:
-            self._must(launchd.unload_argv(self.uid))
-            self._must(launchd.load_argv(self.uid, self.path))
+            self._run_or_fail(launchd.unload_argv(self.uid))
+            self._run_or_fail(launchd.load_argv(self.uid, self.path))
         elif before:
-            self._must(launchd.hand_over_argv(self.uid))
+            self._run_or_fail(launchd.hand_over_argv(self.uid))
         else:
-            self._must(launchd.load_argv(self.uid, self.path))
+            self._run_or_fail(launchd.load_argv(self.uid, self.path))
         self.wait_ready(ready_s, other_than=before)
 
     def stop(self) -> None:
-        self._needs()
+        self._check_installed()
         run(launchd.unload_argv(self.uid))
 
     def status(self) -> dict[str, Any]:
-        """What launchd and the supervisor say."""
-        told = run(launchd.status_argv(self.uid))
+        """The state according to launchd and the supervisor."""
+        loaded = run(launchd.status_argv(self.uid))
         status = self._supervisor()
         return {
-            "installed": self.installed, "loaded": told.ok, "pid": launchd.running_pid(told.stdout),
+            "installed": self.installed, "loaded": loaded.ok, "pid": launchd.running_pid(loaded.stdout),
             "up": bool(status and status["ready"]), "log": str(launchd.log_path(self.home)),
         }  # fmt: skip
 
@@ -97,7 +97,7 @@ class Agent:
         return launchd.running_pid(run(launchd.status_argv(self.uid)).stdout)
 
     def wait_ready(self, within_s: float, *, other_than: int = 0) -> None:
-        """Until the supervisor (not process `other_than`) says that everything wanted is ready. Raises ServiceError."""
+        """Wait until the supervisor (not process `other_than`) has everything wanted ready. Raises ServiceError."""
         deadline = time.monotonic() + within_s
         while True:
             status = self._supervisor()
@@ -115,15 +115,15 @@ class Agent:
 
     def _supervisor(self) -> dict[str, Any] | None:
         try:
-            return client.request(self.app.layout, "status")
+            return client.request(self.layout, "status")
         except ControlError:
             return None
 
-    def _needs(self) -> None:
+    def _check_installed(self) -> None:
         if not self.installed:
             raise ServiceError("cannot find the service: none is installed", hint="nemotron-ops service install RECIPE")
 
-    def _must(self, argv: tuple[str, ...]) -> Finished:
+    def _run_or_fail(self, argv: tuple[str, ...]) -> Finished:
         done = run(argv)
         if not done.ok:
             raise ServiceError(f"cannot run {' '.join(argv[:2])}: {done.stderr.strip() or f'exit {done.returncode}'}")

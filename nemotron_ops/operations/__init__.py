@@ -1,0 +1,27 @@
+"""What the product does, without words or colours: takes an `Installation`, reports its progress, returns data.
+
+Nothing here prints, asks or knows the command line; a question is a callable, `confirm`. Pages, jobs and commands call
+the same functions. Each file uses only those below it:
+
+    detach            starts a supervisor in a session of its own, and waits until it is ready
+    serving           runs the supervisor of a composed configuration; the gateway's command line
+    converse          llama-cli's command line, for a conversation without a running endpoint
+    compose           from a wish to what the supervisor runs: resolve, look, decide, make, argv
+    memory_budget     what each model asks of memory; what the decision makes of its settings
+    model_files       a model's files: made on the spot, found in the store, or fetched
+    quants            a model's quants with their headers, from files or over the network
+    fetching          what a fetch needs of an installation
+    upgrade           a new build or quant beside the running one, taken back if it is worse
+    building          the build to serve with: the current one, or a new one for this machine
+    build_flags       flags of llama-server: those a build knows, those that recipes would pass
+    retention         which builds are needed, and the removal of old ones
+    unclean_shutdown  proves models again after the machine went down while it served
+    service_manager   tells the service manager what the supervisor does
+    service           what `service install` is asked for, completed and made ready
+    launchd_agent     the service on a Mac
+    gpu_sight         whether a GPU is visible: device nodes, llama-server's list
+    wish              what `serve` is asked for, resolved into plans and an endpoint
+    deploying         what a deploy takes along from this machine
+    targets           other machines: named, connected, asked, changed
+    ask               asks a running endpoint and passes the answer on as it streams
+"""
