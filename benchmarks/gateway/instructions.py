@@ -2,8 +2,8 @@
 
 The gateway runs under `valgrind --tool=callgrind` as `serve 30b` starts it, in front of the stub engine. Each number is
 the difference between a run with N requests (or tokens) and one with 2N, over N, so start and end do not count. Unlike
-times, it is the same in each run, within a few tenths of a percent: hashes have a fixed seed, but once a second there is
-work that does not depend on requests. `--tree DIR` counts another working tree, which has an environment in `.venv`.
+times, it is the same in each run within a few tenths of a percent: hashes have a fixed seed, but some work is done once
+a second whatever the load. `--tree DIR` counts another working tree, which has an environment in `.venv`.
 """
 
 from __future__ import annotations

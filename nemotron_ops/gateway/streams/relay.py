@@ -28,6 +28,10 @@ class ContextFullError(Exception):
     """A stream ended, through no fault of its own, because other slots had filled the context that they share."""
 
 
+class Diverged(Exception):
+    """A continuation does not repeat what the client has received, or cannot follow it."""
+
+
 class Outlet(Protocol):
     """Where events go: a client's connection, or what folds them into one answer."""
 

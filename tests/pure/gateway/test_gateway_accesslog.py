@@ -56,7 +56,7 @@ def test_a_full_disk_is_said_once_and_costs_no_line_that_fits(capfd: pytest.Capt
     log = AccessLog("/dev/full")
     for n in range(3):
         write(log, b"%d\n" % n)
-    assert capfd.readouterr().err == f"warning: cannot write the access log: {os.strerror(errno.ENOSPC)}; trying on\n"
+    assert capfd.readouterr().err == f"warning: cannot write the access log: {os.strerror(errno.ENOSPC)}; retrying\n"
     move_to(log, path)  # there is room again
     write(log, b"3\n")
     assert path.read_bytes() == b"0\n1\n2\n3\n"
@@ -138,7 +138,7 @@ def test_what_comes_while_the_last_but_one_write_is_slow_is_written_too(
     writing, go_on = threading.Event(), threading.Event()
 
     async def body() -> None:
-        kept = accounting.Books(Options(control="", access_log=str(path)))
+        kept = accounting.Accounting(Options(control="", access_log=str(path)))
         write = kept.log.write
 
         def slow(lines: list[bytes]) -> None:
@@ -149,7 +149,7 @@ def test_what_comes_while_the_last_but_one_write_is_slow_is_written_too(
         monkeypatch.setattr(kept.log, "write", slow)
         kept.log.add(b"one\n")
         over = asyncio.Event()
-        keeping = asyncio.create_task(kept.keep(over))
+        keeping = asyncio.create_task(kept.run(over))
         await asyncio.to_thread(writing.wait, 30)
         kept.log.add(b"two\n")
         over.set()

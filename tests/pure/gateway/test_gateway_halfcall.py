@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemotron_ops.gateway.continuation.partial_call import BEGIN, END, end_of_last_text, half_call, text_of_call
+from nemotron_ops.gateway.continuation.partial_call import BEGIN, END, end_of_last_text, partial_call, text_of_call
 from nemotron_ops.gateway.continuation.transcript import Call
 
 
@@ -46,7 +46,7 @@ VALUES = st.recursive(
 @given(whole=st.dictionaries(st.text(max_size=5), VALUES, max_size=4), cut=st.integers(0, 200))
 def test_what_is_cut_can_be_closed_and_the_tail_is_the_rest(whole: dict[str, object], cut: int) -> None:
     arguments = json.dumps(whole, ensure_ascii=False, separators=(",", ":"))[:cut]
-    half = half_call([Call(name="f", arguments=arguments)])
+    half = partial_call([Call(name="f", arguments=arguments)])
     if half is None:
         return
     asked = json.loads(half.body)["messages"][1]["tool_calls"][0]["function"]["arguments"]
@@ -57,9 +57,9 @@ def test_what_is_cut_can_be_closed_and_the_tail_is_the_rest(whole: dict[str, obj
 
 def test_the_calls_before_must_be_whole() -> None:
     last = Call(name="g", arguments='{"city":"Os')
-    assert half_call([Call(name="f", arguments="{}"), last]) is not None
-    assert half_call([Call(name="f", arguments="{"), last]) is None
-    assert half_call([Call(name="g", arguments=f'{{"city":"{END}')]) is None
+    assert partial_call([Call(name="f", arguments="{}"), last]) is not None
+    assert partial_call([Call(name="f", arguments="{"), last]) is None
+    assert partial_call([Call(name="g", arguments=f'{{"city":"{END}')]) is None
 
 
 def test_the_text_is_what_stands_between_the_marks() -> None:

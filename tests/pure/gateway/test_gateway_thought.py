@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from nemotron_ops.gateway.api.routes import Api
-from nemotron_ops.gateway.continuation.lost_in_thought import Watch, marked, ran_out
+from nemotron_ops.gateway.continuation.lost_in_thought import LostInThought, marked, ran_out
 from nemotron_ops.gateway.streams import sse
 from tests.fakes.scripted_engine import call_events, events
 from tests.fakes.stream_reader import put_together
@@ -18,18 +18,18 @@ APIS = [Api.CHAT, Api.MESSAGES, Api.RESPONSES]
 THOUGHTS = ("Hm. ", '"content":"no"')
 
 
-def watched(api: Api, parts: Iterator[bytes]) -> tuple[bytes, Watch]:
-    watch = Watch(api, lambda: None)
-    return b"".join([watch(part) for part in parts]), watch
+def watched(api: Api, parts: Iterator[bytes]) -> tuple[bytes, LostInThought]:
+    detector = LostInThought(api, lambda: None)
+    return b"".join([detector(part) for part in parts]), detector
 
 
 @pytest.mark.parametrize("step", [1, 2, 100], ids=["event by event", "two by two", "at once"])
 @pytest.mark.parametrize("api", APIS)
 def test_an_end_without_words_is_kept_back(api: Api, step: int) -> None:
     stream = events(api.value, (), THOUGHTS)
-    passed, watch = watched(api, (b"".join(stream[n : n + step]) for n in range(0, len(stream), step)))
-    assert watch.lost
-    assert passed + watch.held == b"".join(stream)
+    passed, detector = watched(api, (b"".join(stream[n : n + step]) for n in range(0, len(stream), step)))
+    assert detector.lost
+    assert passed + detector.held_end == b"".join(stream)
     assert not sse.is_complete(api, passed)
     assert b'"finish_reason":"stop"' not in passed
     assert b"end_turn" not in passed
@@ -39,16 +39,16 @@ def test_an_end_without_words_is_kept_back(api: Api, step: int) -> None:
 def test_words_and_calls_pass_and_nobody_watches_any_more(api: Api) -> None:
     for stream in (events(api.value, thoughts=THOUGHTS), events(api.value), call_events(api.value)):
         words: list[str] = []
-        watch = Watch(api, lambda words=words: words.append("heard"))  # type: ignore[misc]
-        passed = b"".join([watch(event) for event in stream])
+        detector = LostInThought(api, lambda words=words: words.append("heard"))  # type: ignore[misc]
+        passed = b"".join([detector(event) for event in stream])
         assert passed == b"".join(stream)
-        assert (watch.lost, watch.spoke, bool(words)) == (False, True, True)
+        assert (detector.lost, detector.has_content, bool(words)) == (False, True, True)
 
 
 @pytest.mark.parametrize("api", APIS)
 def test_without_thoughts_an_empty_answer_is_just_empty(api: Api) -> None:
-    passed, watch = watched(api, iter(events(api.value, ())))
-    assert not watch.lost
+    passed, detector = watched(api, iter(events(api.value, ())))
+    assert not detector.lost
     assert sse.is_complete(api, passed)
 
 
@@ -59,10 +59,10 @@ def test_who_ran_out_of_tokens_in_a_chat_is_not_lost() -> None:
 
 @pytest.mark.parametrize("api", APIS)
 def test_the_marked_end_differs_in_one_word(api: Api) -> None:
-    _, watch = watched(api, iter(events(api.value, (), THOUGHTS)))
-    end = marked(api, watch.held)
+    _, detector = watched(api, iter(events(api.value, (), THOUGHTS)))
+    end = marked(api, detector.held_end)
     assert end.count(b'"lost_in_thought":true') == 1
-    assert put_together(end.replace(b',"lost_in_thought":true', b"")) == put_together(watch.held)
+    assert put_together(end.replace(b',"lost_in_thought":true', b"")) == put_together(detector.held_end)
 
 
 @pytest.mark.parametrize(

@@ -219,7 +219,7 @@ def test_a_chunk_that_lies_about_its_size_is_the_end_of_the_stream(bad: bytes) -
         for part in (STREAM, b"9\r\ndata: 1\n\n\r\n", b"9\r\ndata: 1\n\n\r\n", bad):
             stand.come(part)
         assert heard.tokens == 1
-        assert heard.lost.startswith("the engine answered nonsense")
+        assert heard.lost.startswith("the engine sent an invalid HTTP response")
         assert heard.data.startswith(b"data: 1\n\n")
         assert heard.ended == 0
 
