@@ -70,6 +70,7 @@ class Gateway:
         self.origins = frozenset(o.lower() for o in options.allowed_origin)
         self.clients: set[ClientConnection] = set()
         self.running: set[Exchange] = set()
+        self._ran = self.ran  # bound once, not for each request
         self._free_bytes = options.max_receiving_mib << 20  # for bodies that are being received
         self._large = False  # a large body was received since memory was last returned
 
@@ -139,7 +140,7 @@ class Gateway:
         recovery = Recovery(route.api, self.options.retries)
         return Exchange(
             connection, request, route, request_id(request), self.loop.time(), self.origins, recovery,
-            shared=self.shared, ran=self.ran,
+            shared=self.shared, ran=self._ran,
         )  # fmt: skip
 
     def _authenticate(self, connection: ClientConnection, request: Request, route: Route) -> Key:

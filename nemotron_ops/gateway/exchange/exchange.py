@@ -127,11 +127,11 @@ class Exchange(Record, eq=False, kw_only=True):
         ticket = self.ticket = self._new_ticket(prepared)
         if prepared.stream or prepared.fold is not None:
             self.relay = self._new_relay(prepared)
-        pool, recovery = self.shared.pool, self.recovery
+        shared, recovery = self.shared, self.recovery
         while True:
-            if self.tries or not pool.go(ticket, model):
+            if self.tries or not shared.pool.go(ticket, model):
                 await self._wait(model)
-            self.instance, self._granted_at = ticket.instance, self.shared.loop.time()
+            self.instance, self._granted_at = ticket.instance, shared.loop.time()
             outcome = await self._attempt(prepared)
             whole = outcome if isinstance(outcome, Whole) and not not_ready(outcome) else None
             if recovery.lost_in_thought():
@@ -309,10 +309,10 @@ class Exchange(Record, eq=False, kw_only=True):
         """Return the slot, if the request holds one; `finished` if the instance has answered to the end."""
         ticket = self.ticket
         if ticket is not None and ticket.instance:
-            pool = self.shared.pool
+            shared = self.shared
             if finished and self.tries == 1 and self.relay is not None and self.relay.usage is not None:
-                pool.learn(ticket, self.relay.usage.prompt_tokens)
-            pool.release(ticket, took_s=self.shared.loop.time() - self._granted_at, answered=finished)
+                shared.pool.learn(ticket, self.relay.usage.prompt_tokens)
+            shared.pool.release(ticket, took_s=shared.loop.time() - self._granted_at, answered=finished)
             ticket.instance = ""
 
     def _estimate_usage(self) -> None:

@@ -15,7 +15,7 @@ def may_use_model(key: Key, model: ModelView) -> bool:
 
 def check_model(key: Key, model: ModelView) -> None:
     """Raises Refusal if `key` may not use `model`."""
-    if not may_use_model(key, model):
+    if key.models and not may_use_model(key, model):
         raise Refusal(status=403, code="model_not_allowed", message="this API key may not use this model")
 
 
