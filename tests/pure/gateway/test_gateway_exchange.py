@@ -1,4 +1,4 @@
-"""One request in the middle of its gateway, without sockets: a client's bytes are fed in, an engine is played."""
+"""One request inside its gateway, without sockets: a client's bytes are fed in, the engine is simulated."""
 
 from __future__ import annotations
 
