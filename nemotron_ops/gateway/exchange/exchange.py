@@ -27,15 +27,13 @@ from nemotron_ops.gateway.exchange.ask_whole import ask_whole
 from nemotron_ops.gateway.exchange.chat_control import control_chat
 from nemotron_ops.gateway.exchange.engine_pages import show_page
 from nemotron_ops.gateway.exchange.failover import Again, Rest, blame, diverged, next_step, not_ready, overflowed
+from nemotron_ops.gateway.exchange.intake import new_ticket, prepare_request
 from nemotron_ops.gateway.exchange.keepalive import PATIENCE_HEADER, first_token_timeout, first_token_timer
 from nemotron_ops.gateway.exchange.model_access import check_model
 from nemotron_ops.gateway.exchange.own_routes import reply_own
 from nemotron_ops.gateway.loop.eager_task import EagerTask
-from nemotron_ops.gateway.queue.admission import Ticket
-from nemotron_ops.gateway.queue.affinity import prefixes
 from nemotron_ops.gateway.record import Record
-from nemotron_ops.gateway.request.form import prepare_form
-from nemotron_ops.gateway.request.prepare import Prepared, prepare
+from nemotron_ops.gateway.request.prepare import Prepared
 from nemotron_ops.gateway.shared import Shared
 from nemotron_ops.gateway.streams import sse
 from nemotron_ops.gateway.streams.fold import Fold, fold_for
@@ -120,14 +118,14 @@ class Exchange(Record, eq=False, kw_only=True):
     # one request for a model
 
     async def _infer(self) -> None:
-        prepared = self._prepare()
+        shared, recovery = self.shared, self.recovery
+        prepared = prepare_request(self, shared.pool.directory)
         model = prepared.named.model
         self.model, self.asked = model.name, prepared.named.asked
         check_model(self.key, model)
-        ticket = self.ticket = self._new_ticket(prepared)
+        ticket = self.ticket = new_ticket(self, shared.pool, prepared)
         if prepared.stream or prepared.fold is not None:
             self.relay = self._new_relay(prepared)
-        shared, recovery = self.shared, self.recovery
         while True:
             if self.tries or not shared.pool.go(ticket, model):
                 await self._wait(model)
@@ -153,24 +151,6 @@ class Exchange(Record, eq=False, kw_only=True):
             if rest is None:
                 return
             prepared = rest
-
-    def _prepare(self) -> Prepared:
-        directory, body = self.shared.pool.directory, self.request.body
-        if self.route.form:
-            resolve = partial(directory.resolve, only=self.key.models)
-            return prepare_form(self.request.headers.get(b"content-type", b""), body, resolve)
-        return prepare(self.route, body, directory, self.key.models)
-
-    def _new_ticket(self, prepared: Prepared) -> Ticket:
-        ticket = Ticket(model=self.model, key=self.key.id, weight=self.key.weight, bytes=len(prepared.body))
-        ticket.light = self.route.light
-        ticket.answers = prepared.answers
-        pool = self.shared.pool
-        if self.route.generates and pool.replicated(self.model):
-            session = self.request.headers.get(b"x-session-id", b"").decode("latin-1")
-            ticket.prefixes = prefixes(self.route.api, self.model, prepared.fields, session)
-        pool.reserve(ticket, prepared, self.route)
-        return ticket
 
     def _new_relay(self, prepared: Prepared) -> Relay:
         outlet = prepared.fold or self.client
