@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,18 +87,23 @@ def start_planes(stack: ExitStack, room: Path, tools: dict[str, Path], llama_ser
     return planes
 
 
-def gateway_plane(stack: ExitStack, room: Path, engine: int) -> Plane:
-    """Our own, as `serve 30b` starts it, with keys, usage, log and a shared context; the supervisor is played."""
+def gateway_plane(
+    stack: ExitStack, room: Path, engine: int, python: Sequence[Any] = (sys.executable,), tree: Path = ROOT
+) -> Plane:  # fmt: skip
+    """Our own, as `serve 30b` starts it, with keys, usage, log and a shared context; the supervisor is played.
+
+    `python` runs the module of the working tree `tree`.
+    """
     control = Control(room / "control.sock")
     stack.callback(control.stop)
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listening:
         fd, port = listening.fileno(), listening.getsockname()[1]
-        argv = [sys.executable, "-m", "nemotron_ops.gateway", "--control", control.path, "--listen-fd", str(fd)]
+        argv = [*python, "-m", "nemotron_ops.gateway", "--control", control.path, "--listen-fd", str(fd)]
         _, key = keystore.create(room / "keys.json", Key(id="", sha256="", name="bench"))
         argv += ["--access-log", room / "access.log", "--api-keys-file", room / "keys.json"]
         argv += ["--usage-file", room / "usage.json"]
         begun = time.monotonic()
-        process = stack.enter_context(running(argv, fds=(fd,)))
+        process = stack.enter_context(running(argv, fds=(fd,), cwd=tree))
         view = InstanceView(
             name="m-0", model="m", state=State.READY, socket=str(room / "stub.sock"), api_key_file="", pid=1,
             slots=SLOTS, kv_unified=True, ctx_tokens=CTX_TOKENS,
@@ -157,12 +162,12 @@ def router_plane(stack: ExitStack, room: Path, binary: Path, tools: dict[str, Pa
 
 @contextmanager
 def running(
-    argv: list[Any], *, fds: tuple[int, ...] = (), env: dict[str, str] | None = None
+    argv: list[Any], *, fds: tuple[int, ...] = (), env: dict[str, str] | None = None, cwd: Path = ROOT
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A child process, killed at the end with what it has started."""
     quiet = subprocess.DEVNULL
     process = subprocess.Popen(
-        [str(a) for a in argv], stdout=quiet, stderr=quiet, pass_fds=fds, env=env, cwd=ROOT, start_new_session=True
+        [str(a) for a in argv], stdout=quiet, stderr=quiet, pass_fds=fds, env=env, cwd=cwd, start_new_session=True
     )
     try:
         yield process

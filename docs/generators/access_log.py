@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import typing
 
-from nemotron_ops.gateway.observe.accounting import Line
 from nemotron_ops.gateway.observe.log_fields import LOG_FIELDS
+from nemotron_ops.gateway.observe.log_line import Line
 
 TYPES = {str: "string", int: "integer", float: "number", float | None: "number or null"}
 ABOUT = """\

@@ -1,4 +1,4 @@
-"""`python -m nemotron_ops.gateway`: the gateway as a process of its own. argv, sockets, signals."""
+"""`python -m nemotron_ops.gateway`: runs the gateway as a process of its own. argv, sockets, signals."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}  # secon
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line: one flag per field of Options."""
+    """The command line: one flag for each field of Options."""
     found = argparse.ArgumentParser(prog="python -m nemotron_ops.gateway", description=__doc__, allow_abbrev=False)
     found.add_argument("--options", metavar="FILE", help="JSON object with any of these options by field name")
     for item in fields(Options):
@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def read_options(argv: list[str]) -> Options:
-    """Options from a file and the flags over it. Raises UsageError."""
+    """Options from a file, overridden by flags. Raises UsageError."""
     given: dict[str, Any] = {k: v for k, v in vars(parser().parse_args(argv)).items() if v is not None}
     path = given.pop("options", None)
     base: dict[str, Any] = {}
@@ -58,7 +58,7 @@ def read_options(argv: list[str]) -> Options:
 
 
 def open_sockets(options: Options) -> list[socket.socket]:
-    """The listening sockets, given or made. Raises GatewayError."""
+    """The listening sockets, inherited or created. Raises GatewayError."""
     found = [socket.socket(fileno=fd) for fd in options.listen_fd]
     for text in options.listen:
         host, _, port = text.rpartition(":")
@@ -72,7 +72,7 @@ def open_sockets(options: Options) -> list[socket.socket]:
 
 
 def check_exposure(sockets: list[socket.socket], *, has_keys: bool) -> None:
-    """Raises GatewayError if a socket can be reached from elsewhere and no key is asked for."""
+    """Raises GatewayError if a socket is reachable from other machines and no key is required."""
     for sock in sockets:
         if sock.family == socket.AF_UNIX or has_keys:
             continue
@@ -84,13 +84,13 @@ def check_exposure(sockets: list[socket.socket], *, has_keys: bool) -> None:
             )
 
 
-def notice_the_dead(sock: socket.socket, stall_s: float) -> None:
-    """Let the kernel end connections whose client is gone without a word. What is accepted has it from `sock`."""
+def detect_dead_clients(sock: socket.socket, stall_s: float) -> None:
+    """Let the kernel close connections of clients that vanished. Accepted sockets inherit the options of `sock`."""
     if sock.family == socket.AF_UNIX:
         return
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in {**KEEPALIVE, "TCP_USER_TIMEOUT": round(stall_s * 1000)}.items():
-        if (option := getattr(socket, name, None)) is not None:  # not on every system
+        if (option := getattr(socket, name, None)) is not None:  # missing on some systems
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
@@ -104,11 +104,11 @@ async def serve(options: Options) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     gateway = Gateway(options, ring=ring, tls=first_tls(options))
-    loop.add_signal_handler(signal.SIGHUP, gateway.books.log.reopen)
+    loop.add_signal_handler(signal.SIGHUP, gateway.accounting.log.reopen)
     servers = []
     for sock in sockets:
         sock.setblocking(False)
-        notice_the_dead(sock, options.write_stall_s)
+        detect_dead_clients(sock, options.write_stall_s)
         servers.append(
             await loop.create_server(
                 lambda: ClientConnection(gateway, loop), sock=sock, ssl=gateway.watch.tls, backlog=BACKLOG
@@ -118,22 +118,22 @@ async def serve(options: Options) -> None:
             name = sock.getsockname()
             sys.stdout.write(f"listening on {name[0]}:{name[1]}\n")
             sys.stdout.flush()
-    calm_collector()
+    tune_garbage_collector()
     await gateway.run(servers, stop)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)  # all is written and drained; closing uvloop's loop would wait for any socket that is still open
+    os._exit(0)  # everything is drained and written; closing uvloop's loop would wait for open sockets
 
 
-def calm_collector() -> None:
-    """Look for cycles seldom: at Python's own pace that took an eighth of the CPU, and requests leave next to none."""
+def tune_garbage_collector() -> None:
+    """Collect cycles rarely: Python's default takes an eighth of the CPU, and requests leave almost no cycles."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_OBJECTS, 10, 10)
 
 
 def main() -> None:
-    """Run the gateway; errors become words and an exit code."""
+    """Run the gateway; errors become a message on stderr and an exit code."""
     try:
         uvloop.run(serve(read_options(sys.argv[1:])))
     except NemotronOpsError as exc:

@@ -1,7 +1,7 @@
-"""What the gateway can be told at its start: one frozen dataclass, from flags or a JSON file. Pure.
+"""Every option of the gateway process: one frozen dataclass, read from flags or a JSON file. Pure.
 
-Each field is a flag of `python -m nemotron_ops.gateway` by the same name with `-` for `_`, and a key of the JSON
-object in `--options FILE`; a flag wins over the file.
+Each field is a flag of `python -m nemotron_ops.gateway`, with `-` for `_`, and a key of the JSON object in
+`--options FILE`. A flag overrides the file.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ def _option(default: Any, about: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Everything the gateway can be told."""
+    """All options, with their defaults."""
 
     control: str = _option("", "control socket of the supervisor to follow")
     listen_fd: tuple[int, ...] = _option((), "descriptor of a listening socket (repeatable)")
     listen: tuple[str, ...] = _option((), "HOST:PORT to listen on instead; port 0 takes any (repeatable)")
-    api_keys_file: str = _option("", "file with the keys that clients may use; without it there is no check")
+    api_keys_file: str = _option("", "file with the API keys of clients; without it no key is required")
     keys_optional: bool = _option(
-        False, "begin without keys until --api-keys-file exists; from then on they are asked for"
+        False, "serve without keys until --api-keys-file exists; from then on a key is required"
     )
-    usage_file: str = _option("", "file in which usage per key is kept across restarts")
-    allowed_host: tuple[str, ...] = _option((), "further name under which clients may address us (repeatable)")
-    allowed_origin: tuple[str, ...] = _option((), "web origin whose pages may call us; turns CORS on for it")
-    native: bool = _option(True, "serve llama-server's own routes (/completion, /tokenize ...) too")
-    tls_cert: str = _option("", "certificate chain file (PEM); turns TLS on; watched for changes")
+    usage_file: str = _option("", "file that keeps the usage per key across restarts")
+    allowed_host: tuple[str, ...] = _option((), "further host name that clients may use (repeatable)")
+    allowed_origin: tuple[str, ...] = _option((), "web origin whose pages may call the gateway; enables CORS for it")
+    native: bool = _option(True, "also serve llama-server's own routes (/completion, /tokenize ...)")
+    tls_cert: str = _option("", "certificate chain file (PEM); enables TLS; watched for changes")
     tls_key: str = _option("", "private key file of --tls-cert; watched for changes")
     access_log: str = _option("", "file for one JSON line per request, without bodies; - is stderr")
-    access_log_mib: int = _option(64, "size from which the access log becomes FILE.1 and begins anew; 0: never")
-    drain_s: float = _option(30.0, "time that running requests get after SIGTERM")
-    keep_alive_s: float = _option(10.0, "silence after which a waiting stream gets comments")
-    max_connections: int = _option(4096, "connections at once")
-    max_body_mib: int = _option(100, "largest body of a request")
-    max_receiving_mib: int = _option(256, "bodies of requests that are on their way here, all together")
-    max_queued_mib: int = _option(256, "bodies of waiting requests, all together, per model")
-    write_stall_s: float = _option(60.0, "time after which a client that reads nothing of its answer is cut off")
-    retries: int = _option(3, "how often a request is tried again after its instance was lost")
+    access_log_mib: int = _option(64, "size at which the access log becomes FILE.1 and a new file begins; 0: never")
+    drain_s: float = _option(30.0, "time for running requests to finish after SIGTERM")
+    keep_alive_s: float = _option(10.0, "silence after which a stream gets a keep-alive comment")
+    max_connections: int = _option(4096, "most client connections at once")
+    max_body_mib: int = _option(100, "largest request body, in MiB")
+    max_receiving_mib: int = _option(256, "most MiB of request bodies that are being received")
+    max_queued_mib: int = _option(256, "most MiB of queued request bodies, per model")
+    write_stall_s: float = _option(60.0, "time after which a client that reads nothing is disconnected")
+    retries: int = _option(3, "how often a request is sent again after its instance was lost")
 
 
 FLAGS = {f.name: str(f.metadata["about"]) for f in fields(Options)}

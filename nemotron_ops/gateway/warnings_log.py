@@ -1,34 +1,41 @@
-"""What the gateway says to its operator. stderr."""
+"""Writes warnings for the operator, a recurring failure only once. stderr."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
+import traceback
 
 
 def say(text: str) -> None:
-    """Write a line. Where that cannot be written either (the log's disk is full), nothing else may fail by it."""
+    """Write one line. Raises nothing: a full disk under the log must not fail a request."""
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
 
 
-class Trouble:
-    """Something that goes wrong again and again is said once, and so is its end."""
+def log_bug(exc: BaseException) -> None:
+    """Log where an unexpected exception was raised, without its message: that may hold a request's content."""
+    frames = "".join(traceback.format_tb(exc.__traceback__))
+    say(f"bug in the gateway: Traceback:\n{frames}{type(exc).__name__}")
 
-    def __init__(self, what: str) -> None:
-        self.what = what
-        self.told = False
 
-    def met(self, exc: OSError | str) -> None:
-        """It went wrong."""
-        if not self.told:
-            self.told = True
+class OnceLog:
+    """Logs a recurring failure once, and its recovery once."""
+
+    def __init__(self, action: str) -> None:
+        self.action = action
+        self.logged = False
+
+    def failed(self, exc: OSError | str) -> None:
+        """The action failed."""
+        if not self.logged:
+            self.logged = True
             why = exc if isinstance(exc, str) else exc.strerror or exc
-            say(f"warning: cannot {self.what}: {why}; trying on")
+            say(f"warning: cannot {self.action}: {why}; retrying")
 
-    def over(self, rest: str = "") -> None:
-        """It went right."""
-        if self.told:
-            self.told = False
-            say(f"can {self.what} again{rest}")
+    def recovered(self, note: str = "") -> None:
+        """The action succeeded."""
+        if self.logged:
+            self.logged = False
+            say(f"can {self.action} again{note}")

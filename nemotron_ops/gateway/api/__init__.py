@@ -6,6 +6,7 @@ Each file uses only those below it:
     listing       the bodies of `/v1/models` and `/health`
     errors        errors of the gateway, in the shape that clients of each API read
     error_codes   every error code: its statuses, when it is sent, and what to do about it
+    content_types  content types of the gateway's responses
     routes        the gateway's paths: the scope that each requires, its kind, and the API of its errors
     header_bytes  bytes that are safe to copy from a client into an HTTP head
 """

@@ -1,12 +1,12 @@
-"""A stream that was cut goes on at another instance, or ends in the open.
+"""Continues a stream that was cut at another instance, or ends it with an error.
 
 Each file uses only those below it:
 
-    recovery         what becomes of an answer that is cut off, or that ends without words
-    lost_in_thought  thoughts without words in a stream: a model that ends its thinking and says nothing
-    partial_call     a tool call in progress, as the text that the model was writing
-    plan             going on with a stream whose llama-server died
-    rewrite          the events of a continuation as the rest of the stream that the client has begun to read
-    overlap          what of a continuation's text the client has not seen yet
-    transcript       what a client has seen of an answer, read from the events that were passed on
+    recovery         decides how an answer goes on that was cut off, or that ended without content
+    plan             plans how a stream whose instance was lost continues at another one
+    lost_in_thought  detects answers that end after reasoning with no content
+    partial_call     turns a tool call that was cut in the middle into the text that the model was writing
+    rewrite          rewrites the events of a continuation into the rest of the first stream
+    overlap          drops from a continuation the text that the client already has
+    transcript       reads from the forwarded events what the client has received of an answer
 """

@@ -1,15 +1,15 @@
-"""Thoughts without words in a stream: a model that ends its thinking and says nothing. Pure.
+"""Detects answers that end after reasoning with no content, and holds their end back or marks it. Pure.
 
-Until the first word of an answer (text, or a tool call) its events are watched, as bytes. An end that comes before it
-is kept back, so that the answer can still be asked for; if there is none, the end goes out with
+The events of a stream are searched, as bytes, until its first content (text, or a tool call). An end that comes before
+any content is held back, so that content can still be asked for. If none comes, the end is sent with
 `"lost_in_thought": true` in it:
 
     chat        in the chunk with the `finish_reason`
     messages    in the `message_delta`
     responses   in the `response` of `response.completed`
 
-An answer that ended because its tokens ran out is not lost: its end says so, but for that of a response, which
-llama-server calls completed however it ended; there the numbers tell.
+An answer that ended because its tokens ran out is not lost in thought. Its end says so, except for a response, which
+llama-server calls completed however it ended; there the token counts decide.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from nemotron_ops.gateway.request.fields import SPELLINGS
 from nemotron_ops.gateway.streams import sse
 from nemotron_ops.gateway.streams.usage import Usage
 
-THOUGHT = {
+REASONING_MARKS = {
     Api.CHAT: b'"reasoning_content":"',
     Api.MESSAGES: b'"type":"thinking_delta"',
     Api.RESPONSES: b"event: response.reasoning_text.delta\n",
 }
-WORDS = {
+CONTENT_MARKS = {
     Api.CHAT: (b'"content":"', b'"tool_calls":['),
     Api.MESSAGES: (b'"type":"text_delta"', b'"type":"tool_use"'),
     Api.RESPONSES: (b"event: response.output_text.delta\n", b'"type":"function_call"'),
 }
-ENDS = {
+END_MARKS = {
     Api.CHAT: b'"finish_reason":"stop"',
     Api.MESSAGES: b'"stop_reason":"end_turn"',
     Api.RESPONSES: b"event: response.completed\n",
@@ -42,56 +42,56 @@ ENDS = {
 Rewrite = Callable[[bytes], bytes]
 
 
-class Watch:
-    """Passes events on, through `rewrite` if there is one, until an end without words; `held` is that end."""
+class LostInThought:
+    """Passes events on, through `rewrite` if there is one, up to an end without content: that is `held_end`."""
 
-    def __init__(self, api: Api, on_word: Callable[[], None], rewrite: Rewrite | None = None) -> None:
+    def __init__(self, api: Api, on_content: Callable[[], None], rewrite: Rewrite | None = None) -> None:
         self.api = api
-        self.held = b""
-        self.spoke = False
-        self._thought = False
-        self._on_word = on_word
+        self.held_end = b""
+        self.has_content = False
+        self._has_reasoning = False
+        self._on_content = on_content
         self._rewrite = rewrite
 
     @property
     def lost(self) -> bool:
-        """Whether the stream is over and nothing was said."""
-        return bool(self.held) and sse.is_complete(self.api, self.held)
+        """Whether the stream has ended without content."""
+        return bool(self.held_end) and sse.is_complete(self.api, self.held_end)
 
-    def over(self, rewrite: Rewrite) -> None:
-        """What comes next is another attempt's."""
-        self.held = b""
+    def next_attempt(self, rewrite: Rewrite) -> None:
+        """The next events come from another attempt."""
+        self.held_end = b""
         self._rewrite = rewrite
 
     def __call__(self, blob: bytes) -> bytes:
         if self._rewrite is not None:
             blob = self._rewrite(blob)
-        if self.spoke:
+        if self.has_content:
             return blob
-        if self.held:
-            self.held += blob
+        if self.held_end:
+            self.held_end += blob
             return b""
-        if any(mark in blob for mark in WORDS[self.api]):
-            self.spoke = True
+        if any(mark in blob for mark in CONTENT_MARKS[self.api]):
+            self.has_content = True
             if self._rewrite is None:
-                self._on_word()
+                self._on_content()
             return blob
-        self._thought = self._thought or THOUGHT[self.api] in blob
-        end = blob.find(ENDS[self.api]) if self._thought else -1
+        self._has_reasoning = self._has_reasoning or REASONING_MARKS[self.api] in blob
+        end = blob.find(END_MARKS[self.api]) if self._has_reasoning else -1
         if end < 0:
             return blob
         begin = blob.rfind(b"\n\n", 0, end) + 2 if b"\n\n" in blob[:end] else 0
-        self.held = blob[begin:]
+        self.held_end = blob[begin:]
         return blob[:begin]
 
 
 def can_be_lost(api: Api) -> bool:
-    """Whether `api` tells thoughts from words."""
-    return api in THOUGHT
+    """Whether the streams of `api` distinguish reasoning from content."""
+    return api in REASONING_MARKS
 
 
 def ran_out(api: Api, fields: Mapping[str, msgspec.Raw], usage: Usage | None, ctx_tokens: int) -> bool:
-    """Whether a response ended because its tokens or its context ran out; False where the end itself says so."""
+    """Whether a response ended because its tokens or context ran out; False for APIs whose end says so itself."""
     if api is not Api.RESPONSES or usage is None:
         return False
     limits = [bytes(fields[name]) for name in SPELLINGS[api] if name in fields]
@@ -101,12 +101,12 @@ def ran_out(api: Api, fields: Mapping[str, msgspec.Raw], usage: Usage | None, ct
 
 
 def marked(api: Api, end: bytes) -> bytes:
-    """The end of a stream with the word that nothing was said."""
+    """The end of a stream, marked as lost in thought."""
     return b"".join(_marked(api, event + b"\n\n") for event in end.split(b"\n\n")[:-1])
 
 
 def _marked(api: Api, event: bytes) -> bytes:
-    if ENDS[api] not in event:
+    if END_MARKS[api] not in event:
         return event
     for value in sse.events(event):
         place: dict[str, Any] = value["response"] if api is Api.RESPONSES else value

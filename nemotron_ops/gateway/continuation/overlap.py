@@ -1,75 +1,81 @@
-"""What of a continuation's text the client has not seen yet. Pure."""
+"""Drops from a continuation the text that the client already has. Pure."""
 
 from __future__ import annotations
 
 import msgspec
 
-from nemotron_ops.gateway.continuation.transcript import Said
+from nemotron_ops.gateway.continuation.transcript import Transcript
 from nemotron_ops.gateway.streams.relay import Diverged
 
 
-class Unseen:
-    """Takes the parts of a continuation in their order; gives back what is new of each.
+class Overlap:
+    """Takes the parts of a continuation in order, and returns the new text of each.
 
-    `skip_reasoning` and `skip_content` are what will be repeated. Tool calls are made again, unless there is a `tail`:
-    then they go on before that end of the last one.
+    `skip_reasoning` and `skip_content` will be repeated. Tool calls are made again, unless there is a `tail`: then the
+    last call continues before that end of its arguments.
     """
 
     def __init__(
-        self, said: Said, *, skip_reasoning: str, skip_content: str, closed: bool = False, tail: str | None = None
+        self,
+        transcript: Transcript,
+        *,
+        skip_reasoning: str,
+        skip_content: str,
+        closed: bool = False,
+        tail: str | None = None,
     ) -> None:
-        self._thoughts = [said.reasoning]
-        self._words = [said.content]
-        self._calls = [[call.arguments] for call in said.calls]
-        self._names = [call.name for call in said.calls]
+        self._reasoning = [transcript.reasoning]
+        self._content = [transcript.content]
+        self._calls = [[call.arguments] for call in transcript.calls]
+        self._names = [call.name for call in transcript.calls]
         self._skip_reasoning = skip_reasoning
         self._skip_content = skip_content
         self._skip_calls = self.calls
-        self._unnamed = set(range(len(said.calls)))
+        self._unnamed = set(range(len(transcript.calls)))
         if tail is not None:
-            self._skip_calls = [*([""] * (len(said.calls) - 1)), tail]
+            self._skip_calls = [*([""] * (len(transcript.calls) - 1)), tail]
             self._unnamed = set()
-        self._goes_on = tail is not None
-        self._silent = said.ending
-        self._thought_out = closed or said.thought_out or bool(said.content or said.calls)
+        self._call_continues = tail is not None
+        self._ending = transcript.ending
+        self._reasoning_closed = closed or transcript.reasoning_closed or bool(transcript.content or transcript.calls)
 
     @property
     def reasoning(self) -> str:
-        """All of it, as the client has it now."""
-        return "".join(self._thoughts)
+        """The whole text that the client has now."""
+        return "".join(self._reasoning)
 
     @property
     def content(self) -> str:
-        """All of it, as the client has it now."""
-        return "".join(self._words)
+        """The whole text that the client has now."""
+        return "".join(self._content)
 
     @property
     def calls(self) -> list[str]:
-        """All arguments of each call that was begun, as the client has them now."""
+        """The arguments that the client has now, of each call that had begun."""
         return ["".join(pieces) for pieces in self._calls]
 
-    def thought(self, text: str) -> str:
-        """Thinking. Raises Diverged, also where new thoughts follow upon an answer."""
-        left, self._skip_reasoning = _unseen(text, self._skip_reasoning)
-        if self._thought_out:
-            _must_be_blank(left)  # the line end with which llama-server closes a given thought
+    def take_reasoning(self, text: str) -> str:
+        """Take reasoning. Raises Diverged, also if new reasoning follows content."""
+        new, self._skip_reasoning = _after(text, self._skip_reasoning)
+        if self._reasoning_closed:
+            _must_be_blank(new)  # llama-server ends given reasoning with a line end
             return ""
-        self._thoughts.append(left)
-        return left
+        self._reasoning.append(new)
+        return new
 
-    def text(self, text: str) -> str:
-        """Text of the answer. Raises Diverged."""
-        left, self._skip_content = _unseen(text, self._skip_content)
-        if self._silent or self._owes_calls():
-            _must_be_blank(left)
+    def take_content(self, text: str) -> str:
+        """Take content. Raises Diverged."""
+        new, self._skip_content = _after(text, self._skip_content)
+        if self._ending or self._calls_missing():
+            _must_be_blank(new)
             return ""
-        self._words.append(left)
-        return left
+        self._content.append(new)
+        return new
 
-    def name(self, index: int, name: str) -> bool:
-        """A tool call's name; returns whether it is new. Raises Diverged."""
+    def take_name(self, index: int, name: str) -> bool:
+        """Take a tool call's name; returns whether the call is new. Raises Diverged."""
         if index >= len(self._names):
-            if self._silent:
+            if self._ending:
                 raise Diverged
             return True
         if name != self._names[index]:
@@ -77,31 +83,31 @@ class Unseen:
         self._unnamed.discard(index)
         return False
 
-    def arguments(self, index: int, text: str) -> str:
-        """A piece of a tool call's arguments. Raises Diverged."""
+    def take_arguments(self, index: int, text: str) -> str:
+        """Take a piece of a tool call's arguments. Raises Diverged."""
         if index >= len(self._calls):
             return text
-        left, self._skip_calls[index] = _unseen(text, self._skip_calls[index])
-        if self._silent:
-            _must_be_blank(left)
-        self._calls[index].append(left)
-        return left
+        new, self._skip_calls[index] = _after(text, self._skip_calls[index])
+        if self._ending:
+            _must_be_blank(new)
+        self._calls[index].append(new)
+        return new
 
     def end(self, *, called: bool = True) -> None:
-        """The answer is over. Raises Diverged if it did not repeat all that the client has seen.
+        """The answer is over. Raises Diverged if it did not repeat all that the client has.
 
-        `called`: it says itself that its calls are whole.
+        `called`: it ended with complete tool calls, by its own finish reason.
         """
         _must_be_blank(self._skip_content + self._skip_reasoning)
-        if self._owes_calls() or (self._goes_on and called and not all(map(_is_json, self.calls))):
+        if self._calls_missing() or (self._call_continues and called and not all(map(_is_json, self.calls))):
             raise Diverged
 
-    def _owes_calls(self) -> bool:
+    def _calls_missing(self) -> bool:
         return bool(self._unnamed) or any(self._skip_calls)
 
 
-def _unseen(text: str, seen: str) -> tuple[str, str]:
-    """What of `text` comes after `seen`, and what of `seen` is still to come. Raises Diverged if they differ."""
+def _after(text: str, seen: str) -> tuple[str, str]:
+    """The part of `text` after `seen`, and the part of `seen` still to come. Raises Diverged if they differ."""
     if not seen:
         return text, ""
     if len(text) <= len(seen):

@@ -1,11 +1,11 @@
-"""A tool call in progress, as the text that the model was writing. Pure.
+"""Turns a tool call that was cut in the middle into the text that the model was writing. Pure.
 
-llama-server tells of a call as JSON, the model writes it in the words of its template. The template itself is asked for
-them (`/apply-template`): it writes a conversation with that call, in which marks stand before the call and at the end
-of the last text in its arguments. What is between them is where the model was, and it can go on from there; what the
-client has seen behind that text (a quote, a number) it writes again.
+llama-server reports a call as JSON, while the model writes it in its template's format. The template is asked for that
+text (`/apply-template`): it renders a conversation with the call, in which marks stand before the call and at the end
+of the last string in its arguments. The text between the marks is where the model was, and it continues from there. The
+model writes again what the client has received after that string (a quote, a number).
 
-Only a text can be cut anywhere: a call that has none among its arguments yet is made again instead.
+Only a string can be cut anywhere: a call without a string in its arguments is made again instead.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ ESCAPE = {"u": 6}  # characters of \u0000; any other escape has two
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class HalfCall:
-    """`body` is what the template is asked; `tail` is what the client has seen behind the last text."""
+class PartialCall:
+    """`body` is the request to the template; `tail` is what the client has received after the last string."""
 
     body: bytes
     tail: str
 
 
-def half_call(calls: Sequence[Call]) -> HalfCall | None:
-    """What to ask the template, or None if `calls` do not end in a text."""
+def partial_call(calls: Sequence[Call]) -> PartialCall | None:
+    """The request to the template, or None if `calls` do not end in a string."""
     if not calls or any(mark in call.arguments for call in calls for mark in (BEGIN, END)):
         return None
     last = calls[-1].arguments
@@ -49,11 +49,11 @@ def half_call(calls: Sequence[Call]) -> HalfCall | None:
     message = {"role": "assistant", "content": BEGIN, "tool_calls": written}
     messages = [{"role": "user", "content": "-"}, message, *results]
     body = msgspec.json.encode({"messages": messages, "add_generation_prompt": False})
-    return HalfCall(body=body, tail=last[cut:])
+    return PartialCall(body=body, tail=last[cut:])
 
 
 def text_of_call(answer: bytes) -> str | None:
-    """The text of the call as far as it went, from the template's answer; None if the marks are not in it."""
+    """The text of the partial call, from the template's answer; None if the marks are not in it."""
     try:
         prompt = msgspec.json.decode(answer)["prompt"]
         begun, found, rest = str(prompt).partition(BEGIN)
@@ -64,9 +64,9 @@ def text_of_call(answer: bytes) -> str | None:
 
 
 def end_of_last_text(arguments: str) -> int | None:
-    """Where in the beginning of a JSON object the last text ends that is a value of its own; None if none is.
+    """Where the last string value ends in the beginning of a JSON object; None if there is none.
 
-    A text of which there is nothing yet does not count: after a mere line end a tokenizer may cut otherwise.
+    An empty string does not count: after a bare line end the tokenizer may split the text differently.
     """
     end: int | None = None
     begin = depth = place = 0
@@ -76,7 +76,7 @@ def end_of_last_text(arguments: str) -> int | None:
         if quoted and letter == "\\":
             size = ESCAPE.get(arguments[place + 1 : place + 2], 2)
             if place + size > len(arguments):
-                break  # half an escape
+                break  # an incomplete escape
             place += size
             continue
         if letter == '"':

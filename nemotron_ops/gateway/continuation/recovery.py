@@ -1,150 +1,151 @@
-"""What becomes of an answer that is cut off, or that ends without words. Pure.
+"""Decides how an answer goes on that was cut off, or that ended without content. Pure.
 
-An answer of which nothing was seen is asked for once more from its beginning. Else its rest is asked for:
+An answer of which the client has received nothing is asked for again from its beginning. Otherwise its rest is asked
+for:
 
-    in a tool call    the call is given as the model's template writes it, and goes on; else it is made again
-    came differently  the rest is asked for again, a few times
-    refused           an engine would not go on from what was said: all is said again, only the rest is passed on
-    without words     as the recipe says: words are asked for, once; else the end is sent, marked
+    in a tool call    the call is given in the template's format and continues; otherwise it is made again
+    diverged          the rest is asked for again, a few times
+    refused           an engine refused to continue: the request is replayed, and only the rest is forwarded
+    without content   content is asked for once, if the recipe says so; otherwise the end is sent, marked
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from nemotron_ops.gateway.api.routes import Api
-from nemotron_ops.gateway.continuation.lost_in_thought import Watch, can_be_lost, marked, ran_out
-from nemotron_ops.gateway.continuation.partial_call import HalfCall, half_call, text_of_call
+from nemotron_ops.gateway.continuation.lost_in_thought import LostInThought, can_be_lost, marked, ran_out
+from nemotron_ops.gateway.continuation.partial_call import PartialCall, partial_call, text_of_call
 from nemotron_ops.gateway.continuation.plan import TIMES_AGAIN, can_continue, continuation, replay
 from nemotron_ops.gateway.continuation.rewrite import Continuation, rewriter
-from nemotron_ops.gateway.continuation.transcript import said_in
+from nemotron_ops.gateway.continuation.transcript import transcript_of
 from nemotron_ops.gateway.streams import sse
+from nemotron_ops.gateway.streams.relay import Relay
 from nemotron_ops.gateway.streams.usage import usage_in
 
-if TYPE_CHECKING:
-    from nemotron_ops.gateway.streams.relay import Relay
-
 Fields = Mapping[str, msgspec.Raw]
-DEADLY = 2  # engines in a row
+MAX_ENGINE_DEATHS = 2
 
 
-class AllSaid(Exception):
-    """A stream was lost after its last word, before the mark of its end."""
+class NothingMissing(Exception):
+    """A stream was lost after its last content, before the event that marks its end."""
 
 
 class Recovery(msgspec.Struct, eq=False):
-    """One answer's second tries."""
+    """The further attempts of one request."""
 
     api: Api
     retries: int
     resumed: bool = False
-    thoughts_over: bool = False  # the client has ended them
-    half: HalfCall | None = None  # a tool call in progress that could go on
-    _deaths: int = 0  # of engines that had got the request, and had not said anything
-    _differed: int = 0  # continuations that an engine refused, or that came out differently
+    reasoning_ended: bool = False  # by the client's control request
+    partial_call: PartialCall | None = None  # a tool call that may continue
+    _engine_deaths: int = 0  # engines that died with the request before sending anything
+    _differed: int = 0  # continuations that were refused or diverged
     _replays: bool = False
-    _asked_for_words: bool = False
-    _watch: Watch | None = None
-    _wordless: bytes = b""  # the end of a stream that said nothing
+    _asked_for_content: bool = False
+    _detector: LostInThought | None = None
+    _held_end: bytes = b""  # the end of a stream without content
 
     def begin(self, relay: Relay, fields: Fields) -> None:
-        """An answer begins at its beginning."""
-        self._watch, self._wordless = None, b""
+        """An attempt asks for the answer from its beginning."""
+        self._detector, self._held_end = None, b""
         if can_be_lost(self.api) and can_continue(self.api, fields):
-            self._watch = Watch(self.api, relay.as_is)
-            relay.restart(self._watch)
+            self._detector = LostInThought(self.api, relay.as_is)
+            relay.restart(self._detector)
 
     def go_on(self, relay: Relay, plan: Continuation) -> None:
-        """What comes next is the rest of what was passed on."""
+        """The next attempt brings the rest of the stream."""
         rewrite = rewriter(self.api, plan)
-        if self._watch is None or self._watch.spoke:
+        if self._detector is None or self._detector.has_content:
             relay.restart(rewrite)
         else:
-            self._watch.over(rewrite)
-            relay.restart(self._watch)
+            self._detector.next_attempt(rewrite)
+            relay.restart(self._detector)
         self.resumed = True
 
     # cut off
 
     def may_try(self, tries: int) -> bool:
-        """Whether there may be another attempt after `tries`."""
-        return not self.deadly and (self._differed < TIMES_AGAIN and tries - self._differed <= self.retries)
+        """Whether another attempt is allowed after `tries`."""
+        return not self.kills_engines and (self._differed < TIMES_AGAIN and tries - self._differed <= self.retries)
 
     @property
-    def deadly(self) -> bool:
-        """Whether it looks as if the request itself kills engines: no other is to be lost to it."""
-        return self._deaths >= DEADLY
+    def kills_engines(self) -> bool:
+        """Whether the request itself seems to kill engines: then no further engine gets it."""
+        return self._engine_deaths >= MAX_ENGINE_DEATHS
 
     def died(self) -> None:
-        """An engine was lost with the request, before it said anything."""
-        self._deaths += 1
+        """An engine died with the request before it sent anything."""
+        self._engine_deaths += 1
 
     def refused(self, status: int) -> bool:
-        """Whether an engine refused what it was to go on from (a grammar may, say), and all is to be said again."""
+        """Whether an engine refused a continuation (because of a grammar, say), so that the request is replayed."""
         if not self.resumed or self._replays or status < 400:
             return False
         self._replays = True
         return True
 
     def differed(self) -> None:
-        """An attempt's end was the engine's answer, not its loss."""
+        """An attempt failed because of the engine's answer; the engine was not lost."""
         self._differed += 1
 
     def rest(self, relay: Relay, fields: Fields, tries: int) -> Continuation | None:
-        """How to get the rest of a stream, or None if there is no right way. Raises AllSaid if nothing is missing."""
-        said = said_in(relay.kept if relay.kept.whole else [])
-        if said.finished and self.api in sse.LAST_EVENT:
-            raise AllSaid
+        """How to get the rest of a stream, or None if there is no correct way. Raises NothingMissing."""
+        transcript = transcript_of(relay.kept if relay.kept.whole else [])
+        if transcript.finished and self.api in sse.LAST_EVENT:
+            raise NothingMissing
         if not (self.may_try(tries) and relay.kept.whole):
             return None
-        closed = bool(self._wordless) or self.thoughts_over
-        plan = continuation(self.api, fields, said, again=self._differed, closed=closed)
+        closed = bool(self._held_end) or self.reasoning_ended
+        plan = continuation(self.api, fields, transcript, again=self._differed, closed=closed)
         if plan is not None and self._replays:
-            return replay(fields, said)
-        self.half = half_call(said.calls) if plan is not None and not (self._differed or said.ending) else None
+            return replay(fields, transcript)
+        may_continue_call = plan is not None and not (self._differed or transcript.ending)
+        self.partial_call = partial_call(transcript.calls) if may_continue_call else None
         return plan
 
-    def go_on_with_call(self, relay: Relay, fields: Fields, half: HalfCall, answer: bytes) -> Continuation | None:
-        """The same with the call given as far as it went; `answer` is the template's. None if that cannot be."""
-        call = text_of_call(answer)
-        if call is None:
+    def go_on_with_call(self, relay: Relay, fields: Fields, call: PartialCall, answer: bytes) -> Continuation | None:
+        """Continue with the partial call in the prefill; `answer` is the template's. None if that is not possible."""
+        text = text_of_call(answer)
+        if text is None:
             return None
-        plan = continuation(self.api, fields, said_in(relay.kept), call=call, tail=half.tail)
-        if plan is None or plan.anew:
+        plan = continuation(self.api, fields, transcript_of(relay.kept), call=text, tail=call.tail)
+        if plan is None or plan.replays:
             return None
         self.go_on(relay, plan)
         return plan
 
-    # without words
+    # without content
 
-    def wordless(self) -> bool:
-        """Whether a stream is over and nothing was said."""
-        return self._watch is not None and self._watch.lost
+    def lost_in_thought(self) -> bool:
+        """Whether the stream has ended without content."""
+        return self._detector is not None and self._detector.lost
 
     def ran_out(self, fields: Fields, ctx_tokens: int) -> bool:
-        """Whether its tokens ran out before it could say a word: then there is nothing wrong with its end."""
-        assert self._watch is not None
-        if not ran_out(self.api, fields, usage_in(self._watch.held), ctx_tokens):
+        """Whether the stream's tokens ran out before any content: then its end is sent unmarked."""
+        assert self._detector is not None
+        held_end = self._detector.held_end
+        if not ran_out(self.api, fields, usage_in(held_end), ctx_tokens):
             return False
-        self._wordless = self._watch.held
+        self._held_end = held_end
         return True
 
-    def words(self, relay: Relay, fields: Fields, *, wanted: bool, whole: bool) -> Continuation | None:
-        """How to ask for words, once, if they are `wanted`. The end is kept; only one of a `whole` answer unmarked."""
-        assert self._watch is not None
-        self._wordless = self._watch.held if whole else marked(self.api, self._watch.held)
-        if self._asked_for_words or not wanted or not relay.kept.whole:
+    def content(self, relay: Relay, fields: Fields, *, wanted: bool, whole: bool) -> Continuation | None:
+        """How to ask for content, once, if `wanted`. The end is kept, and marked unless the answer is sent `whole`."""
+        assert self._detector is not None
+        held_end = self._detector.held_end
+        self._held_end = held_end if whole else marked(self.api, held_end)
+        if self._asked_for_content or not wanted or not relay.kept.whole:
             return None
-        self._asked_for_words = True
-        plan = continuation(self.api, fields, said_in(relay.kept), closed=True)
-        return None if plan is None or plan.anew else plan
+        self._asked_for_content = True
+        plan = continuation(self.api, fields, transcript_of(relay.kept), closed=True)
+        return None if plan is None or plan.replays else plan
 
     def end(self) -> bytes:
-        """The end of a stream that said nothing, to be sent now; empty if there is none, or words have come."""
-        if self._watch is None or self._watch.spoke:
+        """The held-back end, to be sent now; empty if there is none, or if content has come."""
+        if self._detector is None or self._detector.has_content:
             return b""
-        end, self._wordless = self._wordless, b""
+        end, self._held_end = self._held_end, b""
         return end

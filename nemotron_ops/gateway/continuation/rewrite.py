@@ -1,7 +1,7 @@
-"""The events of a continuation as the rest of the stream that the client has begun to read. Pure.
+"""Rewrites the events of a continuation into the rest of the stream that the client is reading. Pure.
 
-Ids, names and places are those that the client knows; what it has seen is left out; numbers are those of the whole
-answer. One class per way of writing a stream.
+Ids, names and indexes become those of the first stream, text that the client has is dropped, and usage counts the whole
+answer. There is one class for each stream format.
 """
 
 from __future__ import annotations
@@ -10,28 +10,28 @@ from dataclasses import dataclass
 from typing import Any
 
 from nemotron_ops.gateway.api.routes import Api
-from nemotron_ops.gateway.continuation.overlap import Unseen
-from nemotron_ops.gateway.continuation.transcript import Said, event_key
+from nemotron_ops.gateway.continuation.overlap import Overlap
+from nemotron_ops.gateway.continuation.transcript import Transcript, event_key
 from nemotron_ops.gateway.streams import sse
 from nemotron_ops.gateway.streams.relay import Diverged
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Continuation:
-    """How to go on: the body to send, and what will be repeated of what the client has seen."""
+    """How to continue: the body to send, and the text in its answer that the client already has."""
 
     body: bytes
-    said: Said
+    transcript: Transcript
     skip_reasoning: str = ""
     skip_content: str = ""
-    prior_tokens: int = 0  # of what is given as the beginning of the answer
-    anew: bool = False  # nothing is given: all is said again
-    closed: bool = False  # no thoughts can follow
-    tail: str | None = None  # calls are given, but for this end of the last one
+    prior_tokens: int = 0  # tokens of the prefill
+    replays: bool = False  # nothing is given: the whole answer is made again
+    closed: bool = False  # no reasoning can follow
+    tail: str | None = None  # calls are in the prefill, except this end of the last one
 
 
 def rewriter(api: Api, plan: Continuation) -> Rewriter:
-    """What turns the events of the continuation `plan` into the rest of the first stream."""
+    """The rewriter for the continuation `plan`."""
     match api:
         case Api.MESSAGES:
             return MessagesRewriter(plan)
@@ -42,19 +42,19 @@ def rewriter(api: Api, plan: Continuation) -> Rewriter:
 
 
 class Rewriter:
-    """Chats and completions, OpenAI's and llama-server's own."""
+    """For chats and completions, OpenAI's and llama-server's own."""
 
     def __init__(self, plan: Continuation) -> None:
-        self.said = plan.said
+        self.transcript = plan.transcript
         self.prior = plan.prior_tokens
-        self.unseen = Unseen(
-            plan.said, skip_reasoning=plan.skip_reasoning, skip_content=plan.skip_content, closed=plan.closed,
+        self.overlap = Overlap(
+            plan.transcript, skip_reasoning=plan.skip_reasoning, skip_content=plan.skip_content, closed=plan.closed,
             tail=plan.tail,
         )  # fmt: skip
-        self.sequence = plan.said.sequence
+        self.sequence = plan.transcript.sequence
 
     def __call__(self, blob: bytes) -> bytes:
-        """The events of `blob` that the client has not seen. Raises Diverged."""
+        """The events of `blob` that the client does not have. Raises Diverged."""
         out = []
         for value in sse.events(blob):
             if not isinstance(value, dict):
@@ -69,78 +69,80 @@ class Rewriter:
         return b"".join(out) + (sse.DONE if blob.endswith(sse.DONE) else b"")
 
     def event(self, value: dict[str, Any]) -> bool:
-        """Change one event; returns whether the client gets it. Raises Diverged."""
+        """Rewrite one event in place; returns whether it is forwarded. Raises Diverged."""
         for name in ("id", "created"):
-            if name in self.said.first and name in value:
-                value[name] = self.said.first[name]
+            if name in self.transcript.first and name in value:
+                value[name] = self.transcript.first[name]
         self.count(value, "tokens_evaluated", "tokens_predicted")
         self.count(value.get("usage"), "prompt_tokens", "completion_tokens")
         if "choices" in value:
             left = [self._choice(choice) for choice in value["choices"]]
             return not left or any(left)
         if "content" in value:
-            value["content"] = self.unseen.text(value["content"] or "")
+            value["content"] = self.overlap.take_content(value["content"] or "")
             if value.get("stop"):
-                self._as_asked(value)
+                self._restore_request(value)
             return bool(value["content"] or value.get("stop"))
         return True
 
-    def _as_asked(self, value: dict[str, Any]) -> None:
-        """llama-server's own completion ends with the request: as it came, not as it was continued."""
-        self.unseen.end()
+    def _restore_request(self, value: dict[str, Any]) -> None:
+        """llama-server's own completion ends with the request: restore the original one."""
+        self.overlap.end()
         if self.prior and isinstance(value.get("prompt"), str):
-            value["prompt"] = value["prompt"].removesuffix(self.said.content)
+            value["prompt"] = value["prompt"].removesuffix(self.transcript.content)
             settings = value.get("generation_settings") or {}
             for name in ("n_predict", "max_tokens"):
                 if settings.get(name, 0) > 0:
                     settings[name] += self.prior
 
     def count(self, usage: Any, prompt: str, answer: str) -> None:
-        """Numbers of the whole answer: what was given as its beginning was no prompt."""
+        """Count the prefill as completion tokens, not as prompt tokens."""
         if isinstance(usage, dict) and answer in usage:
             usage[answer] += self.prior
             if prompt in usage:
                 usage[prompt] = max(0, usage[prompt] - self.prior)
 
     def _choice(self, choice: dict[str, Any]) -> bool:
-        """Take what was seen out of a choice; returns whether something is left."""
+        """Drop from a choice what the client has; returns whether anything is left."""
         finish = choice.get("finish_reason")
         if "text" in choice:
-            choice["text"] = self.unseen.text(choice["text"] or "")
+            choice["text"] = self.overlap.take_content(choice["text"] or "")
         delta = choice.get("delta") or {}
         delta.pop("role", None)
         if delta.get("reasoning_content"):
-            delta["reasoning_content"] = self.unseen.thought(delta["reasoning_content"])
+            delta["reasoning_content"] = self.overlap.take_reasoning(delta["reasoning_content"])
         if delta.get("content"):
-            delta["content"] = self.unseen.text(delta["content"])
+            delta["content"] = self.overlap.take_content(delta["content"])
         if "tool_calls" in delta:
             delta["tool_calls"] = [call for call in delta["tool_calls"] if self._call(call)]
         if finish:
-            self.unseen.end(called=finish == "tool_calls")
+            self.overlap.end(called=finish == "tool_calls")
         if "delta" in choice:
             choice["delta"] = {k: v for k, v in delta.items() if v}
         return bool(finish or choice.get("text") or choice.get("delta"))
 
     def _call(self, call: dict[str, Any]) -> bool:
         index, function = int(call.get("index", 0)), call.get("function") or {}
-        new = "name" in function and self.unseen.name(index, function["name"])
+        new = "name" in function and self.overlap.take_name(index, function["name"])
         if "name" in function and not new:
             for place, name in ((function, "name"), (call, "id"), (call, "type")):
                 place.pop(name, None)
         if "arguments" in function:
-            function["arguments"] = self.unseen.arguments(index, function["arguments"])
+            function["arguments"] = self.overlap.take_arguments(index, function["arguments"])
         return new or bool(function.get("arguments"))
 
 
 class MessagesRewriter(Rewriter):
-    """Anthropic's: blocks that the client has open stay open, under their indexes."""
+    """For Anthropic's messages: blocks that are open at the client stay open, under their indexes."""
 
     def __init__(self, plan: Continuation) -> None:
         super().__init__(plan)
-        self._places = {kind: index for index, kind in plan.said.blocks.items() if kind != "tool_use"}
-        self._calls = sorted(plan.said.places, key=lambda index: plan.said.places[index])  # index of each call
+        self._places = {kind: index for index, kind in plan.transcript.blocks.items() if kind != "tool_use"}
+        self._calls = sorted(
+            plan.transcript.call_index, key=lambda index: plan.transcript.call_index[index]
+        )  # block index of each call
         self._begun = 0  # calls
-        self._index: dict[int, int] = {}  # the continuation's -> the client's
+        self._index: dict[int, int] = {}  # the continuation's index -> the client's
         self._call_of: dict[int, int] = {}
 
     def event(self, value: dict[str, Any]) -> bool:
@@ -152,41 +154,41 @@ class MessagesRewriter(Rewriter):
             if value["type"] == "content_block_delta" and not self._delta(value["delta"], self._call_of.get(new, 0)):
                 return False
         if value["type"] == "message_delta":
-            self.unseen.end(called=value["delta"].get("stop_reason") == "tool_use")
+            self.overlap.end(called=value["delta"].get("stop_reason") == "tool_use")
         self.count(value.get("usage"), "input_tokens", "output_tokens")
-        return event_key(value) not in self.said.seen
+        return event_key(value) not in self.transcript.seen
 
     def _start(self, value: dict[str, Any]) -> bool:
         new, block = value["index"], value["content_block"]
         if block["type"] == "tool_use":
             call, self._begun = self._begun, self._begun + 1
             self._call_of[new] = call
-            known = self._calls[call] if not self.unseen.name(call, block["name"]) else None
+            known = self._calls[call] if not self.overlap.take_name(call, block["name"]) else None
         else:
             known = self._places.get(block["type"])
         self._index[new] = value["index"] = known if isinstance(known, int) else self._next_index()
         return known is None
 
     def _next_index(self) -> int:
-        return max([-1, *self.said.blocks, *self._index.values()]) + 1
+        return max([-1, *self.transcript.blocks, *self._index.values()]) + 1
 
     def _delta(self, delta: dict[str, Any], call: int) -> bool:
         if "text" in delta:
-            delta["text"] = self.unseen.text(delta["text"])
+            delta["text"] = self.overlap.take_content(delta["text"])
         if "thinking" in delta:
-            delta["thinking"] = self.unseen.thought(delta["thinking"])
+            delta["thinking"] = self.overlap.take_reasoning(delta["thinking"])
         if "partial_json" in delta:
-            delta["partial_json"] = self.unseen.arguments(call, delta["partial_json"])
+            delta["partial_json"] = self.overlap.take_arguments(call, delta["partial_json"])
         return "signature" in delta or any(v for k, v in delta.items() if k != "type")
 
 
 class ResponsesRewriter(Rewriter):
-    """OpenAI's responses: items keep their ids, and what is said whole at the end is what the client has got."""
+    """For OpenAI's responses: items keep their ids, and the full texts at the end are those that the client has."""
 
     def __init__(self, plan: Continuation) -> None:
         super().__init__(plan)
-        self._ids: dict[str, str] = {}  # the continuation's -> the client's
-        self._call_of: dict[str, int] = {}  # the continuation's item -> which of the calls
+        self._ids: dict[str, str] = {}  # the continuation's item id -> the client's
+        self._call_of: dict[str, int] = {}  # the continuation's item -> index of the call
 
     def event(self, value: dict[str, Any]) -> bool:
         kind = value["type"]
@@ -199,59 +201,59 @@ class ResponsesRewriter(Rewriter):
                 value["delta"] = self._delta(kind, value["delta"], call)
                 return bool(value["delta"])
         if kind == "response.output_text.done":
-            value["text"] = self.unseen.content
+            value["text"] = self.overlap.content
         if "part" in value and kind.endswith(".done"):
-            value["part"]["text"] = self.unseen.content
+            value["part"]["text"] = self.overlap.content
         if kind == "response.output_item.done":
             self._whole(value["item"])
         if isinstance(value.get("response"), dict):
             self._response(kind, value["response"])
-        return event_key(value) not in self.said.seen
+        return event_key(value) not in self.transcript.seen
 
     def _known(self, item_id: str, kind: str) -> str:
-        """The client's id of an item; one of which nothing new was said has not been added again."""
-        return self._ids.get(item_id) or self.said.items.get(kind, item_id)
+        """The client's id of an item; an item without new text was not added again."""
+        return self._ids.get(item_id) or self.transcript.items.get(kind, item_id)
 
     def _added(self, item: dict[str, Any]) -> bool:
         if item["type"] == "function_call":
             call = len(self._call_of)
             self._call_of[item["id"]] = call
-            known = "" if self.unseen.name(call, item["name"]) else self.said.calls[call].id
+            known = "" if self.overlap.take_name(call, item["name"]) else self.transcript.calls[call].id
         else:
-            known = self.said.items.get(item["type"], "")
+            known = self.transcript.items.get(item["type"], "")
         self._ids[item["id"]] = known or item["id"]
         return not known
 
     def _delta(self, kind: str, delta: str, call: int) -> str:
         match kind:
             case "response.reasoning_text.delta":
-                return self.unseen.thought(delta)
+                return self.overlap.take_reasoning(delta)
             case "response.output_text.delta":
-                return self.unseen.text(delta)
+                return self.overlap.take_content(delta)
             case "response.function_call_arguments.delta":
-                return self.unseen.arguments(call, delta)
+                return self.overlap.take_arguments(call, delta)
             case _:
                 return delta
 
     def _whole(self, item: dict[str, Any]) -> None:
-        """An item as it is at the end."""
+        """Rewrite a complete item."""
         if item["type"] == "function_call":
-            call = self._call_of.get(item["id"], len(self.said.calls))
-            if call < len(self.said.calls):
-                item["id"], item["call_id"] = self.said.calls[call].id, self.said.calls[call].call_id
-                if item.get("arguments") != self.unseen.calls[call]:
+            call = self._call_of.get(item["id"], len(self.transcript.calls))
+            if call < len(self.transcript.calls):
+                item["id"], item["call_id"] = self.transcript.calls[call].id, self.transcript.calls[call].call_id
+                if item.get("arguments") != self.overlap.calls[call]:
                     raise Diverged
             return
         item["id"] = self._known(item["id"], item["type"])
-        text = {"reasoning": self.unseen.reasoning, "message": self.unseen.content}.get(item["type"])
+        text = {"reasoning": self.overlap.reasoning, "message": self.overlap.content}.get(item["type"])
         if text is not None and item.get("content"):
             item["content"][0]["text"] = text
 
     def _response(self, kind: str, response: dict[str, Any]) -> None:
-        first = self.said.first.get("response") or {}
+        first = self.transcript.first.get("response") or {}
         response["id"] = first.get("id", response["id"])
         for item in response.get("output", ()):
             self._whole(item)
         self.count(response.get("usage"), "input_tokens", "output_tokens")
         if kind == "response.completed":
-            self.unseen.end()
+            self.overlap.end()

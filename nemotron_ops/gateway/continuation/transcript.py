@@ -1,7 +1,7 @@
-"""What a client has seen of an answer, read from the events that were passed on. Pure.
+"""Reads from the events that were forwarded what a client has received of an answer. Pure.
 
-Of every API the same is remembered: thoughts, text, tool calls as far as they went, and under which names (message,
-items, blocks) the client knows them. All that a continuation needs, and nothing of how a stream is written.
+A transcript is the same for every API: reasoning, content, tool calls as far as they went, and the ids and indexes that
+the client has for message, items and blocks. It holds what a continuation needs, and nothing of a stream's format.
 """
 
 from __future__ import annotations
@@ -17,57 +17,57 @@ CLOSING = frozenset({"response.output_item.done", "content_block_stop"})
 
 @dataclass(slots=True)
 class Call:
-    """A tool call as far as the client has seen it. `id` and `call_id` are those of a response's item."""
+    """A tool call as far as the client has received it. `id` and `call_id` are those of a response's item."""
 
     name: str = ""
     arguments: str = ""
     id: str = ""
     call_id: str = ""
-    pieces: list[str] = field(default_factory=list)  # of the arguments, while they are read
+    pieces: list[str] = field(default_factory=list)  # of `arguments`, until `joined`
 
 
 @dataclass(slots=True)
-class Said:
-    """What a client has seen of an answer."""
+class Transcript:
+    """What a client has received of an answer."""
 
     reasoning: str = ""
     content: str = ""
     calls: list[Call] = field(default_factory=list)
-    blocks: dict[int, str] = field(default_factory=dict)  # Anthropic's: index -> type
-    items: dict[str, str] = field(default_factory=dict)  # a response's: type -> id
-    seen: set[str] = field(default_factory=set)  # events that come once; see `event_key`
-    places: dict[object, int] = field(default_factory=dict)  # block's index or item's id -> which of the calls
+    blocks: dict[int, str] = field(default_factory=dict)  # Anthropic: index -> type
+    items: dict[str, str] = field(default_factory=dict)  # responses: type -> id
+    seen: set[str] = field(default_factory=set)  # keys of events that occur once; see `event_key`
+    call_index: dict[object, int] = field(default_factory=dict)  # block's index or item's id -> index in `calls`
     first: dict[str, Any] = field(default_factory=dict)  # the first event
     sequence: int = -1  # the last `sequence_number`
-    tokens: int = 0  # about: one per event with text
-    call_tokens: int = 0  # the same of calls
-    token_ids: list[int] | None = field(default_factory=list)  # of `content`; None where some are not known
-    thought_out: bool = False  # the thoughts are closed
-    ending: bool = False  # the end has begun: nothing more may be said
+    tokens: int = 0  # estimated: one for each event with text
+    call_tokens: int = 0  # estimated: one for each event of a tool call
+    token_ids: list[int] | None = field(default_factory=list)  # of `content`; None if some are unknown
+    reasoning_closed: bool = False  # no reasoning can follow
+    ending: bool = False  # the end has begun: no text can follow
     finished: bool = False
-    words: list[str] = field(default_factory=list)  # pieces of `content`, while it is read
-    thoughts: list[str] = field(default_factory=list)  # pieces of `reasoning`
+    content_pieces: list[str] = field(default_factory=list)  # of `content`, until `joined`
+    reasoning_pieces: list[str] = field(default_factory=list)  # of `reasoning`, until `joined`
 
-    def take(self, value: dict[str, Any]) -> None:
+    def add(self, value: dict[str, Any]) -> None:
         """Add one event."""
         self.first = self.first or value
         self.sequence = value.get("sequence_number", self.sequence)
-        pieces, calls = len(self.words) + len(self.thoughts), self._call_pieces()
+        pieces, calls = len(self.content_pieces) + len(self.reasoning_pieces), self._call_pieces()
         if "choices" in value:
             for choice in value["choices"]:
-                self._take_choice(choice)
+                self._add_choice(choice)
         elif str(value.get("type", "")).startswith("response."):
-            self._take_item(value)
+            self._add_item(value)
         elif "type" in value:
-            self._take_block(value)
+            self._add_block(value)
         elif "content" in value:
-            self._take_native(value)
-        self.tokens += len(self.words) + len(self.thoughts) > pieces
+            self._add_native(value)
+        self.tokens += len(self.content_pieces) + len(self.reasoning_pieces) > pieces
         self.call_tokens += self._call_pieces() > calls
 
-    def whole(self) -> Said:
-        """The same with its pieces put together; pieces are not joined one by one, which would take ever longer."""
-        self.content, self.reasoning = "".join(self.words), "".join(self.thoughts)
+    def joined(self) -> Transcript:
+        """The transcript with its pieces joined. Joining each piece as it comes would take quadratic time."""
+        self.content, self.reasoning = "".join(self.content_pieces), "".join(self.reasoning_pieces)
         for call in self.calls:
             call.arguments = "".join(call.pieces)
         return self
@@ -75,19 +75,19 @@ class Said:
     def _call_pieces(self) -> int:
         return sum(1 + len(call.pieces) for call in self.calls)
 
-    def _say(self, text: str | None) -> None:
+    def _add_content(self, text: str | None) -> None:
         if text:
-            self.words.append(text)
+            self.content_pieces.append(text)
 
-    def _think(self, text: str | None) -> None:
+    def _add_reasoning(self, text: str | None) -> None:
         if text:
-            self.thoughts.append(text)
+            self.reasoning_pieces.append(text)
 
-    def _take_choice(self, choice: Mapping[str, Any]) -> None:
-        self._say(choice.get("text"))
+    def _add_choice(self, choice: Mapping[str, Any]) -> None:
+        self._add_content(choice.get("text"))
         delta = choice.get("delta") or {}
-        self._say(delta.get("content"))
-        self._think(delta.get("reasoning_content"))
+        self._add_content(delta.get("content"))
+        self._add_reasoning(delta.get("reasoning_content"))
         for part in delta.get("tool_calls", ()):
             function, index = part.get("function") or {}, int(part.get("index", 0))
             while len(self.calls) <= index:
@@ -97,63 +97,63 @@ class Said:
                 self.calls[index].pieces.append(function["arguments"])
         self.finished |= bool(choice.get("finish_reason"))
 
-    def _take_block(self, value: Mapping[str, Any]) -> None:
-        """An event of Anthropic's."""
+    def _add_block(self, value: Mapping[str, Any]) -> None:
+        """Add an event of Anthropic's API."""
         match value["type"]:
             case "content_block_start":
                 block = value["content_block"]
                 self.blocks[value["index"]] = block["type"]
                 if block["type"] == "tool_use":
-                    self.places[value["index"]] = len(self.calls)
+                    self.call_index[value["index"]] = len(self.calls)
                     self.calls.append(Call(name=block["name"]))
             case "content_block_delta":
                 delta = value["delta"]
-                self._say(delta.get("text"))
-                self._think(delta.get("thinking"))
+                self._add_content(delta.get("text"))
+                self._add_reasoning(delta.get("thinking"))
                 if "partial_json" in delta:
-                    self.calls[self.places[value["index"]]].pieces.append(delta["partial_json"])
+                    self.calls[self.call_index[value["index"]]].pieces.append(delta["partial_json"])
             case "message_delta":
                 self.finished = True
             case _:
                 pass
-        self._take_once(value, self.blocks.get(value.get("index", -1)) == "thinking")
+        self._add_once(value, self.blocks.get(value.get("index", -1)) == "thinking")
 
-    def _take_item(self, value: Mapping[str, Any]) -> None:
-        """An event of a response."""
+    def _add_item(self, value: Mapping[str, Any]) -> None:
+        """Add an event of OpenAI's responses API."""
         match value["type"]:
             case "response.output_item.added":
                 item = value["item"]
                 if item["type"] == "function_call":
-                    self.places[item["id"]] = len(self.calls)
+                    self.call_index[item["id"]] = len(self.calls)
                     self.calls.append(Call(name=item["name"], id=item["id"], call_id=item["call_id"]))
                 else:
                     self.items[item["type"]] = item["id"]
             case "response.reasoning_text.delta":
-                self._think(value["delta"])
+                self._add_reasoning(value["delta"])
             case "response.output_text.delta":
-                self._say(value["delta"])
+                self._add_content(value["delta"])
             case "response.function_call_arguments.delta":
-                self.calls[self.places[value["item_id"]]].pieces.append(value["delta"])
+                self.calls[self.call_index[value["item_id"]]].pieces.append(value["delta"])
             case "response.output_text.done":
                 self.ending = True
             case _:
                 pass
-        self._take_once(value, (value.get("item") or {}).get("type") == "reasoning")
+        self._add_once(value, (value.get("item") or {}).get("type") == "reasoning")
 
-    def _take_once(self, value: Mapping[str, Any], thought: bool) -> None:
+    def _add_once(self, value: Mapping[str, Any], reasoning: bool) -> None:
         if (key := event_key(value)) is None:
             return
         self.seen.add(key)
         if value["type"] in CLOSING:
-            self.thought_out |= thought
-            self.ending |= not thought
+            self.reasoning_closed |= reasoning
+            self.ending |= not reasoning
 
-    def _take_native(self, value: Mapping[str, Any]) -> None:
-        """An event of llama-server's own completion. It says how many tokens there were: none may be missing."""
-        self._say(value["content"])
+    def _add_native(self, value: Mapping[str, Any]) -> None:
+        """Add an event of llama-server's own completion. Its token count shows whether token ids are missing."""
+        self._add_content(value["content"])
         self.finished |= value.get("stop") is True
         if self.token_ids is None or not value["content"]:
-            self.token_ids = None if value.get("tokens") else self.token_ids  # a token whose text is still held back
+            self.token_ids = None if value.get("tokens") else self.token_ids  # a token without text yet
             return
         self.token_ids += value.get("tokens") or ()
         if len(self.token_ids) != value.get("tokens_predicted"):
@@ -161,7 +161,7 @@ class Said:
 
 
 def event_key(value: Mapping[str, Any], index: object = None) -> str | None:
-    """The name of an event that comes once in an answer, or None. `index` stands for that of its block or item."""
+    """The key of an event that occurs once in an answer, else None. `index` replaces that of its block or item."""
     kind = value["type"]
     if kind.endswith(".delta") or kind in ("content_block_start", "response.output_item.added"):
         return None
@@ -173,13 +173,13 @@ def event_key(value: Mapping[str, Any], index: object = None) -> str | None:
     return f"{kind}:{index}"
 
 
-def said_in(kept: Iterable[bytes]) -> Said:
-    """What the events in `kept` have said."""
-    said = Said()
+def transcript_of(kept: Iterable[bytes]) -> Transcript:
+    """The transcript of the `kept` events."""
+    transcript = Transcript()
     for blob in kept:
         for value in sse.events(blob):
             if isinstance(value, dict) and "error" not in value:
-                said.take(value)
-    if not said.words:
-        said.token_ids = None
-    return said.whole()
+                transcript.add(value)
+    if not transcript.content_pieces:
+        transcript.token_ids = None
+    return transcript.joined()

@@ -1,12 +1,15 @@
-"""One request from its first byte to its last.
+"""Runs one request, from its last byte to the end of its response.
 
 Each file uses only those below it:
 
-    own_routes    what the gateway answers itself: health, models, metrics, its own description
-    chat_control  a word to a chat stream that is running (`/v1/chat/completions/control`)
-    engine_pages  an instance's own pages (`/slots`, `/props`, `/engine/metrics` ...), for the admin scope
-    failover      an attempt brought no answer, or half of one: whose fault it was, and what is asked for next
-    keepalive     what happens while an instance works on a request and says nothing: comments, and an end of patience
-    exchange      one request, from its last byte to the end of its answer
-    respond       how an answer that is there goes out: a stream's end, a folded stream, a whole answer
+    exchange      runs one request: prepare, wait for a slot, attempt, respond or retry
+    keepalive     sends SSE keep-alive comments; the client's first-token timeout
+    own_routes    answers the routes that need no llama-server: health, models, metrics, OpenAPI
+    chat_control  passes a control request on to a running chat stream
+    engine_pages  serves an instance's own pages to the admin scope
+    intake        reads a request for a model: the body to send, and its place in the queue
+    failover      decides what follows a failed attempt
+    respond       sends responses: whole, folded, the begin and end of a stream, errors
+    ask_whole     asks one instance for a whole response, outside the queue
+    model_access  decides which models and instances a key may use
 """

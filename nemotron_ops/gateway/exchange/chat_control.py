@@ -1,63 +1,54 @@
-"""A word to a chat stream that is running (`/v1/chat/completions/control`). asyncio.
+"""Passes a control request on to a running chat stream (`/v1/chat/completions/control`). asyncio.
 
-llama-server knows one: `reasoning_end` ends the thinking of a stream that was asked for with `reasoning_control`. It
-is passed on to the instance where the stream is now, under the id that the stream has there: after a continuation
-that is another instance and another id than the client knows. A key reaches its own streams only; to all others the
-answer is that of llama-server to an id that it does not know.
+llama-server has one action: `reasoning_end` ends the reasoning of a stream that was started with `reasoning_control`.
+The request goes to the stream's current instance, with the id that the stream has there: after a continuation both
+differ from those that the client knows. A key reaches only its own streams; for any other id the response is
+llama-server's response to an unknown id.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import msgspec
 
 from nemotron_ops.gateway.api.errors import Refusal
-from nemotron_ops.gateway.client.heads import upstream_head
+from nemotron_ops.gateway.exchange.ask_whole import ask_whole
+from nemotron_ops.gateway.exchange.respond import headers, reply_page
+from nemotron_ops.gateway.record import Record
 from nemotron_ops.gateway.request.json_fields import read_fields, text_field
-from nemotron_ops.gateway.upstream.attempt import Attempt, Whole
-
-if TYPE_CHECKING:
-    from nemotron_ops.gateway.exchange.exchange import Exchange
+from nemotron_ops.gateway.shared import Shared
 
 REASONING_END = "reasoning_end"
 
 
-async def steer(exchange: Exchange) -> None:
+async def control_chat(record: Record, shared: Shared) -> None:
     """Answer a request to `/v1/chat/completions/control`. Raises Refusal."""
-    fields = read_fields(exchange.request.body)
+    fields = read_fields(record.request.body)
     answer_id, action = text_field(fields, "id"), text_field(fields, "action")
     if not answer_id or action != REASONING_END:
-        what = f"unknown action; known: {REASONING_END}" if answer_id else "id: missing"
-        raise Refusal(status=400, code="invalid_field", message=what)
-    running = _running(exchange, answer_id)
-    if running is None:
-        return _reply(exchange, False, "no active completion for this id")
-    upstream = exchange.pool.upstreams.get(running.ticket.instance if running.ticket is not None else "")
-    if upstream is None or running.relay is None:
-        return _reply(exchange, False, "the completion waits for an instance")
-    body = msgspec.json.encode({"id": running.relay.ids[-1], "action": action})
-    head = upstream_head(exchange.route.upstream, key=upstream.key, length=len(body), content_type=b"")
-    exchange.model, exchange.instance = running.model, upstream.name
-    outcome = await Attempt(upstream).ask(head, body)
-    if not isinstance(outcome, Whole):
-        raise Refusal(status=502, code="engine_lost", message="the instance did not answer")
-    if outcome.body.startswith(b'{"success":true'):
-        running.recovery.thoughts_over = True
-    exchange.status = outcome.status
-    exchange.client.reply(outcome.status, outcome.body, content_type=outcome.content_type, extra=exchange.headers())
+        message = f"unknown action; known: {REASONING_END}" if answer_id else "id: missing"
+        raise Refusal(status=400, code="invalid_field", message=message)
+    stream = _find_stream(shared, record, answer_id)
+    if stream is None:
+        return _reply_failure(record, "no active completion for this id")
+    upstream = shared.pool.upstreams.get(stream.ticket.instance if stream.ticket is not None else "")
+    if upstream is None or stream.relay is None:
+        return _reply_failure(record, "the completion waits for an instance")
+    body = msgspec.json.encode({"id": stream.relay.ids[-1], "action": action})
+    record.model, record.instance = stream.model, upstream.name
+    whole = await ask_whole(upstream, record.route.upstream, body)
+    if whole is not None and whole.body.startswith(b'{"success":true'):
+        stream.recovery.reasoning_ended = True
+    return reply_page(record, whole)
+
+
+def _find_stream(shared: Shared, record: Record, answer_id: str) -> Record | None:
+    """The stream of the same key that its client knows by this id."""
+    for stream in shared.steerable:
+        if stream.key.id == record.key.id and stream.relay is not None and stream.relay.ids[:1] == [answer_id]:
+            return stream
     return None
 
 
-def _running(exchange: Exchange, answer_id: str) -> Exchange | None:
-    """The stream that a client of the same key knows by this id."""
-    for other in exchange.gateway.steerable:
-        if other.key.id == exchange.key.id and other.relay is not None and other.relay.ids[:1] == [answer_id]:
-            return other
-    return None
-
-
-def _reply(exchange: Exchange, success: bool, message: str) -> None:
-    exchange.status = 200
-    body = msgspec.json.encode({"success": success, "message": message})
-    exchange.client.reply(200, body, extra=exchange.headers())
+def _reply_failure(record: Record, message: str) -> None:
+    record.status = 200
+    record.client.reply(200, msgspec.json.encode({"success": False, "message": message}), extra=headers(record))

@@ -1,98 +1,119 @@
-"""An attempt brought no answer, or half of one: whose fault it was, and what is asked for next."""
+"""Decides what follows a failed attempt: whether the instance is at fault, and what is sent next. Changes the pool.
+
+`blame` tells pool and recovery about the failure; `next_step` only decides.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from nemotron_ops.gateway.api.errors import Refusal
+from nemotron_ops.gateway.continuation.recovery import NothingMissing
+from nemotron_ops.gateway.continuation.rewrite import Continuation
+from nemotron_ops.gateway.queue.pool import Pool
 from nemotron_ops.gateway.queue.ticket import ALONE
+from nemotron_ops.gateway.record import Record
 from nemotron_ops.gateway.request.prepare import Prepared
 from nemotron_ops.gateway.streams import sse
 from nemotron_ops.gateway.upstream.attempt import Lost, Outcome, Streamed, Whole
 
-if TYPE_CHECKING:
-    from nemotron_ops.gateway.exchange.exchange import Exchange
-
 NOT_READY = b"Loading model"
 
 
-def after_loss(exchange: Exchange, outcome: Outcome, prepared: Prepared) -> Prepared:
-    """What to send to the next instance. Raises Refusal if that makes no sense, AllSaid if nothing is missing."""
-    relay, recovery = exchange.relay, exchange.recovery
-    reason = _reason(outcome)
-    exchange.losses += ((exchange.loop.time(), exchange.instance, reason),)
-    _blame(exchange, outcome)
-    exchange.release(finished=False)
-    again = recovery.may_try(exchange.tries)
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Send the same request again, from its beginning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Continue the stream with `plan`."""
+
+    plan: Continuation
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """The client has the whole stream, except for the event that marks its end."""
+
+
+def blame(record: Record, pool: Pool, outcome: Outcome) -> None:
+    """Record a failed attempt, and avoid its instance if the instance is at fault."""
+    ticket, recovery = record.ticket, record.recovery
+    assert ticket is not None
+    record.losses += ((pool.loop.time(), record.instance, reason(outcome)),)
+    if overflowed(record, outcome):
+        pool.overflowed(ticket)
+    elif diverged(outcome) or (isinstance(outcome, Whole) and not not_ready(outcome)):
+        recovery.differed()
+    elif isinstance(outcome, Streamed):  # the instance is alive
+        pool.lost(record.instance, record.model)
+        ticket.avoid = record.instance
+    else:
+        pool.failed(record.instance, record.model)
+        ticket.avoid = record.instance
+        died = isinstance(outcome, Lost) and outcome.connected
+        if died and not _brought_events(record) and not _was_cut(record, pool):
+            recovery.died()
+
+
+def next_step(record: Record, outcome: Outcome, prepared: Prepared) -> Again | Rest | Complete:
+    """What to send next. Raises Refusal if nothing can be sent."""
+    relay, recovery = record.relay, record.recovery
+    may_retry = recovery.may_try(record.tries)
     if relay is None or not relay.began:
-        if again:
-            return exchange.anew(prepared)
-        message = f"no instance could answer: {reason}"
-        if recovery.deadly:
-            message = f"instances were lost on this request, it is not given to another: {reason}"
+        if may_retry:
+            return Again()
+        message = f"no instance could answer: {reason(outcome)}"
+        if recovery.kills_engines:
+            message = f"instances were lost on this request, it is not given to another: {reason(outcome)}"
         raise Refusal(status=502, code="engine_lost", message=message, retry_after_s=1)
-    plan = recovery.rest(relay, prepared.fields, exchange.tries)
-    if plan is None and again and prepared.fold is not None:
-        return exchange.anew(prepared)  # the client has seen nothing of a folded answer
-    if plan is None:
-        raise Refusal(status=502, code="engine_lost", message=f"the answer was cut off: {reason}")
-    exchange.gateway.books.metrics.resumed[(exchange.model,)] += not _differs(outcome)
-    return exchange.go_on(plan, prepared)
+    try:
+        plan = recovery.rest(relay, prepared.fields, record.tries)
+    except NothingMissing:
+        return Complete()
+    if plan is not None:
+        return Rest(plan)
+    if may_retry and prepared.fold is not None:
+        return Again()  # the client has seen nothing of a folded answer
+    raise Refusal(status=502, code="engine_lost", message=f"the answer was cut off: {reason(outcome)}")
 
 
 def not_ready(outcome: Whole) -> bool:
-    """Whether an instance said that it is still loading."""
+    """Whether an instance answered that it is still loading."""
     return outcome.status == 503 and NOT_READY in outcome.body
 
 
-def overflowed(exchange: Exchange, outcome: Outcome) -> bool:
-    """Whether others filled the context that slots share. Who was alone in it has filled it himself."""
-    if exchange.ticket is None or not 0 < exchange.ticket.tokens < ALONE:
+def overflowed(record: Record, outcome: Outcome) -> bool:
+    """Whether other slots filled the shared context. False if the request ran alone: then it exceeded it by itself."""
+    if record.ticket is None or not 0 < record.ticket.tokens < ALONE:
         return False
     if isinstance(outcome, Whole):
         return outcome.status == 500 and sse.CONTEXT_FULL in outcome.body
     return isinstance(outcome, Lost) and outcome.full
 
 
-def _blame(exchange: Exchange, outcome: Outcome) -> None:
-    """Keep away from who failed, as far as it was somebody's fault."""
-    pool, ticket, recovery = exchange.pool, exchange.ticket, exchange.recovery
-    assert ticket is not None
-    if overflowed(exchange, outcome):
-        pool.overflowed(ticket)
-    elif _differs(outcome) or (isinstance(outcome, Whole) and not not_ready(outcome)):
-        recovery.differed()
-    elif isinstance(outcome, Streamed):  # it is alive
-        pool.lost(exchange.instance, exchange.model)
-        ticket.avoid = exchange.instance
-    else:
-        pool.failed(exchange.instance, exchange.model)
-        ticket.avoid = exchange.instance
-        if isinstance(outcome, Lost) and outcome.connected and not _has_moved(exchange) and not _is_cut(exchange):
-            recovery.died()
-
-
-def _differs(outcome: Outcome) -> bool:
-    """Whether it answered, but not so that what was said could be continued."""
+def diverged(outcome: Outcome) -> bool:
+    """Whether an instance answered with something that does not continue what the client has."""
     return isinstance(outcome, Lost) and outcome.diverged
 
 
-def _has_moved(exchange: Exchange) -> bool:
-    """Whether this attempt has brought anything."""
-    return exchange.relay is not None and exchange.relay.events > exchange.events_before
+def _brought_events(record: Record) -> bool:
+    return record.relay is not None and record.relay.events > record.events_before
 
 
-def _is_cut(exchange: Exchange) -> bool:
-    """Whether the supervisor wanted the instance's connections closed."""
-    view = exchange.pool.directory.by_name.get(exchange.instance)
+def _was_cut(record: Record, pool: Pool) -> bool:
+    """Whether the supervisor had the instance's connections closed."""
+    view = pool.directory.by_name.get(record.instance)
     return view is None or view.cut
 
 
-def _reason(outcome: Outcome) -> str:
+def reason(outcome: Outcome) -> str:
+    """Why an attempt failed, for errors and traces."""
     match outcome:
         case Lost():
             return outcome.reason
         case Streamed():
-            return "the engine ended it early"
+            return "the engine ended the stream early"
         case Whole():
-            return "the engine is still loading" if not_ready(outcome) else "the engine would not go on with it"
+            return "the engine is still loading" if not_ready(outcome) else "the engine refused to continue the answer"

@@ -1,78 +1,68 @@
-"""What happens while an instance works on a request and says nothing: comments, and an end of patience. asyncio.
+"""Keeps waiting clients informed: SSE keep-alive comments, and the client's first-token timeout. asyncio.
 
-A long prompt takes minutes, in which llama-server sends nothing that could be passed on: nobody knows yet whether
-the answer will come from there. A comment is no answer, so a request whose instance is lost goes elsewhere as if
-none had been sent.
+A long prompt takes minutes in which llama-server sends nothing. A comment is not part of the answer, so a request that
+loses its instance after a comment is still retried from its beginning.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 from nemotron_ops.gateway.api.errors import Refusal
 from nemotron_ops.gateway.client.heads import PATIENCE_S, Request, client_patience_s
+from nemotron_ops.gateway.exchange.respond import comment
+from nemotron_ops.gateway.record import Record
+from nemotron_ops.gateway.shared import Shared
 from nemotron_ops.gateway.upstream.attempt import Attempt
-
-if TYPE_CHECKING:
-    from nemotron_ops.gateway.exchange.exchange import Exchange
+from nemotron_ops.gateway.warnings_log import log_bug
 
 PATIENCE_HEADER = b"x-request-timeout"
 
 
-class Silence:
-    """Streams whose instances are at work. Where nothing comes for nearly `period_s`, a comment is sent.
+async def keep_alive(shared: Shared) -> None:
+    """Send comments until cancelled.
 
-    All are looked at together now and then: a timer for each would cost a stream of a few tokens a thirtieth.
+    One task checks all streams: a timer for each would make a stream of a few tokens 3 % more expensive.
     """
-
-    def __init__(self, period_s: float) -> None:
-        self._tick_s = max(0.01, min(1.0, period_s / 10))
-        self._silent_s = period_s - self._tick_s
-        self._since: dict[Exchange, float] = {}  # when its instance got it, or the last comment was sent
-
-    def begin(self, exchange: Exchange) -> None:
-        """An instance has got the request of `exchange`."""
-        self._since[exchange] = exchange.loop.time()
-
-    def end(self, exchange: Exchange) -> None:
-        """It has answered, or is lost."""
-        self._since.pop(exchange, None)
-
-    async def run(self) -> None:
-        """Look for ever."""
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(self._tick_s)
-            self.look(loop.time())
-
-    def look(self, now: float) -> None:
-        """Send the comments that are due."""
-        for exchange, since in self._since.items():
-            relay = exchange.relay
-            if relay is None or relay.complete or relay.failed:
-                continue
-            if now - max(since, relay.last_at) >= self._silent_s:
-                self._since[exchange] = now
-                try:
-                    exchange.comment()
-                except Exception as exc:  # noqa: BLE001  one that cannot be written to does not hold up the others
-                    exchange.gateway.log_bug(exc)
+    while True:
+        await asyncio.sleep(tick_s(shared.options.keep_alive_s))
+        send_comments(shared, shared.loop.time())
 
 
-def first_token_in_time(exchange: Exchange, attempt: Attempt) -> asyncio.TimerHandle | None:
-    """End `attempt` as `Late` if it brings no token within the client's own time. A timer, if there is such a time."""
-    patience_s = client_patience_s(exchange.request)
-    relay = exchange.relay
+def tick_s(period_s: float) -> float:
+    """The time between two checks, for a comment every `period_s`."""
+    return max(0.01, min(1.0, period_s / 10))
+
+
+def send_comments(shared: Shared, now: float) -> None:
+    """Send a comment to every stream that has been silent for the keep-alive period, less one tick."""
+    period_s = shared.options.keep_alive_s
+    silent_s = period_s - tick_s(period_s)
+    for record, since in shared.waiting_since.items():
+        relay = record.relay
+        if relay is None or relay.complete or relay.failed:
+            continue
+        if now - max(since, relay.last_at) >= silent_s:
+            shared.waiting_since[record] = now
+            try:
+                comment(record)
+            except Exception as exc:  # noqa: BLE001  a broken connection must not hold up the other streams
+                log_bug(exc)
+
+
+def first_token_timer(record: Record, attempt: Attempt, loop: asyncio.AbstractEventLoop) -> asyncio.TimerHandle | None:
+    """A timer that ends `attempt` as `Late` if no token comes within the client's timeout; None without a timeout."""
+    patience_s = client_patience_s(record.request)
+    relay = record.relay
     if patience_s >= PATIENCE_S or (relay is not None and relay.began):
         return None
-    timer = exchange.loop.call_at(exchange.started + patience_s, attempt.give_up)
+    timer = loop.call_at(record.started + patience_s, attempt.give_up)
     if relay is not None:
         relay.on_first = timer.cancel
     return timer
 
 
-def late(request: Request) -> Refusal:
-    """What a client hears whose patience is at its end."""
+def first_token_timeout(request: Request) -> Refusal:
+    """The error after the client's first-token timeout."""
     message = f"no token came within {client_patience_s(request):g} s (X-Request-Timeout)"
     return Refusal(status=504, code="first_token_timeout", message=message)

@@ -1,46 +1,40 @@
-"""What the gateway answers itself: health, models, metrics, its own description. Pure."""
+"""Answers the routes that need no llama-server: health, models, metrics, OpenAPI. Writes to the connection."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from urllib.parse import unquote
 
 import msgspec
 
 from nemotron_ops.gateway.api import listing, routes
-from nemotron_ops.gateway.api.catalog import Catalog
-from nemotron_ops.gateway.api.errors import Refusal
-from nemotron_ops.gateway.api.routes import Route
-from nemotron_ops.gateway.client.heads import Request
-from nemotron_ops.gateway.keys.ring import Key, may_use
-from nemotron_ops.gateway.openapi.describe import describe
-from nemotron_ops.supervisor.snapshot import ModelView
-
-JSON = b"application/json; charset=utf-8"
-TEXT = b"text/plain; version=0.0.4; charset=utf-8"
+from nemotron_ops.gateway.api.content_types import JSON, PROMETHEUS
+from nemotron_ops.gateway.exchange.model_access import check_model, may_use_model
+from nemotron_ops.gateway.exchange.respond import cors
+from nemotron_ops.gateway.record import Record
+from nemotron_ops.gateway.shared import Shared
 
 
-def answer(
-    route: Route, request: Request, key: Key, directory: Catalog, *, metrics: Callable[[], bytes]
-) -> tuple[int, bytes, bytes]:  # fmt: skip
+def reply_own(record: Record, shared: Shared) -> None:
+    """Answer a LOCAL route. Raises Refusal."""
+    record.status, kind, body = response(record, shared)
+    record.client.reply(record.status, body, content_type=kind, extra=cors(record))
+
+
+def response(record: Record, shared: Shared) -> tuple[int, bytes, bytes]:
     """Status, content type and body. Raises Refusal."""
+    key, directory = record.key, shared.pool.directory
     snapshot = directory.snapshot
-    match route.path:
+    match record.route.path:
         case "/health" | "/v1/health":
-            status, body = listing.health(snapshot, lambda model: bool(key.id) and _may_see(key, model))
+            status, body = listing.health(snapshot, lambda model: bool(key.id) and may_use_model(key, model))
             return status, JSON, body
         case "/v1/models" | "/models":
-            return 200, JSON, listing.models_body(snapshot, lambda model: _may_see(key, model))
+            return 200, JSON, listing.models_body(snapshot, lambda model: may_use_model(key, model))
         case routes.MODEL_ROUTE.path:
-            named = directory.resolve(unquote(request.path.removeprefix(routes.MODEL_PATH)), key.models)
-            if not _may_see(key, named.model):
-                raise Refusal(status=403, code="model_not_allowed", message="this API key may not use this model")
+            named = directory.resolve(unquote(record.request.path.removeprefix(routes.MODEL_PATH)), key.models)
+            check_model(key, named.model)
             return 200, JSON, msgspec.json.encode(listing.model_card(named.model, snapshot))
         case "/metrics":
-            return 200, TEXT, metrics()
-        case _:
-            return 200, JSON, msgspec.json.encode(describe())
-
-
-def _may_see(key: Key, model: ModelView) -> bool:
-    return may_use(key, (model.name, *model.names))
+            return 200, PROMETHEUS, shared.pages["/metrics"]()
+        case path:
+            return 200, JSON, shared.pages[path]()

@@ -1,78 +1,115 @@
-"""How an answer that is there goes out: a stream's end, a folded stream, a whole answer. Writes to the connection."""
+"""Sends responses: whole, folded from a stream, the begin and end of a stream, errors. Writes to the connection."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from nemotron_ops.gateway.api import errors
-from nemotron_ops.gateway.api.errors import Refusal, engine_error, error_event, upstream_error
-from nemotron_ops.gateway.request.prepare import Prepared
+from nemotron_ops.gateway.api.content_types import EVENT_STREAM, JSON
+from nemotron_ops.gateway.api.errors import Refusal, engine_error, error_body, error_event, upstream_error
+from nemotron_ops.gateway.keys.origin import cors_headers
+from nemotron_ops.gateway.record import Record
 from nemotron_ops.gateway.streams import sse
 from nemotron_ops.gateway.streams.fold import Fold
+from nemotron_ops.gateway.streams.relay import Relay
 from nemotron_ops.gateway.upstream.attempt import Whole
 
-if TYPE_CHECKING:
-    from nemotron_ops.gateway.exchange.exchange import Exchange
 
-JSON_TYPE = b"application/json; charset=utf-8"
-
-
-def close_said(exchange: Exchange, prepared: Prepared) -> None:
-    """End a stream of which only the mark of the end was missing: everything has been said."""
-    relay = exchange.relay
-    assert relay is not None
-    relay.outlet.send(sse.LAST_EVENT[exchange.route.api])
-    relay.complete = True
-    end_stream(exchange, prepared)
+def cors(record: Record) -> list[bytes]:
+    """Header lines that let an allowed web page read the response."""
+    return cors_headers(record.request.headers, record.origins) if record.origins else []
 
 
-def end_stream(exchange: Exchange, prepared: Prepared) -> None:
-    """A stream is over. Raises Refusal if llama-server ended it with an error."""
-    relay = exchange.relay
-    assert relay is not None
+def headers(record: Record) -> list[bytes]:
+    """The header lines that the gateway adds to a response."""
+    lines = cors(record)
+    lines.append(b"X-Request-Id: " + record.id.encode())
+    if record.instance:
+        lines.append(b"X-Instance: " + record.instance.encode())
+        lines.append(b"X-Queue-Ms: %d" % round(record.queued_s * 1000))
+    return lines
+
+
+def refuse(record: Record, refusal: Refusal) -> None:
+    """End the response with an error: as its status, or as an event if its head is out already."""
+    record.cause = refusal.code
+    record.status = refusal.status
+    api, client = record.route.api, record.client
+    if client.answer.began:
+        client.answer.send(error_event(api, refusal))
+        client.abort()
+        return
+    extra = headers(record)
+    if refusal.retry_after_s is not None:
+        extra.append(b"Retry-After: %d" % max(1, round(refusal.retry_after_s)))
+    if refusal.allow:
+        extra.append(b"Allow: " + refusal.allow.encode())
+    client.reply(refusal.status, error_body(api, refusal), extra=extra)
+
+
+def begin_stream(record: Record) -> None:
+    """Send the head of a stream, unless a comment has sent it already."""
+    record.status = 200
+    if not record.client.answer.began:
+        record.client.begin(200, EVENT_STREAM, [*headers(record), b"Cache-Control: no-store"])
+
+
+def comment(record: Record) -> None:
+    """Send an SSE comment, which keeps proxies from closing a silent connection. Folded streams get none."""
+    if record.relay is None or record.relay.outlet is not record.client.answer:
+        return
+    if not record.client.answer.began:
+        begin_stream(record)
+    record.client.answer.send(sse.KEEP_ALIVE)
+
+
+def check_stream(relay: Relay) -> None:
+    """Raises Refusal if llama-server ended the stream with an error event."""
     if relay.failed:
         status = relay.error.get("code")
         raise Refusal(
             status=status if status in errors.REASONS else 500, code="engine_error",
             message=str(relay.error.get("message", "the engine gave no answer")),
         )  # fmt: skip
-    exchange.cause = ""  # words came when they were asked for
-    exchange.release(finished=relay.complete)
-    if prepared.fold is None:
-        exchange.client.end()
-    else:
-        reply_folded(exchange, prepared.fold)
 
 
-def reply_folded(exchange: Exchange, fold: Fold) -> None:
-    """A stream has been folded into one answer. Raises Refusal if there is nothing in it."""
+def end_stream(record: Record, fold: Fold | None) -> None:
+    """End a stream, or reply with what `fold` made of it. Raises Refusal if that is nothing."""
+    if fold is None:
+        record.client.end()
+        return
     result = fold.result()
     if result is None:
         raise Refusal(status=500, code="engine_error", message="the engine gave no answer")
-    exchange.status = 200
-    extra = exchange.headers()
-    if exchange.cause == "lost_in_thought":
+    record.status = 200
+    extra = headers(record)
+    if record.cause == "lost_in_thought":
         extra.append(b"X-Lost-In-Thought: true")
-    exchange.client.reply(200, msgspec.json.encode(result), extra=extra)
+    record.client.reply(200, msgspec.json.encode(result), extra=extra)
 
 
-def reply_whole(exchange: Exchange, outcome: Whole, asked: str) -> None:
-    """llama-server's answer, or its error in the shape of the API; `asked` is the client's name for the model."""
-    exchange.status = outcome.status
-    exchange.release(finished=outcome.status == 200)
-    api, client, body = exchange.route.api, exchange.client, outcome.body
-    if outcome.status >= 400:
-        exchange.cause = "engine_refused" if outcome.status < 500 else "engine_error"
-        body = upstream_error(api, outcome.status, body)
+def reply_whole(record: Record, whole: Whole, asked: str) -> None:
+    """llama-server's response, or its error in the API's shape; `asked` is the client's name for the model."""
+    record.status = whole.status
+    api, client, body = record.route.api, record.client, whole.body
+    if whole.status >= 400:
+        record.cause = "engine_refused" if whole.status < 500 else "engine_error"
+        body = upstream_error(api, whole.status, body)
     else:
-        exchange.whole = body
+        record.whole = body
         if own := sse.name_in(body):
             body = body.replace(own, sse.named(asked))
-    if client.answer.began:  # comments went out while it waited: only an event can follow
-        error = error_event(api, engine_error(outcome.status, outcome.body))
-        client.answer.send(error if outcome.status >= 400 else b"data: " + body + b"\n\n")
+    if client.answer.began:  # comments were sent while the request waited: only an event can follow
+        error = error_event(api, engine_error(whole.status, whole.body))
+        client.answer.send(error if whole.status >= 400 else b"data: " + body + b"\n\n")
         client.abort()
         return
-    client.reply(outcome.status, body, content_type=outcome.content_type or JSON_TYPE, extra=exchange.headers())
+    client.reply(whole.status, body, content_type=whole.content_type or JSON, extra=headers(record))
+
+
+def reply_page(record: Record, whole: Whole | None) -> None:
+    """llama-server's response, unchanged. Raises Refusal if there is none."""
+    if whole is None:
+        raise Refusal(status=502, code="engine_lost", message="the instance did not answer")
+    record.status = whole.status
+    record.client.reply(whole.status, whole.body, content_type=whole.content_type, extra=headers(record))

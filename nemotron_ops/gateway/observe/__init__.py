@@ -1,11 +1,12 @@
-"""Metrics, access log and traces.
+"""Counts, logs and traces requests.
 
 Each file uses only those below it:
 
-    exposition  the gateway's numbers in Prometheus' format, by its official client library
-    access_log  the access log: JSON lines that are collected here and written by a thread, bounded in size
-    accounting  what is written down about requests: numbers, use per key, the access log
-    log_fields  what each field of an access log line means
-    metrics     what happened, in numbers
-    tracing     One OpenTelemetry span per request, where the environment asks for traces and the library is there
+    accounting  counts and logs finished requests: metrics, usage per key, access log, traces
+    exposition  renders metrics and gauges in Prometheus' text format
+    tracing     writes one OpenTelemetry span per request, if traces are enabled
+    log_fields  the meaning of each field of an access log line
+    log_line    makes the access log's JSON line of a finished request
+    access_log  writes the access log from a thread, and rotates it by size
+    metrics     counts requests, tokens and times as they happen
 """

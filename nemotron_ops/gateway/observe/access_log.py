@@ -1,8 +1,7 @@
-"""The access log: JSON lines that are collected here and written by a thread, bounded in size. Disk.
+"""Writes the access log: collects JSON lines, writes them from a thread, rotates the file by size. Disk.
 
-A disk that is full or slow costs lines of the log, never an answer: what cannot be written waits, up to a bound, and
-what is lost is counted. A log that was moved away (`logrotate`, or another gateway that serves beside this one) is
-noticed before the next line.
+A full or slow disk loses log lines, never a response: unwritten lines are kept up to a bound, and losses are counted.
+A log file that was renamed (by `logrotate`, or by another gateway on the same file) is reopened before the next write.
 """
 
 from __future__ import annotations
@@ -11,15 +10,15 @@ import os
 import stat
 
 from nemotron_ops.errors import GatewayError
-from nemotron_ops.gateway.warnings_log import Trouble
+from nemotron_ops.gateway.warnings_log import OnceLog
 
 STDERR = 2
-WAITING_LINES = 20_000  # collected since the last write
-WAITING_BYTES = 8 << 20  # that could not be written
+WAITING_LINES = 20_000  # collected between two writes
+WAITING_BYTES = 8 << 20  # kept after a failed write
 
 
 class AccessLog:
-    """`add` is called where requests pass; `write` by one thread at a time."""
+    """The event loop calls `add` and `take`; one thread at a time calls `write`."""
 
     def __init__(self, path: str, *, limit_bytes: int = 0) -> None:
         self.path = path
@@ -27,9 +26,9 @@ class AccessLog:
         self.wanted = bool(path)
         self._lines: list[bytes] = []
         self._lost = 0
-        self._rest = b""  # what could not be written
+        self._rest = b""  # unwritten, after a failure
         self._reopen = False
-        self._trouble = Trouble("write the access log")
+        self._failure = OnceLog("write the access log")
         try:
             self._fd = open_log(path)
         except OSError as exc:
@@ -43,30 +42,30 @@ class AccessLog:
             self._lost += 1
 
     def reopen(self) -> None:
-        """Before the next write, go on with a new file."""
+        """Reopen the file before the next write."""
         self._reopen = True
 
     def take(self) -> list[bytes]:
-        """The lines that wait."""
+        """The collected lines, which are then no longer kept here."""
         lines, self._lines = self._lines, []
         return lines
 
     @property
     def busy(self) -> bool:
-        """Whether there is anything to write or to do."""
+        """Whether `write` has anything to do."""
         return bool(self._lines or self._rest or self._reopen)
 
     def write(self, lines: list[bytes]) -> None:
-        """Write what could not be written before, and `lines`. Raises nothing."""
+        """Write the rest of the last write, and `lines`. Raises nothing."""
         data = self._rest + b"".join(lines)
         try:
-            self._follow()
+            self._reopen_or_rotate()
             while data:
                 data = data[os.write(self._fd, data) :]
         except OSError as exc:
-            self._trouble.met(exc)
+            self._failure.failed(exc)
         else:
-            self._trouble.over(f"; {self._lost} lines are lost" if self._lost else "")
+            self._failure.recovered(f"; {self._lost} lines are lost" if self._lost else "")
             self._lost = 0
         self._rest = self._bounded(data)
 
@@ -77,8 +76,8 @@ class AccessLog:
         self._lost += data.count(b"\n", end)
         return data[:end]
 
-    def _follow(self) -> None:
-        """Open the file anew if ours was moved away or has grown too large. Raises OSError; then ours stays open."""
+    def _reopen_or_rotate(self) -> None:
+        """Open a new file if ours was renamed or is too large. Raises OSError, and keeps the open file then."""
         if self._fd <= STDERR:
             self._reopen = False
             return
@@ -102,7 +101,7 @@ def _is_at(path: str, ours: os.stat_result) -> bool:
 
 
 def open_log(path: str) -> int:
-    """The access log's descriptor; -1 for none."""
+    """The access log's file descriptor; -1 without a path."""
     if not path:
         return -1
     if path == "-":

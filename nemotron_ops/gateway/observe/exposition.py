@@ -1,4 +1,4 @@
-"""The gateway's numbers in Prometheus' format, by its official client library. Pure."""
+"""Renders metrics and gauges in Prometheus' text format, with its official client library. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from prometheus_client.registry import Collector
 from nemotron_ops.gateway.observe.metrics import Histogram, Labels, Metrics
 from nemotron_ops.supervisor.snapshot import Snapshot, State
 
-CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 PREFIX = "nemotron_ops_"
 
 COUNTERS: dict[str, tuple[str, str, tuple[str, ...]]] = {
@@ -53,7 +52,7 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """Everything that is shown, at one moment."""
+    """Everything that `/metrics` shows, at one moment."""
 
     metrics: Metrics
     snapshot: Snapshot
@@ -81,7 +80,7 @@ class _Collector(Collector):
 
 
 def render(picture: Picture) -> bytes:
-    """The text that Prometheus reads."""
+    """The text that Prometheus scrapes."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collector(picture))
     return generate_latest(registry)
@@ -124,7 +123,7 @@ def histogram(name: str, about: str, labels: tuple[str, ...], values: Mapping[La
 
 
 def gauges(picture: Picture) -> Iterator[Metric]:
-    """What is so right now."""
+    """The current values: queues, connections, instances."""
     values: dict[str, dict[Labels, float]] = {name: {} for name in GAUGES}
     values["queue_length"] = {(m,): n for m, n in picture.queue_length.items()}
     values["inflight_requests"] = {(i,): n for i, n in picture.inflight.items()}
@@ -133,20 +132,20 @@ def gauges(picture: Picture) -> Iterator[Metric]:
     values["snapshot_serial"] = {(): picture.snapshot.serial}
     values["supervisor_connected"] = {(): float(picture.connected)}
     for view in picture.snapshot.instances:
-        who = (view.model, view.name)
-        values["instance_slots"][who] = view.slots
-        values["instance_context_tokens"][who] = view.ctx_tokens
+        place = (view.model, view.name)
+        values["instance_slots"][place] = view.slots
+        values["instance_context_tokens"][place] = view.ctx_tokens
         if view.name in picture.reserved_tokens:
-            values["instance_reserved_tokens"][who] = picture.reserved_tokens[view.name]
+            values["instance_reserved_tokens"][place] = picture.reserved_tokens[view.name]
         for device, size in view.planned_bytes.items():
-            values["instance_memory_planned_bytes"][(*who, device)] = size
+            values["instance_memory_planned_bytes"][(*place, device)] = size
         for device, size in view.used_bytes.items():
-            values["instance_memory_used_bytes"][(*who, device)] = size
+            values["instance_memory_used_bytes"][(*place, device)] = size
         if view.load_progress is not None:
-            values["instance_load_progress"][who] = view.load_progress
+            values["instance_load_progress"][place] = view.load_progress
         for state in State:
-            values["instance_state"][(*who, state.value)] = float(view.state is state)
-        values["build_info"][(picture.version, *who, view.build)] = 1
+            values["instance_state"][(*place, state.value)] = float(view.state is state)
+        values["build_info"][(picture.version, *place, view.build)] = 1
     for name, (about, labels) in GAUGES.items():
         family = GaugeMetricFamily(PREFIX + name, about, labels=labels)
         for key, value in values[name].items():

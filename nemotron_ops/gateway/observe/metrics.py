@@ -1,7 +1,7 @@
-"""What happened, in numbers. Pure.
+"""Counts requests, tokens and times as they happen. Pure.
 
-Plain counters that cost next to nothing where requests pass; `exposition` turns them into Prometheus' format when
-somebody looks.
+Plain counters and histograms, cheap enough for the path of a request; `exposition` renders them in Prometheus' format
+on demand.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ GAP_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0
 
 
 class Histogram:
-    """Observations sorted into buckets by upper bound; the last bucket has none."""
+    """Counts observations in buckets by upper bound; the last bucket has no bound."""
 
     __slots__ = ("bounds", "counts", "total")
 
@@ -43,7 +43,7 @@ Labels = tuple[str, ...]
 
 @dataclass
 class Metrics:
-    """All numbers since the start. Keys are label values, in the order that `exposition` names them."""
+    """All metrics since the start. Keys are label values, in the order of the labels in `exposition`."""
 
     requests: defaultdict[Labels, int] = field(default_factory=lambda: defaultdict(int))  # model, route, status
     errors: defaultdict[Labels, int] = field(default_factory=lambda: defaultdict(int))  # model, instance, cause

@@ -1,13 +1,13 @@
-"""One OpenTelemetry span per request, where the environment asks for traces and the library is there. Threads.
+"""Writes one OpenTelemetry span per request, if the environment enables traces and the library is installed. Threads.
 
 The standard variables decide: `OTEL_EXPORTER_OTLP_ENDPOINT` (or `..._TRACES_ENDPOINT`), `OTEL_TRACES_EXPORTER=otlp`,
 `OTEL_SDK_DISABLED`, `OTEL_TRACES_SAMPLER`, `OTEL_SERVICE_NAME` and the others that OpenTelemetry's SDK reads itself.
-Without them nothing is imported. A span is written when its request is over, from numbers that are there anyway, and
-is sent by the SDK's own thread.
+Without them nothing is imported. A span is written when its request is over, from the numbers of its record, and sent
+by the SDK's own thread.
 
-A client's `traceparent` is continued. It ends here: llama-server gets no header of a client. A span has names, numbers
-and causes, never what was asked or answered. Attributes follow the semantic conventions for HTTP servers and
-generative AI (opentelemetry.io/docs/specs/semconv/gen-ai); what these have no word for is under `nemotron_ops.`.
+A client's `traceparent` becomes the span's parent; it is not sent to llama-server. A span holds names, numbers and
+causes, never a prompt or an answer. Attributes follow the semantic conventions for HTTP servers and generative AI
+(opentelemetry.io/docs/specs/semconv/gen-ai); attributes that these do not define begin with `nemotron_ops.`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING
 from nemotron_ops import __version__
 from nemotron_ops.gateway.api.errors import CLIENT_GONE
 from nemotron_ops.gateway.api.routes import Api, Kind, Route
+from nemotron_ops.gateway.observe.log_line import Line
+from nemotron_ops.gateway.record import Record
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SpanExporter
 
-    from nemotron_ops.gateway.exchange.exchange import Exchange
-    from nemotron_ops.gateway.observe.accounting import Line
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 EXPORTER = "OTEL_TRACES_EXPORTER"
@@ -40,7 +40,7 @@ Value = str | int | float | bool
 
 
 def wanted(env: Mapping[str, str]) -> bool:
-    """Whether the environment asks for traces over OTLP."""
+    """Whether the environment enables traces over OTLP."""
     if env.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return False
     exporters = [name.strip() for name in env.get(EXPORTER, "").split(",") if name.strip()]
@@ -48,7 +48,7 @@ def wanted(env: Mapping[str, str]) -> bool:
 
 
 def start(env: Mapping[str, str]) -> Tracing | None:
-    """What writes spans, or None where nobody asks for them or the library is missing (which is said on stderr)."""
+    """The span writer; None if traces are disabled, or if the library is missing (with a warning on stderr)."""
     if not wanted(env):
         return None
     try:
@@ -62,7 +62,7 @@ def start(env: Mapping[str, str]) -> Tracing | None:
 
 
 class Tracing:
-    """Writes spans. `exporter` is closed with it."""
+    """Writes spans, and closes `exporter` at the end."""
 
     def __init__(self, exporter: SpanExporter, env: Mapping[str, str]) -> None:
         from opentelemetry import trace
@@ -81,38 +81,38 @@ class Tracing:
         self._server = trace.SpanKind.SERVER
         self._failed = trace.Status(trace.StatusCode.ERROR)
 
-    def finished(self, exchange: Exchange, line: Line, now: float) -> None:
-        """Write the span of a request that is over, `now` by the event loop's clock. `line` is what the log says of it.
+    def finished(self, record: Record, line: Line, now: float) -> None:
+        """Write the span of a finished request; `now` is the event loop's clock, `line` the request's log line.
 
-        Nothing is written for one that was refused at the door: strangers do not fill the traces.
+        A request that was refused before it counted against a quota gets no span, so strangers cannot fill the traces.
         """
-        if not exchange.entered:
+        if not record.entered:
             return
         ns = _wall_clock(now, line.time)
-        headers = exchange.request.headers
+        headers = record.request.headers
         carrier = {name: headers.get(name.encode(), b"").decode("latin-1") for name in CONTEXT_HEADERS}
         span = self._tracer.start_span(
-            span_name(exchange.route, exchange.asked or exchange.model), context=self._parent(carrier),
-            kind=self._server, attributes=attributes(exchange, line), start_time=ns(exchange.started),
+            span_name(record.route, record.asked or record.model), context=self._parent(carrier),
+            kind=self._server, attributes=attributes(record, line), start_time=ns(record.started),
         )  # fmt: skip
         if span.is_recording():
-            for at, instance, reason in exchange.losses:
-                told: dict[str, Value] = {"nemotron_ops.instance": instance, "nemotron_ops.reason": reason}
-                span.add_event("nemotron_ops.instance_lost", told, timestamp=ns(at))
-            relay = exchange.relay
+            for at, instance, reason in record.losses:
+                lost: dict[str, Value] = {"nemotron_ops.instance": instance, "nemotron_ops.reason": reason}
+                span.add_event("nemotron_ops.instance_lost", lost, timestamp=ns(at))
+            relay = record.relay
             if relay is not None and relay.began:
                 span.add_event("nemotron_ops.first_token", timestamp=ns(relay.first_at))
-            if exchange.status >= 500 or failed_late(exchange):
+            if record.status >= 500 or failed_late(record):
                 span.set_status(self._failed)
         span.end(ns(now))
 
     def close(self) -> None:
-        """Send what is left. Blocks, but not for long."""
+        """Send the remaining spans. Blocks for at most FLUSH_MS."""
         self._provider.force_flush(FLUSH_MS)
 
 
 def span_name(route: Route, model: str) -> str:
-    """What a request is called in a trace: what is done, and with which model."""
+    """The span's name: operation and model."""
     return f"{operation(route)} {model}" if model else operation(route)
 
 
@@ -124,37 +124,37 @@ def operation(route: Route) -> str:
     return "embeddings" if name.startswith("embedding") else name
 
 
-def failed_late(exchange: Exchange) -> bool:
-    """Whether an answer that began well did not end so."""
-    return exchange.status < 400 and bool(exchange.cause) and exchange.cause != "lost_in_thought"
+def failed_late(record: Record) -> bool:
+    """Whether a response failed after it had begun with status 200."""
+    return record.status < 400 and bool(record.cause) and record.cause != "lost_in_thought"
 
 
-def attributes(exchange: Exchange, line: Line) -> dict[str, Value]:
-    """A request in names and numbers. What is not known is left out."""
-    route, relay = exchange.route, exchange.relay
+def attributes(record: Record, line: Line) -> dict[str, Value]:
+    """The span's attributes. Unknown values are left out."""
+    route, relay = record.route, record.relay
     found: dict[str, Value] = {
-        "http.request.method": exchange.request.method,
+        "http.request.method": record.request.method,
         "http.route": route.path,
-        "http.response.status_code": exchange.status or CLIENT_GONE,
+        "http.response.status_code": record.status or CLIENT_GONE,
         "gen_ai.operation.name": operation(route),
         "gen_ai.provider.name": "llama.cpp",
-        "nemotron_ops.request_id": exchange.id,
-        "nemotron_ops.key": exchange.key.id,
-        "nemotron_ops.tries": exchange.tries,
-        "nemotron_ops.resumed": exchange.resumed,
-        "nemotron_ops.queue_seconds": round(exchange.queued_s, 6),
+        "nemotron_ops.request_id": record.id,
+        "nemotron_ops.key": record.key.id,
+        "nemotron_ops.tries": record.tries,
+        "nemotron_ops.resumed": record.recovery.resumed,
+        "nemotron_ops.queue_seconds": round(record.queued_s, 6),
     }
-    if exchange.asked or exchange.model:
-        found["gen_ai.request.model"] = exchange.asked or exchange.model
-        found["gen_ai.response.model"] = exchange.model
-    if exchange.instance:
-        found["nemotron_ops.instance"] = exchange.instance
-    if exchange.cause or not exchange.status:
-        found["error.type"] = exchange.cause or "client_gone"
+    if record.asked or record.model:
+        found["gen_ai.request.model"] = record.asked or record.model
+        found["gen_ai.response.model"] = record.model
+    if record.instance:
+        found["nemotron_ops.instance"] = record.instance
+    if record.cause or not record.status:
+        found["error.type"] = record.cause or "client_gone"
     if relay is not None:
-        found["gen_ai.request.stream"] = relay.outlet is exchange.client.answer
+        found["gen_ai.request.stream"] = relay.outlet is record.client.answer
         if relay.began:
-            found["gen_ai.response.time_to_first_chunk"] = round(relay.first_at - exchange.started, 6)
+            found["gen_ai.response.time_to_first_chunk"] = round(relay.first_at - record.started, 6)
     if line.prompt_tokens:
         found["gen_ai.usage.input_tokens"] = line.prompt_tokens
         found["gen_ai.usage.cache_read.input_tokens"] = line.cached_tokens
@@ -164,6 +164,6 @@ def attributes(exchange: Exchange, line: Line) -> dict[str, Value]:
 
 
 def _wall_clock(now: float, wall: float) -> Callable[[float], int]:
-    """From the event loop's seconds to nanoseconds since 1970."""
+    """Converts the event loop's seconds to nanoseconds since 1970."""
     offset = int(wall * 1e9) - int(now * 1e9)
     return lambda at: offset + int(at * 1e9)

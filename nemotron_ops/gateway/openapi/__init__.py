@@ -1,9 +1,8 @@
-"""`/openapi.json`: requests, answers and errors, described from the code.
+"""Describes requests, responses and errors for `/openapi.json`, from the code.
 
 Each file uses only those below it:
 
-    describe  the gateway's routes as an OpenAPI description, made from the table of routes
-    answers   what answers look like, as JSON schemas: those of the engine as far as clients rely on them, and all
-              errors
-    fields    what the fields of a request look like, as JSON schemas: the types that llama-server reads them as
+    describe  builds the OpenAPI description from the table of routes
+    answers   JSON schemas of responses and errors
+    fields    JSON schemas of request fields, with the types that llama-server accepts
 """

@@ -1,4 +1,4 @@
-"""What answers look like, as JSON schemas: those of the engine as far as clients rely on them, and all errors. Pure."""
+"""JSON schemas of responses and errors; of llama-server's responses, the fields that clients rely on. Pure."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from nemotron_ops.gateway.api.routes import Api, Kind, Route, Scope
 Schema = dict[str, Any]
 TEXT: Schema = {"type": "string"}
 WHOLE: Schema = {"type": "integer"}
-EVENT: Schema = {"type": "object", "properties": {"event": TEXT, "data": TEXT}}  # of a stream, each
+EVENT: Schema = {"type": "object", "properties": {"event": TEXT, "data": TEXT}}  # one event of a stream
 
-# Statuses that a broken or oversized request gets before anybody looks at its path: always in OpenAI's shape.
+# Statuses of malformed or oversized requests, sent before the path is known: always in OpenAI's shape.
 PROTOCOL = (400, 408, 413, 414, 415, 431, 501, 505)
 OPENAI_ERROR: Schema = {
     "type": "object",
@@ -57,7 +57,7 @@ ANTHROPIC_ERROR: Schema = {
 
 
 def _object(**properties: Schema) -> Schema:
-    """An object that has at least these properties."""
+    """An object with at least these properties."""
     return {"type": "object", "required": list(properties), "properties": properties}
 
 
@@ -120,31 +120,34 @@ GENERATED: dict[Api, Schema] = {
 }  # fmt: skip
 
 X_REQUEST_ID: Schema = {
-    "description": "The client's own X-Request-Id if it is harmless, else a new one.",
+    "description": "The client's own X-Request-Id if its characters are safe, else a new one.",
     "schema": TEXT,
 }
 RETRY_AFTER: Schema = {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}
 OF_AN_ANSWER: dict[str, Schema] = {
     "X-Request-Id": {**X_REQUEST_ID, "required": True},
-    "X-Instance": {"description": "Who answered.", "schema": TEXT},
-    "X-Queue-Ms": {"description": "How long it waited for a slot.", "schema": {"type": "integer", "minimum": 0}},
-    "X-Lost-In-Thought": {"description": "The model thought and said nothing.", "schema": {"const": "true"}},
+    "X-Instance": {"description": "The instance that answered.", "schema": TEXT},
+    "X-Queue-Ms": {
+        "description": "Time that the request waited for a slot.",
+        "schema": {"type": "integer", "minimum": 0},
+    },
+    "X-Lost-In-Thought": {"description": "The answer has reasoning and no content.", "schema": {"const": "true"}},
 }
 
 
 def schemas() -> dict[str, Schema]:
-    """The named schemas that answers refer to."""
+    """The named schemas that responses refer to."""
     return {"Error": OPENAI_ERROR, "AnthropicError": ANTHROPIC_ERROR}
 
 
 def errors() -> dict[str, dict[str, Any]]:
-    """The named answers that routes refer to: every error, in each shape."""
+    """The named responses that routes refer to: every error, in each shape."""
     shapes = (("Error", Api.OTHER), ("AnthropicError", Api.MESSAGES))
     return {f"{name}{status}": _error(api, status) for name, api in shapes for status in REASONS if status >= 400}
 
 
 def of(route: Route) -> dict[str, Any]:
-    """All answers of `route`, by status."""
+    """All responses of `route`, by status."""
     found: dict[str, Any] = {"200": _success(route)}
     name = "AnthropicError" if route.api is Api.MESSAGES else "Error"
     for status in statuses(route):
@@ -153,7 +156,7 @@ def of(route: Route) -> dict[str, Any]:
 
 
 def statuses(route: Route) -> tuple[int, ...]:
-    """The statuses of errors that `route` can answer with."""
+    """The error statuses of `route`."""
     found = {*PROTOCOL, 403, 500}
     if route.scope is not Scope.PUBLIC:
         found |= {401, 503}

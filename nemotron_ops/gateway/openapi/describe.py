@@ -1,7 +1,7 @@
-"""The gateway's routes as an OpenAPI description, made from the table of routes. Pure.
+"""Builds the OpenAPI description from the table of routes. Pure.
 
-What is described is what a test sends and checks: requests made up from it are answered with a status, headers and a
-body that it names.
+A test sends requests generated from the description, and checks that status, headers and body of each response are
+described.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _operation(route: Route) -> dict[str, Any]:
         "responses": answers.of(route),
     }
     if route.scope is not Scope.PUBLIC:
-        operation["security"] = [{"bearer": []}, {"header": []}, {}]  # none where no keys have been made
+        operation["security"] = [{"bearer": []}, {"header": []}, {}]  # {}: no key is required until keys exist
         operation["x-scope"] = route.scope.value
     if "{model}" in route.path:
         operation["parameters"] = [{"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}]

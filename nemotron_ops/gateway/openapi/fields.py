@@ -1,7 +1,7 @@
-"""What the fields of a request look like, as JSON schemas: the types that llama-server reads them as. Pure.
+"""JSON schemas of request fields, with the types that llama-server accepts. Pure.
 
-`null` is as good as absent for llama-server, and clients send it. Numbers that are sizes are whole; where llama-server
-gives -1 a meaning, it is allowed.
+llama-server treats `null` as absent, and clients send it. Sizes are integers; -1 is allowed where llama-server gives it
+a meaning.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "/apply-template": ("messages",),
 }
 
-WHOLE: dict[str, Schema] = {  # requests that have fields of their own
+WHOLE: dict[str, Schema] = {  # routes whose requests have other fields
     "/v1/chat/completions/control": {
         "type": "object", "required": ["id", "action"],
         "properties": {"id": {"type": "string", "minLength": 1}, "action": {"enum": ["reasoning_end"]}},
@@ -164,7 +164,7 @@ WHOLE: dict[str, Schema] = {  # requests that have fields of their own
 
 
 def of(api: Api, name: str) -> Schema | None:
-    """The schema of the field `name`; None if it has none."""
+    """The schema of the field `name`; None if its type is not known."""
     special = OF_API.get(api, {}).get(name) or SPECIAL.get(name)
     if special is not None:
         return special
@@ -178,7 +178,7 @@ def of(api: Api, name: str) -> Schema | None:
 
 
 def requests() -> dict[str, Schema]:
-    """The named schemas that requests refer to: all fields of each API."""
+    """The named schemas that requests refer to, with all fields of each API."""
     return {
         _name(api): {"type": "object", "properties": {n: of(api, n) or {} for n in sorted(fields.allowed(api))}}
         for api in Api
@@ -186,7 +186,7 @@ def requests() -> dict[str, Schema]:
 
 
 def of_route(route: Route) -> Schema:
-    """The schema of a JSON request of `route`."""
+    """The schema of a JSON request to `route`."""
     if route.path in WHOLE:
         return WHOLE[route.path]
     return {"$ref": f"#/components/schemas/{_name(route.api)}", "required": list(REQUIRED[route.path])}
@@ -197,7 +197,7 @@ def _name(api: Api) -> str:
 
 
 def form(route: Route) -> Schema:
-    """The schema of an uploaded form."""
+    """The schema of a form upload."""
     assert route.kind is Kind.UPLOAD
     known = dict.fromkeys(sorted(fields.FORM), TEXT)
     return {

@@ -1,7 +1,7 @@
-"""One llama-server as the gateway sees it.
+"""Sends one request to one llama-server.
 
 Each file uses only those below it:
 
-    attempt     one try to get an answer from one llama-server
-    connection  connections to llama-server over its unix socket
+    attempt     sends one request and receives its response
+    connection  connects to llama-server over its unix socket, and reuses connections
 """

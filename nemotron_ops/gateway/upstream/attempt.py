@@ -1,7 +1,7 @@
-"""One try to get an answer from one llama-server. asyncio.
+"""Sends one request to one llama-server and receives its response. asyncio.
 
-Streams go to the relay as they come; any other answer is kept until it is whole, so that a llama-server that dies
-in the middle of it leaves nothing at the client, and the request can be tried again.
+Streams go to the relay as they arrive. Any other response is buffered until it is whole: if llama-server dies before
+that, the client has received nothing and the request can be sent again.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from nemotron_ops.gateway.upstream.connection import Upstream, UpstreamConnectio
 
 
 class Lost(msgspec.Struct, frozen=True, kw_only=True):
-    """The connection ended before the answer did."""
+    """The connection ended before the response did."""
 
     reason: str
     connected: bool
-    full: bool = False  # the context that its slots share was full
-    diverged: bool = False  # it answered, but not so that a stream could be continued
+    full: bool = False  # the shared context was full
+    diverged: bool = False  # the response does not continue the stream
 
 
 class Whole(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer that is no stream."""
+    """A response that is not a stream."""
 
     status: int
     content_type: bytes
@@ -34,11 +34,11 @@ class Whole(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Streamed(msgspec.Struct, frozen=True, kw_only=True):
-    """A stream that llama-server ended regularly."""
+    """A stream whose response ended regularly, perhaps before its last event."""
 
 
 class Late(msgspec.Struct, frozen=True, kw_only=True):
-    """Nobody waits for it any more."""
+    """The client's first-token timeout has passed."""
 
 
 Outcome = Lost | Whole | Streamed
@@ -53,24 +53,24 @@ class Attempt(msgspec.Struct, eq=False):
     _connection: UpstreamConnection | None = None
     _paused: bool = False
     _end: Signal[Outcome | Late] = msgspec.field(default_factory=Signal)
-    _stopped: bool = False  # by us: there may be more to come
+    _stopped: bool = False  # by the gateway: more data may follow
     _status: int = 0
     _type: bytes = b""
     _parts: list[bytes] = []
     _streams: bool = False
 
     async def ask(self, head: bytes, body: bytes) -> Outcome | Late:
-        """Ask once, and wait for the end of the answer. A kept connection that turns out to be dead is replaced."""
+        """Send the request and wait for the end of its response. A kept connection that is dead is replaced."""
         connection = self.upstream.idle()
-        asked = False  # if only over a kept connection that died: of this, for all we know
+        sent = False  # perhaps over a kept connection that died, perhaps of this request
         while True:
             fresh = connection is None
             if connection is None:
                 try:
                     connection = await self.upstream.connect()
                 except OSError as exc:
-                    return Lost(reason=f"cannot connect to the engine: {exc.strerror or exc}", connected=asked)
-            asked = True
+                    return Lost(reason=f"cannot connect to the engine: {exc.strerror or exc}", connected=sent)
+            sent = True
             self._connection = connection
             connection.send(head, body, self)
             if self._paused:
@@ -88,16 +88,16 @@ class Attempt(msgspec.Struct, eq=False):
             return outcome
 
     def pause(self, paused: bool) -> None:
-        """The client reads too slowly, or again fast enough.
+        """Pause reading for a client that reads too slowly, or resume.
 
-        The answer may be here already, and the connection with its next request: that is not this client's to stop.
+        After the end of the response the connection may carry another request, which must not be paused.
         """
         self._paused = paused
         if self._connection is not None and self._connection.sink is self:
             self._connection.pause(paused)
 
     def give_up(self) -> None:
-        """Wait for the answer no longer."""
+        """End the attempt as `Late`."""
         self._stop(Late())
 
     def _stop(self, outcome: Outcome | Late) -> None:
@@ -118,9 +118,11 @@ class Attempt(msgspec.Struct, eq=False):
             try:
                 self.relay.feed(data)
             except Diverged:
-                self._stop(Lost(reason="another engine would have gone on differently", connected=True, diverged=True))
+                self._stop(
+                    Lost(reason="another engine continued the stream differently", connected=True, diverged=True)
+                )
             except ContextFullError:
-                self._stop(Lost(reason="the context that slots share was full", connected=True, full=True))
+                self._stop(Lost(reason="the context that the slots share was full", connected=True, full=True))
         else:
             self._parts.append(data)
 

@@ -1,8 +1,8 @@
-"""Connections to llama-server over its unix socket. asyncio.
+"""Connects to llama-server over its unix socket, and reuses connections. asyncio.
 
-One connection carries one request at a time and tells a `Sink` what comes back. Connections that carried a whole
-(not streamed) answer are kept for the next request, for less long than llama-server keeps them (5 s, cpp-httplib);
-after a stream llama-server closes although it announced keep-alive (v0.5.0), so those are never kept.
+A connection carries one request at a time and passes the response to a `Sink`. After a whole (not streamed) response it
+is kept for the next request, for less time than llama-server keeps it (5 s, cpp-httplib). After a stream llama-server
+closes the connection although it announced keep-alive (v0.5.0), so it is not kept.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import httptools
 from nemotron_ops.gateway.loop.read_turns import CHUNK_BYTES, Turns
 
 KEEP_S = 4.0
-CHUNK_END = b"\n\n\r\n"  # of a chunk that is whole events; within events there is no carriage return (JSON escapes it)
+CHUNK_END = b"\n\n\r\n"  # of a chunk of whole events; events contain no carriage return (JSON escapes it)
 HIGH_WATER_BYTES = 1 << 20
 
 
 class Sink(Protocol):
-    """Who reads an answer. After `on_end` or `on_lost` nothing more comes.
+    """Receives a response. After `on_end` or `on_lost` nothing is called.
 
-    `token` takes an event that came by itself, the shortest way, or says that it has to go to `on_data`.
+    `token` is a shortcut for an event that arrived by itself; it returns False for one that must go to `on_data`.
     """
 
     token: Callable[[bytes], bool] | None
@@ -37,7 +37,7 @@ class Sink(Protocol):
 class UpstreamConnection(asyncio.BufferedProtocol):
     """One connection to one llama-server."""
 
-    __slots__ = (  # a stream's token costs a twentieth less with them
+    __slots__ = (  # makes a stream's token 5 % cheaper
         "_between", "_buffer", "_headers", "_keep_alive", "_of_events", "_parser", "_parts", "_streams", "_waits",
         "_whole", "idle_since", "paused", "received", "sink", "transport", "upstream", "used",
     )  # fmt: skip
@@ -49,20 +49,20 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self.used = 0
         self.received = 0
         self.idle_since = 0.0
-        self.paused = False  # a client reads too slowly
-        self._waits = False  # for its turn
+        self.paused = False  # because a client reads too slowly
+        self._waits = False  # for its turn to read
         self._buffer = upstream.turns.chunk
         self._parser = httptools.HttpResponseParser(self)
         self._headers: dict[bytes, bytes] = {}
         self._parts: list[bytes] = []
         self._whole = False
         self._keep_alive = False
-        self._of_events = False  # the answer is
-        self._streams = False  # it is, and in chunks
-        self._between = False  # what came last ended a chunk of events
+        self._of_events = False  # the response is an event stream
+        self._streams = False  # an event stream in chunks
+        self._between = False  # the last read ended with a chunk of events
 
     def send(self, head: bytes, body: bytes, sink: Sink) -> None:
-        """Write a request; the answer goes to `sink`."""
+        """Send a request; its response goes to `sink`."""
         assert self.transport is not None
         self.sink = sink
         self.used += 1
@@ -76,13 +76,13 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self.transport.write(body)
 
     def pause(self, paused: bool) -> None:
-        """Read nothing more, or go on."""
+        """Stop reading, or resume."""
         if not self.closed():
             self.paused = paused
             self._read_or_not()
 
     def take_turn(self) -> None:
-        """Read on; there may be more than was taken at once."""
+        """Read the next chunk."""
         self._waits = False
         self._read_or_not()
 
@@ -95,7 +95,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self.transport.resume_reading()
 
     def close(self) -> None:
-        """Close at once, telling nobody; llama-server then cancels what it does for us."""
+        """Close at once, without a call to the sink; llama-server then cancels the request."""
         self.sink = None
         if self.transport is not None:
             self.transport.abort()
@@ -106,7 +106,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     # asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's transport is not a subclass
         self.transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
         self.upstream.open.add(self)
 
@@ -123,7 +123,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self.upstream.turns.wait(self)
 
     def _pass_on(self, data: bytes) -> bool:
-        """Pass on one chunk, as nearly always: the parser need not see it. False if it is not one, or nobody asks."""
+        """Pass on exactly one chunk, the usual case, without the parser. False if `data` is anything else."""
         size, _, events = data.partition(b"\r\n")
         sink = self.sink
         if sink is None or size != b"%x" % (len(events) - 2):
@@ -135,13 +135,13 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def _take(self, data: bytes) -> None:
         if self.sink is None:
-            self.close()  # nothing was asked
+            self.close()  # data without a request
             return
         self.received += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as exc:
-            self._lost(f"the engine answered nonsense: {exc}")
+            self._lost(f"the engine sent an invalid HTTP response: {exc}")
             return
         if self._parts and self.sink is not None:
             parts, self._parts = self._parts, []
@@ -175,7 +175,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def on_message_complete(self) -> None:
         self._whole = True
-        self._keep_alive = self._parser.should_keep_alive()  # known only within this call
+        self._keep_alive = self._parser.should_keep_alive()  # the parser knows this only within the callback
 
     def _end(self) -> None:
         sink, self.sink = self.sink, None
@@ -194,12 +194,12 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             return
         headers = self._headers
         if headers and b"content-length" not in headers and b"transfer-encoding" not in headers:
-            reason = ""  # a body that ends with the connection: cannot be told from a broken one
+            reason = ""  # a body that ends with its connection looks like a broken one
         sink.on_lost(reason or "the engine closed the connection")
 
 
 class Upstream:
-    """One llama-server: where it listens, its key, and our open connections to it."""
+    """One llama-server: its socket, its key, and the open connections to it."""
 
     def __init__(self, name: str, socket: str, key: str, turns: Turns | None = None) -> None:
         self.name = name
@@ -211,7 +211,7 @@ class Upstream:
         self._idle: list[UpstreamConnection] = []
 
     def idle(self) -> UpstreamConnection | None:
-        """A kept connection that is still good, or None."""
+        """A kept connection that is still usable, or None."""
         while self._idle:
             connection = self._idle.pop()
             if not connection.closed() and self.loop.time() - connection.idle_since < KEEP_S:
@@ -226,7 +226,7 @@ class Upstream:
 
     def keep(self, connection: UpstreamConnection) -> None:
         if connection.paused:
-            connection.pause(False)  # whoever read too slowly is not the one who comes next
+            connection.pause(False)  # the last request had a slow client, the next one may not
         connection.idle_since = self.loop.time()
         self._idle.append(connection)
 
@@ -236,13 +236,13 @@ class Upstream:
             self._idle.remove(connection)
 
     def retire(self) -> None:
-        """No new request comes: close what is only kept. Answers in progress go on."""
+        """Close idle connections, because no new request will come. Responses in progress continue."""
         for connection in self._idle:
             connection.close()
         self._idle.clear()
 
     def cut(self) -> None:
-        """Close every connection; who waits for an answer is told that it was lost."""
+        """Close every connection; requests in progress are lost."""
         for connection in list(self.open):
             if connection.transport is not None:
                 connection.transport.abort()

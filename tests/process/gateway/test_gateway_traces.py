@@ -232,9 +232,9 @@ def test_where_nobody_asks_nothing_of_it_is_loaded() -> None:
     code = (
         "import sys, asyncio\n"
         "import nemotron_ops.gateway.__main__\n"
-        "from nemotron_ops.gateway.observe.accounting import Books\n"
+        "from nemotron_ops.gateway.observe.accounting import Accounting\n"
         "from nemotron_ops.gateway.options import Options\n"
-        "assert Books(Options()).tracing is None\n"
+        "assert Accounting(Options()).tracing is None\n"
         "assert not [m for m in sys.modules if m.startswith('opentelemetry')]\n"
     )
     env = {k: v for k, v in os.environ.items() if not k.startswith("OTEL_")}

@@ -176,8 +176,8 @@ def test_the_fields_of_a_real_line_of_the_access_log_are_those_of_its_page() -> 
         client = ClientConnection(gateway, asyncio.get_running_loop())
         client.connection_made(Transport())  # type: ignore[arg-type]  # as much of one as is needed
         client.data_received(b"GET /v1/nothing HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        gateway.books.settle()
-        (written,) = gateway.books.log.take()
+        gateway.accounting.settle()
+        (written,) = gateway.accounting.log.take()
         return written
 
     found = json.loads(asyncio.run(line()))

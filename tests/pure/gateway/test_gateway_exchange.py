@@ -1,4 +1,4 @@
-"""One request in the middle of its gateway, without sockets: a client's bytes are fed in, an engine is played."""
+"""One request inside its gateway, without sockets: a client's bytes are fed in, the engine is simulated."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from nemotron_ops.gateway.api.errors import Refusal
 from nemotron_ops.gateway.client.connection import ClientConnection
 from nemotron_ops.gateway.exchange.exchange import Exchange
-from nemotron_ops.gateway.exchange.keepalive import Silence
+from nemotron_ops.gateway.exchange.keepalive import send_comments
 from nemotron_ops.gateway.loop import outbox
 from nemotron_ops.gateway.options import Options
 from nemotron_ops.gateway.server import Gateway
@@ -50,7 +50,7 @@ class Scene:
     async def ends(self, cause: str) -> None:
         """The request is over, because of `cause`, and nothing is left of it."""
         await asyncio.sleep(0.01)
-        assert [ended.line.cause for ended in self.gateway.books._ended] == [cause]
+        assert [finished.line.cause for finished in self.gateway.accounting._finished] == [cause]
         assert self.gateway.running == set()
         assert self.gateway.pool.inflight() == {}
 
@@ -153,7 +153,7 @@ def test_a_request_that_is_over_leaves_no_garbage(monkeypatch: pytest.MonkeyPatc
         del scene.exchange
         client = ClientConnection(scene.gateway, asyncio.get_running_loop())
         client.connection_made(scene.transport)  # type: ignore[arg-type]
-        scene.gateway.books.settle()
+        scene.gateway.accounting.settle()
         gc.collect()
         client.data_received(ask)
         await asyncio.sleep(0.01)
@@ -161,7 +161,7 @@ def test_a_request_that_is_over_leaves_no_garbage(monkeypatch: pytest.MonkeyPatc
         connection._take(answer)
         await asyncio.sleep(0.01)
         assert b" 200 OK" in scene.transport.out
-        scene.gateway.books.settle()
+        scene.gateway.accounting.settle()
         assert [o for o in gc.get_objects() if isinstance(o, Exchange)] == []
 
     gc.disable()
@@ -175,24 +175,25 @@ class Hashed(SimpleNamespace):
     __hash__ = object.__hash__  # type: ignore[assignment]
 
 
-def test_a_client_that_cannot_be_written_to_does_not_keep_comments_from_the_others() -> None:
-    told: list[str] = []
+def test_a_client_that_cannot_be_written_to_does_not_keep_comments_from_the_others(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    sent: list[bytes] = []
 
-    def stream(comment: Callable[[], None]) -> Any:
-        gateway = SimpleNamespace(log_bug=lambda exc: told.append(str(exc)))
-        relay = SimpleNamespace(complete=False, failed=False, last_at=0.0)
-        clock = SimpleNamespace(time=lambda: 0.0)
-        return Hashed(gateway=gateway, relay=relay, comment=comment, loop=clock)
+    def stream(send: Callable[[bytes], None]) -> Any:
+        client = SimpleNamespace(began=True, send=send)
+        return Hashed(relay=SimpleNamespace(complete=False, failed=False, last_at=0.0, outlet=client), client=client)
 
-    def fail() -> None:
-        raise OSError("broken")
+    def fail(_: bytes) -> None:
+        sent.append(b"broken")
+        raise OSError
 
-    silence = Silence(10.0)
-    silence.begin(stream(fail))
-    silence.begin(stream(lambda: told.append("comment")))
-    silence.look(8.9)
-    assert told == []
-    silence.look(9.0)
-    assert told == ["broken", "comment"]
-    silence.look(17.9)
-    assert len(told) == 2
+    streams = (stream(fail), stream(sent.append))
+    shared: Any = SimpleNamespace(waiting_since=dict.fromkeys(streams, 0.0), options=Options(keep_alive_s=10.0))
+    send_comments(shared, 8.9)
+    assert sent == []
+    send_comments(shared, 9.0)
+    assert sent == [b"broken", b":\n\n"]
+    assert "OSError" in capfd.readouterr().err
+    send_comments(shared, 17.9)
+    assert len(sent) == 2

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemotron_ops.gateway.api.routes import Api
-from nemotron_ops.gateway.continuation.transcript import said_in
+from nemotron_ops.gateway.continuation.transcript import transcript_of
 from nemotron_ops.gateway.streams.kept import ALL_KEPT_BYTES, KEPT_BYTES, PACK_BYTES, TIGHT_BYTES, Memory
 from nemotron_ops.gateway.streams.relay import Relay
 from tests.fakes.scripted_engine import _chat, pass_on
@@ -34,7 +34,7 @@ def test_a_long_answer_is_kept_to_its_last_word(left: int) -> None:
     for n in range(count):
         pass_on(relay, word(n))
     assert relay.kept.whole
-    assert said_in(relay.kept).content == "".join(f" word-{n}" for n in range(count))
+    assert transcript_of(relay.kept).content == "".join(f" word-{n}" for n in range(count))
     relay.settle()
     assert memory.left == left - relay.kept.size
     relay.forget()
@@ -64,7 +64,7 @@ def test_what_was_loose_before_it_got_tight_is_packed_bit_by_bit() -> None:
     for n in range(5001, 5200):
         pass_on(relay, word(n))
     assert relay.kept.size < whole / 5
-    assert said_in(relay.kept).content.endswith(" word-5199")
+    assert transcript_of(relay.kept).content.endswith(" word-5199")
 
 
 def test_one_stream_cannot_take_all_memory() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemotron_ops.gateway.api.routes import Api
-from nemotron_ops.gateway.continuation.transcript import said_in
+from nemotron_ops.gateway.continuation.transcript import transcript_of
 from nemotron_ops.gateway.streams import sse
 from nemotron_ops.gateway.streams.fold import fold_for
 from nemotron_ops.gateway.streams.kept import KEPT_BYTES, Memory
@@ -95,7 +95,7 @@ def test_tokens_by_themselves_pass_as_in_company(api: str) -> None:
     assert b"".join(by_one.parts) == b"".join(at_once.parts)
     for relay in (one, all_):
         assert (relay.complete, relay.failed, relay.events) == (True, False, all_.events)
-        assert said_in(relay.kept) == said_in(all_.kept)
+        assert transcript_of(relay.kept) == transcript_of(all_.kept)
         relay.settle()
     assert (one.kept.size, one.usage) == (all_.kept.size, all_.usage)
     assert sum(count for _, count in gaps) == one.events - 1

@@ -1,4 +1,4 @@
-"""Connections to llama-server: whom a slow client may hold up, and streams however they are cut into reads."""
+"""Connections to llama-server: slow clients pause only their own, and streams survive any split into reads."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_a_slow_client_pauses_its_own_answer() -> None:
 
 
 @pytest.mark.parametrize("when", ["before the end", "after the end"])
-def test_a_slow_client_does_not_pause_who_gets_its_connection_next(when: str) -> None:
+def test_a_slow_client_does_not_pause_the_next_request_on_its_connection(when: str) -> None:
     async def body() -> None:
         stand = Stand()
         slow = stand.ask()
@@ -155,7 +155,7 @@ def test_an_engine_that_fills_its_chunk_waits_for_its_turn() -> None:
     run(body)
 
 
-def test_a_turn_does_not_read_for_a_client_that_is_slow() -> None:
+def test_a_turn_does_not_read_for_a_slow_client() -> None:
     async def body() -> None:
         stand = Stand()
         client = stand.ask()
@@ -169,7 +169,7 @@ def test_a_turn_does_not_read_for_a_client_that_is_slow() -> None:
     run(body)
 
 
-def test_few_get_their_turn_at_once_and_everybody_gets_it() -> None:
+def test_few_connections_get_a_turn_at_once_and_all_get_one() -> None:
     class Waiting:
         def __init__(self) -> None:
             self.turns = 0
@@ -219,7 +219,7 @@ def test_a_chunk_that_lies_about_its_size_is_the_end_of_the_stream(bad: bytes) -
         for part in (STREAM, b"9\r\ndata: 1\n\n\r\n", b"9\r\ndata: 1\n\n\r\n", bad):
             stand.come(part)
         assert heard.tokens == 1
-        assert heard.lost.startswith("the engine answered nonsense")
+        assert heard.lost.startswith("the engine sent an invalid HTTP response")
         assert heard.data.startswith(b"data: 1\n\n")
         assert heard.ended == 0
 

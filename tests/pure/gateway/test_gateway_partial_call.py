@@ -1,4 +1,4 @@
-"""A tool call in progress as the text that its model was writing."""
+"""A partial tool call becomes the text that its model was writing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemotron_ops.gateway.continuation.partial_call import BEGIN, END, end_of_last_text, half_call, text_of_call
+from nemotron_ops.gateway.continuation.partial_call import BEGIN, END, end_of_last_text, partial_call, text_of_call
 from nemotron_ops.gateway.continuation.transcript import Call
 
 
@@ -32,7 +32,7 @@ from nemotron_ops.gateway.continuation.transcript import Call
         ("", None),
     ],
 )
-def test_a_call_is_cut_in_its_last_text(arguments: str, text_before_end: str | None) -> None:
+def test_a_call_is_cut_in_its_last_string(arguments: str, text_before_end: str | None) -> None:
     end = end_of_last_text(arguments)
     assert (None if end is None else arguments[:end]) == text_before_end
 
@@ -44,9 +44,9 @@ VALUES = st.recursive(
 
 @settings(deadline=None, max_examples=50)
 @given(whole=st.dictionaries(st.text(max_size=5), VALUES, max_size=4), cut=st.integers(0, 200))
-def test_what_is_cut_can_be_closed_and_the_tail_is_the_rest(whole: dict[str, object], cut: int) -> None:
+def test_a_cut_call_can_be_closed_and_the_tail_is_the_rest(whole: dict[str, object], cut: int) -> None:
     arguments = json.dumps(whole, ensure_ascii=False, separators=(",", ":"))[:cut]
-    half = half_call([Call(name="f", arguments=arguments)])
+    half = partial_call([Call(name="f", arguments=arguments)])
     if half is None:
         return
     asked = json.loads(half.body)["messages"][1]["tool_calls"][0]["function"]["arguments"]
@@ -55,14 +55,14 @@ def test_what_is_cut_can_be_closed_and_the_tail_is_the_rest(whole: dict[str, obj
     assert [v for v in json.loads(asked).values() if isinstance(v, str)][-1].endswith(END)
 
 
-def test_the_calls_before_must_be_whole() -> None:
+def test_earlier_calls_must_be_complete() -> None:
     last = Call(name="g", arguments='{"city":"Os')
-    assert half_call([Call(name="f", arguments="{}"), last]) is not None
-    assert half_call([Call(name="f", arguments="{"), last]) is None
-    assert half_call([Call(name="g", arguments=f'{{"city":"{END}')]) is None
+    assert partial_call([Call(name="f", arguments="{}"), last]) is not None
+    assert partial_call([Call(name="f", arguments="{"), last]) is None
+    assert partial_call([Call(name="g", arguments=f'{{"city":"{END}')]) is None
 
 
-def test_the_text_is_what_stands_between_the_marks() -> None:
+def test_the_text_is_between_the_marks() -> None:
     prompt = f"<|im_start|>assistant\n{BEGIN}\n<tool_call>\n<parameter=city>\nOs{END}\n</parameter>"
     assert text_of_call(json.dumps({"prompt": prompt}).encode()) == "\n<tool_call>\n<parameter=city>\nOs"
     for answer in (b"", b"{}", b"[]", b'{"prompt":1}', b'{"prompt":"x"}', json.dumps({"prompt": BEGIN}).encode()):

@@ -1,4 +1,4 @@
-"""Ends without words: noticed wherever a stream is cut, and only where there really were none."""
+"""Ends without content are detected however a stream is split, and only where there is no content."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from nemotron_ops.gateway.api.routes import Api
-from nemotron_ops.gateway.continuation.lost_in_thought import Watch, marked, ran_out
+from nemotron_ops.gateway.continuation.lost_in_thought import LostInThought, marked, ran_out
 from nemotron_ops.gateway.streams import sse
 from nemotron_ops.gateway.streams.usage import Usage
 from tests.fakes.scripted_engine import call_events, events
@@ -19,51 +19,51 @@ APIS = [Api.CHAT, Api.MESSAGES, Api.RESPONSES]
 THOUGHTS = ("Hm. ", '"content":"no"')
 
 
-def watched(api: Api, parts: Iterator[bytes]) -> tuple[bytes, Watch]:
-    watch = Watch(api, lambda: None)
-    return b"".join([watch(part) for part in parts]), watch
+def watched(api: Api, parts: Iterator[bytes]) -> tuple[bytes, LostInThought]:
+    detector = LostInThought(api, lambda: None)
+    return b"".join([detector(part) for part in parts]), detector
 
 
 @pytest.mark.parametrize("step", [1, 2, 100], ids=["event by event", "two by two", "at once"])
 @pytest.mark.parametrize("api", APIS)
-def test_an_end_without_words_is_kept_back(api: Api, step: int) -> None:
+def test_an_end_without_content_is_held_back(api: Api, step: int) -> None:
     stream = events(api.value, (), THOUGHTS)
-    passed, watch = watched(api, (b"".join(stream[n : n + step]) for n in range(0, len(stream), step)))
-    assert watch.lost
-    assert passed + watch.held == b"".join(stream)
+    passed, detector = watched(api, (b"".join(stream[n : n + step]) for n in range(0, len(stream), step)))
+    assert detector.lost
+    assert passed + detector.held_end == b"".join(stream)
     assert not sse.is_complete(api, passed)
     assert b'"finish_reason":"stop"' not in passed
     assert b"end_turn" not in passed
 
 
 @pytest.mark.parametrize("api", APIS)
-def test_words_and_calls_pass_and_nobody_watches_any_more(api: Api) -> None:
+def test_content_and_calls_pass_and_end_the_search(api: Api) -> None:
     for stream in (events(api.value, thoughts=THOUGHTS), events(api.value), call_events(api.value)):
         words: list[str] = []
-        watch = Watch(api, lambda words=words: words.append("heard"))  # type: ignore[misc]
-        passed = b"".join([watch(event) for event in stream])
+        detector = LostInThought(api, lambda words=words: words.append("heard"))  # type: ignore[misc]
+        passed = b"".join([detector(event) for event in stream])
         assert passed == b"".join(stream)
-        assert (watch.lost, watch.spoke, bool(words)) == (False, True, True)
+        assert (detector.lost, detector.has_content, bool(words)) == (False, True, True)
 
 
 @pytest.mark.parametrize("api", APIS)
-def test_without_thoughts_an_empty_answer_is_just_empty(api: Api) -> None:
-    passed, watch = watched(api, iter(events(api.value, ())))
-    assert not watch.lost
+def test_without_reasoning_an_empty_answer_is_just_empty(api: Api) -> None:
+    passed, detector = watched(api, iter(events(api.value, ())))
+    assert not detector.lost
     assert sse.is_complete(api, passed)
 
 
-def test_who_ran_out_of_tokens_in_a_chat_is_not_lost() -> None:
+def test_a_chat_that_ran_out_of_tokens_is_not_lost() -> None:
     stream = [event.replace(b'"stop"', b'"length"') for event in events("chat", (), THOUGHTS)]
     assert watched(Api.CHAT, iter(stream))[0] == b"".join(stream)
 
 
 @pytest.mark.parametrize("api", APIS)
 def test_the_marked_end_differs_in_one_word(api: Api) -> None:
-    _, watch = watched(api, iter(events(api.value, (), THOUGHTS)))
-    end = marked(api, watch.held)
+    _, detector = watched(api, iter(events(api.value, (), THOUGHTS)))
+    end = marked(api, detector.held_end)
     assert end.count(b'"lost_in_thought":true') == 1
-    assert put_together(end.replace(b',"lost_in_thought":true', b"")) == put_together(watch.held)
+    assert put_together(end.replace(b',"lost_in_thought":true', b"")) == put_together(detector.held_end)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_the_marked_end_differs_in_one_word(api: Api) -> None:
         ({}, 32, False),
     ],
 )
-def test_a_responses_numbers_tell_whether_its_tokens_ran_out(body: dict[str, int], ctx_tokens: int, out: bool) -> None:
+def test_a_responses_usage_tells_whether_its_tokens_ran_out(body: dict[str, int], ctx_tokens: int, out: bool) -> None:
     usage = Usage(prompt_tokens=10, completion_tokens=20)
     fields = msgspec.json.decode(json.dumps(body).encode(), type=dict[str, msgspec.Raw])
     assert ran_out(Api.RESPONSES, fields, usage, ctx_tokens) is out

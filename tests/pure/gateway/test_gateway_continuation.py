@@ -1,4 +1,4 @@
-"""Streams continued after a loss: what is asked for, and what the client gets of it."""
+"""Streams are continued after a loss: the request for the rest, and the rest that the client receives."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from nemotron_ops.gateway.api.routes import Api
 from nemotron_ops.gateway.continuation.plan import continuation
 from nemotron_ops.gateway.continuation.rewrite import rewriter
-from nemotron_ops.gateway.continuation.transcript import said_in
+from nemotron_ops.gateway.continuation.transcript import transcript_of
 from nemotron_ops.gateway.streams import sse
 from nemotron_ops.gateway.streams.relay import Diverged
 from tests.fakes.scripted_engine import WORDS, call_events, events
@@ -31,10 +31,10 @@ ASK = {"messages": [{"role": "user", "content": "q"}], "max_tokens": 100}
 
 
 def test_text_so_far_becomes_the_beginning_of_the_answer() -> None:
-    said = said_in(
+    transcript = transcript_of(
         [say(role="assistant", content=None), say(reasoning_content="Hm. "), say(content="The"), say(content=" sea")]
     )
-    plan = continuation(Api.CHAT, fields(**ASK), said)
+    plan = continuation(Api.CHAT, fields(**ASK), transcript)
     assert plan is not None
     body = json.loads(plan.body)
     assert body["messages"][-1] == {"role": "assistant", "content": "The sea", "reasoning_content": "Hm. "}
@@ -42,15 +42,15 @@ def test_text_so_far_becomes_the_beginning_of_the_answer() -> None:
     assert body["max_tokens"] == 97
 
 
-def test_thinking_goes_on_as_thinking() -> None:
-    plan = continuation(Api.CHAT, fields(**ASK), said_in([say(reasoning_content="Hm")]))
+def test_reasoning_continues_as_reasoning() -> None:
+    plan = continuation(Api.CHAT, fields(**ASK), transcript_of([say(reasoning_content="Hm")]))
     assert plan is not None
     assert json.loads(plan.body)["continue_final_message"] == "reasoning_content"
 
 
 def test_with_a_grammar_the_answer_is_replayed_and_only_the_rest_passes() -> None:
-    said = said_in([say(content='{"a":'), say(content="1")])
-    plan = continuation(Api.CHAT, fields(**ASK, grammar="root ::= object"), said)
+    transcript = transcript_of([say(content='{"a":'), say(content="1")])
+    plan = continuation(Api.CHAT, fields(**ASK, grammar="root ::= object"), transcript)
     assert plan is not None
     assert json.loads(plan.body)["messages"] == ASK["messages"]
     rewrite = rewriter(Api.CHAT, plan)
@@ -59,15 +59,15 @@ def test_with_a_grammar_the_answer_is_replayed_and_only_the_rest_passes() -> Non
     assert b'"content":"2}"' in rewrite(say(content=":12}"))
 
 
-def test_a_replay_that_says_something_else_is_not_passed_off_as_the_rest() -> None:
-    plan = continuation(Api.CHAT, fields(**ASK, grammar="x"), said_in([say(content="yes")]))
+def test_a_replay_that_diverges_is_not_forwarded_as_the_rest() -> None:
+    plan = continuation(Api.CHAT, fields(**ASK, grammar="x"), transcript_of([say(content="yes")]))
     assert plan is not None
     with pytest.raises(Diverged):
         rewriter(Api.CHAT, plan)(say(content="no"))
 
 
-def test_a_replay_that_ends_too_early_is_noticed() -> None:
-    plan = continuation(Api.CHAT, fields(**ASK, grammar="x"), said_in([say(content="yes, and more")]))
+def test_a_replay_that_ends_too_early_is_detected() -> None:
+    plan = continuation(Api.CHAT, fields(**ASK, grammar="x"), transcript_of([say(content="yes, and more")]))
     assert plan is not None
     rewrite = rewriter(Api.CHAT, plan)
     rewrite(say(content="yes"))
@@ -80,7 +80,7 @@ def test_a_tool_call_in_progress_is_made_again_and_goes_on_under_its_id() -> Non
         named = {"id": "new", "type": "function"} if "name" in function else {}
         return say(tool_calls=[{"index": 0, **named, "function": function}])
 
-    plan = continuation(Api.CHAT, fields(**ASK), said_in([call(name="f", arguments='{"ci')]))
+    plan = continuation(Api.CHAT, fields(**ASK), transcript_of([call(name="f", arguments='{"ci')]))
     assert plan is not None
     rewrite = rewriter(Api.CHAT, plan)
     assert rewrite(call(name="f", arguments='{"c')) == b""
@@ -90,8 +90,8 @@ def test_a_tool_call_in_progress_is_made_again_and_goes_on_under_its_id() -> Non
         rewriter(Api.CHAT, plan)(call(name="g", arguments=""))
 
 
-def test_numbers_are_those_of_the_whole_answer() -> None:
-    plan = continuation(Api.CHAT, fields(**ASK), said_in([say(content="a"), say(content="b")]))
+def test_usage_is_that_of_the_whole_answer() -> None:
+    plan = continuation(Api.CHAT, fields(**ASK), transcript_of([say(content="a"), say(content="b")]))
     assert plan is not None
     usage = {
         "choices": [],
@@ -112,13 +112,13 @@ def test_numbers_are_those_of_the_whole_answer() -> None:
         (Api.COMPLETION, {"prompt": [1, 2, 3]}),
     ],
 )
-def test_what_cannot_be_continued_rightly_is_not(api: Api, body: dict[str, Any]) -> None:
-    assert continuation(api, fields(**body), said_in([say(content="a")])) is None
+def test_a_request_without_a_correct_continuation_is_not_continued(api: Api, body: dict[str, Any]) -> None:
+    assert continuation(api, fields(**body), transcript_of([say(content="a")])) is None
 
 
 def test_an_answer_that_the_client_began_itself_is_replayed() -> None:
     began = {**ASK, "messages": [*ASK["messages"], {"role": "assistant", "content": "So"}]}  # type: ignore[misc]
-    plan = continuation(Api.CHAT, fields(**began), said_in([say(content=" it is")]))
+    plan = continuation(Api.CHAT, fields(**began), transcript_of([say(content=" it is")]))
     assert plan is not None
     assert plan.skip_content == " it is"
 
@@ -146,15 +146,15 @@ def rest_after(parts: tuple[str, ...], said: str) -> tuple[str, ...]:
 
 def continued(api: Api, body: dict[str, Any], seen: list[bytes], whole: list[bytes]) -> bytes:
     """What a client gets that has read `seen`; `whole` is the answer of another engine to the same request."""
-    said = said_in(seen)
-    if said.finished and api in sse.LAST_EVENT:
+    transcript = transcript_of(seen)
+    if transcript.finished and api in sse.LAST_EVENT:
         return b"".join(seen) + sse.LAST_EVENT[api]
-    plan = continuation(api, fields(**body), said)
+    plan = continuation(api, fields(**body), transcript)
     assert plan is not None
-    given = (said.reasoning, said.content)
-    if not (plan.anew or said.calls or api is Api.MESSAGES):
-        thoughts = rest_after(THOUGHTS, said.reasoning) if said.reasoning else ()
-        whole = events(api.value, rest_after(WORDS, said.content), thoughts, given)
+    given = (transcript.reasoning, transcript.content)
+    if not (plan.replays or transcript.calls or api is Api.MESSAGES):
+        thoughts = rest_after(THOUGHTS, transcript.reasoning) if transcript.reasoning else ()
+        whole = events(api.value, rest_after(WORDS, transcript.content), thoughts, given)
     return b"".join(seen) + rewriter(api, plan)(b"".join(whole))
 
 
@@ -179,7 +179,7 @@ def test_wherever_a_tool_call_is_cut_the_call_made_again_makes_it_whole(api: Api
 
 
 @pytest.mark.parametrize("api", THINKING)
-def test_another_tool_or_none_is_not_passed_off_as_the_call(api: Api) -> None:
+def test_another_tool_or_none_is_not_forwarded_as_the_call(api: Api) -> None:
     whole = call_events(api.value)
     for n in range(4, len(whole) - 3):
         for other in (call_events(api.value, name="other"), events(api.value)):
@@ -188,7 +188,7 @@ def test_another_tool_or_none_is_not_passed_off_as_the_call(api: Api) -> None:
 
 
 @pytest.mark.parametrize("api", [Api.MESSAGES, Api.RESPONSES])
-def test_once_its_end_has_begun_nothing_more_may_be_said(api: Api) -> None:
+def test_no_text_follows_once_the_end_has_begun(api: Api) -> None:
     whole = events(api.value)
     end = next(n for n, event in enumerate(whole) if b"_stop" in event or b"_text.done" in event)
     more = events(api.value, (*WORDS, " Or five.")) if api is Api.MESSAGES else events(api.value, (" Or five.",))
@@ -197,12 +197,12 @@ def test_once_its_end_has_begun_nothing_more_may_be_said(api: Api) -> None:
 
 
 def plan_after(api: Api, seen: list[bytes]) -> Any:
-    plan = continuation(api, fields(**REQUESTS[api]), said_in(seen))
+    plan = continuation(api, fields(**REQUESTS[api]), transcript_of(seen))
     assert plan is not None
     return plan
 
 
-def test_a_response_is_given_its_thoughts_and_words_as_items() -> None:
+def test_a_response_is_given_its_reasoning_and_content_as_items() -> None:
     whole = events("responses", thoughts=THOUGHTS)
     cut = next(n for n, event in enumerate(whole) if b" answer" in event) + 1
     body = json.loads(plan_after(Api.RESPONSES, whole[:cut]).body)
@@ -212,14 +212,14 @@ def test_a_response_is_given_its_thoughts_and_words_as_items() -> None:
     assert body["continue_final_message"] == "content"
 
 
-def test_before_a_messages_call_the_thoughts_are_closed_by_an_empty_text() -> None:
+def test_before_a_messages_call_an_empty_text_closes_the_reasoning() -> None:
     thinking = events("messages", (), ("Hm",))[:3]
     call = [event.replace(b'"index":0', b'"index":1') for event in call_events("messages")[1:3]]
     body = json.loads(plan_after(Api.MESSAGES, [*thinking, *call]).body)
     assert [b["type"] for b in body["messages"][-1]["content"]] == ["thinking", "text"]
 
 
-def test_a_native_completion_goes_on_from_its_tokens_if_all_are_known() -> None:
+def test_a_native_completion_continues_from_its_tokens_if_all_are_known() -> None:
     def prompt_after(*tokens: list[int]) -> Any:
         seen = [
             b"data: " + json.dumps({"content": w, "tokens": t, "stop": False, "tokens_predicted": n + 1}).encode()
@@ -231,15 +231,15 @@ def test_a_native_completion_goes_on_from_its_tokens_if_all_are_known() -> None:
     assert prompt_after([7], [], [9]) == "qThe answer is"
 
 
-def test_a_seed_of_the_clients_is_changed_when_a_call_came_out_differently() -> None:
+def test_the_clients_seed_is_changed_after_a_call_diverged() -> None:
     seen = call_events("chat")[:4]
     for again, seed in ((0, 5), (1, 6), (2, 7)):
-        plan = continuation(Api.CHAT, fields(**ASK, seed=5), said_in(seen), again=again)
+        plan = continuation(Api.CHAT, fields(**ASK, seed=5), transcript_of(seen), again=again)
         assert plan is not None
         assert json.loads(plan.body)["seed"] == seed
 
 
-def test_sequence_numbers_go_on_where_there_are_any() -> None:
+def test_sequence_numbers_continue_where_there_are_any() -> None:
     def numbered(stream: list[bytes]) -> list[bytes]:
         values = [json.loads(event.partition(b"data: ")[2]) for event in stream]
         return [sse.event({**value, "sequence_number": n}) for n, value in enumerate(values)]
@@ -252,7 +252,7 @@ def test_sequence_numbers_go_on_where_there_are_any() -> None:
     assert numbers == list(range(len(whole)))
 
 
-def test_of_two_calls_the_second_goes_on_and_the_first_stays_as_it_is() -> None:
+def test_of_two_calls_the_second_continues_and_the_first_stays() -> None:
     def calls(*parts: dict[str, Any]) -> bytes:
         return b"".join(say(tool_calls=[part]) for part in parts)
 
@@ -263,7 +263,7 @@ def test_of_two_calls_the_second_goes_on_and_the_first_stays_as_it_is() -> None:
         return {"index": index, "function": {"arguments": text}}
 
     seen = [calls(named(0, "f", "a"), more(0, '{"x":"1"}'), named(1, "g", "b"), more(1, '{"y":"tw'))]
-    plan = continuation(Api.CHAT, fields(**ASK), said_in(seen), call='<f x="1"><g y="tw', tail="")
+    plan = continuation(Api.CHAT, fields(**ASK), transcript_of(seen), call='<f x="1"><g y="tw', tail="")
     assert plan is not None
     assert json.loads(plan.body)["messages"][-1]["content"] == '<f x="1"><g y="tw'
     rewrite = rewriter(Api.CHAT, plan)
@@ -284,8 +284,8 @@ def test_of_two_calls_of_a_response_each_keeps_its_ids() -> None:
         return {"type": "response.function_call_arguments.delta", "item_id": f"fc_{new}{n}", "delta": text}
 
     begun = [added(0, "f", "old"), delta(0, "old", "{}"), added(1, "g", "old"), delta(1, "old", '{"y":"tw')]
-    said = said_in([b"".join(map(sse.event, begun))])
-    plan = continuation(Api.RESPONSES, fields(input="q"), said, call="<f><g y=tw", tail="")
+    transcript = transcript_of([b"".join(map(sse.event, begun))])
+    plan = continuation(Api.RESPONSES, fields(input="q"), transcript, call="<f><g y=tw", tail="")
     assert plan is not None
     whole = [
         {**added(n, name, "new")["item"], "arguments": a} for n, name, a in ((0, "f", "{}"), (1, "g", '{"y":"two"}'))

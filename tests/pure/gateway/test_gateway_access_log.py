@@ -1,4 +1,4 @@
-"""The access log: what a full disk, a moved file and a second gateway do to it."""
+"""The access log survives a full disk, a renamed file and a second gateway."""
 
 from __future__ import annotations
 
@@ -50,20 +50,20 @@ def test_lines_are_written_in_order(path: Path) -> None:
     assert not log.busy
 
 
-def test_a_full_disk_is_said_once_and_costs_no_line_that_fits(capfd: pytest.CaptureFixture[str], path: Path) -> None:
+def test_a_full_disk_is_logged_once_and_loses_no_line_that_fits(capfd: pytest.CaptureFixture[str], path: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
     log = AccessLog("/dev/full")
     for n in range(3):
         write(log, b"%d\n" % n)
-    assert capfd.readouterr().err == f"warning: cannot write the access log: {os.strerror(errno.ENOSPC)}; trying on\n"
+    assert capfd.readouterr().err == f"warning: cannot write the access log: {os.strerror(errno.ENOSPC)}; retrying\n"
     move_to(log, path)  # there is room again
     write(log, b"3\n")
     assert path.read_bytes() == b"0\n1\n2\n3\n"
     assert "can write the access log again" in capfd.readouterr().err
 
 
-def test_what_waits_for_a_full_disk_is_bounded_and_what_is_lost_is_counted(
+def test_lines_kept_for_a_full_disk_are_bounded_and_lost_ones_counted(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, path: Path
 ) -> None:
     if not Path("/dev/full").exists():
@@ -78,7 +78,7 @@ def test_what_waits_for_a_full_disk_is_bounded_and_what_is_lost_is_counted(
     assert "3 lines are lost" in capfd.readouterr().err
 
 
-def test_a_write_that_takes_only_a_part_is_gone_on_with(full: Path) -> None:
+def test_a_partial_write_is_continued(full: Path) -> None:
     log = AccessLog("")
     log._fd = os.open(full, os.O_WRONLY | os.O_NONBLOCK)
     line = b"x" * 1000 + b"\n"
@@ -94,7 +94,7 @@ def test_a_write_that_takes_only_a_part_is_gone_on_with(full: Path) -> None:
 
 
 @pytest.mark.parametrize("told", [True, False], ids=["and a signal sent", "and nothing said"])
-def test_a_log_that_was_moved_away_begins_anew(path: Path, *, told: bool) -> None:
+def test_a_renamed_log_is_reopened(path: Path, *, told: bool) -> None:
     log = AccessLog(str(path))
     write(log, b"1\n")
     path.rename(path.with_suffix(".moved"))
@@ -105,7 +105,7 @@ def test_a_log_that_was_moved_away_begins_anew(path: Path, *, told: bool) -> Non
     assert path.with_suffix(".moved").read_bytes() == b"1\n"
 
 
-def test_a_log_that_cannot_be_opened_anew_goes_on_in_the_old_file(path: Path) -> None:
+def test_a_log_that_cannot_be_reopened_stays_in_the_old_file(path: Path) -> None:
     path.parent.joinpath("logs").mkdir()
     log = AccessLog(str(path.parent / "logs" / "a"))
     path.parent.joinpath("logs").rename(path.parent / "elsewhere")
@@ -131,14 +131,12 @@ def test_a_log_that_cannot_be_opened_at_the_start_is_an_error(tmp_path: Path) ->
         AccessLog(str(tmp_path / "nowhere" / "access.log"))
 
 
-def test_what_comes_while_the_last_but_one_write_is_slow_is_written_too(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lines_added_during_a_slow_write_are_written_too(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accounting, "WRITE_PERIOD_S", 0.01)
     writing, go_on = threading.Event(), threading.Event()
 
     async def body() -> None:
-        kept = accounting.Books(Options(control="", access_log=str(path)))
+        kept = accounting.Accounting(Options(control="", access_log=str(path)))
         write = kept.log.write
 
         def slow(lines: list[bytes]) -> None:
@@ -149,7 +147,7 @@ def test_what_comes_while_the_last_but_one_write_is_slow_is_written_too(
         monkeypatch.setattr(kept.log, "write", slow)
         kept.log.add(b"one\n")
         over = asyncio.Event()
-        keeping = asyncio.create_task(kept.keep(over))
+        keeping = asyncio.create_task(kept.run(over))
         await asyncio.to_thread(writing.wait, 30)
         kept.log.add(b"two\n")
         over.set()

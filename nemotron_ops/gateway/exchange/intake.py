@@ -1,0 +1,35 @@
+"""Reads a request for a model: the body to send, and its place in the queue. Pure."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from nemotron_ops.gateway.api.catalog import Catalog
+from nemotron_ops.gateway.queue.affinity import prefixes
+from nemotron_ops.gateway.queue.pool import Pool
+from nemotron_ops.gateway.queue.ticket import Ticket
+from nemotron_ops.gateway.record import Record
+from nemotron_ops.gateway.request.form import prepare_form
+from nemotron_ops.gateway.request.prepare import Prepared, prepare
+
+
+def prepare_request(record: Record, directory: Catalog) -> Prepared:
+    """What is sent to llama-server. Raises Refusal for a body that is not accepted."""
+    request, models = record.request, record.key.models
+    if record.route.form:
+        resolve = partial(directory.resolve, only=models)
+        return prepare_form(request.headers.get(b"content-type", b""), request.body, resolve)
+    return prepare(record.route, request.body, directory, models)
+
+
+def new_ticket(record: Record, pool: Pool, prepared: Prepared) -> Ticket:
+    """The request's ticket, with the slots and tokens that it needs."""
+    key, route = record.key, record.route
+    ticket = Ticket(model=record.model, key=key.id, weight=key.weight, bytes=len(prepared.body))
+    ticket.light = route.light
+    ticket.answers = prepared.answers
+    if route.generates and pool.replicated(record.model):
+        session = record.request.headers.get(b"x-session-id", b"").decode("latin-1")
+        ticket.prefixes = prefixes(route.api, record.model, prepared.fields, session)
+    pool.estimates.reserve(ticket, prepared, route)
+    return ticket

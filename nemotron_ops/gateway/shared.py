@@ -1,0 +1,30 @@
+"""What all requests share: pool, metrics, memory, outbox, and the streams in progress. asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from nemotron_ops.gateway.loop.outbox import Outbox
+from nemotron_ops.gateway.observe.metrics import Metrics
+from nemotron_ops.gateway.options import Options
+from nemotron_ops.gateway.queue.pool import Pool
+from nemotron_ops.gateway.record import Record
+from nemotron_ops.gateway.streams.kept import Memory
+
+
+class Shared:
+    """The state that requests have in common. `pages` renders the gateway's own pages, by path."""
+
+    __slots__ = ("loop", "memory", "metrics", "options", "outbox", "pages", "pool", "steerable", "waiting_since")
+
+    def __init__(self, options: Options, metrics: Metrics, pages: Mapping[str, Callable[[], bytes]]) -> None:
+        self.options = options
+        self.loop = asyncio.get_running_loop()
+        self.metrics = metrics
+        self.pool = Pool(options, metrics)
+        self.memory = Memory()
+        self.outbox = Outbox(self.loop)
+        self.pages = pages
+        self.steerable: set[Record] = set()  # chat streams that accept `/v1/chat/completions/control`
+        self.waiting_since: dict[Record, float] = {}  # streams at an instance: start, or time of the last comment
