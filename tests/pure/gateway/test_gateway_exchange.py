@@ -181,8 +181,9 @@ def test_a_client_that_cannot_be_written_to_does_not_keep_comments_from_the_othe
     sent: list[bytes] = []
 
     def stream(send: Callable[[bytes], None]) -> Any:
-        client = SimpleNamespace(began=True, send=send)
-        return Hashed(relay=SimpleNamespace(complete=False, failed=False, last_at=0.0, outlet=client), client=client)
+        client = SimpleNamespace(answer=SimpleNamespace(began=True, send=send))
+        relay = SimpleNamespace(complete=False, failed=False, last_at=0.0, outlet=client.answer)
+        return Hashed(relay=relay, client=client)
 
     def fail(_: bytes) -> None:
         sent.append(b"broken")
