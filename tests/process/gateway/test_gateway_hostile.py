@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nemotron_ops.gateway.__main__ import notice_the_dead
+from nemotron_ops.gateway.__main__ import detect_dead_clients
 from tests.fakes.calls import BODY, CHAT, call, make, rss_mib, served
 from tests.fakes.scripted_engine import (
     STREAM_HEAD,
@@ -86,7 +86,7 @@ def test_a_client_that_sends_much_ahead_and_leaves_is_noticed(tmp_path: Path, ev
 
 def test_what_is_accepted_notices_a_client_that_vanished() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        notice_the_dead(server, 60.0)
+        detect_dead_clients(server, 60.0)
         with socket.create_connection(server.getsockname()) as client:
             accepted, _ = server.accept()
             with accepted:
