@@ -37,7 +37,7 @@ def test_a_full_disk_stops_nothing(tmp_path: Path, eventually: Eventually) -> No
     engine = ScriptedEngine(name="m-0", path=tmp_path / "e.sock", play=well)
     with served(tmp_path, engine, *flags, "--api-keys-file", str(tmp_path / "keys.json"), key=text) as stage:
         assert call(stage, "POST", CHAT, BODY, **bearer(text))[0] == 200
-        eventually(lambda: "cannot write the use per key" in stage.log.read_text())
+        eventually(lambda: "cannot write the usage per key" in stage.log.read_text())
         stage.process.send_signal(signal.SIGHUP)
         for _ in range(20):
             assert call(stage, "POST", CHAT, BODY, **bearer(text))[0] == 200
