@@ -16,7 +16,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test rings check check-fast test-pure test-process test-real test-hosts chaos durations \
-	test-under-load test-setup llama-cpp lint types docs bench-build bench-gateway bench-fetch bench-cuda bench-gpu clean
+	test-under-load test-setup llama-cpp lint types docs bench-build bench-gateway bench-instructions bench-fetch bench-cuda bench-gpu clean
 
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -109,6 +109,9 @@ bench-build: $(VENV)/.installed  ## Compare build times with plain cmake, as rat
 
 bench-gateway: $(VENV)/.installed-test  ## Compare the gateway with its peers, as ratios; draws gateway-bench.svg
 	@$(PY) -m benchmarks.gateway --plot gateway-bench.svg
+
+bench-instructions: $(VENV)/.installed-test  ## Count the gateway's instructions per request and per token (valgrind)
+	@$(PY) -m benchmarks.gateway.instructions
 
 bench-fetch: $(VENV)/.installed-test  ## Compare fetch with huggingface_hub's own download, as ratios
 	@$(PY) benchmarks/fetch.py

@@ -1,4 +1,4 @@
-"""Who was let in on a connection is let in again there, as long as nothing has changed."""
+"""A connection's cached authentication is reused while headers and key ring are unchanged."""
 
 from __future__ import annotations
 
