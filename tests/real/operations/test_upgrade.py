@@ -45,7 +45,7 @@ def test_another_quant_takes_over_and_is_noted_in_a_recipe_of_ones_own(installat
     assert answers(port) == "2 + 2 = 4."
     own = installation.home / "config" / "recipes" / "tiny.toml"
     assert 'quant = "F16"' in own.read_text()
-    assert "# A model of 1 MB" in own.read_text()
+    assert "# A generated model of 1 MB" in own.read_text()
 
 
 def test_a_quant_that_cannot_be_had_changes_nothing(installation: Installation, port: int) -> None:
