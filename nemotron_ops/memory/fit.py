@@ -9,16 +9,18 @@ Host memory that grows later (context checkpoints, prompt cache) is capped to th
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import groupby
 from typing import Any
 
 from nemotron_ops.errors import FitError
 from nemotron_ops.memory.machine import Device, Machine
 from nemotron_ops.memory.model import MIB, Estimate, Settings, estimate_shape, settings_from, weight_bytes, with_context
 from nemotron_ops.memory.model_shape import ModelShape, model_shape
-from nemotron_ops.memory.placement import Split, bytes_by_device, layer_splits
+from nemotron_ops.memory.placement import Split, bytes_by_device, copied_expert_bytes, layer_splits
 from nemotron_ops.models.gguf import Header
 from nemotron_ops.policy import HOST
 
@@ -203,13 +205,30 @@ def _split(request: FitRequest, mode: Mode) -> Split | None:
         case Mode.EXPERTS_ON_CPU:
             if request.n_cpu_moe is not None:
                 return _best_split(request, n_all, request.n_cpu_moe)
-            kept = _greatest(n_all - 1, lambda n: _gpus_hold(request, n_all, n_all - 1 - n))
-            return _best_split(request, n_all, n_all - 1 - kept)
+            return _best_split(request, n_all, _fewest_on_cpu(request, n_all))
         case Mode.SOME_LAYERS:
             if request.n_gpu_layers is not None:
                 return _best_split(request, request.n_gpu_layers, request.n_cpu_moe or 0)
             layers = _greatest(n_all - 1, lambda n: n > 0 and _gpus_hold(request, n, 0))
             return _best_split(request, layers, 0) if layers else None
+
+
+def _fewest_on_cpu(request: FitRequest, n_all: int) -> int:
+    """The fewest blocks whose experts must stay in host memory for the GPUs to hold the rest; all if none suffice.
+
+    A GPU copies the largest of these blocks, so one more block may ask more of the GPUs. Among numbers of blocks with
+    the same largest one, a greater number never does.
+    """
+
+    def hold(n: int) -> bool:
+        return _gpus_hold(request, n_all, n)
+
+    copies = [copied_expert_bytes(request.shape, n) for n in range(n_all)]
+    for _, same in groupby(range(n_all), key=copies.__getitem__):
+        numbers = list(same)
+        if hold(numbers[-1]):
+            return numbers[bisect_left(numbers, True, key=hold)]
+    return n_all - 1
 
 
 def _least_on_gpus(request: FitRequest, mode: Mode) -> Split:
@@ -223,8 +242,10 @@ def _least_on_gpus(request: FitRequest, mode: Mode) -> Split:
 
 
 def _best_split(request: FitRequest, n_gpu_layers: int, n_cpu_moe: int) -> Split:
-    """The even split if it fits the GPUs, else another one that does, else the even one."""
+    """The even split if it fits, else another one that does, else one that fits the GPUs, else the even one."""
     ways = layer_splits(request.shape, request.settings, request.machine, n_gpu_layers, n_cpu_moe)
+    if request.machine.unified and (found := next((w for w in ways if not shortage(request, w)), None)):
+        return found  # elsewhere, splits of the same layers ask the same of the host
     return next((w for w in ways if _worst(request, w, request.machine.gpus) is None), ways[0])
 
 

@@ -80,9 +80,14 @@ def _add_scratch(shape: ModelShape, s: Settings, split: Split, names: Sequence[s
         taken[name] += _gpu_scratch(shape, s, split.n_cpu_moe, len(used))
 
 
+def copied_expert_bytes(shape: ModelShape, n_cpu_moe: int) -> int:
+    """The experts that a GPU copies from host memory at once, one block's: with more blocks there, never fewer."""
+    return max((b.expert_bytes for b in shape.blocks[:n_cpu_moe]), default=0)
+
+
 def _gpu_scratch(shape: ModelShape, s: Settings, n_cpu_moe: int, n_gpus: int) -> int:
     """Compute buffer of one GPU. A GPU copies the experts that are in host memory, one block at a time."""
-    copied = max((b.expert_bytes for b in shape.blocks[:n_cpu_moe]), default=0)
+    copied = copied_expert_bytes(shape, n_cpu_moe)
     return _compute(shape, s) + copied + (_mask_bytes(s) * (SCHEDULER_COPIES - 1) if n_gpus > 1 else 0)
 
 
@@ -98,14 +103,19 @@ def _mask_bytes(s: Settings) -> int:
 def layer_splits(
     shape: ModelShape, s: Settings, machine: Machine, n_gpu_layers: int, n_cpu_moe: int = 0
 ) -> tuple[Split, ...]:
-    """Splits of `n_gpu_layers` (from the end, with the output layer) over the GPUs, the even one first."""
+    """Splits of `n_gpu_layers` (from the end, with the output layer) over the GPUs, the even one first.
+
+    If any split of these layers fits the GPUs, one of these does. Filling GPU after GPU is exact where several compute:
+    no other split reaches further with the first GPUs. One GPU alone needs less scratch memory, so each is tried.
+    """
     if not machine.gpus or n_gpu_layers <= 0:
         return (Split(n_cpu_moe=0),)
-    sizes = _layer_bytes(shape, s, n_cpu_moe)[-n_gpu_layers:]
-    scratch = _gpu_scratch(shape, s, n_cpu_moe, len(machine.gpus))
-    rooms = [max(g.room_bytes - scratch, 0) for g in machine.gpus]
-    counts = dict.fromkeys((_in_proportion(sizes, rooms), _one_after_the_other(sizes, rooms)))
-    return tuple(Split(counts=c, n_cpu_moe=n_cpu_moe) for c in counts)
+    sizes, n = _layer_bytes(shape, s, n_cpu_moe)[-n_gpu_layers:], len(machine.gpus)
+    scratch = _gpu_scratch(shape, s, n_cpu_moe, n)
+    rooms = [g.room_bytes - scratch for g in machine.gpus]
+    alone = [tuple(len(sizes) if i == j else 0 for j in range(n)) for i in range(n)]
+    counts = (_in_proportion(sizes, [max(r, 0) for r in rooms]), _one_after_the_other(sizes, rooms), *alone)
+    return tuple(Split(counts=c, n_cpu_moe=n_cpu_moe) for c in dict.fromkeys(counts))
 
 
 def even_split(shape: ModelShape, s: Settings, machine: Machine, n_gpu_layers: int, n_cpu_moe: int = 0) -> Split:
@@ -127,7 +137,7 @@ def _in_proportion(sizes: Sequence[int], rooms: Sequence[int]) -> tuple[int, ...
 
 
 def _one_after_the_other(sizes: Sequence[int], rooms: Sequence[int]) -> tuple[int, ...]:
-    """Fill each GPU before the next; the remaining layers go to the last."""
+    """Fill each GPU before the next; the remaining layers go to the last. A GPU with negative room gets none."""
     counts, at, taken = [0] * len(rooms), 0, 0
     for size in sizes:
         while at < len(rooms) - 1 and taken + size > rooms[at]:

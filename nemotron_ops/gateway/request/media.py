@@ -24,6 +24,7 @@ MAX_DEPTH = 8  # content within content; a tool result in a message is 2
 
 PLACES = frozenset({"messages", "input", "prompt", "content", "system"})
 KINDS = frozenset({"image_url", "input_image", "image", "video_url", "input_video", "input_audio", "document"})
+DOCUMENT = b'"document"'
 QUOTED = frozenset(b'"%b"' % kind.encode() for kind in KINDS)
 WORDS = re.compile(b'"(?:%b)"' % "|".join(sorted(KINDS)).encode())
 ESCAPED = re.compile(rb"\\u00[4-7]")  # an escaped letter, which hides a word from the search
@@ -98,7 +99,7 @@ def walk(text: bytes, depth: int) -> None:
         if (kind := bytes(part.type)) in QUOTED or (b"\\" in kind and str(msgspec.json.decode(kind)) in KINDS):
             for name in LINKS:
                 if (link := getattr(part, name)) is not NOTHING:
-                    check_link(name, bytes(link))
+                    check_link(name, bytes(link), may_be_text=name == "source" and kind == DOCUMENT)
         for inner in (part.content, part.output):
             if inner is not NOTHING and (found := bytes(inner))[:1] in (b"[", b"{"):
                 walk(found, depth + 1)
@@ -117,11 +118,14 @@ def parts_in(text: bytes, depth: int) -> Iterable[object]:
         return ()
 
 
-def check_link(name: str, link: bytes) -> None:
-    """Raises Refusal if `link`, the JSON of a part's field, is an address instead of inline data."""
+def check_link(name: str, link: bytes, *, may_be_text: bool = False) -> None:
+    """Raises Refusal if `link`, the JSON of a part's field, is an address instead of inline data.
+
+    `may_be_text`: the link may be a document's own text. Elsewhere llama-server reads no `type` inside a link.
+    """
     if link[:1] == b"{":
         value = _link(link)
-        if bytes(value.type) != b'"text"':  # a document's inline text
+        if not (may_be_text and bytes(value.type) == b'"text"'):
             for raw in (value.url, value.data, value.file_url):
                 check_link(name, bytes(raw))
     elif link[:1] == b'"':

@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from nemotron_ops.gateway.api.catalog import index
 from nemotron_ops.gateway.api.errors import Refusal
@@ -114,6 +116,39 @@ def test_a_documents_own_text_may_have_addresses() -> None:
     source = {"type": "text", "media_type": "text/plain", "data": "see http://example.com"}
     part = {"type": "document", "source": source}
     ready("/v1/messages", {"model": "tiny", "max_tokens": 9, "messages": [{"role": "user", "content": [part]}]})
+
+
+MEDIA_ROUTES = (
+    (CHAT, "messages"), ("/apply-template", "messages"), ("/v1/chat/completions/input_tokens", "messages"),
+    ("/v1/embeddings", "input"), ("/v1/responses", "input"), ("/v1/messages", "messages"),
+    ("/v1/messages/count_tokens", "messages"), ("/infill", "prompt"), ("/tokenize", "content"),
+)  # fmt: skip
+LINK_KINDS = ("image_url", "input_image", "image", "video_url", "input_video", "input_audio")
+LINK_NAMES = ("image_url", "video_url", "input_video", "input_audio", "source")
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.sampled_from(MEDIA_ROUTES),
+    st.sampled_from((*LINK_KINDS, "document")),
+    st.sampled_from(LINK_NAMES),
+    st.dictionaries(
+        st.sampled_from(("type", "detail", "format", "media_type", "url", "data", "file_url")),
+        st.sampled_from(("text", "document", "base64", "url", "image_url", "", "file", "wav", "auto", None, 0)),
+    ),
+    st.sampled_from(("url", "data", "file_url")),
+    st.booleans(),
+)
+def test_no_field_of_a_link_hides_its_address(
+    route: tuple[str, str], kind: str, name: str, fields: dict[str, Any], place: str, tool: bool
+) -> None:
+    path, top = route
+    link = {**fields, place: "http://127.0.0.1:9/x"}
+    assume(not (kind == "document" and name == "source" and link.get("type") == "text"))
+    message = {"role": "tool" if tool else "user", "content": [{"type": kind, name: link}]}
+    with pytest.raises(Refusal) as caught:
+        ready(path, {"model": "tiny", top: [message]})
+    assert caught.value.code == "remote_media"
 
 
 def test_broken_text_beside_media_is_refused() -> None:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
+from itertools import product
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nemotron_ops.errors import FitError, UsageError
 from nemotron_ops.host.facts import Facts, Gpu
+from nemotron_ops.memory import fit
 from nemotron_ops.memory.fit import Mode, Placement, choose
-from nemotron_ops.memory.machine import machine
-from nemotron_ops.memory.model import Settings
-from nemotron_ops.memory.model_shape import model_shape
+from nemotron_ops.memory.machine import Device, Machine, machine
+from nemotron_ops.memory.model import MIB, Settings
+from nemotron_ops.memory.model_shape import ModelShape, model_shape
 from nemotron_ops.memory.placement import Split, bytes_by_device, even_split
 from nemotron_ops.memory.table import recommended, row
 from nemotron_ops.models.gguf import Header
@@ -199,25 +203,20 @@ def test_whatever_is_chosen_fits_every_device(ram: float, gpus: list[float], slo
     assert found.ctx_size <= ctx
 
 
+def fits(shape: ModelShape, s: Settings, pools: Machine, split: Split) -> bool:
+    """Whether every device has room for its part."""
+    taken = bytes_by_device(shape, s, pools, split)
+    taken[HOST] += shape.rs_sequence_bytes * s.parallel * min(s.ctx_checkpoints, 1)  # one checkpoint per slot
+    if pools.unified:
+        taken[HOST] = sum(taken.values())
+    return all(taken[d.name] <= d.room_bytes for d in (pools.host, *pools.gpus))
+
+
 def fits_somehow(name: str, facts: Facts, ctx: int) -> bool:
     """Whether any split fits, by trying all of them."""
-    h, pools = model_shape(model(name)), machine(facts)
+    shape, pools = model_shape(model(name)), machine(facts)
     s = Settings(ctx_size=ctx)
-    n_all = len(h.blocks) + 1
-    growth = h.rs_sequence_bytes * s.parallel  # one checkpoint per slot
-    counts: list[tuple[int, ...]] = [(n,) for n in range(n_all + 1)]
-    if len(pools.gpus) == 2:
-        counts = [(a, b) for a in range(n_all + 1) for b in range(n_all + 1 - a)]
-    splits = [Split(counts=c) for c in counts]
-    if h.expert_blocks:
-        whole = [c for c in counts if sum(c) == n_all]
-        splits += [Split(counts=c, n_cpu_moe=n) for c in whole for n in range(n_all)]
-    for split in splits:
-        taken = bytes_by_device(h, s, pools, split)
-        taken[HOST] += growth
-        if all(taken[d.name] <= d.room_bytes for d in (pools.host, *pools.gpus)):
-            return True
-    return False
+    return any(fits(shape, s, pools, split) for split in all_splits(shape, len(pools.gpus)))
 
 
 @settings(max_examples=25, deadline=None)
@@ -235,14 +234,59 @@ def test_what_is_refused_would_not_have_fitted(ram: float, gpu: float, ctx: int,
     assert fitted == fits_somehow(name, facts, ctx)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(ram=st.floats(2, 30), one=st.floats(2, 8), two=st.floats(2, 8))
+@example(ram=2.0, one=3.0, two=7.5)  # fits on the second GPU alone, without the copies for a pipeline
 def test_what_two_gpus_are_refused_would_not_have_fitted(ram: float, one: float, two: float) -> None:
     facts = host(ram, one, two)
     try:
         place("4b", facts, ctx_size=262144, asked=("ctx_size",))
     except FitError:
         assert not fits_somehow("4b", facts, 262144)
+
+
+def small(name: str, experts: list[int]) -> ModelShape:
+    """A model of seven blocks: some of a true one, the experts of each scaled by a number."""
+    shape = model_shape(model(name))
+    blocks = shape.blocks[:6] + shape.blocks[-1:]
+    return replace(
+        shape,
+        blocks=tuple(replace(b, expert_bytes=b.expert_bytes * n) for b, n in zip(blocks, experts, strict=True)),
+    )
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    rooms=st.lists(st.integers(0, 6000), min_size=1, max_size=3), ram=st.integers(500, 6000), unified=st.booleans(),
+    ctx=st.sampled_from([4096, 262144]), name=st.sampled_from(["4b", "30b"]),
+    experts=st.lists(st.integers(0, 3), min_size=7, max_size=7),
+)  # fmt: skip
+def test_a_split_is_found_wherever_one_fits(
+    rooms: list[int], ram: int, unified: bool, ctx: int, name: str, experts: list[int]
+) -> None:
+    shape, s = small(name, experts), Settings(ctx_size=ctx, ctx_checkpoints=0, cache_ram_mib=0)
+    pools = Machine(
+        host=Device(name=HOST, label="", total_bytes=ram * MIB, room_bytes=ram * MIB),
+        gpus=tuple(
+            Device(name=f"CUDA{i}", label="", total_bytes=n * MIB, room_bytes=n * MIB) for i, n in enumerate(rooms)
+        ),
+        unified=unified,
+    )
+    try:
+        fit.place(fit.FitRequest(shape=shape, settings=s, machine=pools, fixed=frozenset({"ctx_size"})))
+    except FitError:
+        assert not any(fits(shape, s, pools, split) for split in all_splits(shape, len(rooms)))
+
+
+def all_splits(shape: ModelShape, n_gpus: int) -> Iterator[Split]:
+    """Every way to deal the last layers to the GPUs in order; of all layers, also with experts in host memory."""
+    n_all = len(shape.blocks) + 1
+    n_moe = n_all if shape.expert_blocks else 0
+    for counts in product(range(n_all + 1), repeat=n_gpus):
+        if sum(counts) <= n_all:
+            yield Split(counts=counts)
+        if sum(counts) == n_all:
+            yield from (Split(counts=counts, n_cpu_moe=n) for n in range(1, n_moe))
 
 
 def test_a_host_that_is_too_small_alone_is_helped_by_the_gpu() -> None:
