@@ -272,7 +272,8 @@ class Companion:
 
     async def _await_exit(self, current: Record) -> None:
         code = await process.ended(current.pid, current.started)
-        last = [line for line in logfiles.tail(self.log, lines=5) if line.strip()]
+        lines = await asyncio.to_thread(logfiles.tail, self.log, lines=5)
+        last = [line for line in lines if line.strip()]
         self.tell(Event.EXITED, f"exit code {code}" + (f": {last[-1][:200]}" if last else ""))
 
     async def _kill_when_silent(self, current: Record) -> None:

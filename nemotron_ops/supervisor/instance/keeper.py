@@ -63,6 +63,7 @@ class Keeper:
         self._exit: asyncio.Task[None] | None = None
         self._watched: tuple[State, StopStep | None] | None = None
         self._oom_kills = 0
+        self._served = False  # the present process was ready: clients may have written into its log
 
     # ---- messages and calls from outside
 
@@ -79,6 +80,7 @@ class Keeper:
         self.record = found
         self.halvings = int(found.extra.get("shrunk", 0))
         self._oom_kills = oom.oom_kills()
+        self._served = ready
         self._watch_exit()
         self.tell(Event.ADOPTED_READY if ready else Event.ADOPTED_LOADING)
 
@@ -196,6 +198,7 @@ class Keeper:
         before = self.status
         rules = Rules(restart=self.spec.restart, health=self.spec.health)
         self.status, actions = step(before, what, now=self.clock(), rules=rules, jitter=random.random())
+        self._served = self._served or self.status.state is State.READY
         if self.status.restarts > before.restarts:
             self.restart_reasons[self._restart_reason(before)] += 1
         for action in actions:
@@ -251,6 +254,7 @@ class Keeper:
         layout = self.context.layout
         new = launch.prepare(layout, self.id, self.spec, halvings=self.halvings)
         self.record, self.death, self.load_progress, self._oom_kills = new, None, None, oom.oom_kills()
+        self._served = False
         try:
             self.record = launch.start(layout, new, self.context.env, halvings=self.halvings)
         except OSError as exc:
@@ -269,7 +273,9 @@ class Keeper:
         )
 
     async def _await_exit(self, of: Record) -> None:
-        death = await await_death(of, binary=self.spec.argv[0], oom_kills=self._oom_kills)
+        death = await await_death(
+            of, binary=self.spec.argv[0], oom_kills=self._oom_kills, served=lambda: self._served
+        )  # fmt: skip
         self.death = death
         if death.memory and self.spec.may_shrink and can_shrink(self.spec.argv, self.halvings):
             self.halvings += 1

@@ -35,7 +35,7 @@ async def loading(instance: Watched) -> None:
     before, poll_s = Look(), POLL_FIRST_S
     while True:
         up = await instance.client.health() is Health.OK and await observe(instance) is not None
-        if reason := _lost_gpu(instance):
+        if reason := await asyncio.to_thread(_lost_gpu, instance):
             instance.tell(Event.WEDGED, reason)
             return
         if up:
