@@ -20,6 +20,7 @@ import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -259,7 +260,7 @@ class Companion:
     # ---- watching
 
     def _watch(self, current: Record) -> None:
-        work = {"exit": self._await_exit(current), "probe": self._kill_when_silent(current)}
+        work = {"exit": partial(self._await_exit, current), "probe": partial(self._kill_when_silent, current)}
         self._tasks = [
             asyncio.create_task(self._journal.guard(w, self.spec.id), name=f"{n} of {self.spec.id}")
             for n, w in work.items()

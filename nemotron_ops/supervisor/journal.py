@@ -73,10 +73,13 @@ class Journal:
     def unfollow(self, queue: asyncio.Queue[Entry]) -> None:
         self._followers.discard(queue)
 
-    async def guard(self, work: Coroutine[Any, Any, None], instance: str) -> None:
-        """Runs `work` and logs a bug in it, for a task that no other task awaits."""
+    async def guard(self, work: Callable[[], Coroutine[Any, Any, None]], instance: str) -> None:
+        """Runs `work()` and logs a bug in it, for a task that no other task awaits.
+
+        The coroutine is made in here: a task that is cancelled before its first step then leaves none unawaited.
+        """
         try:
-            await work
+            await work()
         except Exception as exc:  # noqa: BLE001 - the last line of defence
             self.add("bug", f"{type(exc).__name__}: {exc}", instance=instance, level="error")
 

@@ -61,6 +61,8 @@ async def health(instance: Watched) -> None:
         seen = await observe(instance)
         _report(instance, busy=None if seen is None else seen.busy)
         pulse, verdict = judge(pulse, seen, now=clock(), health=rules)
+        if verdict is not Verdict.ALIVE:
+            instance.tell(Event.SILENT)
         if verdict is Verdict.SUSPECT:
             instance.journal.add("suspect", pulse.why, instance=instance.id, level="warning")
             if await canary(instance, within_s=max(1.0, rules.wedge_s - (clock() - pulse.at))):
