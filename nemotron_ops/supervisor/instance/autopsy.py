@@ -29,7 +29,10 @@ async def await_death(of: Record, *, binary: str, oom_kills: int, served: Callab
 
 
 def _read(of: Record, code: int | None, binary: str, *, oom_killed: bool, served: bool) -> Death:
-    lines = logfiles.tail(Path(of.log), lines=LINES, offset=of.log_offset)
+    try:
+        lines = logfiles.tail(Path(of.log), lines=LINES, offset=of.log_offset)
+    except OSError:
+        lines = []
     death = explain(code, lines, oom_killed=oom_killed, served=served)
     if death.cause is Cause.BAD_FLAG:
         return explain(code, lines, flags=flags_of(binary))

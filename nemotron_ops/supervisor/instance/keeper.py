@@ -148,6 +148,10 @@ class Keeper:
     def inflight(self) -> int | None:
         return self.context.inflight(self.id)
 
+    def out_of_traffic(self) -> bool:
+        """Whether the gateway has acknowledged that this instance takes no request."""
+        return self.context.acknowledged(self.id)
+
     @property
     def restarting(self) -> bool:
         """Whether a requested restart waits for the exit."""
@@ -306,6 +310,8 @@ class Keeper:
         death = await await_death(
             of, binary=self.spec.argv[0], oom_kills=self._oom_kills, served=lambda: self._served
         )  # fmt: skip
+        if self.record is None or self.record.launch != of.launch:
+            return  # a bug has already ended its story
         self.death = death
         if death.memory and self.spec.may_shrink and can_shrink(self.spec.argv, self.halvings):
             self.halvings += 1
