@@ -18,7 +18,7 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -274,15 +274,18 @@ class Companion:
 
     def _watch(self, current: Record) -> None:
         work = {"exit": partial(self._await_exit, current), "probe": partial(self._kill_when_silent, current)}
-        self._tasks = [
-            asyncio.create_task(self._journal.guard(w, self.spec.id), name=f"{n} of {self.spec.id}")
-            for n, w in work.items()
-        ]
+        self._tasks = [asyncio.create_task(self._guarded(w), name=f"{n} of {self.spec.id}") for n, w in work.items()]
 
     def _unwatch(self) -> None:
         for task in self._tasks:
             task.cancel()
         self._tasks = []
+
+    async def _guarded(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Runs a watcher; after a bug in it the process is replaced, since no other task would notice its end."""
+        if not await self._journal.guard(work, self.spec.id) and self.record is not None:
+            process.send(self.record.pid, self.record.started, signal.SIGKILL, group=True)
+            self.tell(Event.EXITED, "a bug in nemotron-ops ended its watcher")
 
     async def _await_exit(self, current: Record) -> None:
         code = await process.ended(current.pid, current.started)

@@ -303,8 +303,13 @@ class Keeper:
     def _watch_exit(self) -> None:
         assert self.record
         self._exit = asyncio.create_task(
-            self.journal.guard(partial(self._await_exit, self.record), self.id), name=f"exit of {self.id}"
+            self._guarded(partial(self._await_exit, self.record), Event.EXITED), name=f"exit of {self.id}"
         )
+
+    async def _guarded(self, work: Callable[[], Coroutine[Any, Any, None]], otherwise: Event) -> None:
+        """Runs a watcher; after a bug in it, no other task would notice what it watched: `otherwise` ends the state."""
+        if not await self.journal.guard(work, self.id):
+            self.tell(otherwise, "a bug in nemotron-ops ended its watcher")
 
     async def _await_exit(self, of: Record) -> None:
         death = await await_death(
@@ -331,7 +336,7 @@ class Keeper:
             self._watcher.cancel()
             self._watcher = None
         if (work := self._work(*place)) is not None:
-            self._watcher = asyncio.create_task(self.journal.guard(work, self.id), name=f"{state} of {self.id}")
+            self._watcher = asyncio.create_task(self._guarded(work, Event.WEDGED), name=f"{state} of {self.id}")
 
     def _work(self, state: State, stop_step: StopStep | None) -> Callable[[], Coroutine[Any, Any, None]] | None:
         match (state, stop_step):
