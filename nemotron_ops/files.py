@@ -55,7 +55,7 @@ def read_json(path: Path) -> Any | None:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise NemotronOpsError(
             f"cannot read {path}: not valid JSON ({exc})", hint="move the file away and try again"
         ) from exc
@@ -78,16 +78,21 @@ def sync_dir(path: Path) -> None:
 
 @contextmanager
 def locked(path: Path, *, timeout_s: float = -1) -> Iterator[None]:
-    """Hold an exclusive lock on `path` (made if needed); -1 waits for ever. Raises filelock.Timeout."""
+    """Hold an exclusive lock on `path` (made if needed); -1 waits for ever. Raises filelock.Timeout.
+
+    The file is for its owner only: any user who may open it may hold the lock.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     check_locks(path)
-    with filelock.FileLock(path, timeout=timeout_s):
+    with filelock.FileLock(path, timeout=timeout_s, mode=0o600):
+        if path.stat().st_uid == os.geteuid():
+            path.chmod(0o600)  # made by an earlier version
         yield
 
 
 def check_locks(path: Path) -> None:
     """Raise HostError if the file system of the lock file `path` has no locks: filelock would use a file that stays."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         with suppress(BlockingIOError):
             flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB, path)

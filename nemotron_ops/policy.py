@@ -23,11 +23,11 @@ class Restart:
     """`[restart]`: what happens after a death."""
 
     policy: RestartPolicy = RestartPolicy.ALWAYS  # after which deaths it is started again
-    max_restarts: int = 5  # more than this within window_s, and it is failed
-    window_s: float = 600.0  # time over which restarts are counted
-    backoff_initial_s: float = 1.0  # wait before the first restart; doubles each time
+    max_restarts: int = 5  # more starts than this that fail within window_s, and it is failed
+    window_s: float = 600.0  # time over which deaths are counted
+    backoff_initial_s: float = 1.0  # wait after the second death in a row (first: 0.05 s); doubles
     backoff_max_s: float = 60.0  # longest wait
-    stable_s: float = 120.0  # ready this long: restarts are forgotten
+    stable_s: float = 120.0  # ready and alive this long: restarts are forgotten
 
 
 @dataclass(frozen=True, kw_only=True)

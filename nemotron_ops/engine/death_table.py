@@ -1,7 +1,12 @@
 """Patterns of llama-server's log, each with the cause of death and the next step. Pure.
 
 Texts as of llama.cpp v0.5.0. The first pattern that matches wins, so specific rows stand above general ones: a failed
-allocation also prints "exiting due to model loading error".
+allocation also prints "exiting due to model loading error". Each pattern is searched for in one line of bounded length,
+and begins with a literal or `^`: a search that tries a repeat at every character takes quadratic time.
+
+`TABLE` is for processes that have served no request: llama-server writes parts of requests into its log (a grammar that
+it cannot parse, for example), so a text of a later line can be a client's. `GPU_ERRORS` is all that is read of the log
+of a process that was ready; its texts are quoted from here, never from the log.
 """
 
 from __future__ import annotations
@@ -176,12 +181,32 @@ TABLE: tuple[Row, ...] = (
         "the socket could not be opened: {0}",
         "another process holds it; `nemotron-ops status` shows what is ours",
     ),
-    Row(Cause.ASSERTION, r"(\S+:\d+: GGML_ASSERT\(.*\) failed)", "an assertion in llama.cpp failed: {0}", _OTHER_BUILD),
-    Row(Cause.ASSERTION, r"(\S+:\d+: (?:fatal error|GGML_ABORT.*))", "llama.cpp aborted: {0}", _OTHER_BUILD),
+    Row(
+        Cause.ASSERTION, r"^(\S+:\d+: GGML_ASSERT\(.*\) failed)", "an assertion in llama.cpp failed: {0}", _OTHER_BUILD
+    ),
+    Row(Cause.ASSERTION, r"^(\S+:\d+: (?:fatal error|GGML_ABORT.*))", "llama.cpp aborted: {0}", _OTHER_BUILD),
     Row(
         Cause.MODEL_CORRUPT,
         r"(?:error loading model: |failed to load model: )(.*)",
         "the model cannot be loaded: {0}",
         "check it with `nemotron-ops models verify`",
     ),
+)
+
+# `0.12.345.678 E CUDA error: …` (common/log.cpp with --log-prefix and --log-timestamps; ggml-cuda.cu ggml_cuda_error)
+_OWN_ERROR = r"^\d+\.\d\d\.\d\d\d\.\d\d\d E "
+_DRIVER = r"(?:CUDA|ROCm|MUSA) error: "
+_SAID = (  # texts of cudaGetErrorString
+    "an illegal memory access was encountered",
+    "unspecified launch failure",
+    "uncorrectable ECC error encountered",
+    "misaligned address",
+    "an illegal instruction was encountered",
+    "the launch timed out and was terminated",
+    "no CUDA-capable device is detected",
+    "out of memory",
+)
+GPU_ERRORS: tuple[tuple[str, str], ...] = (
+    *((f"{_OWN_ERROR}{_DRIVER}{said}", said) for said in _SAID),
+    (_OWN_ERROR + _DRIVER, "an error of another kind"),
 )

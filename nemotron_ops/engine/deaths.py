@@ -1,19 +1,21 @@
 """Finds why a llama-server ended: one cause and one next step from its exit code and last log lines. Pure.
 
 All failures at load have exit code 1, so the log decides (`death_table`); signals without a known text are classified
-by number.
+by number. Once the process was ready, clients write into its log, so the exit code and the kernel alone decide: no
+such death is hopeless, and no text of the log is quoted.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from nemotron_ops.engine.death_table import TABLE, Cause
+from nemotron_ops.engine.death_table import GPU_ERRORS, TABLE, Cause
 from nemotron_ops.engine.flags import Flags
 
 TAIL_LINES = 20
+LINE_CHARS = 500  # of one line that are read: a longer line holds a request, not a cause
 SIGNALS = {
     1: "SIGHUP",
     2: "SIGINT",
@@ -43,6 +45,9 @@ HOPELESS = frozenset(
         Cause.DEVICE_MISSING,
     }
 )
+SEGFAULTS = (-11, 139)
+ABORTS = (-6, 134, None)  # None: the exit of a process that was not our child
+GPU_HINT = "look for Xid lines in `dmesg`; if it happens again, reset the GPU or reboot"
 MEMORY = frozenset({Cause.HOST_MEMORY, Cause.DEVICE_MEMORY, Cause.OOM_KILLER})
 
 
@@ -55,10 +60,11 @@ class Death:
     what: str
     hint: str = ""
     tail: tuple[str, ...] = ()
+    served: bool = False  # the process had been ready
 
     @property
     def hopeless(self) -> bool:
-        return self.cause in HOPELESS
+        return self.cause in HOPELESS and not self.served
 
     @property
     def memory(self) -> bool:
@@ -76,12 +82,25 @@ def explain(
     *,
     oom_killed: bool = False,
     flags: Flags | None = None,
+    served: bool = False,
 ) -> Death:
     """The Death of a process with `returncode` (negative for a signal, None if unknown) and its last `log` lines.
 
     `oom_killed` is the kernel's verdict (cgroup or dmesg). `flags` of the binary give the nearest spelling of a bad
-    flag.
+    flag. `served`: the process had been ready, so lines of the log may be a client's.
     """
+    death = _explain(returncode, readable(log), oom_killed=oom_killed, flags=flags, served=served)
+    return replace(death, served=served)
+
+
+def readable(log: Sequence[str]) -> list[str]:
+    """The part of each line that is read."""
+    return [line[:LINE_CHARS] for line in log]
+
+
+def _explain(
+    returncode: int | None, log: Sequence[str], *, oom_killed: bool, flags: Flags | None, served: bool
+) -> Death:
     how = in_words(returncode)
     tail = tuple(log[-TAIL_LINES:])
     if oom_killed:
@@ -94,13 +113,28 @@ def explain(
         )
     if returncode in (-9, 137, -15, -2, -1):  # a signal from outside: earlier lines of the log are no cause
         return _by_code(returncode, how, tail)
-    text = "\n".join(log)
+    if served:
+        return _gpu_error(returncode, how, log) or _by_code(returncode, how, tail, quote=False)
+    crashed = returncode in SEGFAULTS
     for row in TABLE:
-        if match := re.search(row.pattern, text):
+        if crashed and row.cause in MEMORY:
+            continue  # a failed allocation throws or aborts
+        for match in filter(None, (re.search(row.pattern, line) for line in log)):
             groups = [g.strip() for g in match.groups()]
             hint = row.hint or _near(groups[0], flags)
             return Death(cause=row.cause, how=how, what=row.what.format(*groups), hint=hint, tail=tail)
     return _by_code(returncode, how, tail)
+
+
+def _gpu_error(returncode: int | None, how: str, log: Sequence[str]) -> Death | None:
+    """The GPU error that llama.cpp reported in a line of its own before it aborted."""
+    if returncode not in ABORTS:
+        return None
+    for pattern, text in GPU_ERRORS:
+        if any(re.match(pattern, line) for line in log):
+            what = f"the GPU driver reported {text}"
+            return Death(cause=Cause.GPU_ERROR, how=how, what=what, hint=GPU_HINT, tail=tuple(log[-TAIL_LINES:]))
+    return None
 
 
 def in_words(returncode: int | None) -> str:
@@ -113,7 +147,8 @@ def in_words(returncode: int | None) -> str:
     return f"exited with code {returncode}"
 
 
-def _by_code(returncode: int | None, how: str, tail: tuple[str, ...]) -> Death:
+def _by_code(returncode: int | None, how: str, tail: tuple[str, ...], *, quote: bool = True) -> Death:
+    """The cause by exit code or signal. `quote`: the last line of the log may be quoted."""
     number = 0 if returncode is None else -returncode if returncode < 0 else max(0, returncode - 128)
     if returncode == 127:
         return Death(
@@ -154,7 +189,7 @@ def _by_code(returncode: int | None, how: str, tail: tuple[str, ...]) -> Death:
             pass
     if returncode == 0:
         return Death(cause=Cause.STOPPED, how=how, what="llama-server ended normally", tail=tail)
-    return Death(cause=Cause.UNKNOWN, how=how, what=_last(tail) or "unknown cause", tail=tail)
+    return Death(cause=Cause.UNKNOWN, how=how, what=(_last(tail) if quote else "") or "unknown cause", tail=tail)
 
 
 def _near(flag: str, flags: Flags | None) -> str:

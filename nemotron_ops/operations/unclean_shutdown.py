@@ -8,9 +8,10 @@ the note at an orderly end. A note from an earlier boot means that the machine w
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
-from nemotron_ops.errors import ModelError
+from nemotron_ops.errors import ModelError, NemotronOpsError
 from nemotron_ops.files import read_json, write_json
 from nemotron_ops.installation import Installation
 from nemotron_ops.processes.process import boot_id
@@ -27,13 +28,23 @@ def noted_while_serving(plans: Sequence[Plan], here: Installation, *, on_proof: 
     Proving takes as long as reading the models does; `on_proof` gets its steps besides the installation's report.
     """
     note = here.layout.state / NOTE
-    left = read_json(note)
-    if left is not None and left.get("boot") != boot_id():
+    if _went_down(note):
         remark(here.report, "the machine went down while it served: proving the models' bytes again")
         _prove(plans, here, on_proof)
-    write_json(note, {"boot": boot_id()})
+    with suppress(OSError):  # a full disk: the next start proves nothing that this one would have
+        write_json(note, {"boot": boot_id()})
     yield
-    note.unlink(missing_ok=True)
+    with suppress(OSError):
+        note.unlink(missing_ok=True)
+
+
+def _went_down(note: Path) -> bool:
+    """Whether the note of the last `serve` is from another boot, or damaged as by a power cut."""
+    try:
+        left = read_json(note)
+    except (NemotronOpsError, OSError):
+        return True
+    return left is not None and not (isinstance(left, dict) and left.get("boot") == boot_id())
 
 
 def _prove(plans: Sequence[Plan], here: Installation, on_proof: Report) -> None:

@@ -96,6 +96,8 @@ def argv_of(pid: int) -> tuple[str, ...]:
 
 def find_launched(variable: str) -> dict[str, int]:
     """Value of the environment variable -> pid, for all session leaders of this user that have it."""
+    if LINUX:
+        return _find_in_proc(f"{variable}=".encode())
     found: dict[str, int] = {}
     for process in psutil.process_iter():
         try:
@@ -106,6 +108,24 @@ def find_launched(variable: str) -> dict[str, int]:
             continue
         if value:
             found[value] = process.pid
+    return found
+
+
+def _find_in_proc(start: bytes) -> dict[str, int]:
+    """`find_launched` without psutil, which takes ten times as long on a machine with many processes."""
+    found: dict[str, int] = {}
+    for entry in os.scandir("/proc"):
+        try:
+            if not entry.name.isdigit() or entry.stat().st_uid != os.geteuid():
+                continue
+            pid = int(entry.name)
+            if os.getsid(pid) != pid:
+                continue
+            words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if value := next((w[len(start) :] for w in words if w.startswith(start)), b""):
+            found[value.decode(errors="replace")] = pid
     return found
 
 

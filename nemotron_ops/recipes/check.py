@@ -22,6 +22,7 @@ T = TypeVar("T")
 
 NAMES = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}
 
+DAY_S = 86_400.0
 # inclusive bounds, by the last two parts of the key's path; sources: llama.cpp common/arg.cpp (prio), sampling docs
 BOUNDS: Mapping[str, tuple[float, float]] = {
     "prio": (-1, 3),
@@ -38,7 +39,22 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "queue_length": (0, 1_000_000),
     "ctx_checkpoints": (0, 1024),
     "n_cpu_moe": (0, 10_000),
+    "probe_period_s": (0.1, DAY_S),
+    "probe_timeout_s": (0.1, DAY_S),
+    "wedge_s": (1, DAY_S),
+    "load_stall_s": (1, DAY_S),
+    "drain_s": (0, DAY_S),
+    "stop_s": (0.1, DAY_S),
+    "window_s": (1, 365 * DAY_S),
+    "backoff_initial_s": (0.01, DAY_S),
+    "backoff_max_s": (0.01, DAY_S),
+    "stable_s": (1, 365 * DAY_S),
+    "ttl_s": (1, 365 * DAY_S),
+    "queue_wait_s": (0, DAY_S),
+    "start_order": (-1_000_000, 1_000_000),
 }
+
+CONTROL = frozenset(map(chr, (*range(32), 127)))  # a NUL ends a command's word; none belongs into a name or a path
 
 
 def check(cls: type[T], value: Mapping[str, Any], *, file: str, path: str = "", **given: Any) -> T:
@@ -107,6 +123,8 @@ def _scalar(option: Any, found: Any) -> Any:
 
 
 def _bounds(made: Any, *, file: str, path: str) -> None:
+    if isinstance(made, str) and (wrong := next((c for c in made if c in CONTROL), "")):
+        raise RecipeError(f"{file}: {path}: expected no control character, found U+{ord(wrong):04X}")
     bounds = BOUNDS.get(path.rsplit(".", 1)[-1])
     if bounds and isinstance(made, int | float) and not bounds[0] <= made <= bounds[1]:
         raise RecipeError(f"{file}: {path}: expected {bounds[0]:g} to {bounds[1]:g}, found {made}")

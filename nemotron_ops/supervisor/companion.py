@@ -18,8 +18,10 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ from nemotron_ops.supervisor.instance.inbox import Inbox
 from nemotron_ops.supervisor.instance.state import DEADLINE, Action, Event, Message, Rules, Status, step
 from nemotron_ops.supervisor.journal import Journal
 from nemotron_ops.supervisor.probe import Probe, answers
-from nemotron_ops.supervisor.records import record
+from nemotron_ops.supervisor.records import adopt, record, strays
 from nemotron_ops.supervisor.records.record import Record
 from nemotron_ops.supervisor.snapshot import State
 
@@ -84,7 +86,7 @@ class Companion:
         if inherited is not None:
             self.sock = inherited
         elif self.record and self._serves_here(self.record):
-            self.sock = copy_socket(self.record.pid, int(self.record.extra.get("fd", -1)))
+            self.sock = copy_socket(self.record.pid, _whole(self.record.extra.get("fd")))
         else:
             self.sock = listen(self.at)
         if self.sock is not None:
@@ -177,7 +179,7 @@ class Companion:
                 self._send(signal.SIGKILL)
             case Action.CLEAN:
                 self._unwatch()
-                record.companion_path(self.layout, self.spec.id).unlink(missing_ok=True)
+                record.remove_companion(self.layout, self.spec.id)
                 self.record = None
 
     def _send(self, sig: signal.Signals) -> None:
@@ -202,7 +204,8 @@ class Companion:
                 id=self.spec.id, launch=launch, log=str(self.log), wall_s=time.time(), extra={**where, **self._kind()}
             )
             record.write_companion(self.layout, new)
-            logfiles.rotate_between(self.log)
+            with suppress(OSError):  # a full disk: the log goes on in its file
+                logfiles.rotate_between(self.log)
             env = {**self.env, **SAFE_PATH, record.LAUNCH_VARIABLE: launch, "PYTHONUNBUFFERED": "1"}
             pid = process.spawn(argv, env=env, log=self.log, pass_fds=(fd,))
         except (OSError, NemotronOpsError) as exc:
@@ -244,35 +247,50 @@ class Companion:
         return {"version": __version__, "argv": list(self.spec.argv)}
 
     def _find(self) -> Record | None:
+        """The process that still serves: the recorded one, or one that the record, damaged or lost, does not name."""
+        kept = record.companion_path(self.layout, self.spec.id).exists()
         found = record.read_companion(self.layout, self.spec.id)
+        if kept and found is None:
+            self._note("damaged", "its record was set aside", level="warning")
+        if found is None or not process.same(found.pid, found.started):
+            found = self._serving(strays.launched(), found)
         if found is None:
             return None
-        if found.pid == 0:
-            pid = process.find_launched(record.LAUNCH_VARIABLE).get(found.launch, 0)
-            found = replace(found, pid=pid, started=process.started(pid) or "") if pid else found
-        if not process.same(found.pid, found.started):
-            return None
+        found = replace(found, extra={**found.extra, **strays.listens(found.pid)})
         if self.at.port == 0:
-            self.at = Address(host=self.at.host, port=int(found.extra.get("port", 0)))
+            port = found.extra.get("port", 0)
+            self.at = Address(host=self.at.host, port=port if isinstance(port, int) else 0)
         return found
+
+    def _serving(self, pids: Mapping[str, int], recorded: Record | None) -> Record | None:
+        """The process of `recorded` by its launch, or the one that listens at our port."""
+        if recorded and (living := adopt.identify(recorded, pids)):
+            return living
+        ports = (self.at.port,) if self.at.port else ()
+        here = [g for g in strays.gateways(self.layout, pids) if not ports or g.extra["port"] in ports]
+        return replace(here[0], extra={**here[0].extra, "host": self.at.host}) if here else None
 
     # ---- watching
 
     def _watch(self, current: Record) -> None:
-        work = {"exit": self._await_exit(current), "probe": self._kill_when_silent(current)}
-        self._tasks = [
-            asyncio.create_task(self._journal.guard(w, self.spec.id), name=f"{n} of {self.spec.id}")
-            for n, w in work.items()
-        ]
+        work = {"exit": partial(self._await_exit, current), "probe": partial(self._kill_when_silent, current)}
+        self._tasks = [asyncio.create_task(self._guarded(w), name=f"{n} of {self.spec.id}") for n, w in work.items()]
 
     def _unwatch(self) -> None:
         for task in self._tasks:
             task.cancel()
         self._tasks = []
 
+    async def _guarded(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Runs a watcher; after a bug in it the process is replaced, since no other task would notice its end."""
+        if not await self._journal.guard(work, self.spec.id) and self.record is not None:
+            process.send(self.record.pid, self.record.started, signal.SIGKILL, group=True)
+            self.tell(Event.EXITED, "a bug in nemotron-ops ended its watcher")
+
     async def _await_exit(self, current: Record) -> None:
         code = await process.ended(current.pid, current.started)
-        last = [line for line in logfiles.tail(self.log, lines=5) if line.strip()]
+        lines = await asyncio.to_thread(logfiles.tail, self.log, lines=5)
+        last = [line for line in lines if line.strip()]
         self.tell(Event.EXITED, f"exit code {code}" + (f": {last[-1][:200]}" if last else ""))
 
     async def _kill_when_silent(self, current: Record) -> None:
@@ -286,3 +304,8 @@ class Companion:
             silent = 0 if await answers(self.at, probe.timeout_s) else silent + 1
         self._note("stuck", f"{silent} probes without an answer", level="error")
         process.send(current.pid, current.started, signal.SIGKILL, group=True)
+
+
+def _whole(value: object) -> int:
+    """A descriptor out of a record; -1 is none."""
+    return value if isinstance(value, int) else -1

@@ -73,12 +73,17 @@ class Journal:
     def unfollow(self, queue: asyncio.Queue[Entry]) -> None:
         self._followers.discard(queue)
 
-    async def guard(self, work: Coroutine[Any, Any, None], instance: str) -> None:
-        """Runs `work` and logs a bug in it, for a task that no other task awaits."""
+    async def guard(self, work: Callable[[], Coroutine[Any, Any, None]], instance: str) -> bool:
+        """Runs `work()` and logs a bug in it, for a task that no other task awaits; False if there was one.
+
+        The coroutine is made in here: a task that is cancelled before its first step then leaves none unawaited.
+        """
         try:
-            await work
+            await work()
+            return True
         except Exception as exc:  # noqa: BLE001 - the last line of defence
             self.add("bug", f"{type(exc).__name__}: {exc}", instance=instance, level="error")
+            return False
 
     def _write(self, entry: Entry) -> None:
         try:

@@ -3,7 +3,8 @@
 The gateway connects to the control socket, writes `{"verb": "follow"}` and a newline, and reads one JSON object
 per line, each `{"snapshot": …}` as made by `to_json` here. It keeps the last one while the supervisor is away. On the
 same connection the gateway writes lines `{"inflight": {instance: requests}}` whenever the counts changed (at most ten
-times a second), so that the supervisor knows when an instance has drained.
+times a second), so that the supervisor knows when an instance has drained, and `{"inflight": …, "seen": serial}` after
+each snapshot: from there on it gives an instance that takes no requests none.
 """
 
 from __future__ import annotations

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import types
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, is_dataclass
+from typing import Any, get_args, get_origin, get_type_hints
 
 from nemotron_ops.policy import Health, Lifecycle, Restart, RestartPolicy
 from nemotron_ops.supervisor.snapshot import ModelView
@@ -91,6 +92,32 @@ def from_json(value: Mapping[str, Any]) -> InstanceSpec:
             "lifecycle": Lifecycle(**{**lifecycle, "devices": tuple(lifecycle["devices"])}),
         }
     )
+
+
+def check_types(value: object) -> None:
+    """Raises TypeError unless each field of a dataclass, at any depth, has a value of the field's type."""
+    for name, hint in get_type_hints(type(value)).items():
+        found = getattr(value, name)
+        if not _is(found, hint):
+            raise TypeError(f"{type(value).__name__}.{name} is {found!r}")
+        if is_dataclass(found):
+            check_types(found)
+
+
+def _is(found: object, hint: Any) -> bool:
+    if isinstance(hint, types.UnionType):
+        return any(_is(found, option) for option in get_args(hint))
+    kind = get_origin(hint) or hint
+    if kind is Any:
+        return True
+    if kind in (int, float):
+        return isinstance(found, int if kind is int else (int, float)) and not isinstance(found, bool)
+    if kind is tuple:
+        return isinstance(found, tuple) and all(_is(one, get_args(hint)[0]) for one in found)
+    if kind is Mapping:
+        inner = get_args(hint)
+        return isinstance(found, Mapping) and all(_is(k, inner[0]) and _is(v, inner[1]) for k, v in found.items())
+    return isinstance(found, kind)
 
 
 def _known(kind: type[Any], value: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from nemotron_ops.errors import EngineError
+from nemotron_ops.errors import EngineError, NemotronOpsError
 from nemotron_ops.paths import Layout
 from nemotron_ops.policy import Health, Restart
 from nemotron_ops.processes import logfiles
@@ -102,6 +102,7 @@ class Supervisor:
         self.control = ControlServer(layout, changed=lambda: self.fleet.changed())
         context = Context(
             layout=layout, env=self.env, journal=self.journal, inflight=self.control.inflight,
+            acknowledged=self.control.acknowledged,
             progressed=hooks.on_progress, timing=options.timing,
         )  # fmt: skip
         self.fleet = Fleet(context, publish=self._publish, free_bytes=hooks.free_bytes)
@@ -117,12 +118,14 @@ class Supervisor:
         self._end = asyncio.Event()
         self._change = asyncio.Lock()
         self._signals = 0
+        self._unhealed = ""
 
     async def main(self, verbs: Mapping[str, Verb], *, on_hup: Callable[[], None], listen_fd: int | None) -> int:
         """From the first configuration to the exit code; `listen_fd` is the socket of `reload --exec`."""
         config = await asyncio.to_thread(self.load_config)
         found = await asyncio.to_thread(adopt.find, self.layout)
         inherited = socket.socket(fileno=listen_fd) if listen_fd is not None else passed_socket(self.env, os.getpid())
+        await asyncio.to_thread(adopt.end_strays, found)
         self.gateway.open(inherited)
         kept = frozenset(("gateway", "supervisor", *(s.name for s in config.instances), *(r.id for r in found.alive)))
         await asyncio.to_thread(logfiles.prune, self.layout.logs, kept)
@@ -131,6 +134,10 @@ class Supervisor:
         self.journal.add("supervisor-started", f"pid {os.getpid()}")
         for name in found.cleaned:
             self.journal.add("cleaned", "its process had ended", instance=name)
+        for name in found.damaged:
+            self.journal.add("damaged", "its record was set aside", instance=name, level="warning")
+        for stray in found.strays:
+            self.journal.add("ended", f"pid {stray.pid}: no record named it", instance=stray.id, level="warning")
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self.fleet.run(), name="fleet")]
             tasks += [group.create_task(self.gateway.run(), name="gateway")]
@@ -213,6 +220,8 @@ class Supervisor:
                 self.journal.add("stuck", f"no sign of life from: {', '.join(stuck)}", level="error")
             if not stuck:
                 self.hooks.on_tick()
+            if not self._end.is_set():
+                await self._heal_control()
             if time.monotonic() - rotated >= timing.rotate_s:
                 rotated = time.monotonic()
                 logs = [k.log for k in self.fleet.keepers.values() if k.record] + [self.gateway.log]
@@ -220,6 +229,15 @@ class Supervisor:
                     with contextlib.suppress(OSError):
                         await asyncio.to_thread(logfiles.rotate, log)
             await asyncio.sleep(timing.tick_s)
+
+    async def _heal_control(self) -> None:
+        try:
+            if await self.control.restore():
+                self.journal.add("restored", "the control socket had vanished", level="warning")
+        except (OSError, NemotronOpsError) as exc:
+            if str(exc) != self._unhealed:  # said once, tried again at each tick
+                self.journal.add("not-restored", f"the control socket: {exc}", level="error")
+            self._unhealed = str(exc)
 
     def _stuck(self) -> tuple[str, ...]:
         """The tasks that have not come round for too long. At the end, the gateway's task ends first."""

@@ -30,6 +30,7 @@ class Follower:
         self.connected = False
         self._count = count
         self._changed = asyncio.Event()
+        self._sent: dict[str, int] | None = None  # the last counts on this connection
         self._requests: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -75,7 +76,9 @@ class Follower:
             while line := await reader.readline():
                 value = msgspec.json.decode(line)
                 if isinstance(value, dict) and "snapshot" in value:
-                    self.on_snapshot(from_json(value["snapshot"]))
+                    snapshot = from_json(value["snapshot"])
+                    self.on_snapshot(snapshot)
+                    self._acknowledge(writer, snapshot.serial)
                     came = self.connected = True
         finally:
             reporter.cancel()
@@ -84,14 +87,19 @@ class Follower:
                 await reporter
         return came
 
+    def _acknowledge(self, writer: asyncio.StreamWriter, serial: int) -> None:
+        """Tell that the snapshot is in force, with the requests in flight: a drain ends by them."""
+        self._sent = {k: v for k, v in self._count().items() if v}
+        writer.write(msgspec.json.encode({"inflight": self._sent, "seen": serial}) + b"\n")
+
     async def _report(self, writer: asyncio.StreamWriter) -> None:
-        sent: dict[str, int] | None = None
+        self._sent = None
         while True:
             self._changed.clear()
             counts = {k: v for k, v in self._count().items() if v}
-            if counts != sent:
+            if counts != self._sent:
                 writer.write(msgspec.json.encode({"inflight": counts}) + b"\n")
+                self._sent = counts
                 await writer.drain()
-                sent = counts
             await asyncio.sleep(REPORT_PERIOD_S)
             await self._changed.wait()

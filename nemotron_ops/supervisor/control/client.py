@@ -10,8 +10,11 @@ A refusal is `{"error": {"message": …, "hint": …}}` and becomes a ControlErr
 from __future__ import annotations
 
 import json
+import math
+import select
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 
@@ -22,9 +25,35 @@ TIMEOUT_S = 10.0
 
 
 def request(layout: Layout, verb: str, *, timeout_s: float | None = TIMEOUT_S, **args: Any) -> dict[str, Any]:
-    """The supervisor's answer to one request. Raises ControlError without an answer, or for a refusal."""
+    """The supervisor's answer to one request. Raises ControlError without an answer, or for a refusal.
+
+    An answer that takes longer than `TIMEOUT_S` is awaited while the supervisor answers pings: a reload takes as long
+    as its models load, and a supervisor that is stopped or hangs never answers.
+    """
     with _asked(layout, verb, args, timeout_s) as lines:
+        _await_answer(lines, lambda: _ping(layout, verb), timeout_s)
         return _answer(lines.readline(), verb)
+
+
+def _await_answer(lines: BinaryIO, ping: Callable[[], None], timeout_s: float | None) -> None:
+    """Waits for an answer, and calls `ping` every `TIMEOUT_S`. Raises TimeoutError after `timeout_s`."""
+    deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
+    while True:
+        left_s = deadline - time.monotonic()
+        if select.select([lines], [], [], max(0.0, min(TIMEOUT_S, left_s)))[0]:
+            return
+        if left_s <= TIMEOUT_S:
+            raise TimeoutError
+        ping()
+
+
+def _ping(layout: Layout, verb: str) -> None:
+    try:
+        with _asked(layout, "ping", {}, TIMEOUT_S) as lines:
+            _answer(lines.readline(), "ping")
+    except ControlError as exc:
+        cause = exc.message.partition(": ")[2] or "the supervisor does not answer"
+        raise ControlError(f"cannot {verb}: {cause}", hint="see `nemotron-ops status`") from exc
 
 
 def follow(layout: Layout, verb: str, **args: Any) -> Iterator[dict[str, Any]]:

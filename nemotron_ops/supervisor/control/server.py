@@ -13,12 +13,14 @@ import socket
 import struct
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from nemotron_ops.errors import ControlError, NemotronOpsError
 from nemotron_ops.paths import Layout
 from nemotron_ops.supervisor import snapshot as snapshots
-from nemotron_ops.supervisor.snapshot import Snapshot
+from nemotron_ops.supervisor.records.lock import make_private
+from nemotron_ops.supervisor.snapshot import Snapshot, State
 
 LINE_BYTES = 1 << 20
 CONNECTIONS = 256
@@ -38,16 +40,35 @@ class ControlServer:
         self._inflight: dict[int, dict[str, int]] = {}
         self._connections: set[asyncio.Task[None]] = set()
         self._number = 0
+        self._file: tuple[int, int] | None = None  # device and inode of the socket's file
+        self._resting: dict[str, int] = {}  # instance -> serial of the snapshot that took it out of traffic
+        self._seen: dict[int, int] = {}  # gateway -> serial of the last snapshot that it acknowledged
 
     async def start(self, verbs: Mapping[str, Verb]) -> None:
         """Listen. Needs the lock of the state directory: then an existing socket file is a stale one."""
         self._verbs = verbs
+        await self._listen()
+
+    async def restore(self) -> bool:
+        """Listen again if the socket's file was removed or replaced; True if so. Open connections stay."""
+        if self._server is None or _file(self._layout.control_socket) == self._file:
+            return False
+        old = self._server
+        await self._listen()
+        old.close()
+        return True
+
+    async def _listen(self) -> None:
         path = self._layout.control_socket
         make_private(self._layout)
-        path.unlink(missing_ok=True)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as exc:
+            raise ControlError(f"cannot replace {path}: {exc.strerror}", hint="move it away and try again") from exc
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.bind(str(path))
         path.chmod(0o600)
+        self._file = _file(path)
         self._server = await asyncio.start_unix_server(self._serve, sock=sock, limit=LINE_BYTES)
 
     async def close(self, *, unlink: bool) -> None:
@@ -61,6 +82,8 @@ class ControlServer:
 
     def publish(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
+        rest = [i.name for i in snapshot.instances if i.state is not State.READY or i.draining]
+        self._resting = {name: self._resting.get(name, snapshot.serial) for name in rest}
         for news in self._followers.values():
             news.set()
 
@@ -74,6 +97,13 @@ class ControlServer:
         if not self._inflight:
             return None
         return sum(counts.get(instance, 0) for counts in self._inflight.values())
+
+    def acknowledged(self, instance: str) -> bool:
+        """Whether every gateway that reports has seen a snapshot in which `instance` takes no requests."""
+        since = self._resting.get(instance)
+        return since is not None and bool(self._inflight) and all(
+            self._seen.get(number, -1) >= since for number in self._inflight
+        )  # fmt: skip
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -124,6 +154,7 @@ class ControlServer:
         finally:
             del self._followers[number]
             self._inflight.pop(number, None)
+            self._seen.pop(number, None)
             self._changed()
 
     async def _send_news(self, news: asyncio.Event, writer: asyncio.StreamWriter) -> None:
@@ -135,20 +166,23 @@ class ControlServer:
 
     async def _take_reports(self, number: int, reader: asyncio.StreamReader) -> None:
         while line := await _line(reader):
-            counts = parse(line).get("inflight")
+            report = parse(line)
+            counts, seen = report.get("inflight"), report.get("seen")
             if isinstance(counts, dict):
+                before = self._inflight.get(number)
                 self._inflight[number] = {str(k): int(v) for k, v in counts.items()}
-                self._changed()
+                if self._inflight[number] != before:
+                    self._changed()
+            if isinstance(seen, int):
+                self._seen[number] = seen
 
 
-def make_private(layout: Layout) -> None:
-    """Make the runtime folder with mode 0700. Raises ControlError if it belongs to another user."""
-    layout.runtime.mkdir(parents=True, exist_ok=True, mode=0o700)
-    status = layout.runtime.stat()
-    if status.st_uid != os.geteuid():
-        raise ControlError(f"cannot use {layout.runtime}: it belongs to user {status.st_uid}")
-    if status.st_mode & 0o077:
-        layout.runtime.chmod(0o700)
+def _file(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def check_peer(sock: Any) -> None:

@@ -179,7 +179,8 @@ class Fleet:
     def hold(self, names: Sequence[str], wanted: bool) -> None:
         """Record starts and stops by hand, which outlast the supervisor."""
         self.held.update(dict.fromkeys(names, wanted))
-        record.write_held(self.context.layout, self.held)
+        if not record.write_held(self.context.layout, self.held):
+            self.context.journal.add("not-recorded", "starts and stops by hand: the disk is full?", level="warning")
 
     def named(self, names: Sequence[str]) -> list[Keeper]:
         """The keepers with these ids, instance names or model names (all for none). Raises ControlError."""

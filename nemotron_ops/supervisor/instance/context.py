@@ -15,6 +15,7 @@ class Context:
     """Dependencies shared by all keepers.
 
     `inflight` is the number of requests that the gateway has at an instance (None: no gateway is connected).
+    `acknowledged`: all gateways know that it takes no requests now.
     `progressed` is called at each sign of progress of a load. The fleet fills in `changed` (asks for a review) and
     `exited` (a process has ended).
     """
@@ -23,6 +24,7 @@ class Context:
     env: Mapping[str, str]
     journal: Journal
     inflight: Callable[[str], int | None]
+    acknowledged: Callable[[str], bool] = lambda instance: False
     changed: Callable[[], None] = lambda: None
     exited: Callable[[], None] = lambda: None
     progressed: Callable[[], None] = lambda: None

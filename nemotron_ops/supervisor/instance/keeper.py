@@ -8,11 +8,15 @@ report to the inbox. A test holds that no other module assigns to a keeper.
 from __future__ import annotations
 
 import asyncio
+import errno
 import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +40,7 @@ from nemotron_ops.supervisor.spec import InstanceSpec
 if TYPE_CHECKING:
     from nemotron_ops.engine.client import AsyncClient
 
+FULL = (errno.ENOSPC, errno.EDQUOT)  # a full disk is no death
 NOTICEABLE_BYTES = 4 << 20  # smaller changes of the resident size are not published
 
 
@@ -63,12 +68,15 @@ class Keeper:
         self._exit: asyncio.Task[None] | None = None
         self._watched: tuple[State, StopStep | None] | None = None
         self._oom_kills = 0
+        self._served = False  # the present process was ready: clients may have written into its log
 
     # ---- messages and calls from outside
 
-    def tell(self, event: Event, reason: str = "", *, failure: bool = True, hopeless: bool = False) -> None:
+    def tell(
+        self, event: Event, reason: str = "", *, failure: bool = True, hopeless: bool = False, counts: bool = True
+    ) -> None:
         """Put an event into the inbox."""
-        self._inbox.put(Message(event=event, reason=reason, failure=failure, hopeless=hopeless))
+        self._inbox.put(Message(event=event, reason=reason, failure=failure, hopeless=hopeless, counts=counts))
 
     def report(self, seen: Seen) -> None:
         """Put an observation into the inbox."""
@@ -79,6 +87,7 @@ class Keeper:
         self.record = found
         self.halvings = int(found.extra.get("shrunk", 0))
         self._oom_kills = oom.oom_kills()
+        self._served = ready
         self._watch_exit()
         self.tell(Event.ADOPTED_READY if ready else Event.ADOPTED_LOADING)
 
@@ -139,6 +148,10 @@ class Keeper:
     def inflight(self) -> int | None:
         return self.context.inflight(self.id)
 
+    def out_of_traffic(self) -> bool:
+        """Whether the gateway has acknowledged that this instance takes no request."""
+        return self.context.acknowledged(self.id)
+
     @property
     def restarting(self) -> bool:
         """Whether a requested restart waits for the exit."""
@@ -186,16 +199,39 @@ class Keeper:
                     case Seen() as seen:
                         self._note_seen(seen)
                     case Message() as what:
-                        self._take(what)
+                        self._take_or_fail(what)
         finally:
             for task in (self._watcher, self._exit):
                 if task:
                     task.cancel()
 
+    def _take_or_fail(self, what: Message) -> None:
+        try:
+            self._take(what)
+        except Exception as exc:  # noqa: BLE001 - a bug must not leave a state that no event ends
+            self._fail(f"a bug in nemotron-ops: {type(exc).__name__}: {exc}")
+
+    def _fail(self, reason: str) -> None:
+        """Failed until it is started again by hand, without a process: `stop` always ends."""
+        self.journal.add("bug", reason, instance=self.id, level="error")
+        old, self.record, self._client, self.used_bytes = self.record, None, None, {}
+        if self._watcher:
+            self._watcher.cancel()
+        self._watcher = self._watched = None
+        state = State.FAILED if self.status.wanted else State.STOPPED
+        self.status = replace(
+            self.status, state=state, reason=reason, since=self.clock(), deadline=None, fault="", asked=False
+        )  # fmt: skip
+        if old is not None:
+            with suppress(Exception):  # whatever is wrong with this record is reported already
+                launch.clean(self.context.layout, old)
+        self.context.changed()
+
     def _take(self, what: Message) -> None:
         before = self.status
         rules = Rules(restart=self.spec.restart, health=self.spec.health)
         self.status, actions = step(before, what, now=self.clock(), rules=rules, jitter=random.random())
+        self._served = self._served or self.status.state is State.READY
         if self.status.restarts > before.restarts:
             self.restart_reasons[self._restart_reason(before)] += 1
         for action in actions:
@@ -249,13 +285,15 @@ class Keeper:
     def _spawn(self) -> None:
         """Start the process; a failure is a message too."""
         layout = self.context.layout
-        new = launch.prepare(layout, self.id, self.spec, halvings=self.halvings)
-        self.record, self.death, self.load_progress, self._oom_kills = new, None, None, oom.oom_kills()
+        self.death, self.load_progress, self._oom_kills, self._served = None, None, oom.oom_kills(), False
         try:
+            self.record = new = launch.prepare(layout, self.id, self.spec, halvings=self.halvings)
             self.record = launch.start(layout, new, self.context.env, halvings=self.halvings)
         except OSError as exc:
             text = f"cannot start {self.spec.argv[0]}: {exc.strerror or exc}"
-            self.tell(Event.SPAWN_FAILED, text, hopeless=isinstance(exc, FileNotFoundError | PermissionError))
+            text += f" ({exc.filename})" if exc.filename and exc.filename != self.spec.argv[0] else ""
+            hopeless = isinstance(exc, FileNotFoundError | PermissionError) and exc.filename == self.spec.argv[0]
+            self.tell(Event.SPAWN_FAILED, text, hopeless=hopeless, counts=exc.errno not in FULL)
             return
         self._watch_exit()
         self.tell(Event.SPAWNED)
@@ -265,11 +303,20 @@ class Keeper:
     def _watch_exit(self) -> None:
         assert self.record
         self._exit = asyncio.create_task(
-            self.journal.guard(self._await_exit(self.record), self.id), name=f"exit of {self.id}"
+            self._guarded(partial(self._await_exit, self.record), Event.EXITED), name=f"exit of {self.id}"
         )
 
+    async def _guarded(self, work: Callable[[], Coroutine[Any, Any, None]], otherwise: Event) -> None:
+        """Runs a watcher; after a bug in it, no other task would notice what it watched: `otherwise` ends the state."""
+        if not await self.journal.guard(work, self.id):
+            self.tell(otherwise, "a bug in nemotron-ops ended its watcher")
+
     async def _await_exit(self, of: Record) -> None:
-        death = await await_death(of, binary=self.spec.argv[0], oom_kills=self._oom_kills)
+        death = await await_death(
+            of, binary=self.spec.argv[0], oom_kills=self._oom_kills, served=lambda: self._served
+        )  # fmt: skip
+        if self.record is None or self.record.launch != of.launch:
+            return  # a bug has already ended its story
         self.death = death
         if death.memory and self.spec.may_shrink and can_shrink(self.spec.argv, self.halvings):
             self.halvings += 1
@@ -289,15 +336,15 @@ class Keeper:
             self._watcher.cancel()
             self._watcher = None
         if (work := self._work(*place)) is not None:
-            self._watcher = asyncio.create_task(self.journal.guard(work, self.id), name=f"{state} of {self.id}")
+            self._watcher = asyncio.create_task(self._guarded(work, Event.WEDGED), name=f"{state} of {self.id}")
 
-    def _work(self, state: State, stop_step: StopStep | None) -> Coroutine[Any, Any, None] | None:
+    def _work(self, state: State, stop_step: StopStep | None) -> Callable[[], Coroutine[Any, Any, None]] | None:
         match (state, stop_step):
             case (State.STARTING, _) if self.record:
-                return watchers.loading(self)
+                return partial(watchers.loading, self)
             case (State.READY, _):
-                return watchers.health(self)
+                return partial(watchers.health, self)
             case (State.STOPPING, StopStep.DRAIN):
-                return watchers.draining(self)
+                return partial(watchers.draining, self)
             case _:
                 return None

@@ -6,6 +6,7 @@ import secrets
 import signal
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from nemotron_ops.paths import Layout
 from nemotron_ops.processes import logfiles, process
 from nemotron_ops.supervisor.instance.shrink import shrunk
 from nemotron_ops.supervisor.records import record
+from nemotron_ops.supervisor.records.lock import make_private
 from nemotron_ops.supervisor.records.record import Record
 from nemotron_ops.supervisor.spec import InstanceSpec
 
@@ -32,7 +34,8 @@ def prepare(layout: Layout, instance_id: str, spec: InstanceSpec, *, halvings: i
     short = f"{instance_id[:20]}-{launch[:8]}"
     log = log_path(layout, instance_id)
     layout.logs.mkdir(parents=True, exist_ok=True)
-    logfiles.rotate_between(log)
+    with suppress(OSError):  # a full disk: the log goes on in its file
+        logfiles.rotate_between(log)
     return Record(
         id=instance_id, launch=launch, socket=str(layout.runtime / f"{short}.sock"),
         key_file=str(layout.runtime / f"{short}.key"), log=str(log),
@@ -50,6 +53,7 @@ def start(layout: Layout, new: Record, env: Mapping[str, str], *, halvings: int)
     home, slots = layout.state / "home", slots_dir(layout, new.spec)
     for folder in (home, slots):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private(layout)
     Path(new.socket).unlink(missing_ok=True)  # llama-server never removes its socket and cannot bind over one
     _write_key(Path(new.key_file))
     record.write(layout, new)
@@ -72,8 +76,9 @@ def clean(layout: Layout, ended: Record) -> None:
     """Remove what an ended process leaves behind: grandchildren, socket, key, record."""
     if ended.pid:
         send(ended, signal.SIGKILL)
-    Path(ended.socket).unlink(missing_ok=True)
-    Path(ended.key_file).unlink(missing_ok=True)
+    for name in (ended.socket, ended.key_file):
+        with suppress(OSError):
+            Path(name).unlink(missing_ok=True)
     record.remove(layout, ended.id)
 
 

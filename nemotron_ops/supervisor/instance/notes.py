@@ -15,6 +15,8 @@ def note_change(
     match state:
         case State.FAILED:
             journal.add("failed", reason, instance=instance, level="error")
+        case State.BACKOFF if not what.counts:
+            journal.add("not-started", reason, instance=instance, level="warning")
         case State.BACKOFF:
             text = f"{reason}; next try in {(after.deadline or 0.0) - now:.1f} s"
             journal.add("died", text, instance=instance, level="warning")

@@ -30,6 +30,7 @@ class Event(StrEnum):
     ADOPTED_READY = "adopted_ready"
     READY = "ready"
     PROGRESS = "progress"
+    SILENT = "silent"  # a probe of a ready instance found no sign of life
     WEDGED = "wedged"
     DRAINED = "drained"
     FORCE = "force"  # skips the rest of the drain
@@ -91,6 +92,7 @@ TABLE: Mapping[tuple[State, Event], Row] = {
     (S.READY, E.RESTART): Row(S.STOPPING, (A.DRAIN,), True),
     (S.READY, E.WEDGED): Row(S.STOPPING, (A.DRAIN, A.CUT)),
     (S.READY, E.DEADLINE): Row(S.READY, ()),
+    (S.READY, E.SILENT): Row(S.READY, ()),
     (S.READY, E.EXITED): Row(Fork.AFTER_EXIT, (A.CLEAN,)),
     (S.STOPPING, E.START): Row(S.STOPPING, (), True),
     (S.STOPPING, E.RESTART): Row(S.STOPPING, (), True),
@@ -138,7 +140,9 @@ class Status:
     """State and history of one instance. Times and deadlines are monotonic seconds.
 
     `fault` says why a wanted process is being stopped (wedged, stalled while loading): its exit then counts as a death.
-    `deaths` are the times of deaths within the window. `asked` is true from a requested restart until its exit, which
+    `deaths` are the times of deaths within the window; `failed_starts` those of them that came before readiness, which
+    alone count for `max_restarts`: a request can end a ready process, and must not end the service. `served`: the
+    present process was ready. `asked` is true from a requested restart until its exit, which
     is no death.
     """
 
@@ -148,6 +152,8 @@ class Status:
     deadline: float | None = None
     stop_step: StopStep = StopStep.DRAIN
     deaths: tuple[float, ...] = ()
+    failed_starts: tuple[float, ...] = ()
+    served: bool = False
     restarts: int = 0
     reason: str = ""
     fault: str = ""
@@ -167,14 +173,20 @@ class Rules:
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
-    """An event and its details. `failure`: the exit was not orderly; `hopeless`: a restart cannot help."""
+    """An event and its details. `failure`: the exit was not orderly; `hopeless`: a restart cannot help.
+
+    `counts`: it is a death. A process that could not be started because the disk is full has not died.
+    """
 
     event: Event
     reason: str = ""
     failure: bool = True
     hopeless: bool = False
+    counts: bool = True
 
 
+FIRST_WAIT_S = 0.05  # after the first death
+UNCOUNTED_WAIT_S = 5.0  # before the next try of a start that a full disk prevented
 DEADLINE = Message(event=Event.DEADLINE)  # before its time it changes nothing
 
 
@@ -199,8 +211,12 @@ def step(
 
 
 def backoff_s(deaths: int, restart: Restart, jitter: float) -> float:
-    """The wait after the nth death in a row: doubled each time, capped, and spread over 50 to 100 %."""
-    full = min(restart.backoff_max_s, restart.backoff_initial_s * 2.0 ** max(0, deaths - 1))
+    """The wait after the nth death in a row: none worth the name after the first, so that requests hardly notice it.
+
+    From the second on it is doubled each time, capped, and spread over 50 to 100 %.
+    """
+    full = FIRST_WAIT_S if deaths <= 1 else restart.backoff_initial_s * 2.0 ** (deaths - 2)
+    full = min(restart.backoff_max_s, full)
     return float(full * (0.5 + 0.5 * jitter))
 
 
@@ -211,16 +227,20 @@ def _enter(status: Status, state: State, what: Message, now: float, rules: Rules
     match state:
         case State.STARTING:
             fresh = status.state in (State.FAILED, State.BACKOFF) and what.event in (Event.START, Event.RESTART)
-            deaths = () if fresh else status.deaths
+            status = _forgetting(status) if fresh else status
             return replace(
-                status, state=state, since=since, deadline=now + rules.health.load_stall_s, deaths=deaths,
+                status, state=state, since=since, deadline=now + rules.health.load_stall_s, served=False,
                 reason="" if not again else status.reason, fault="", asked=False,
             )  # fmt: skip
         case State.READY if not again:
-            return replace(status, state=state, since=now, deadline=now + rules.restart.stable_s, reason="")
-        case State.READY:  # stable for `stable_s`: earlier deaths no longer count
-            forget = what.event is Event.DEADLINE
-            return replace(status, deaths=() if forget else status.deaths, deadline=None if forget else status.deadline)
+            stable_at = now + rules.restart.stable_s
+            return replace(status, state=state, since=now, deadline=stable_at, reason="", served=True)
+        case State.READY if what.event is Event.DEADLINE:  # stable for `stable_s`: earlier deaths no longer count
+            return replace(_forgetting(status), deadline=None)
+        case State.READY if what.event is Event.SILENT and status.deadline is not None:
+            return replace(status, deadline=now + rules.restart.stable_s)  # silence is not stability
+        case State.READY:
+            return status
         case State.STOPPING if again:
             return replace(status, asked=status.asked or what.event in (Event.START, Event.RESTART))
         case State.STOPPING:
@@ -230,10 +250,15 @@ def _enter(status: Status, state: State, what: Message, now: float, rules: Rules
             asked = status.asked or what.event in (Event.START, Event.RESTART)
             return replace(status, deadline=deadline, asked=asked)
         case State.FAILED | State.STOPPED | State.BACKOFF:
+            status = _forgetting(status) if state is State.STOPPED else status
             return replace(
-                status, state=state, since=since, deadline=None, reason=what.reason, fault="", asked=False,
-                deaths=() if state is State.STOPPED else status.deaths,
+                status, state=state, since=since, deadline=None, reason=what.reason, fault="", asked=False
             )  # fmt: skip
+
+
+def _forgetting(status: Status) -> Status:
+    """`status` without its deaths."""
+    return replace(status, deaths=(), failed_starts=())
 
 
 def _begin_stop(status: Status, what: Message, now: float, rules: Rules) -> Status:
@@ -285,16 +310,21 @@ def _after_exit(
         return _enter(status, State.STOPPED, replace(what, reason=why), now, rules), ()
     if status.asked and not status.fault:
         return replace(_starting(status, now, rules), restarts=status.restarts + 1), (Action.SPAWN,)
+    if not what.counts:
+        resting = _enter(status, State.BACKOFF, replace(what, reason=reason), now, rules)
+        return replace(resting, deadline=now + UNCOUNTED_WAIT_S), ()
     policy = rules.restart.policy
     if policy is RestartPolicy.NO or (policy is RestartPolicy.ON_FAILURE and not failed):
         state = State.FAILED if failed else State.STOPPED
         return replace(_enter(status, state, replace(what, reason=reason), now, rules), wanted=failed), ()
-    deaths = (*(t for t in status.deaths if now - t < rules.restart.window_s), now)
-    status = replace(status, deaths=deaths)
+    window_s = rules.restart.window_s
+    deaths = (*(t for t in status.deaths if now - t < window_s), now)
+    starts = tuple(t for t in (*status.failed_starts, *(() if status.served else (now,))) if now - t < window_s)
+    status = replace(status, deaths=deaths, failed_starts=starts)
     if what.hopeless and failed:
         return _enter(status, State.FAILED, replace(what, reason=reason), now, rules), ()
-    if len(deaths) > rules.restart.max_restarts:
-        text = f"{reason}; died {len(deaths)} times within {rules.restart.window_s:g} s"
+    if not status.served and len(starts) > rules.restart.max_restarts:
+        text = f"{reason}; died {len(starts)} times within {window_s:g} s before it was ready"
         return _enter(status, State.FAILED, replace(what, reason=text), now, rules), ()
     resting = _enter(status, State.BACKOFF, replace(what, reason=reason), now, rules)
     wait_s = backoff_s(len(deaths), rules.restart, jitter)
@@ -303,4 +333,6 @@ def _after_exit(
 
 def _starting(status: Status, now: float, rules: Rules) -> Status:
     deadline = now + rules.health.load_stall_s
-    return replace(status, state=State.STARTING, since=now, deadline=deadline, reason="", fault="", asked=False)
+    return replace(
+        status, state=State.STARTING, since=now, deadline=deadline, reason="", fault="", asked=False, served=False
+    )

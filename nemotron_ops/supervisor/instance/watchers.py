@@ -23,7 +23,9 @@ from nemotron_ops.supervisor.instance.watched import Seen, Watched
 POLL_FIRST_S = 0.02
 POLL_MOST_S = 0.25
 DRAIN_POLL_S = 0.1
-DRAIN_GRACE_S = 0.3  # the gateway may have sent a request just before it learned of the drain
+DRAIN_FIRST_POLL_S = 0.01
+DRAIN_GRACE_S = 0.3  # longest wait for the gateway's word that it has learned of the drain
+SOCKET_LOOK_S = 1.0  # between two looks at the socket's file
 
 
 async def loading(instance: Watched) -> None:
@@ -35,7 +37,7 @@ async def loading(instance: Watched) -> None:
     before, poll_s = Look(), POLL_FIRST_S
     while True:
         up = await instance.client.health() is Health.OK and await observe(instance) is not None
-        if reason := _lost_gpu(instance):
+        if reason := await asyncio.to_thread(_lost_gpu, instance):
             instance.tell(Event.WEDGED, reason)
             return
         if up:
@@ -57,10 +59,14 @@ async def health(instance: Watched) -> None:
     clock, rules = instance.clock, instance.spec.health
     pulse = Pulse(at=clock())
     while True:
-        await asyncio.sleep(rules.probe_period_s)
+        if not await _socket_stays(instance, rules.probe_period_s):
+            instance.tell(Event.WEDGED, "stuck: its socket has vanished")
+            return
         seen = await observe(instance)
         _report(instance, busy=None if seen is None else seen.busy)
         pulse, verdict = judge(pulse, seen, now=clock(), health=rules)
+        if verdict is not Verdict.ALIVE:
+            instance.tell(Event.SILENT)
         if verdict is Verdict.SUSPECT:
             instance.journal.add("suspect", pulse.why, instance=instance.id, level="warning")
             if await canary(instance, within_s=max(1.0, rules.wedge_s - (clock() - pulse.at))):
@@ -72,19 +78,35 @@ async def health(instance: Watched) -> None:
             return
 
 
+async def _socket_stays(instance: Watched, for_s: float) -> bool:
+    """Waits `for_s`; False as soon as the engine's socket is gone: then no new connection can ever reach it."""
+    until = instance.clock() + for_s
+    while (left_s := until - instance.clock()) > 0:
+        if _vanished(instance):
+            return False
+        await asyncio.sleep(min(SOCKET_LOOK_S, left_s))
+    return True
+
+
 async def draining(instance: Watched) -> None:
-    """Reports DRAINED when neither the gateway nor the engine has a request left."""
-    began = instance.clock()
+    """Reports DRAINED when neither the gateway nor the engine has a request left.
+
+    The gateway may have sent a request just before it learned of the drain, so its count is believed once it has
+    acknowledged the drain, or after a grace period: it may be of a version that does not, or away.
+    """
+    began, poll_s = instance.clock(), DRAIN_FIRST_POLL_S
     while True:
         waiting = instance.inflight()
-        if instance.clock() - began >= DRAIN_GRACE_S and not waiting:
+        told = instance.out_of_traffic() or instance.clock() - began >= DRAIN_GRACE_S
+        if told and not waiting:
             seen = await observe(instance)
             if seen is None or (seen.busy == 0 and seen.deferred == 0):
                 if seen is not None and instance.restarting:
                     await slot_files.save(instance)
                 instance.tell(Event.DRAINED)
                 return
-        await asyncio.sleep(DRAIN_POLL_S)
+        await asyncio.sleep(poll_s)
+        poll_s = min(DRAIN_POLL_S, poll_s * 1.2)
 
 
 async def observe(instance: Watched) -> Activity | None:
@@ -104,6 +126,10 @@ async def canary(instance: Watched, *, within_s: float) -> bool:
     except (EngineError, OSError):
         return False
     return True
+
+
+def _vanished(instance: Watched) -> bool:
+    return instance.record is not None and not Path(instance.record.socket).exists()
 
 
 def _look(instance: Watched) -> Look:

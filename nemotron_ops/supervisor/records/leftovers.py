@@ -6,10 +6,11 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 from nemotron_ops.paths import Layout
 from nemotron_ops.processes import process
-from nemotron_ops.supervisor.records import adopt, lock, record
+from nemotron_ops.supervisor.records import adopt, lock, record, strays
 from nemotron_ops.supervisor.records.record import Record
 
 WAITS_S = (5.0, 2.0)  # after SIGTERM, after the second one; then SIGKILL
@@ -25,20 +26,27 @@ def stop_leftovers(layout: Layout, *, waits_s: Sequence[float] = WAITS_S) -> lis
     """
     held = lock.take(layout)
     try:
-        found = [*_gateway(layout), *adopt.find(layout).alive]
+        engines = adopt.find(layout)
+        found = [*_gateways(layout), *engines.alive, *engines.strays]
         _stop(found, waits_s)
         for old in found:
             adopt.clean(layout, old)
-        record.companion_path(layout, GATEWAY).unlink(missing_ok=True)
-        layout.control_socket.unlink(missing_ok=True)
+        record.remove_companion(layout, GATEWAY)
+        with suppress(OSError):
+            layout.control_socket.unlink(missing_ok=True)
     finally:
         os.close(held)
     return [old.id for old in found]
 
 
-def _gateway(layout: Layout) -> list[Record]:
-    found = record.read_companion(layout, GATEWAY)
-    return [found] if found and process.same(found.pid, found.started) else []
+def _gateways(layout: Layout) -> list[Record]:
+    """The recorded gateway, found by its launch where its record has no pid yet, and any other that listens."""
+    pids = strays.launched()
+    found = {g.pid: g for g in strays.gateways(layout, pids)}
+    recorded = record.read_companion(layout, GATEWAY)
+    if recorded and (living := adopt.identify(recorded, pids)):
+        found[living.pid] = living
+    return list(found.values())
 
 
 def _stop(found: Sequence[Record], waits_s: Sequence[float]) -> None:

@@ -12,6 +12,7 @@ still found, by its `launch`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from nemotron_ops.paths import Layout
 from nemotron_ops.supervisor import spec as specs
 from nemotron_ops.supervisor.spec import InstanceSpec
 
+DAMAGE = (NemotronOpsError, AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError)
 LAUNCH_VARIABLE = "NEMOTRON_OPS_LAUNCH"  # in every child's environment
 
 
@@ -46,40 +48,51 @@ def records_dir(layout: Layout) -> Path:
     return layout.state / "instances"
 
 
-def write(layout: Layout, record: Record) -> None:
-    write_json(records_dir(layout) / f"{record.id}.json", to_json(record), mode=0o600)
+def write(layout: Layout, record: Record) -> bool:
+    """Write it if the disk allows; a process without a record is found by its launch (`strays`)."""
+    return _written(records_dir(layout) / f"{record.id}.json", record)
 
 
 def remove(layout: Layout, record_id: str) -> None:
-    (records_dir(layout) / f"{record_id}.json").unlink(missing_ok=True)
+    with suppress(OSError):
+        (records_dir(layout) / f"{record_id}.json").unlink(missing_ok=True)
 
 
-def read_all(layout: Layout) -> Iterator[Record]:
-    """All valid records; a damaged one is renamed, since none of its values can be trusted."""
+def read_all(layout: Layout, damaged: list[str] | None = None) -> Iterator[Record]:
+    """All valid records; a damaged one is set aside (none of its values can be trusted) and added to `damaged`."""
     for path in sorted(records_dir(layout).glob("*.json")):
         try:
             value = read_json(path)
             if value is not None:
-                yield from_json(value)
-        except (NemotronOpsError, KeyError, TypeError, ValueError):
-            path.rename(path.with_suffix(".damaged"))
+                yield _checked(from_json(value), path)
+        except DAMAGE:
+            _set_aside(path)
+            if damaged is not None:
+                damaged.append(path.stem)
 
 
 def companion_path(layout: Layout, companion_id: str) -> Path:
     return layout.state / f"{companion_id}.json"
 
 
-def write_companion(layout: Layout, record: Record) -> None:
-    write_json(companion_path(layout, record.id), to_json(record), mode=0o600)
+def write_companion(layout: Layout, record: Record) -> bool:
+    return _written(companion_path(layout, record.id), record)
 
 
 def read_companion(layout: Layout, companion_id: str) -> Record | None:
-    """The record of a companion; None if it is missing or damaged."""
+    """The record of a companion; None if it is missing or damaged. A damaged one is set aside."""
+    path = companion_path(layout, companion_id)
     try:
-        value = read_json(companion_path(layout, companion_id))
-        return from_json(value) if isinstance(value, dict) else None
-    except (NemotronOpsError, KeyError, TypeError, ValueError):
+        value = read_json(path)
+        return None if value is None else _checked(from_json(value), path)
+    except DAMAGE:
+        _set_aside(path)
         return None
+
+
+def remove_companion(layout: Layout, companion_id: str) -> None:
+    with suppress(OSError):
+        companion_path(layout, companion_id).unlink(missing_ok=True)
 
 
 def to_json(record: Record) -> dict[str, Any]:
@@ -94,14 +107,40 @@ def from_json(value: Mapping[str, Any]) -> Record:
     return replace(Record(**{**known, "spec": None}), spec=specs.from_json(spec) if spec else None)
 
 
+def _checked(record: Record, path: Path) -> Record:
+    """`record` if its values have the types of its fields and it belongs into `path`. Raises TypeError otherwise."""
+    specs.check_types(record)
+    if record.id != path.stem:
+        raise TypeError(f"the id {record.id!r} is not the file's")
+    return record
+
+
+def _written(path: Path, record: Record) -> bool:
+    try:
+        write_json(path, to_json(record), mode=0o600)
+    except OSError:
+        return False
+    return True
+
+
+def _set_aside(path: Path) -> None:
+    with suppress(OSError):
+        path.rename(path.with_suffix(".damaged"))
+
+
 def read_held(layout: Layout) -> dict[str, bool]:
     """Instance name -> wanted, for instances that were started or stopped by hand."""
     try:
         value = read_json(layout.state / "wanted.json")
-    except NemotronOpsError:
+    except (NemotronOpsError, OSError):
         return {}
     return {str(k): bool(v) for k, v in value.items()} if isinstance(value, dict) else {}
 
 
-def write_held(layout: Layout, held: Mapping[str, bool]) -> None:
-    write_json(layout.state / "wanted.json", dict(held))
+def write_held(layout: Layout, held: Mapping[str, bool]) -> bool:
+    """Write it if the disk allows; False if not: then the starts and stops end with this supervisor."""
+    try:
+        write_json(layout.state / "wanted.json", dict(held))
+    except OSError:
+        return False
+    return True

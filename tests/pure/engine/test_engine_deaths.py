@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from nemotron_ops.engine.death_table import TABLE, Cause
+from nemotron_ops.engine import deaths
+from nemotron_ops.engine.death_table import GPU_ERRORS, TABLE, Cause
 from nemotron_ops.engine.deaths import HOPELESS, explain, in_words
 from nemotron_ops.engine.flags import parse_help
 
@@ -114,3 +116,56 @@ def test_what_a_retry_cannot_cure_is_hopeless_and_memory_is_not() -> None:
     assert explain(1, ["error: invalid argument: --x"]).hopeless
     assert not explain(-9, []).hopeless
     assert not {Cause.HOST_MEMORY, Cause.DEVICE_MEMORY, Cause.GPU_ERROR, Cause.KILLED} & HOPELESS
+
+
+# ---- lines that a client wrote
+
+SAID = [line for _, _, log in TEXTS for line in log]
+CODES = (0, 1, 3, 127, -4, -6, -8, -9, -11, -15, 134, 139, None)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_no_line_of_a_log_decides_once_the_process_was_ready(code: int | None) -> None:
+    silent = explain(code, [], served=True)
+    for line in (*SAID, *(f"0.01.234.567 I {line}" for line in SAID)):
+        said = explain(code, [line], served=True)
+        assert (said.cause, said.what, said.hint) == (silent.cause, silent.what, silent.hint), line
+        assert not said.hopeless
+        assert not said.memory
+
+
+def test_a_gpu_error_in_llama_cpps_own_words_is_named_and_nothing_else_of_its_line_is_quoted() -> None:
+    line = "0.12.345.678 E CUDA error: an illegal memory access was encountered; said by a client"
+    death = explain(-6, [line], served=True)
+    assert death.cause is Cause.GPU_ERROR
+    assert "illegal memory access" in death.what
+    assert "client" not in death.line
+    unknown = explain(134, ["0.12.345.678 E CUDA error: said by a client"], served=True)
+    assert unknown.cause is Cause.GPU_ERROR
+    assert "client" not in unknown.line
+    assert not explain(-6, ["0.12.345.678 E CUDA error: out of memory"], served=True).memory
+    assert explain(-11, [line], served=True).cause is Cause.CRASH
+
+
+def test_a_segmentation_fault_is_never_a_lack_of_memory() -> None:
+    assert not any(explain(-11, [line]).memory for line in SAID)
+
+
+def test_the_kernels_verdict_counts_for_a_process_that_was_ready() -> None:
+    assert explain(-9, [], oom_killed=True, served=True).memory
+
+
+HOSTILE = ("x" * 100_000, "tensor '" * 12_000, "error: invalid argument: " * 4_000, "/a:1: " * 16_000)
+
+
+def test_only_the_beginning_of_a_line_is_searched() -> None:
+    """Every pattern is given the lines of `readable`: rows x lines x 500 characters bound the work."""
+    assert [len(line) for line in deaths.readable(HOSTILE)] == [deaths.LINE_CHARS] * len(HOSTILE)
+    late = "x" * deaths.LINE_CHARS + " error: invalid argument: --late"
+    assert explain(3, [late]).cause is Cause.UNKNOWN
+    assert max(len(line) for line in explain(3, HOSTILE).tail) <= deaths.LINE_CHARS
+
+
+def test_no_pattern_tries_a_repeat_at_every_character() -> None:
+    for pattern in (*(row.pattern for row in TABLE), *(pattern for pattern, _ in GPU_ERRORS)):
+        assert not re.match(r"[(?:]*(?:\.|\\[SswWdD]|\[)", pattern), pattern

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from nemotron_ops.policy import Health, Restart, RestartPolicy
 from nemotron_ops.supervisor.instance.state import (
+    FIRST_WAIT_S,
     FORKS,
     TABLE,
+    UNCOUNTED_WAIT_S,
     Action,
     Event,
     Fork,
@@ -94,29 +96,66 @@ def test_a_restart_that_was_asked_for_is_no_death() -> None:
     assert done == [Action.DRAIN, Action.TERM, Action.CLEAN, Action.SPAWN]
 
 
-def test_too_many_deaths_within_the_window_fail_loudly_until_someone_acts() -> None:
-    status = ready()
+def test_too_many_failed_starts_within_the_window_fail_loudly_until_someone_acts() -> None:
+    status, _ = go(Status(), Event.START, Event.SPAWNED)
     for n in range(RULES.restart.max_restarts):
         status, _ = go(status, Message(event=Event.EXITED, reason="boom"), now=float(n))
         assert status.state is State.BACKOFF
-        status, _ = go(status, Event.DEADLINE, now=float(n) + 90)
-        status = replace(status, state=State.READY)
+        status, _ = go(status, Event.DEADLINE, Event.SPAWNED, now=float(n) + 90)
     status, _ = go(status, Message(event=Event.EXITED, reason="boom"), now=4.0)
     assert status.state is State.FAILED
     assert "boom" in status.reason
     assert "4 times within 100 s" in status.reason
     assert go(status, Event.READY, Event.DEADLINE, Event.EXITED, now=1e6) == (status, [])
     assert go(status, Event.RESTART)[0] == replace(
-        status, state=State.STARTING, deaths=(), reason="", deadline=20.0, since=0.0
+        status, state=State.STARTING, deaths=(), failed_starts=(), reason="", deadline=20.0, since=0.0
     )
 
 
-def test_deaths_outside_the_window_do_not_count() -> None:
-    status = ready()
+@pytest.mark.parametrize("deadly", [(Event.EXITED,), (Event.WEDGED, Event.EXITED)])
+def test_deaths_of_a_ready_process_never_fail_it_and_its_waits_grow(deadly: tuple[Event, ...]) -> None:
+    status, waits = ready(), []
+    for n in range(20):
+        now = float(n)
+        status, _ = go(status, *deadly, now=now)
+        assert status.state is State.BACKOFF
+        waits.append((status.deadline or 0.0) - now)
+        status, _ = go(status, Event.DEADLINE, now=now + 90)
+        status, _ = go(status, Event.SPAWNED, Event.READY, now=now)
+    assert waits == sorted(waits)
+    assert (waits[0] <= FIRST_WAIT_S, waits[-1]) == (True, RULES.restart.backoff_max_s)
+    status, _ = go(status, Event.EXITED, Event.START, Event.SPAWNED)
+    assert go(status, Event.EXITED)[0].state is State.BACKOFF, "one failed start after many deaths by requests"
+
+
+def test_failed_starts_outside_the_window_do_not_count() -> None:
+    status, _ = go(Status(), Event.START, Event.SPAWNED)
     for n in range(10):
         status, _ = go(status, Event.EXITED, now=n * 101.0)
         assert status.state is State.BACKOFF
-        status = replace(status, state=State.READY)
+        status, _ = go(status, Event.DEADLINE, Event.SPAWNED, now=n * 101.0 + 90)
+
+
+def test_a_start_that_a_full_disk_prevents_is_no_death_and_is_tried_again_for_ever() -> None:
+    status, _ = go(Status(), Event.START)
+    for n in range(50):
+        status, _ = go(status, Message(event=Event.SPAWN_FAILED, reason="full", counts=False), now=n * 10.0)
+        assert (status.state, status.reason, status.deaths, status.restarts) == (State.BACKOFF, "full", (), 0)
+        status, done = go(status, Event.DEADLINE, now=n * 10.0 + UNCOUNTED_WAIT_S)
+        assert done == [Action.SPAWN]
+    status, _ = go(status, Message(event=Event.SPAWN_FAILED, reason="full", counts=False), Event.STOP)
+    assert status.state is State.STOPPED
+
+
+def test_silence_is_not_stability() -> None:
+    status, _ = go(ready(), Event.EXITED)
+    status, _ = go(status, Event.DEADLINE, now=2.0)
+    status, _ = go(status, Event.READY, now=3.0)
+    status, _ = go(status, Event.SILENT, now=40.0)
+    assert len(go(status, Event.DEADLINE, now=3.0 + RULES.restart.stable_s)[0].deaths) == 1
+    status, _ = go(status, Event.DEADLINE, now=40.0 + RULES.restart.stable_s)
+    assert status.deaths == ()
+    assert go(status, Event.SILENT, now=100.0)[0] == status, "forgotten already"
 
 
 def test_a_stable_period_forgets_earlier_deaths() -> None:
@@ -176,8 +215,8 @@ def test_the_restart_policy_decides_what_a_death_means(policy: RestartPolicy, fa
 
 def test_backoff_doubles_is_capped_and_spread() -> None:
     restart = RULES.restart
-    assert [backoff_s(n, restart, 1.0) for n in (1, 2, 3, 4, 5, 50)] == [1, 2, 4, 8, 8, 8]
-    assert backoff_s(3, restart, 0.0) == 2
+    assert [backoff_s(n, restart, 1.0) for n in (1, 2, 3, 4, 5, 50)] == [FIRST_WAIT_S, 1, 2, 4, 8, 8]
+    assert backoff_s(4, restart, 0.0) == 2
 
 
 def test_a_late_timer_changes_nothing() -> None:
@@ -262,7 +301,7 @@ class World:
 
 messages = st.builds(
     Message, event=st.sampled_from(list(Event)), reason=st.just("r"), failure=st.booleans(),
-    hopeless=st.sampled_from([False, False, False, True]),
+    hopeless=st.sampled_from([False, False, False, True]), counts=st.sampled_from([True, True, False]),
 )  # fmt: skip
 
 
