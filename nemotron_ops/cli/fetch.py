@@ -41,7 +41,7 @@ def fetch(model: str, wanted: FetchOptions, dry_run: bool, as_json: bool) -> Non
         from nemotron_ops.operations.fetching import made_here
         from nemotron_ops.recipes.load import recipe_for
 
-        recipe, here = recipe_for(model, app.layout).model, app.installation
+        recipe, here = recipe_for(model, app.layout, app.env).model, app.installation
         quant = wanted.quant or recipe.quant
         if recipe.synthetic or recipe.path:
             path = made_here(here, recipe.synthetic, quant) if recipe.synthetic else Path(recipe.path)

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from nemotron_ops.errors import ModelError
+from nemotron_ops.hub_names import is_gguf
 from nemotron_ops.models import gguf
 from nemotron_ops.models.ref import RemoteFile, check_shards
 from nemotron_ops.models.web import Patience, Stalled, Web, endpoint_of, is_private
@@ -127,7 +128,7 @@ def _listing(repo: str, revision: str, info: Any) -> Listing:
         raise ModelError(f"cannot read {repo}: the hub does not say which commit {revision} is")
     files = []
     for entry in info.siblings or ():
-        if not entry.rfilename.lower().endswith(".gguf"):
+        if not is_gguf(entry.rfilename):
             continue
         if not isinstance(entry.size, int) or entry.size < 0:
             raise ModelError(f"cannot read {repo}: the hub does not say how big {entry.rfilename} is")

@@ -19,8 +19,8 @@ from urllib.request import getproxies
 import httpx
 
 from nemotron_ops.errors import ModelError
+from nemotron_ops.hub_names import HUB
 
-ENDPOINT = "https://huggingface.co"
 MAX_REDIRECTS = 5
 REDIRECTS = (301, 302, 303, 307, 308)
 
@@ -146,7 +146,7 @@ class Web:
 
 def endpoint_of(env: Mapping[str, str]) -> str:
     """The hub in use. Raises ModelError if HF_ENDPOINT is no URL."""
-    endpoint = env.get("HF_ENDPOINT", "").rstrip("/") or ENDPOINT
+    endpoint = env.get("HF_ENDPOINT", "").rstrip("/") or HUB
     if not endpoint.startswith(("http://", "https://")):
         raise ModelError(f"cannot use HF_ENDPOINT={endpoint}: it does not start with https://")
     return endpoint
