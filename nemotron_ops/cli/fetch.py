@@ -24,6 +24,7 @@ class FetchOptions:
     revision: str | None = option("Branch, tag or commit. A full commit pins it.", metavar="R")
     local_dir: Path | None = option("Put the files here, not in the store.", metavar="D")
     mmproj: bool = option("Also fetch the multimodal projector.")
+    unproven: bool = option("Also fetch files whose hash the hub does not tell: only their size is checked.")
 
 
 @click.command()
@@ -56,6 +57,7 @@ def fetch(model: str, wanted: FetchOptions, dry_run: bool, as_json: bool) -> Non
             local_dir=wanted.local_dir.absolute() if wanted.local_dir else None,
             mmproj=wanted.mmproj or recipe.mmproj,
             pinned=recipe.sha256,
+            unproven=wanted.unproven,
         )
         plan = prepare(request, here)
         _say_plan(app, plan)

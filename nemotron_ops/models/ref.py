@@ -52,6 +52,11 @@ class RemoteFile:
     sha256: str = ""
     git_sha1: str = ""
 
+    @property
+    def proof(self) -> str:
+        """The hash that its bytes must have; "" if the hub tells none."""
+        return self.sha256 or self.git_sha1
+
 
 @dataclass(frozen=True, kw_only=True)
 class FileSet:

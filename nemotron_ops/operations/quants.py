@@ -21,7 +21,7 @@ def known_quants(plan: Plan, here: Installation, quants: Sequence[str] = ()) -> 
     from nemotron_ops.models import hub, store
     from nemotron_ops.models.local import read_header
     from nemotron_ops.models.ref import quant_label
-    from nemotron_ops.models.web import Stalled
+    from nemotron_ops.models.refusals import Stalled
 
     model = plan.recipe.model
     if model.path:
