@@ -22,6 +22,7 @@ The ground, open to all rooms:
     installation  folders, environment, facts and report, as one value
     ui          terminal output: progress bars, tables; only `cli` and `ui` print
     addresses   loopback, wildcard and URLs of hosts and ports
+    hub_names   what people write for a model on a hub: names, and addresses of pages and files
     proc        runs other programs to their end
     paths       where everything lives
     files       writes our own files so that a kill loses none

@@ -14,10 +14,46 @@
     ├── ServiceError     12   a service unit cannot be installed or did not come up
     └── DeployError      13   a remote target cannot be reached, or a release failed there
 
-Every message reads `cannot <verb> <thing>: <cause>`, in lower case; `hint` names a remedy, if there is one.
+Every message reads `cannot <verb> <thing>: <cause>`, in lower case; `hint` names a remedy, if there is one. Texts of
+other programs enter a message here, so secrets are taken out here: what looks like one, and what `conceal` was told.
 """
 
 from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+SECRET_NAME = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|API_KEY|ACCESS_KEY|CREDENTIALS?)$", re.IGNORECASE)
+SECRET = re.compile(
+    r"(?<=://)[^\s/@]*(?=@)"  # user:password@ in an address
+    r"|(?-i:\bhf_[A-Za-z0-9]{12,})"
+    r"|(?<=bearer )[^\s'\"]+|(?<=authorization: basic )[^\s'\"]+"
+    r"|(?<=authorization: )(?!bearer |basic )[^\s'\"]+"
+    r"|(?<=[?&])(?P<key>token|access_token|api_key|key|sig|signature|x-amz-[a-z-]+)=[^&\s'\"]+",
+    re.IGNORECASE,
+)
+LEAST_SECRET = 6  # letters; what is shorter would hide ordinary words
+_concealed: set[str] = set()
+
+
+def conceal(secret: str) -> None:
+    """Take this value, and each of its lines, out of every later error."""
+    _concealed.update(p for part in (secret, *secret.split()) if len(p := part.strip()) >= LEAST_SECRET)
+
+
+def conceal_environment(env: Mapping[str, str]) -> None:
+    """Take the values of variables that hold secrets, by their names, out of every later error."""
+    for name, value in env.items():
+        if SECRET_NAME.search(name):
+            conceal(value)
+
+
+def redacted(text: str) -> str:
+    """`text` without secrets, and without control characters of a terminal inside their values."""
+    for secret in sorted(_concealed, key=len, reverse=True):
+        for shown in {secret, repr(secret)[1:-1]}:
+            text = text.replace(shown, "***")
+    return SECRET.sub(lambda m: f"{m['key']}=***" if m["key"] else "***", text)
 
 
 class NemotronOpsError(Exception):
@@ -26,10 +62,10 @@ class NemotronOpsError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, *, hint: str | None = None, log_tail: tuple[str, ...] = ()) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
-        self.log_tail = log_tail
+        self.message = redacted(message)
+        super().__init__(self.message)
+        self.hint = redacted(hint) if hint else hint
+        self.log_tail = tuple(redacted(line) for line in log_tail)
 
 
 class UsageError(NemotronOpsError):

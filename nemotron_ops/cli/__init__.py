@@ -40,6 +40,7 @@ reads its words, calls `operations` or a room, and shows what comes back. Each f
 
 from __future__ import annotations
 
+import os
 import sys
 from difflib import get_close_matches
 from importlib import import_module
@@ -47,7 +48,7 @@ from importlib import import_module
 import click
 
 from nemotron_ops import __version__
-from nemotron_ops.errors import NemotronOpsError
+from nemotron_ops.errors import NemotronOpsError, conceal_environment
 
 # command -> (module in nemotron_ops.cli, function, one line for `--help`)
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -123,6 +124,7 @@ def cli(ctx: click.Context, debug: bool) -> None:
 def main(argv: list[str] | None = None) -> None:
     """The console script: runs a command and turns its errors into words and an exit code."""
     debug = "--debug" in (sys.argv[1:] if argv is None else argv)
+    conceal_environment(os.environ)
     try:
         code = cli.main(args=argv, prog_name="nemotron-ops", standalone_mode=False)
     except click.exceptions.Abort:

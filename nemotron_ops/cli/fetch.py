@@ -24,6 +24,7 @@ class FetchOptions:
     revision: str | None = option("Branch, tag or commit. A full commit pins it.", metavar="R")
     local_dir: Path | None = option("Put the files here, not in the store.", metavar="D")
     mmproj: bool = option("Also fetch the multimodal projector.")
+    unproven: bool = option("Also fetch files whose hash the hub does not tell: only their size is checked.")
 
 
 @click.command()
@@ -41,7 +42,7 @@ def fetch(model: str, wanted: FetchOptions, dry_run: bool, as_json: bool) -> Non
         from nemotron_ops.operations.fetching import made_here
         from nemotron_ops.recipes.load import recipe_for
 
-        recipe, here = recipe_for(model, app.layout).model, app.installation
+        recipe, here = recipe_for(model, app.layout, app.env).model, app.installation
         quant = wanted.quant or recipe.quant
         if recipe.synthetic or recipe.path:
             path = made_here(here, recipe.synthetic, quant) if recipe.synthetic else Path(recipe.path)
@@ -56,6 +57,7 @@ def fetch(model: str, wanted: FetchOptions, dry_run: bool, as_json: bool) -> Non
             local_dir=wanted.local_dir.absolute() if wanted.local_dir else None,
             mmproj=wanted.mmproj or recipe.mmproj,
             pinned=recipe.sha256,
+            unproven=wanted.unproven,
         )
         plan = prepare(request, here)
         _say_plan(app, plan)

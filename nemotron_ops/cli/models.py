@@ -122,7 +122,7 @@ def import_(path: Path, name: str | None, as_json: bool) -> None:
         from nemotron_ops.models.carry import import_path
         from nemotron_ops.models.ref import parse
 
-        found = import_path(path.absolute(), app.installation, name=parse(name) if name else None)
+        found = import_path(path.absolute(), app.installation, name=parse(name, app.env) if name else None)
         app.ui.json(model_value(found)) if as_json else app.ui.data(found.id)
 
 
@@ -191,11 +191,11 @@ def _find(app: App, name: str) -> StoredModel:
     from nemotron_ops.models.ref import Ref, parse
 
     if "/" in name:
-        return store.need(app.layout, parse(name))
+        return store.need(app.layout, parse(name, app.env))
     from nemotron_ops.errors import ModelError
     from nemotron_ops.recipes.load import recipe_for
 
-    model = recipe_for(name, app.layout).model
+    model = recipe_for(name, app.layout, app.env).model
     if not model.repo:
         raise ModelError(f"cannot find {name}: its model is not fetched from a hub")
     return store.need(app.layout, Ref(repo=model.repo, quant=model.quant))

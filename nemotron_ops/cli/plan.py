@@ -57,7 +57,7 @@ def plan(model: str, wanted: PlanOptions, as_json: bool) -> None:
         from nemotron_ops.recipes.load import load_settings, recipe_for
         from nemotron_ops.recipes.resolve import resolve
 
-        recipe = recipe_for(model, app.layout)
+        recipe = recipe_for(model, app.layout, app.env)
         contexts, parallel = wanted.contexts, wanted.parallel
         flags = {"parallel": parallel, "ctx_size": contexts[0] if len(contexts) == 1 else None}
         settings = load_settings(app.layout)

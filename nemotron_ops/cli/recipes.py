@@ -105,7 +105,9 @@ def new(name: str, source: str, repo: str, dry_run: bool, as_json: bool) -> None
         if path.exists():
             raise RecipeError(f"cannot make recipe {name}: {path} exists", hint="edit it, or choose another name")
         text = (
-            _from_repo(recipe_for(repo, app.layout).model) if repo else _copied(load_recipe(source, app.layout).origin)
+            _from_repo(recipe_for(repo, app.layout, app.env).model)
+            if repo
+            else _copied(load_recipe(source, app.layout).origin)
         )
         parse_recipe(text, name=name, origin=str(path))
         if not dry_run:

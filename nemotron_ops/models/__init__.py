@@ -19,5 +19,6 @@ Each file uses only those below it:
     store         models on this machine: listing, verification, adding, removing
     proof         hashes of files: sha256, or git's blob id for files outside LFS
     ref           which files a model's name means
-    web           GET requests to a model hub, with the rules for redirects
+    web           requests to a model hub, with the rules for redirects
+    refusals      turns a hub's refusal into an error: its cause, and advice that is true
 """

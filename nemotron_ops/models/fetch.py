@@ -6,6 +6,7 @@ all its files are verified. A new revision is stored beside the old one, and the
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -21,9 +22,10 @@ from nemotron_ops.models.hub import Listing, list_files, offline, token_of
 from nemotron_ops.models.local import read_header
 from nemotron_ops.models.partial import done_bytes
 from nemotron_ops.models.ref import FileSet, Ref, RemoteFile, choose
+from nemotron_ops.models.refusals import Stalled
 from nemotron_ops.models.store import StoredFile, StoredModel
 from nemotron_ops.models.transfer import USUAL, Download, Speed, Tuning, download
-from nemotron_ops.models.web import Stalled, Web, endpoint_of
+from nemotron_ops.models.web import Web, endpoint_of
 from nemotron_ops.paths import Layout
 from nemotron_ops.progress import Report, Step
 
@@ -33,12 +35,16 @@ ASIDE = ".nemotron-ops"  # folder for unfinished files inside --local-dir
 
 @dataclass(frozen=True, kw_only=True)
 class FetchRequest:
-    """A model to be fetched. `pinned` maps file names to the sha256 that a recipe requires."""
+    """A model to be fetched. `pinned` maps file names to the sha256 that a recipe requires.
+
+    `unproven`: files for which the hub tells no hash are fetched, too, and their sha256 is recorded.
+    """
 
     ref: Ref
     revision: str = "main"
     local_dir: Path | None = None  # instead of the store
     mmproj: bool = False
+    unproven: bool = False
     pinned: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -100,6 +106,7 @@ def prepare(request: FetchRequest, installation: Installation, *, tuning: Tuning
         return _nothing_to_do(ref, old, note)
     files = choose(listing.files, ref, mmproj=request.mmproj)
     _check_pins(files, request.pinned)
+    _check_proofs(files, request)
     old = store.find(layout, Ref(repo=ref.repo, quant=files.quant))
     target = local_dir or store.repo_dir(layout, ref.repo) / listing.commit[:12]
     if old and _is_current(old, listing, files, local_dir):
@@ -154,7 +161,8 @@ def _listing(
     usable = old is not None and all(store.intact(f) for f in old.files)
     if not offline(env):
         try:
-            return list_files(repo, revision=revision, env=env, patience=tuning.patience), ""
+            found = list_files(repo, revision=revision, env=env, patience=tuning.patience)
+            return found, found.note
         except Stalled as exc:
             if not usable:
                 raise
@@ -198,7 +206,9 @@ def _file_to_fetch(
 ) -> FileToFetch:
     """How much of `file`, which belongs into `folder`, is on this machine."""
     path = folder / file.name
-    same = [f for f in (old.files if old else ()) if f.proof == (file.sha256 or file.git_sha1) and store.intact(f)]
+    if not file.proof:
+        return FileToFetch(file=file, path=path, role=role)
+    same = [f for f in (old.files if old else ()) if f.proof == (file.proof) and store.intact(f)]
     if any(Path(f.path) == path for f in same):
         return FileToFetch(file=file, path=path, role=role, here="stored")
     if path.is_file() and path.stat().st_size == file.size_bytes:  # put there by the user, or before a crash
@@ -214,7 +224,12 @@ def partial_path(final: Path, file: RemoteFile, layout: Layout) -> Path:
     """The path of an unfinished file: on the disk of its final path, named by its hash."""
     inside = final.is_relative_to(layout.models)
     folder = layout.models / ".partial" if inside else final.parent / ASIDE
-    return folder / f"{file.sha256 or file.git_sha1}.partial"
+    return folder / f"{_partial_name(file)}.partial"
+
+
+def _partial_name(file: RemoteFile) -> str:
+    """The hash of a file, or of its name where it has none."""
+    return file.proof or f"unproven-{hashlib.sha256(f'{file.name} {file.size_bytes}'.encode()).hexdigest()[:32]}"
 
 
 def _check_pins(files: FileSet, pinned: Mapping[str, str]) -> None:
@@ -226,6 +241,16 @@ def _check_pins(files: FileSet, pinned: Mapping[str, str]) -> None:
                 f"cannot use {file.name}: the recipe pins sha256 {asked[:16]}…, the hub has {file.sha256[:16]}…",
                 hint="the repository has changed; check why, then pin the new hash or the old revision",
             )
+
+
+def _check_proofs(files: FileSet, request: FetchRequest) -> None:
+    """Raise ModelError for a file that nothing proves, unless that was asked for."""
+    bare = [f.name for f in files.all_files if not f.proof]
+    if bare and not request.unproven:
+        raise ModelError(
+            f"cannot prove {bare[0]}: the hub tells no hash for it",
+            hint="`nemotron-ops fetch --unproven` takes it by its size alone",
+        )
 
 
 def _check_room(plan: FetchPlan, target: Path) -> None:
@@ -242,6 +267,7 @@ def _bring(web: Web, url: str, wanted: FileToFetch, installation: Installation, 
     """Bring one file to its path and verify it; processes that want the same file share one download."""
     file, report = wanted.file, installation.report
     partial = partial_path(wanted.path, file, installation.layout)
+    found = file.sha256
     if wanted.here != "stored":
         with _sole_fetcher(file, installation):
             if not _is_proven(wanted.path, file, report) and not _use_copy(wanted, report):
@@ -249,20 +275,21 @@ def _bring(web: Web, url: str, wanted: FileToFetch, installation: Installation, 
                     url=url,
                     name=file.name,
                     size_bytes=file.size_bytes,
-                    proof=file.sha256 or file.git_sha1,
+                    proof=file.proof,
                     partial=partial,
                     final=wanted.path,
                 )
-                download(web, item, report=report, speed=speed)
+                found = download(web, item, report=report, speed=speed)
     if partial.parent.name == ASIDE:
         with suppress(OSError):  # another file of the set may be half done there
             partial.parent.rmdir()
-    return store.record(file.name, wanted.path, sha256=file.sha256, role=wanted.role, git_sha1=file.git_sha1)
+    sha256 = "" if file.git_sha1 else found
+    return store.record(file.name, wanted.path, sha256=sha256, role=wanted.role, git_sha1=file.git_sha1)
 
 
 def _is_proven(path: Path, file: RemoteFile, report: Report) -> bool:
     """Whether the right bytes are at `path` already, by their hash."""
-    expected = file.sha256 or file.git_sha1
+    expected = file.proof
     try:
         return path.stat().st_size == file.size_bytes and proof.file_hash(path, expected, report=report) == expected
     except OSError:
@@ -286,7 +313,7 @@ def _use_copy(wanted: FileToFetch, report: Report) -> bool:
 def _sole_fetcher(file: RemoteFile, installation: Installation) -> Iterator[None]:
     """Hold the lock of one file's download; while another process has it, report that one's progress."""
     report = installation.report
-    partial = installation.layout.models / ".partial" / f"{file.sha256 or file.git_sha1}.partial"
+    partial = installation.layout.models / ".partial" / f"{_partial_name(file)}.partial"
     partial.parent.mkdir(parents=True, exist_ok=True)
     check_locks(partial.with_suffix(".lock"))
     lock = filelock.FileLock(partial.with_suffix(".lock"))

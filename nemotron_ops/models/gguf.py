@@ -32,7 +32,7 @@ WINDOWS = (128 << 10, 2 << 20)  # first and largest size of one read
 
 # value type -> struct code; 8 is a string, 9 an array
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-STRING, ARRAY = 8, 9
+UINT32, STRING, ARRAY = 4, 8, 9
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,7 +134,10 @@ def parse(read: Read, *, size: int | None = None, like: Header | None = None) ->
 def check_size(header: Header, size: int, name: str) -> None:
     """Raise ModelError if a file of `size` bytes is too short for its tensors."""
     if size < header.data_end:
-        raise ModelError(f"cannot use {name}: it has {size:,} bytes where its header needs {header.data_end:,}")
+        raise ModelError(
+            f"cannot use {name}: it is cut off: it has {size:,} bytes where its header needs {header.data_end:,}",
+            hint="download it again",
+        )
 
 
 def combine(headers: Sequence[Header], names: Sequence[str]) -> Header:
@@ -143,6 +146,10 @@ def combine(headers: Sequence[Header], names: Sequence[str]) -> Header:
     Raises ModelError if a file is not the shard of its position.
     """
     first = headers[0]
+    if lacking := [k for k in ("split.count", "split.no") if len(headers) > 1 and k not in first.values]:
+        raise ModelError(
+            f"cannot use {names[0]}: its name says shard 1 of {len(headers)}, its header has no {lacking[0]}"
+        )
     count = _split(first, "split.count", 1)
     if count != len(headers):
         raise ModelError(f"cannot use {names[0]}: it is one of {count} shards, not of {len(headers)}")
@@ -150,6 +157,8 @@ def combine(headers: Sequence[Header], names: Sequence[str]) -> Header:
         if _split(header, "split.count", 1) != count or _split(header, "split.no", 0) != i:
             raise ModelError(f"cannot use {name}: it is not shard {i + 1} of {count} (renamed, or from another set)")
     tensors = tuple(t for header in headers for t in header.tensors)
+    if not tensors:
+        raise ModelError(f"cannot use {names[0]}: its header claims 0 tensors, so it has no weights")
     claimed = _split(first, "split.tensors.count", len(tensors))
     if claimed != len(tensors) or len({t.name for t in tensors}) != len(tensors):
         raise ModelError(f"cannot use {names[0]}: its shards hold {len(tensors)} tensors where {claimed} belong")
@@ -187,6 +196,21 @@ class _Cursor:
     def skip(self, n: int) -> None:
         self.need(n)
         self.at += n
+
+    def skip_texts(self, count: int) -> None:
+        """Skip texts, each with its length before it; a vocabulary has hundreds of thousands."""
+        length = struct.Struct("<Q").unpack_from
+        while count:
+            self.need(8)
+            if not self._start <= self.at <= self._start + len(self._window) - 8:
+                self._fill(8)
+            window, at = self._window, self.at - self._start
+            last = len(window) - 8
+            while count and at <= last:
+                at += 8 + length(window, at)[0]
+                count -= 1
+            self.at = self._start + at
+            self.need(0)
 
     def jump(self, at: int) -> None:
         """Go to `at`; the next read is small again."""
@@ -226,13 +250,14 @@ def _parse(cursor: _Cursor, like: Header | None) -> Header:
         why = "it is big-endian" if swapped in (2, 3) else f"version {version} is not known"
         raise ModelError(f"cannot read the GGUF header: {why}")
     n_tensors, n_pairs = cursor.whole("Q"), cursor.whole("Q")
-    if n_tensors > MAX_TENSORS or n_pairs > MAX_PAIRS:
-        raise ModelError(f"cannot read the GGUF header: it claims {n_pairs:,} values and {n_tensors:,} tensors")
+    for n, most, what, least in ((n_pairs, MAX_PAIRS, "values", 13), (n_tensors, MAX_TENSORS, "tensors", 32)):
+        if n > most or n * least > cursor.limit - cursor.at:  # by the shortest value and the shortest tensor
+            raise ModelError(f"cannot read the GGUF header: it claims {n:,} {what}, more than it can hold")
     values = _pairs(cursor, n_pairs, like)
     alignment = values.get("general.alignment", 32)
     if not isinstance(alignment, int) or not 0 < alignment <= 1 << 20 or alignment & (alignment - 1):
         raise ModelError(f"cannot read the GGUF header: general.alignment is {alignment!r}")
-    tensors = tuple(_tensor(cursor, alignment) for _ in range(n_tensors))
+    tensors = _tensors(cursor, n_tensors, alignment)
     if len({t.name for t in tensors}) != len(tensors):
         raise ModelError("cannot read the GGUF header: a tensor is in it twice")
     offset = -(-cursor.at // alignment) * alignment
@@ -250,6 +275,8 @@ def _pairs(cursor: _Cursor, n: int, like: Header | None) -> dict[str, Value]:
         if isinstance(before, Counted):
             values[last] = replace(before, next_key=key)
         kind = cursor.whole("I")
+        if key == "general.alignment" and kind != UINT32:
+            raise ModelError(f"cannot read the GGUF header: {key} has value type {kind}, not {UINT32} (uint32)")
         known = like.values.get(key) if like else None
         values[key] = _array(cursor, known) if kind == ARRAY else _scalar(cursor, kind)
         last = key
@@ -285,8 +312,7 @@ def _strings(cursor: _Cursor, count: int, known: Counted | None) -> Counted:
     start = cursor.at
     if known and known.count == count and _followed_by(cursor, start + known.n_bytes, known.next_key):
         return Counted(count=count, n_bytes=known.n_bytes)
-    for _ in range(count):
-        cursor.skip(cursor.whole("Q"))
+    cursor.skip_texts(count)
     return Counted(count=count, n_bytes=cursor.at - start)
 
 
@@ -302,6 +328,20 @@ def _followed_by(cursor: _Cursor, at: int, key: str) -> bool:
             return True
     cursor.jump(start)
     return False
+
+
+def _tensors(cursor: _Cursor, count: int, alignment: int) -> tuple[Tensor, ...]:
+    """All tensors. An error names the count: a wrong one makes the reading go on into what follows."""
+    found: list[Tensor] = []
+    try:
+        for _ in range(count):
+            found.append(_tensor(cursor, alignment))
+    except ModelError as exc:
+        cause = exc.message.partition(": ")[2]
+        raise ModelError(
+            f"cannot read the GGUF header: tensor {len(found) + 1} of the {count:,} it claims: {cause}", hint=exc.hint
+        ) from exc
+    return tuple(found)
 
 
 def _tensor(cursor: _Cursor, alignment: int) -> Tensor:
@@ -320,6 +360,8 @@ def _tensor(cursor: _Cursor, alignment: int) -> Tensor:
     elements = 1
     for dim in dims:
         elements *= dim
+        if dim == 0:
+            raise ModelError(f"cannot read the GGUF header: tensor {name!r} has a dimension of 0: {dims}")
         if not 0 < dim <= MAX_DIM or elements > 1 << 50:
             raise ModelError(f"cannot read the GGUF header: tensor {name!r} has dimensions {dims}")
     if dims[0] % block or offset % alignment or offset > 1 << 60:

@@ -5,29 +5,35 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from nemotron_ops.errors import ModelError
+from nemotron_ops.errors import ModelError, conceal
+from nemotron_ops.hub_names import is_gguf
 from nemotron_ops.models import gguf
-from nemotron_ops.models.ref import RemoteFile, check_shards
-from nemotron_ops.models.web import Patience, Stalled, Web, endpoint_of, is_private
+from nemotron_ops.models.ref import RemoteFile, check_shards, shown
+from nemotron_ops.models.refusals import Refusal, Stalled, refused
+from nemotron_ops.models.web import Patience, Web, endpoint_of, is_private
 
 YES = {"1", "on", "yes", "true"}
+READERS = 6
 LISTING_TRIES = 2  # an unreachable hub must be detected soon, because a stored model may do
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """A repository at one commit."""
+    """A repository at one commit. `note` is a remark for people."""
 
     repo: str
     revision: str
     commit: str
     files: tuple[RemoteFile, ...]
+    note: str = ""
 
 
 def offline(env: Mapping[str, str]) -> bool:
@@ -36,18 +42,32 @@ def offline(env: Mapping[str, str]) -> bool:
 
 
 def token_of(env: Mapping[str, str]) -> str:
-    """The user's token for the hub, from the environment or where `hf auth login` puts it; "" if there is none."""
+    """The user's token for the hub, from the environment or where `hf auth login` puts it; "" if there is none.
+
+    Raises ModelError, without its value, for a token that no header can carry.
+    """
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         if value := env.get(name, "").strip():
-            return value
+            return _usable(value, name)
     homes = [env.get("HF_HOME", ""), f"{env['HOME']}/.cache/huggingface" if "HOME" in env else ""]
     named = [env.get("HF_TOKEN_PATH", ""), *(f"{home}/token" for home in homes if home)]
     for path in (Path(n) for n in named if n):
         try:
-            return path.read_text().strip()
-        except OSError:
+            raw = path.read_bytes()
+        except (OSError, ValueError):
             continue
+        return _usable(raw.decode("utf-8-sig", "replace").strip(), str(path))
     return ""
+
+
+def _usable(token: str, where: str) -> str:
+    if not re.fullmatch(r"[!-~]*", token):
+        raise ModelError(
+            f"cannot use the token in {where}: it has a line break, blank or letter that is not ASCII",
+            hint=f"write the token alone, as plain ASCII text, into {where}",
+        )
+    conceal(token)
+    return token
 
 
 def list_files(repo: str, *, revision: str, env: Mapping[str, str], patience: Patience | None = None) -> Listing:
@@ -58,7 +78,7 @@ def list_files(repo: str, *, revision: str, env: Mapping[str, str], patience: Pa
     patience = patience or Patience()
     for attempt in range(1, patience.tries + 1):
         try:
-            return _list_files(repo, revision=revision, env=env, timeout_s=patience.connect_s)
+            return _list_files(repo, revision=revision, env=env, patience=patience)
         except Stalled:
             if attempt >= min(patience.tries, LISTING_TRIES):
                 raise
@@ -66,43 +86,55 @@ def list_files(repo: str, *, revision: str, env: Mapping[str, str], patience: Pa
     raise AssertionError("unreachable")
 
 
-def _list_files(repo: str, *, revision: str, env: Mapping[str, str], timeout_s: float) -> Listing:
+def _list_files(repo: str, *, revision: str, env: Mapping[str, str], patience: Patience) -> Listing:
+    """The listing; where the hub refuses the token, once more without it."""
+    token = token_of(env)
+    try:
+        return _asked(repo, revision, env, patience, token)
+    except _Refused as exc:
+        if not exc.refusal.may_be_the_token:
+            raise exc.error from exc
+        try:
+            found = _asked(repo, revision, env, patience, "")
+        except _Refused:
+            raise exc.error from exc
+        why = exc.refusal.said or exc.refusal.status
+        return replace(found, note=f'the hub refuses the token in use ("{why}"): going on without it')
+
+
+class _Refused(Exception):
+    """The hub answered, but not with a listing."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        self.refusal, self.error = refusal, refused(refusal, datetime.now(UTC))
+
+
+def _asked(repo: str, revision: str, env: Mapping[str, str], patience: Patience, token: str) -> Listing:
     from huggingface_hub import HfApi, errors
 
     endpoint = endpoint_of(env)
     network: tuple[type[Exception], ...] = (*_network_errors(), OSError)
     if is_private(urlsplit(endpoint).hostname or ""):
         _go_direct()
-    api = HfApi(endpoint=endpoint, token=token_of(env) or False)
+    api = HfApi(endpoint=endpoint, token=token or False)
     try:
-        info = api.model_info(repo, revision=revision, files_metadata=True, timeout=timeout_s)
-    except errors.GatedRepoError as exc:
-        hint = f"accept its terms at {endpoint}/{repo}, then set HF_TOKEN"
-        raise ModelError(f"cannot read {repo}: its owner grants access on request only", hint=hint) from exc
-    except errors.RevisionNotFoundError as exc:
-        raise ModelError(f"cannot read {repo}: it has no revision {revision}") from exc
-    except errors.RepositoryNotFoundError as exc:
-        raise _not_found(repo) from exc
+        info = api.model_info(repo, revision=revision, files_metadata=True, timeout=patience.connect_s)
     except errors.HFValidationError as exc:
         raise ModelError(f"cannot read {repo}: {exc}") from exc
     except errors.HfHubHTTPError as exc:
-        code = exc.response.status_code
-        if code in (401, 403):
-            raise _not_found(repo) from exc
-        kind = Stalled if code == 429 or code >= 500 else ModelError
-        raise kind(f"cannot read {repo} at {endpoint}: the hub answered {code}") from exc
+        page = f"{endpoint}/{repo}"
+        refusal = Refusal(
+            status=exc.response.status_code, headers=exc.response.headers, what=repo, page=page, revision=revision,
+            with_token=bool(token),
+        )  # fmt: skip
+        raise _Refused(refusal) from exc
     except network as exc:
         hint = "check the network, or HF_ENDPOINT; with HF_HUB_OFFLINE=1 only local files are used"
         raise Stalled(f"cannot reach {endpoint}: {exc}", hint=hint) from exc
     except (ValueError, TypeError, KeyError) as exc:
         raise ModelError(f"cannot read the answer of {endpoint}: {exc}", hint="check HF_ENDPOINT") from exc
-    return _listing(repo, revision, info)
-
-
-def _not_found(repo: str) -> ModelError:
-    """The error for a repository that is missing or private: the hub does not tell which."""
-    hint = "check the spelling; for a private repository, set HF_TOKEN to a token that may read it"
-    return ModelError(f"cannot read {repo}: it does not exist, or is private", hint=hint)
+    with Web(env, token=token, patience=patience) as web:
+        return _listing(repo, revision, info, web)
 
 
 @cache
@@ -121,23 +153,31 @@ def _network_errors() -> tuple[type[Exception], ...]:
     return tuple(c for c in HfHubHTTPError.__mro__ if c.__name__ == "HTTPError" and issubclass(c, Exception))
 
 
-def _listing(repo: str, revision: str, info: Any) -> Listing:
+def _listing(repo: str, revision: str, info: Any, web: Web) -> Listing:
     commit = str(info.sha or "")
     if not re.fullmatch(r"[0-9a-f]{7,64}", commit):
         raise ModelError(f"cannot read {repo}: the hub does not say which commit {revision} is")
-    files = []
-    for entry in info.siblings or ():
-        if not entry.rfilename.lower().endswith(".gguf"):
-            continue
-        if not isinstance(entry.size, int) or entry.size < 0:
-            raise ModelError(f"cannot read {repo}: the hub does not say how big {entry.rfilename} is")
-        lfs = entry.lfs
-        sha256 = str(lfs["sha256"] if isinstance(lfs, dict) else lfs.sha256) if lfs else ""
-        git_sha1 = "" if sha256 else str(entry.blob_id or "")
-        if not re.fullmatch(r"[0-9a-f]{64}", sha256) and not re.fullmatch(r"[0-9a-f]{40}", git_sha1):
-            raise ModelError(f"cannot prove {entry.rfilename}: the hub lists no usable hash for it")
-        files.append(RemoteFile(name=entry.rfilename, size_bytes=entry.size, sha256=sha256, git_sha1=git_sha1))
-    return Listing(repo=repo, revision=revision, commit=commit, files=tuple(files))
+    entries = [e for e in info.siblings or () if is_gguf(e.rfilename)]
+    with ThreadPoolExecutor(READERS) as pool:
+        files = tuple(pool.map(lambda e: _file(e, web.file_url(repo, commit, e.rfilename), web), entries))
+    return Listing(repo=repo, revision=revision, commit=commit, files=files)
+
+
+def _file(entry: Any, url: str, web: Web) -> RemoteFile:
+    """A file of a listing; what a mirror's listing leaves out, the file's own headers tell."""
+    size, lfs = entry.size, entry.lfs
+    sha256 = str(lfs["sha256"] if isinstance(lfs, dict) else lfs.sha256) if lfs else ""
+    git_sha1 = "" if sha256 else str(entry.blob_id or "")
+    if not isinstance(size, int):
+        size, tag = web.size_and_tag(url)
+        if not sha256 and not git_sha1:
+            sha256, git_sha1 = (tag if len(tag) == 64 else ""), (tag if len(tag) == 40 else "")
+            sha256, git_sha1 = (h if re.fullmatch("[0-9a-f]+", h) else "" for h in (sha256, git_sha1))
+    if not isinstance(size, int) or size < 0:
+        raise ModelError(f"cannot read {shown(entry.rfilename)}: neither the hub's list nor the file tells its size")
+    if sha256 + git_sha1 and not re.fullmatch(r"[0-9a-f]{64}|[0-9a-f]{40}", sha256 + git_sha1):
+        raise ModelError(f"cannot prove {shown(entry.rfilename)}: the hub lists no usable hash for it")
+    return RemoteFile(name=entry.rfilename, size_bytes=size, sha256=sha256, git_sha1=git_sha1)
 
 
 def remote_header(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 from nemotron_ops.errors import ModelError
@@ -20,7 +21,9 @@ def read_header(path: Path) -> gguf.Header:
     for name in names:
         file = path.with_name(name)
         try:
-            size = file.stat().st_size
+            if not stat.S_ISREG((found := file.stat()).st_mode):  # a pipe would be waited for
+                raise ModelError("cannot read the model: it is no ordinary file")
+            size = found.st_size
             with file.open("rb") as f:
                 header = gguf.parse(_reader(f.fileno()), size=size)
         except OSError as exc:

@@ -10,7 +10,7 @@ from nemotron_ops.errors import ModelError
 from nemotron_ops.installation import Installation
 from nemotron_ops.models import gguf
 from nemotron_ops.models.hub import Listing, list_files, remote_header, token_of
-from nemotron_ops.models.ref import Ref, RemoteFile, choose, file_sets
+from nemotron_ops.models.ref import Ref, RemoteFile, choose, file_sets, no_models
 from nemotron_ops.models.web import Web
 from nemotron_ops.progress import Step
 
@@ -46,7 +46,7 @@ def offers(
     else:
         sets = file_sets(listing.files)
     if not sets:
-        raise ModelError(f"cannot plan {ref.repo}: it has no GGUF files")
+        raise no_models(ref.repo, listing.files)
     ordered = sorted(sets.items(), key=lambda kv: sum(f.size_bytes for f in kv[1]))
     with Web(installation.env, token=token_of(installation.env)) as web:
         first = _offer(web, listing, *ordered[0], like=None)

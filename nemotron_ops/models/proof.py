@@ -15,12 +15,12 @@ from nemotron_ops.errors import ModelError
 from nemotron_ops.progress import Report, Step
 
 PIECE = 4 << 20
-SHA256_DIGITS = 64
+SHA1_DIGITS, SHA256_DIGITS = 40, 64
 
 
 def start(proof: str, size_bytes: int) -> hashlib._Hash:
-    """An empty hash of the kind of `proof`: sha256 by its length, else git's blob sha1, which includes the size."""
-    if len(proof) == SHA256_DIGITS:
+    """An empty hash of the kind of `proof`: git's blob sha1, which includes the size, by its length, else sha256."""
+    if len(proof) != SHA1_DIGITS:
         return hashlib.sha256()
     return hashlib.sha1(b"blob %d\0" % size_bytes, usedforsecurity=False)
 

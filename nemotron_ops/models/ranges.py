@@ -17,12 +17,13 @@ class Verdict(StrEnum):
     TAKE = "take"  # its body starts where asked
     SKIP = "skip"  # the server ignored Range: its body starts at the file's first byte
     CHANGED = "changed"  # not the file that earlier answers came from
+    PLAIN = "plain"  # useless as an answer to Range: ask without
     WRONG = "wrong"  # not the file
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """The verdict on one answer; `why` explains CHANGED and WRONG."""
+    """The verdict on one answer; `why` explains CHANGED, PLAIN and WRONG."""
 
     verdict: Verdict
     why: str = ""
@@ -41,7 +42,7 @@ def judge(status: int, headers: Mapping[str, str], *, start: int, end: int, size
     if status == 206:
         match = CONTENT_RANGE.fullmatch(headers.get("content-range", ""))
         if match is None:
-            return Answer(verdict=Verdict.WRONG, why="the answer does not say which bytes it has")
+            return Answer(verdict=Verdict.PLAIN, why="the answer does not say which bytes it has")
         first, last, total = (int(g) for g in match.groups())
         if first != start or last != end - 1:
             return Answer(verdict=Verdict.WRONG, why=f"bytes {first}-{last} were sent instead of {start}-{end - 1}")

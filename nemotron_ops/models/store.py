@@ -21,8 +21,9 @@ from typing import Any
 
 from nemotron_ops.errors import ModelError, NemotronOpsError
 from nemotron_ops.files import read_json, write_json
+from nemotron_ops.hub_names import REPO
 from nemotron_ops.models import proof
-from nemotron_ops.models.ref import REPO, Ref, quant_label, safe_name
+from nemotron_ops.models.ref import Ref, quant_label, safe_name
 from nemotron_ops.paths import Layout
 from nemotron_ops.progress import Report, silent
 

@@ -20,12 +20,15 @@ from nemotron_ops.errors import ModelError
 from nemotron_ops.models import proof
 from nemotron_ops.models.partial import Partial, Target
 from nemotron_ops.models.ranges import Verdict, backoff_s, judge, one_more_connection
-from nemotron_ops.models.web import Patience, Stalled, Web
+from nemotron_ops.models.refusals import Stalled
+from nemotron_ops.models.web import Patience, Web
 from nemotron_ops.progress import Report, Step
 
 SEGMENT_BYTES = 64 << 20
 RUN_SEGMENTS = 8  # of one request
 CONNECTIONS = 8
+LEAST_BYTES = 64 << 10  # that an answer must bring, cut short or in `stall_s`, to count as progress
+WEB_PAGES = (b"<html", b"<!doc")  # no part of a GGUF file starts so, other than by a chance of 1 in 10^12
 TICK_S = 0.2
 GROW_S = 1.0
 
@@ -53,7 +56,10 @@ USUAL = Tuning()
 
 @dataclass(frozen=True, kw_only=True)
 class Download:
-    """One file to be fetched from `url` to `final`, by way of the file `partial`. `proof` is the hash it must have."""
+    """One file to be fetched from `url` to `final`, by way of the file `partial`.
+
+    `proof` is the hash it must have; with "" nothing proves it but its size.
+    """
 
     url: str
     name: str
@@ -67,8 +73,8 @@ class Changed(ModelError):
     """The file on the server is not the one the transfer began with."""
 
 
-def download(web: Web, item: Download, *, report: Report, speed: Speed | None = None) -> None:
-    """Fetch `item` and verify its hash.
+def download(web: Web, item: Download, *, report: Report, speed: Speed | None = None) -> str:
+    """Fetch `item` and verify its hash, which is returned.
 
     Bytes that an earlier run left in `item.partial` are kept. If the bytes of a resumed or changed file turn out wrong,
     the download starts over once. Raises ModelError; `item.final` is then as it was.
@@ -76,6 +82,8 @@ def download(web: Web, item: Download, *, report: Report, speed: Speed | None = 
     speed, name, final = speed or Speed(), item.name, item.final
     target = Target(name=name, size_bytes=item.size_bytes, proof=item.proof, segment_bytes=speed.segment_bytes)
     with Partial(item.partial, target) as part:
+        if not item.proof and part.total:  # parts of two files could not be told apart
+            part.reset()
         resumed = part.total > 0
         try:
             found = _transfer(_Run(web=web, url=item.url, part=part, speed=speed), report)
@@ -88,7 +96,7 @@ def download(web: Web, item: Download, *, report: Report, speed: Speed | None = 
             part.reset()
             report(Step(what=f"fetch {name}", note=f"the partial file of {name} is damaged: starting over"))
             found = _transfer(_Run(web=web, url=item.url, part=part, speed=speed), report)
-        if found != item.proof:
+        if found != item.proof and item.proof:
             part.reset()
             raise ModelError(
                 f"cannot prove {name}: its hash is {found[:16]}…, the hub lists {item.proof[:16]}…",
@@ -98,6 +106,7 @@ def download(web: Web, item: Download, *, report: Report, speed: Speed | None = 
             part.finish(final)
         except OSError as exc:
             raise disk_error(exc, final) from exc
+    return found
 
 
 def disk_error(exc: OSError, path: Path) -> ModelError:
@@ -126,6 +135,7 @@ class _Run:
     etag: str = ""
     any_etag: bool = False
     whole_only: bool = False  # the server ignores Range
+    plain: bool = False  # the server's answers to Range are useless: none is sent
     hashed: int = 0
     digest: str = ""
 
@@ -257,7 +267,7 @@ def _work(run: _Run) -> None:
                 _fetch_run(run, claimed)
                 failures = 0
             except Stalled as exc:
-                failures = failures + 1 if run.part.total == before else 1
+                failures = failures + 1 if run.part.total - before < LEAST_BYTES else 1
                 if failures >= patience.tries:
                     raise
                 wait = backoff_s(
@@ -277,7 +287,8 @@ def _fetch_run(run: _Run, claimed: range) -> None:
     target = run.part.target
     start = target.bounds(claimed[0])[0] + run.part.done[claimed[0]]
     end = target.bounds(claimed[-1])[1]
-    with run.web.get(run.url, start=start, end=end) as response:
+    asked = {} if run.plain else {"start": start, "end": end}
+    with run.web.get(run.url, **asked) as response:
         answer = judge(
             response.status_code, response.headers, start=start, end=end, size=target.size_bytes, etag=run.etag
         )
@@ -286,6 +297,11 @@ def _fetch_run(run: _Run, claimed: range) -> None:
                 raise Changed(f"cannot fetch {target.name}: {answer.why}")
             case Verdict.WRONG:
                 raise ModelError(f"cannot fetch {target.name}: {answer.why}", hint="check HF_ENDPOINT and any proxy")
+            case Verdict.PLAIN if run.plain:
+                raise ModelError(f"cannot fetch {target.name}: {answer.why}", hint="check HF_ENDPOINT and any proxy")
+            case Verdict.PLAIN:
+                run.plain = run.whole_only = True
+                return
             case Verdict.SKIP:
                 run.whole_only = True
             case Verdict.TAKE:
@@ -303,8 +319,10 @@ def _store(run: _Run, claimed: range, response: httpx.Response, *, at: int, whol
     target = run.part.target
     segment = claimed[0]
     own = [segment]
+    pace = _Pace(stall_s=run.web.patience.stall_s, name=target.name)
     try:
         for chunk in response.iter_raw():
+            pace.check(chunk)
             view = memoryview(chunk)
             while view:
                 start, end = target.bounds(segment)
@@ -329,6 +347,28 @@ def _store(run: _Run, claimed: range, response: httpx.Response, *, at: int, whol
     last = claimed[-1] if not whole else own[-1]
     if at < target.bounds(last)[1]:
         raise Stalled(f"cannot fetch {target.name}: the connection was closed early")
+
+
+class _Pace:
+    """Watches one answer: a web page in place of the file, or a server that sends hardly a byte."""
+
+    def __init__(self, *, stall_s: float, name: str) -> None:
+        self._stall_s, self._name = stall_s, name
+        self._began, self._bytes, self._first = time.monotonic(), 0, True
+
+    def check(self, chunk: bytes) -> None:
+        """Raise ModelError for a web page, Stalled if fewer than LEAST_BYTES came in `stall_s`."""
+        if self._first and chunk[:5].lower() in WEB_PAGES:
+            raise ModelError(
+                f"cannot fetch {self._name}: a web page was sent instead of the file",
+                hint="check HF_ENDPOINT and any proxy",
+            )
+        self._first = False
+        self._bytes += len(chunk)
+        if (took := time.monotonic() - self._began) >= self._stall_s:
+            if self._bytes < LEAST_BYTES:
+                raise Stalled(f"cannot fetch {self._name}: only {self._bytes:,} bytes came in {took:.0f} s")
+            self._began, self._bytes = time.monotonic(), 0
 
 
 def _check_end(target: Target, segment: int, *, whole: bool) -> None:

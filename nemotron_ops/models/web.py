@@ -1,4 +1,4 @@
-"""GET requests to a model hub, with the rules for redirects. httpx, DNS.
+"""Requests to a model hub, with the rules for redirects. httpx, DNS.
 
 A hub redirects large files to its storage on another host. Each redirect is checked: the token is sent to the endpoint
 only, https does not fall back to http, and private addresses are refused, so that a hub cannot reach into the local
@@ -13,14 +13,16 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from urllib.parse import quote
 from urllib.request import getproxies
 
 import httpx
 
 from nemotron_ops.errors import ModelError
+from nemotron_ops.hub_names import HUB
+from nemotron_ops.models.refusals import Refusal, Stalled, refused
 
-ENDPOINT = "https://huggingface.co"
 MAX_REDIRECTS = 5
 REDIRECTS = (301, 302, 303, 307, 308)
 
@@ -34,14 +36,6 @@ class Patience:
     tries: int = 6
     backoff_s: float = 1.0
     backoff_max_s: float = 30.0
-
-
-class Stalled(ModelError):
-    """A failure after which a retry may help. `retry_after_s` is the server's own advice."""
-
-    def __init__(self, message: str, *, hint: str | None = None, retry_after_s: float | None = None) -> None:
-        super().__init__(message, hint=hint)
-        self.retry_after_s = retry_after_s
 
 
 class Web:
@@ -58,6 +52,7 @@ class Web:
         self.endpoint = endpoint_of(env)
         self.patience = patience or Patience()
         self._token, self._resolve = token, resolve or addresses
+        self._token_answered = False  # the hub has answered a request with it
         self._origin = httpx.URL(self.endpoint)
         self._allowed = {h.strip().lower() for h in env.get("NEMOTRON_OPS_HUB_HOSTS", "").split(",") if h.strip()}
         self._proxied = not is_private(self._origin.host)  # a proxy cannot reach a private network
@@ -89,26 +84,68 @@ class Web:
         Raises Stalled for passing failures (network, 429, 5xx), ModelError for lasting ones.
         """
         headers = {} if start == 0 and end is None else {"range": f"bytes={start}-{'' if end is None else end - 1}"}
+        response = self._answer(url, headers)
         try:
-            response = self._follow(httpx.URL(url), headers)
-        except httpx.HTTPError as exc:
-            raise Stalled(f"cannot reach {url}: {_cause(exc)}", hint="check the network, or HF_ENDPOINT") from exc
-        try:
-            check_status(response, url)
+            check_status(response, url, with_token=bool(self._token))
             yield response
         except httpx.HTTPError as exc:
             raise Stalled(f"cannot read {url}: {_cause(exc)}") from exc
         finally:
             response.close()
 
-    def _follow(self, url: httpx.URL, headers: Mapping[str, str]) -> httpx.Response:
+    def size_and_tag(self, url: str) -> tuple[int | None, str]:
+        """A file's size and etag, without its bytes; None and "" where the server does not tell them.
+
+        Raises as `get` does.
+        """
+        seen: dict[str, str] = {}
+        response = self._answer(url, {}, "HEAD", seen)
+        response.close()
+        check_status(response, url, with_token=bool(self._token))
+        size = seen.get("x-linked-size", seen.get("content-length", ""))
+        tag = seen.get("x-linked-etag", seen.get("etag", "")).removeprefix("W/").strip('"')
+        return (int(size) if size.isascii() and size.isdigit() else None), tag
+
+    def _answer(
+        self, url: str, headers: Mapping[str, str], method: str = "GET", seen: dict[str, str] | None = None
+    ) -> httpx.Response:
+        """The answer after all redirects; where the hub refuses the token, once more without it. Raises Stalled."""
+        try:
+            response = self._follow(httpx.URL(url), headers, method, seen)
+            if self._token and response.status_code in (401, 403) and not self._token_answered:
+                again = self._follow(httpx.URL(url), headers, method, seen, bare=True)
+                if again.status_code in (200, 206):
+                    self._token = ""
+                    response.close()
+                    return again
+                again.close()
+            self._token_answered = True
+        except httpx.InvalidURL as exc:
+            raise ModelError(f"cannot read {url}: it is no URL: {exc}") from exc
+        except httpx.HTTPError as exc:
+            raise Stalled(f"cannot reach {url}: {_cause(exc)}", hint="check the network, or HF_ENDPOINT") from exc
+        return response
+
+    def _follow(
+        self,
+        url: httpx.URL,
+        headers: Mapping[str, str],
+        method: str,
+        seen: dict[str, str] | None = None,
+        *,
+        bare: bool = False,
+    ) -> httpx.Response:
+        """The answer after all redirects; `seen` collects the headers on the way, without lengths of redirects."""
         for _ in range(MAX_REDIRECTS + 1):
             own = dict(headers)
-            if self._token and _origin(url) == _origin(self._origin):
+            if self._token and not bare and _origin(url) == _origin(self._origin):
                 own["authorization"] = f"Bearer {self._token}"
-            response = self._client.send(self._client.build_request("GET", url, headers=own), stream=True)
+            response = self._client.send(self._client.build_request(method, url, headers=own), stream=True)
             self._check_peer(url, response)
-            if response.status_code not in REDIRECTS:
+            final = response.status_code not in REDIRECTS
+            if seen is not None:
+                seen.update({k: v for k, v in response.headers.items() if final or k.startswith("x-linked-")})
+            if final:
                 return response
             location = response.headers.get("location", "")
             response.close()
@@ -146,36 +183,20 @@ class Web:
 
 def endpoint_of(env: Mapping[str, str]) -> str:
     """The hub in use. Raises ModelError if HF_ENDPOINT is no URL."""
-    endpoint = env.get("HF_ENDPOINT", "").rstrip("/") or ENDPOINT
+    endpoint = env.get("HF_ENDPOINT", "").rstrip("/") or HUB
     if not endpoint.startswith(("http://", "https://")):
-        raise ModelError(f"cannot use HF_ENDPOINT={endpoint}: it does not start with https://")
+        shown = endpoint.rpartition("@")[2]  # without a password
+        raise ModelError(f"cannot use HF_ENDPOINT={shown}: it does not start with https://")
     return endpoint
 
 
-def check_status(response: httpx.Response, url: str) -> None:
+def check_status(response: httpx.Response, url: str, *, with_token: bool = False) -> None:
     """Raise unless the response carries the file: Stalled where a retry may help, else ModelError."""
-    code = response.status_code
-    if code in (200, 206):
-        return
-    message = response.headers.get("x-error-message", "")
-    why = f": {message}" if message else ""
-    match code:
-        case 401 | 403:
-            hint = "accept the model's terms on its page, then set HF_TOKEN to a token that may read it"
-            raise ModelError(f"cannot read {url}: access denied ({code}){why}", hint=hint)
-        case 404 | 410:
-            raise ModelError(f"cannot read {url}: there is no such file ({code}){why}")
-        case 416:
-            raise ModelError(f"cannot read {url}: the file there is shorter than the hub says (416)")
-        case 408 | 425 | 429 | 500 | 502 | 503 | 504:
-            raise Stalled(f"cannot read {url}: the server answered {code}{why}", retry_after_s=_retry_after_s(response))
-        case _:
-            raise ModelError(f"cannot read {url}: the server answered {code}{why}")
-
-
-def _retry_after_s(response: httpx.Response) -> float | None:
-    value = response.headers.get("retry-after", "")
-    return float(value) if value.isdigit() else None
+    if response.status_code not in (200, 206):
+        raise refused(
+            Refusal(status=response.status_code, headers=response.headers, what=url, with_token=with_token),
+            datetime.now(UTC),
+        )
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int]:

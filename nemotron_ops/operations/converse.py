@@ -25,7 +25,7 @@ def llama_cli_argv(wanted: Conversation, here: Installation, *, dry_run: bool, c
     from nemotron_ops.engine.args import cli_argv
     from nemotron_ops.recipes.load import load_settings, recipe_for
 
-    recipe = recipe_for(wanted.target, here.layout)
+    recipe = recipe_for(wanted.target, here.layout, here.env)
     profile = wanted.profile or ("conversation" if "conversation" in recipe.profiles else "")
     wish = Wish(targets=(wanted.target,), profile=profile, flags={"special": True} if wanted.show_special else {})
     plan = plans_for(wish, here, load_settings(here.layout))[0]

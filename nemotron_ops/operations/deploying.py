@@ -42,7 +42,7 @@ def local_model(recipe: str, here: Installation) -> LocalModel:
     from nemotron_ops.models.ref import Ref
     from nemotron_ops.recipes.load import recipe_for
 
-    model = recipe_for(recipe, here.layout).model
+    model = recipe_for(recipe, here.layout, here.env).model
     if not model.repo:
         raise UsageError(f"cannot send the model of {recipe}: it is not one that is fetched from a hub")
     found = store.need(here.layout, Ref(repo=model.repo, quant=model.quant))

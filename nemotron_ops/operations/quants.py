@@ -18,10 +18,8 @@ def known_quants(plan: Plan, here: Installation, quants: Sequence[str] = ()) -> 
 
     Without the hub, those that are here. Raises ModelError where there are none either.
     """
-    from nemotron_ops.models import hub, store
     from nemotron_ops.models.local import read_header
     from nemotron_ops.models.ref import quant_label
-    from nemotron_ops.models.web import Stalled
 
     model = plan.recipe.model
     if model.path:
@@ -29,6 +27,9 @@ def known_quants(plan: Plan, here: Installation, quants: Sequence[str] = ()) -> 
     if model.synthetic:
         kinds = quants or (model.quant or "Q8_0",)
         return tuple(Quant(name=q, header=read_header(made_here(here, model.synthetic, q))) for q in kinds)
+    from nemotron_ops.models import hub, store
+    from nemotron_ops.models.refusals import Stalled
+
     stored = [m for m in store.list_models(here.layout) if m.repo == model.repo]
     try:
         if hub.offline(here.env):

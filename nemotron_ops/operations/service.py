@@ -98,7 +98,9 @@ def _plans(request: ServiceRequest, here: Installation, flags: Mapping[str, Any]
 
     settings = load_settings(here.layout)
     return [
-        resolve(recipe_for(r, here.layout), profile=request.profile, settings=settings, env=here.env, flags=flags)
+        resolve(
+            recipe_for(r, here.layout, here.env), profile=request.profile, settings=settings, env=here.env, flags=flags
+        )
         for r in request.recipes
     ]
 

@@ -10,6 +10,7 @@ from typing import Any
 from nemotron_ops import addresses
 from nemotron_ops.addresses import is_loopback
 from nemotron_ops.errors import GatewayError, UsageError
+from nemotron_ops.hub_names import names_quant
 from nemotron_ops.installation import Installation
 from nemotron_ops.paths import Layout
 from nemotron_ops.recipes.load import recipe_for
@@ -39,7 +40,7 @@ class Wish:
 
     def quant_is_open(self, target: str, name: str) -> bool:
         """Whether another quant may be served where the recipe's own does not fit: none was given by hand."""
-        return ":" not in target and not self.quant_of(name)
+        return not names_quant(target) and not self.quant_of(name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +76,7 @@ def plans_for(wish: Wish, here: Installation, settings: Settings) -> tuple[Plan,
     """One Plan per target. Raises UsageError where two would have the same name."""
     if len(wish.targets) > 1 and wish.flags.get("alias"):
         raise UsageError("cannot use --alias with several models: which one is meant is unclear")
-    recipes = [_with_quant(recipe_for(target, here.layout), wish) for target in wish.targets]
+    recipes = [_with_quant(recipe_for(target, here.layout, here.env), wish) for target in wish.targets]
     plans = tuple(
         resolve(recipe, profile=wish.profile, settings=settings, env=here.env, flags=wish.flags) for recipe in recipes
     )

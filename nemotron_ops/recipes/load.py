@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
 from nemotron_ops.errors import RecipeError
+from nemotron_ops.hub_names import is_gguf, read_hub_name
 from nemotron_ops.paths import Layout
 from nemotron_ops.recipes.check import check
 from nemotron_ops.recipes.resolve import Settings
@@ -69,25 +71,32 @@ def parse_recipe(text: str, *, name: str, origin: str) -> Recipe:
     return recipe
 
 
-def recipe_for(target: str, layout: Layout) -> Recipe:
-    """The recipe for a command line argument: a recipe's name, `owner/name[:QUANT]`, or a GGUF file.
+def recipe_for(target: str, layout: Layout, env: Mapping[str, str] | None = None) -> Recipe:
+    """The recipe for a command line argument: a recipe's name, a model on a hub by name or address, or a GGUF file.
 
-    Raises RecipeError for anything else.
+    `env` tells which hub is in use. Raises RecipeError for anything else, UsageError for an address of another hub.
     """
-    if target.endswith(".gguf"):
-        path = Path(target).absolute()
-        if not path.is_file():
-            raise RecipeError(f"cannot serve {target}: there is no such file")
+    path = Path(target).absolute()
+    if is_gguf(target) and path.is_file():
         return Recipe(
             name=slug(path.stem), model=Model(path=str(path), alias=path.stem), server=_default_server(), origin=target
         )
-    repo, _, quant = target.partition(":")
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
-        alias = repo.removesuffix("-GGUF")
-        model = Model(repo=repo, quant=quant, alias=alias)
+    named = None if _is_here(target) else read_hub_name(target, env or {})
+    if named is not None:
+        alias = named.repo.removesuffix("-GGUF")
+        model = Model(repo=named.repo, quant=named.quant, revision=named.revision or "main", alias=alias)
         return Recipe(name=slug(alias.split("/")[1]), model=model, server=_default_server(), origin=target)
-    recipe = load_recipe(repo, layout)
+    if is_gguf(target):
+        raise RecipeError(f"cannot use {target}: there is no such file")
+    name, _, quant = target.partition(":")
+    recipe = load_recipe(name, layout)
     return replace(recipe, model=replace(recipe.model, quant=quant)) if quant else recipe
+
+
+def _is_here(target: str) -> bool:
+    """Whether a path to a GGUF file starts in a folder of this machine, so that it names no repository."""
+    first = target.partition("/")[0]
+    return is_gguf(target) and "/" in target and (first in ("", ".", "..", "~") or Path(first).is_dir())
 
 
 def slug(text: str) -> str:

@@ -76,6 +76,8 @@ class Hub:
     def __init__(self, *, token: str = "", gated: bool = False, send_buffer: int = 1 << 16) -> None:
         self.token, self.gated, self.send_buffer = token, gated, send_buffer
         self.commit = COMMIT
+        self.refuses_tokens = ""  # the words of a 401 to every request with a token
+        self.lists_sizes = self.sends_etags = True
         self.files: dict[str, dict[str, Entry]] = {}
         self.faults: list[Fault] = []
         self.seen: list[Seen] = []
@@ -189,6 +191,9 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 self.reply(404, {})
 
         def allowed(self) -> bool:
+            if hub.refuses_tokens and self.headers.get("authorization"):
+                self.reply(401, {"X-Error-Message": hub.refuses_tokens}, b"{}")
+                return False
             if not hub.token or self.headers.get("authorization") == f"Bearer {hub.token}":
                 return True
             code = {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access is restricted."} if hub.gated else {}
@@ -204,7 +209,10 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             if revision not in ("main", hub.commit):
                 self.reply(404, {"X-Error-Code": "RevisionNotFound"}, b"{}")
                 return
-            siblings = [self.sibling(n, e) if blobs else {"rfilename": n} for n, e in hub.files[repo].items()]
+            siblings = [
+                self.sibling(n, e) if blobs and hub.lists_sizes else {"rfilename": n}
+                for n, e in hub.files[repo].items()
+            ]
             body = {"id": repo, "modelId": repo, "sha": hub.commit, "siblings": siblings, "private": False}
             self.reply(200, {"content-type": "application/json"}, json.dumps(body).encode())
 
@@ -259,6 +267,8 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 "accept-ranges": "bytes",
                 "content-type": "application/octet-stream",
             }
+            if not hub.sends_etags:
+                headers = {k: v for k, v in headers.items() if not k.endswith("etag")}
             if status == 206:
                 headers["content-range"] = f"bytes {start}-{end - 1}/{entry.size}"
             if not fault.extra:

@@ -237,7 +237,7 @@ def test_a_file_that_is_not_what_the_hub_lists_is_never_kept(stage: FetchStage) 
 
 def test_a_proven_file_that_is_no_model_is_refused(stage: FetchStage) -> None:
     stage.hub.add(REPO, NAME, b"<html>stored by mistake</html>")
-    with pytest.raises(ModelError, match="cannot read the file as GGUF"):
+    with pytest.raises(ModelError, match="a web page was sent"):
         stage.fetch()
     assert store.find(stage.layout, REF) is None
 
@@ -250,7 +250,7 @@ def test_a_pinned_hash_that_moved_is_shown_before_any_byte(stage: FetchStage) ->
 
 def test_names_from_the_hub_never_leave_the_folder(stage: FetchStage) -> None:
     stage.hub.files[REPO] = {"../../../escaped-Q8_0.gguf": stage.hub.files[REPO][NAME]}
-    with pytest.raises(ModelError, match="it has no GGUF files"):
+    with pytest.raises(ModelError, match="none of its GGUF files is a model"):
         stage.fetch()
 
 
@@ -373,6 +373,110 @@ def test_a_private_repository_says_what_it_needs(stage: FetchStage) -> None:
     with pytest.raises(ModelError, match="it does not exist, or is private") as caught:
         stage.fetch()
     assert "HF_TOKEN" in (caught.value.hint or "")
+
+
+def test_a_refused_token_is_left_out_of_a_public_repository_and_that_is_said(stage: FetchStage) -> None:
+    stage.hub.refuses_tokens = "Invalid credentials in Authorization header"
+    stage.fetch(env={"HF_TOKEN": "hf_expired"})
+    assert stage.is_right()
+    plan = stage.prepare(env={"HF_TOKEN": "hf_expired"})
+    assert 'the hub refuses the token in use ("Invalid credentials' in plan.note
+    assert "hf_expired" not in plan.note
+
+
+def test_a_token_that_only_the_files_refuse_is_left_out_there(stage: FetchStage) -> None:
+    stage.hub.refuses_tokens = "expired"
+    with (
+        Web(stage.hub.env, token="hf_expired", patience=QUICK) as web,
+        web.get(web.file_url(REPO, "main", NAME)) as got,
+    ):
+        assert got.read() == stage.content
+
+
+def test_a_refused_token_of_a_private_repository_is_the_cause(stage: FetchStage) -> None:
+    stage.hub.token, stage.hub.refuses_tokens = "hf_secret", "Invalid credentials in Authorization header"
+    with pytest.raises(ModelError, match="access denied to the token in use") as caught:
+        stage.fetch(env={"HF_TOKEN": "hf_expired"})
+    assert "Invalid credentials" in caught.value.message
+    assert "renew or remove it" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    "written", [b"hf_a\nhf_b", "hf_abc".encode("utf-16"), b"hf_a b", "hf_\u00e9tat".encode(), b"hf_a\0b"]
+)
+def test_a_token_that_no_header_can_carry_is_refused_without_its_value(
+    stage: FetchStage, tmp_path: Path, written: bytes
+) -> None:
+    (tmp_path / "secret-file").write_bytes(written)
+    with pytest.raises(ModelError, match=r"cannot use the token in .*secret-file: it has a line break") as caught:
+        stage.fetch(env={"HF_TOKEN_PATH": str(tmp_path / "secret-file")})
+    assert "hf_" not in f"{caught.value.message} {caught.value.hint}"
+    assert stage.hub.seen == []
+
+
+@pytest.mark.parametrize("written", [b"\xef\xbb\xbfhf_secret\r\n", b"  hf_secret\n\n"])
+def test_marks_and_blanks_around_a_token_do_not_matter(stage: FetchStage, tmp_path: Path, written: bytes) -> None:
+    stage.hub.token = "hf_secret"
+    (tmp_path / "token").write_bytes(written)
+    stage.fetch(env={"HF_TOKEN_PATH": str(tmp_path / "token")})
+    assert stage.is_right()
+
+
+# ---- mirrors that tell less
+
+
+def test_a_mirror_that_lists_no_sizes_is_asked_for_each_file(stage: FetchStage) -> None:
+    stage.hub.lists_sizes = False
+    model = stage.fetch()
+    assert stage.is_right()
+    assert model.files[0].sha256 == hashlib.sha256(stage.content).hexdigest()
+
+
+def test_a_file_that_nothing_proves_is_fetched_only_when_asked_for(stage: FetchStage) -> None:
+    stage.hub.lists_sizes = stage.hub.sends_etags = False
+    with pytest.raises(ModelError, match="the hub tells no hash for it") as caught:
+        stage.fetch()
+    assert "--unproven" in (caught.value.hint or "")
+    stage.hub.faults = [Fault(close_after=700_000, times=1), Fault(status=503)]
+    with pytest.raises(ModelError, match="503"):
+        stage.fetch(unproven=True)
+    stage.hub.faults = []
+    model = stage.fetch(unproven=True)
+    assert stage.is_right()
+    assert model.files[0].sha256 == hashlib.sha256(stage.content).hexdigest(), "recorded, so that it is proven later"
+    assert store.verify(model) == []
+    assert stage.fetch(unproven=True) == model
+
+
+def test_ranges_that_do_not_say_what_they_are_are_left_alone_for_one_plain_get(stage: FetchStage) -> None:
+    cut_short(stage, 700_000)
+    stage.hub.faults = [Fault(headers={"content-range": ""})]
+    stage.fetch()
+    assert stage.is_right()
+    assert stage.hub.file_requests()[-1].range == ""
+
+
+def test_a_hub_that_answers_with_a_few_bytes_at_a_time_is_given_up(stage: FetchStage) -> None:
+    stage.hub.faults = [Fault(close_after=6)]
+    with pytest.raises(ModelError, match=r"the connection was closed early|peer closed"):
+        stage.fetch()
+    assert len(stage.hub.file_requests()) == QUICK.tries
+
+
+def test_a_hub_that_trickles_is_given_up(stage: FetchStage) -> None:
+    """Takes 0.6 s: each of three connections is watched for 0.2 s."""
+    stage.hub.faults = [Fault(bytes_s=2000)]
+    patience = replace(QUICK, stall_s=0.2)
+    with pytest.raises(ModelError, match=r"only [\d,]+ bytes came in"):
+        stage.fetch(tuning=Tuning(patience=patience, speed=SMALL))
+
+
+@pytest.mark.parametrize("page", [b"<html>log in</html>", b"<!DOCTYPE html><p>", b"<HTML>"])
+def test_a_web_page_without_its_type_never_becomes_part_of_a_file(stage: FetchStage, page: bytes) -> None:
+    stage.hub.faults = [Fault(body=page)]
+    with pytest.raises(ModelError, match="a web page was sent"):
+        stage.fetch()
+    assert stage.prepare().fetch_bytes == len(stage.content)
 
 
 def test_a_gated_repository_says_where_to_ask(stage: FetchStage) -> None:

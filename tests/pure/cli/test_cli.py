@@ -5,11 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
 
 from nemotron_ops.cli import COMMANDS, cli, main
+from nemotron_ops.models.synthetic.shape import MOE
+from nemotron_ops.models.synthetic.write import write_tiny
 
 HEAVY = ("httpx", "huggingface_hub", "numpy", "gguf", "psutil", "rich", "asyncio", "prometheus_client", "uvloop")
 WITHOUT_JSON = {"tunnel", "attach"}  # they hand the terminal over
@@ -58,6 +61,21 @@ def test_every_command_has_help_for_itself_and_its_options(path: str) -> None:
 def test_every_command_can_answer_in_json(path: str) -> None:
     if path.split()[0] not in WITHOUT_JSON:
         assert any("--json" in p.opts for p in LEAVES[path].params), f"{path} has no --json"
+
+
+@pytest.mark.process
+def test_planning_a_file_that_is_here_imports_no_hub(tmp_path: Path) -> None:
+    """Takes 0.3 s: a process of its own."""
+    path = write_tiny(MOE, tmp_path / "t.gguf", quant="Q8_0")[0]
+    code = (
+        "import sys; from nemotron_ops.cli import cli; cli.main(sys.argv[1:], standalone_mode=False); "
+        "print([m for m in ('httpx', 'huggingface_hub', 'nemotron_ops.models.hub') if m in sys.modules])"
+    )
+    words = ["plan", str(path), "--gpu", "none", "--ram", "16", "--backend", "cpu"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True, env={"HOME": str(tmp_path)}
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def outcome(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:

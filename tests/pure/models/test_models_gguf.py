@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import struct
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -140,7 +142,7 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path: Path) -> None:
         (b"GGUF" + struct.pack("<IQQ", 99, 0, 0), "version 99 is not known"),
         (b"GGUF" + struct.pack(">IQQ", 3, 0, 0), "it is big-endian"),
         (b"GGUF" + struct.pack("<IQQ", 3, 1 << 60, 1), "it claims"),
-        (b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 1 << 62), "a text of"),
+        (b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 1 << 62) + bytes(5), "a text of"),
     ],
 )
 def test_what_is_no_gguf_is_refused_in_words(data: bytes, message: str) -> None:
@@ -198,3 +200,86 @@ def test_a_mutated_header_is_read_or_refused_never_a_crash_or_a_huge_read(edits:
     found = outcome(use)
     assert isinstance(found, gguf.Header) or "cannot read" in found
     assert asked <= 4 * len(data) + (4 << 20)
+
+
+# ---- the cause of a refusal
+
+
+def made(
+    pairs: list[tuple[str, int, bytes]], infos: Sequence[tuple[str, tuple[int, ...]]], *, tensors: int = -1
+) -> bytes:
+    """A GGUF file of f32 tensors; `tensors` is the count that its header claims."""
+    text = [struct.pack("<Q", len(k)) + k.encode() + struct.pack("<I", t) + v for k, t, v in pairs]
+    offset, rows = 0, []
+    for name, dims in infos:
+        head = struct.pack("<Q", len(name)) + name.encode() + struct.pack(f"<I{len(dims)}Q", len(dims), *dims)
+        rows.append(head + struct.pack("<IQ", 0, offset))
+        offset += 128
+    claimed = len(infos) if tensors < 0 else tensors
+    body = b"GGUF" + struct.pack("<IQQ", 3, claimed, len(pairs)) + b"".join([*text, *rows])
+    return body + bytes(-len(body) % 32) + bytes(128 * len(infos))
+
+
+ONE = [("blk.0.weight", (32,))]
+
+
+@pytest.mark.parametrize(
+    ("data", "cause"),
+    [
+        (made([], ONE, tensors=0), "its header claims 0 tensors"),
+        (made([], ONE, tensors=2), "tensor 2 of the 2 it claims"),
+        (made([], ONE, tensors=1 << 40), "it claims 1,099,511,627,776 tensors, more than it can hold"),
+        (made([], ONE, tensors=100), "it claims 100 tensors, more than it can hold"),
+        (made([("general.alignment", 10, struct.pack("<Q", 32))], ONE), "general.alignment has value type 10, not 4"),
+        (made([("general.alignment", 7, b"\1")], ONE), "general.alignment has value type 7, not 4"),
+        (made([("general.alignment", 4, struct.pack("<I", 48))], ONE), "general.alignment is 48"),
+        (made([], [("a", (32, 0))]), "tensor 1 of the 1 it claims: tensor 'a' has a dimension of 0: (32, 0)"),
+        (made([], ONE)[:-1], "it is cut off: it has"),
+        (made([], ONE)[:40], "more than it can hold"),
+    ],
+)
+def test_a_refusal_names_its_cause(tmp_path: Path, data: bytes, cause: str) -> None:
+    (tmp_path / "x.gguf").write_bytes(data)
+    with pytest.raises(ModelError) as caught:
+        read_header(tmp_path / "x.gguf")
+    assert cause in caught.value.message
+    assert "x.gguf" in caught.value.message
+
+
+def test_shards_without_their_keys_are_named(tmp_path: Path) -> None:
+    for path in shard_paths(tmp_path / "x.gguf", 2):
+        path.write_bytes(made([], ONE))
+    with pytest.raises(ModelError, match=r"its name says shard 1 of 2, its header has no split\.count"):
+        read_header(shard_paths(tmp_path / "x.gguf", 2)[0])
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.gguf")
+    with pytest.raises(ModelError, match="it is no ordinary file"):
+        read_header(tmp_path / "x.gguf")
+
+
+@settings(max_examples=300, deadline=None)
+@given(at=st.integers(0, 4000), new=st.binary(min_size=1, max_size=12), cut=st.integers(0, 40))
+def test_no_header_causes_another_error_than_a_refusal(at: int, new: bytes, cut: int) -> None:
+    data = tiny_header()
+    at %= len(data)
+    outcome(lambda: gguf.combine([parse(data[:at] + new + data[at + len(new) : len(data) - cut])], ["x.gguf"]))
+
+
+def test_a_vocabulary_is_skipped_in_few_steps(tmp_path: Path) -> None:
+    """Counts Python's steps, not time: one loop over lengths, no call for each of 60,000 tokens."""
+    path = write_sparse(MOE, tmp_path / "v.gguf", quant="Q8_0", n_vocab=60_000)[0]
+    calls = 0
+
+    def count(frame: object, event: str, arg: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    sys.setprofile(count)
+    try:
+        found = read_header(path)
+    finally:
+        sys.setprofile(None)
+    assert found.n_vocab == 60_000
+    assert calls < 20_000

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from nemotron_ops.errors import ModelError, UsageError
-from nemotron_ops.models.ref import Ref, RemoteFile, check_shards, choose, file_sets, parse, quant_label, safe_name
+from nemotron_ops.models.ref import (
+    Ref,
+    RemoteFile,
+    check_shards,
+    choose,
+    file_sets,
+    parse,
+    quant_label,
+    safe_name,
+    shard_names,
+)
 
 NANO = "unsloth/Nemotron-3-Nano-30B-A3B-GGUF"
 SUPER = "unsloth/NVIDIA-Nemotron-3-Super-120B-A12B-GGUF"
@@ -31,7 +43,7 @@ def test_names_are_read(text: str, ref: Ref) -> None:
     assert parse(text) == ref
 
 
-@pytest.mark.parametrize("text", ["", "30b", "a/b/c", "../etc/passwd", "a/..", "owner/", "o/n:../x", "o/n:a b\n"])
+@pytest.mark.parametrize("text", ["", "30b", "a/b/c", "../etc/passwd", "a/..", "owner/", "o/n:../x", "o/n:a\nb"])
 def test_what_is_no_repository_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="it names no repository"):
         parse(text)
@@ -127,3 +139,82 @@ def test_a_repository_without_gguf_files_says_so() -> None:
 def test_names_that_would_leave_the_folder_are_never_used(name: str) -> None:
     assert not safe_name(name)
     assert file_sets(files(name)) == {}
+
+
+# ---- what a filter takes away
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Nemo-3-Super-MTP-UD-Q4_K_XL.gguf",
+        "Nemo-3-9B-MTP.gguf",
+        "Nemo-3-imatrix-Q4_K_M.gguf",
+        "Nemo 3 Q8_0.gguf",
+        "Némo-3-数据-Q8_0.gguf",
+        "Nemo,3,Q8_0.gguf",
+        "Nemo-3-Q8_0.GGUF",
+        "Nemo-[v2]-Q8_0.Gguf",
+    ],
+)
+def test_a_model_with_an_odd_name_is_a_model(name: str) -> None:
+    listed = files(name, "mmproj-F16.gguf")
+    assert [f.name for f in choose(listed, Ref(repo=NANO)).files] == [name]
+    assert [f.name for f in choose(listed, Ref(repo=NANO, quant=name)).files] == [name]
+
+
+def test_a_small_file_with_mtp_inside_its_name_is_a_draft_beside_its_model() -> None:
+    draft = RemoteFile(name="X-MTP-Q8_0.gguf", size_bytes=249, sha256="ab" * 32)
+    assert list(file_sets([*files("X-Q8_0.gguf"), draft])) == ["Q8_0"]
+    whole = replace(draft, size_bytes=1100)
+    assert set(file_sets([*files("X-Q8_0.gguf"), whole])) == {"X-Q8_0", "X-MTP-Q8_0"}
+
+
+def test_a_repository_of_files_that_are_no_models_says_of_each_why() -> None:
+    listed = files(
+        "mmproj-F16.gguf", "imatrix_unsloth.gguf", "mtp-Q8_0.gguf", "a\x1b[2Jb.gguf", "x:y.gguf", "README.md"
+    )
+    with pytest.raises(ModelError, match="none of its GGUF files is a model") as caught:
+        choose(listed, parse(NANO))
+    for part in ("mmproj-F16.gguf (a projector)", "(calibration data)", "(a draft model)", "(its name has ':')"):
+        assert part in caught.value.message
+    assert "\x1b" not in caught.value.message
+
+
+def test_many_files_that_are_no_models_are_counted() -> None:
+    with pytest.raises(ModelError, match="and 34 more"):
+        choose(files(*(f"mmproj-{i}.gguf" for i in range(40))), parse(NANO))
+
+
+def test_a_file_that_was_left_out_is_named_with_the_reason_when_asked_for() -> None:
+    with pytest.raises(ModelError, match="not taken for a model: a projector"):
+        choose(files("X-Q8_0.gguf", "mmproj-F16.gguf"), parse(f"{NANO}:mmproj-F16.gguf"))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("X-Q8_0-000001-of-000002.gguf", "X-Q8_0-000002-of-000002.gguf"),
+        ("X-Q8_0-000001-of-000002.gguf",),
+        ("X-Q8_0-00001-of-00002.GGUF", "X-Q8_0-00002-of-00002.GGUF"),
+    ],
+)
+def test_shards_that_llama_server_cannot_find_are_refused_whole(names: tuple[str, ...]) -> None:
+    with pytest.raises(ModelError, match=r"llama-server finds the other shards only by names like X-Q8_0-00001-of"):
+        choose(files(*names), parse(f"{NANO}:Q8_0"))
+    with pytest.raises(ModelError, match="llama-server finds the other shards"):
+        shard_names(names[0])
+
+
+def test_a_number_of_shards_that_cannot_be_true_is_refused() -> None:
+    with pytest.raises(ModelError, match="it claims to be one of 99999 shards"):
+        shard_names("x-00001-of-99999.gguf")
+
+
+@pytest.mark.parametrize(
+    "quant", ["X-Q8_0.gguf", "x-q8_0", "sub/X-Q4_0.gguf", "X-Q4_0.gguf", "BF16/X-BF16-00001-of-00002.gguf", "BF16"]
+)
+def test_a_file_may_be_named_instead_of_its_quant(quant: str) -> None:
+    listed = files("X-Q8_0.gguf", "sub/X-Q4_0.gguf", *shards("BF16/X-BF16", 2))
+    chosen = choose(listed, parse(f"{NANO}:{quant}"))
+    assert chosen.quant == quant_label(quant.upper())
