@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from nemotron_ops.gateway.api.catalog import Catalog, Match
+from nemotron_ops.gateway.api.content_types import JSON
 from nemotron_ops.gateway.api.errors import Refusal
 from nemotron_ops.gateway.api.routes import Api, Route
 from nemotron_ops.gateway.request import fields as field_rules
@@ -61,6 +62,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     limits: Sequence[bytes] = ()  # of the answer's length, one for each such field
     fold: Fold | None = None  # set if llama-server streams an answer that the client gets whole
     answers: int = 1  # choices times prompts
+    content_type: bytes = JSON
 
 
 def prepare(route: Route, body: bytes, catalog: Catalog, only: tuple[str, ...] = ()) -> Prepared:
