@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from docs.generators import access_log, api_errors, commands, exit_codes, glossary, metrics, recipes, tables
+from docs.generators import access_log, api_errors, commands, exit_codes, fields, glossary, metrics, recipes, tables
 from nemotron_ops.supervisor.instance import diagram as lifecycle
 
 HERE = Path(__file__).parent
@@ -20,6 +20,7 @@ def pages() -> dict[str, str]:
         "reference/lifecycle.md": lifecycle.page(),
         "reference/metrics.md": metrics.page(),
         "reference/api-errors.md": api_errors.page(),
+        "reference/fields.md": fields.page(),
         "reference/access-log.md": access_log.page(),
         "explanation/glossary.md": glossary.page(),
     }

@@ -43,6 +43,16 @@ ERROR_CODES: dict[str, ErrorCode] = {
         when="An upload is not `multipart/form-data` with a boundary.",
         hint="Let the HTTP library build the form.",
     ),
+    "context_length_exceeded": _code(
+        400,
+        when="The text of the request has more bytes than any context of the model could hold.",
+        hint="Send less text; `/v1/models` has the context's size (`n_ctx`).",
+    ),
+    "empty_prompt": _code(
+        400,
+        when="Several choices (`n`) are asked for an empty prompt; llama-server would never end such a request.",
+        hint="Send a prompt, or leave out `n`.",
+    ),
     "engine_error": _code(
         when="llama-server failed with a 5xx status, ended its stream with an error, or returned nothing (500).",
         hint="Read the message; `nemotron-ops logs` has llama-server's own log.",
@@ -86,6 +96,11 @@ ERROR_CODES: dict[str, ErrorCode] = {
     "method": _code(501, when="The HTTP method is not implemented.", hint="Use one of the documented routes."),
     "method_not_allowed": _code(
         405, when="The path exists, but not with this method.", hint="Use a method from the `Allow` header."
+    ),
+    "limit_exceeded": _code(
+        400,
+        when="A field has more of something than llama-server can take: grammar, schema, tools, samplers, messages.",
+        hint="Send less; [fields](fields.md) has the limits and their reasons.",
     ),
     "model_failed": _code(503, when="All instances of the model have failed.", hint=f"{STATUS}."),
     "model_not_allowed": _code(

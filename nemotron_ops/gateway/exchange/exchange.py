@@ -189,7 +189,7 @@ class Exchange(Record, eq=False, kw_only=True):
         headers, relay = self.request.headers, self.relay
         head = upstream_head(
             self.route.upstream, key=upstream.key, length=len(prepared.body),
-            content_type=headers.get(b"content-type", b""),
+            content_type=prepared.content_type,
         )  # fmt: skip
         attempt = Attempt(upstream, relay)
         self.client.watch(attempt.pause)

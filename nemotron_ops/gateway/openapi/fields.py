@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from nemotron_ops.gateway.api.routes import Api, Kind, Route
-from nemotron_ops.gateway.request import fields
+from nemotron_ops.gateway.request import fields, limits
 
 Schema = dict[str, Any]
 
@@ -95,29 +95,29 @@ SPECIAL: dict[str, Schema] = {
     "messages": {"type": "array", "items": MESSAGE, "minItems": 1},
     "tools": {"type": "array", "items": TOOL},
     "tool_choice": {"anyOf": [{"enum": ["auto", "none", "required"]}, {"type": "object"}]},
-    "prompt": {"anyOf": [TEXT, TOKENS, {**TEXTS_LIST, "maxItems": fields.PROMPTS // fields.COUNTS["n"]}]},
-    "input": {"anyOf": [TEXT, {**TEXTS_LIST, "maxItems": fields.INPUTS}]},
+    "prompt": {"anyOf": [TEXT, TOKENS, {**TEXTS_LIST, "maxItems": limits.PROMPTS // limits.COUNTS["n"]}]},
+    "input": {"anyOf": [TEXT, {**TEXTS_LIST, "maxItems": limits.INPUTS}]},
     "system": CONTENT,
-    "stop": {"anyOf": [TEXT, {**TEXTS_LIST, "maxItems": fields.COUNTS["stop"]}]},
-    "stop_sequences": {**TEXTS_LIST, "maxItems": fields.COUNTS["stop_sequences"]},
+    "stop": {"anyOf": [TEXT, {**TEXTS_LIST, "maxItems": limits.COUNTS["stop"]}]},
+    "stop_sequences": {**TEXTS_LIST, "maxItems": limits.COUNTS["stop_sequences"]},
     "stream_options": {"type": "object", "properties": {"include_usage": {"type": "boolean"}}},
-    "n": {"type": "integer", "minimum": 1, "maximum": fields.COUNTS["n"]},
+    "n": {"type": "integer", "minimum": 1, "maximum": limits.COUNTS["n"]},
     "best_of": {"type": "integer", "minimum": 1, "maximum": 64},
-    "logprobs": {"type": ["boolean", "integer"], "maximum": fields.COUNTS["logprobs"]},
+    "logprobs": {"type": ["boolean", "integer"], "maximum": limits.COUNTS["logprobs"]},
     "logit_bias": {
-        "type": ["object", "array"], "maxItems": fields.COUNTS["logit_bias"],
-        "maxProperties": fields.COUNTS["logit_bias"],
+        "type": ["object", "array"], "maxItems": limits.COUNTS["logit_bias"],
+        "maxProperties": limits.COUNTS["logit_bias"],
     },
-    "samplers": {"anyOf": [TEXT, {**TEXTS_LIST, "maxItems": fields.COUNTS["samplers"]}]},
-    "dry_sequence_breakers": {**TEXTS_LIST, "maxItems": fields.COUNTS["dry_sequence_breakers"]},
+    "samplers": {"anyOf": [TEXT, {**TEXTS_LIST, "maxItems": limits.COUNTS["samplers"]}]},
+    "dry_sequence_breakers": {**TEXTS_LIST, "maxItems": limits.COUNTS["dry_sequence_breakers"]},
     "response_format": {"type": "object"},
     "response_fields": TEXTS_LIST,
     "include": TEXTS_LIST,
     "continue_final_message": {"type": ["boolean", "string"]},
     "input_extra": {"type": "array", "items": {"type": "object"}},
     "content": {"anyOf": [TEXT, {"type": "array"}]},
-    "documents": {**TEXTS_LIST, "maxItems": fields.INPUTS},
-    "texts": {**TEXTS_LIST, "maxItems": fields.INPUTS},
+    "documents": {**TEXTS_LIST, "maxItems": limits.INPUTS},
+    "texts": {**TEXTS_LIST, "maxItems": limits.INPUTS},
     "tokens": TOKENS,
 }  # fmt: skip
 OF_API: dict[Api, dict[str, Schema]] = {
@@ -168,8 +168,8 @@ def of(api: Api, name: str) -> Schema | None:
     special = OF_API.get(api, {}).get(name) or SPECIAL.get(name)
     if special is not None:
         return special
-    if name in fields.COUNTS and name in INTEGERS:
-        return {"type": ["integer", "null"], "maximum": fields.COUNTS[name]}
+    if name in limits.COUNTS and name in INTEGERS:
+        return {"type": ["integer", "null"], "maximum": limits.COUNTS[name]}
     groups = ((NUMBERS, "number"), (INTEGERS, "integer"), (FLAGS, "boolean"), (TEXTS, "string"), (OBJECTS, "object"))
     for names, kind in groups:
         if name in names:

@@ -5,8 +5,15 @@ Each file uses only those below it:
     form         prepares an upload (`multipart/form-data`): its file and its known text fields
     prepare      prepares a JSON request: allowed fields, defaults, caps
     reasoning    translates reasoning switches and budgets of other servers' APIs
-    counts       counts the answers that a request asks for: choices times prompts, or texts to embed
+    bounds       bounds the fields that llama-server allocates memory or computes for
+    grammar      measures a grammar (GBNF): its nesting, rules, and ways to go on
+    schemas      measures JSON schemas, tools and template arguments
+    counts       bounds       bounds the fields that llama-server allocates memory or computes for
+    grammar      measures a grammar (GBNF): its nesting, rules, and ways to go on
+    schemas      measures JSON schemas, tools and template arguments
+    counts the answers that a request asks for: choices times prompts, or texts to embed
     media        refuses requests whose media are not inline
     json_fields  reads and writes the top level of a JSON body
+    limits       the most that a request may ask for: each bound, with its reason
     fields       the fields of each API that reach llama-server, their bounds and names
 """

@@ -1,14 +1,6 @@
 """The fields of each API that reach llama-server, their bounds, and their names in other APIs. Pure.
 
-An allow-list: all other fields are dropped, also those that a future llama-server may add. Left out on purpose:
-
-    id_slot             another tenant's slot (and its cached prompt)
-    n_cache_reuse       wrong output on hybrid models (llama.cpp tools/server/server-context.cpp:3191, v0.5.0)
-    n_discard           negative values corrupt memory (CVE-2026-21869)
-    lora                another tenant's adapters
-    sse_ping_interval   overrides llama-server's own timeouts
-    chat_format, chat_parser, generation_prompt, grammar_lazy, grammar_triggers, preserved_tokens, backend_sampling
-                        set by llama-server itself
+An allow-list: all other fields are dropped, also those that a future llama-server may add.
 """
 
 from __future__ import annotations
@@ -20,6 +12,23 @@ import msgspec
 
 from nemotron_ops.gateway.api.routes import Api
 
+DROPPED = {
+    "id_slot": "another tenant's slot (and its cached prompt)",
+    "n_cache_reuse": "wrong output on hybrid models (tools/server/server-context.cpp:3191, v0.5.0)",
+    "n_discard": "negative values corrupt memory (CVE-2026-21869)",
+    "lora": "another tenant's adapters",
+    "n_cmpl": "another name of `n`, which is counted",
+    "sse_ping_interval": "overrides llama-server's own timeouts",
+    "verbose": "shows the whole prompt and all settings in the answer",
+    "message_delimiters": "set by llama-server itself",
+    "chat_format": "set by llama-server itself",
+    "chat_parser": "set by llama-server itself",
+    "generation_prompt": "set by llama-server itself",
+    "grammar_lazy": "set by llama-server itself",
+    "grammar_triggers": "set by llama-server itself",
+    "preserved_tokens": "set by llama-server itself",
+    "backend_sampling": "set by llama-server itself",
+}
 SAMPLING = frozenset(
     {
         "temperature", "top_p", "top_k", "min_p", "top_n_sigma", "xtc_probability", "xtc_threshold", "typical_p",
@@ -79,19 +88,6 @@ OTHER = frozenset(
         "parallel_tool_calls",
     }
 )  # fmt: skip
-
-# Samplers allocate memory for this many tokens up front: gigabytes for one request.
-LAST_TOKENS = frozenset({"repeat_last_n", "dry_penalty_last_n"})
-LAST_TOKENS_MAX = 65536  # if the context size is not known
-# The most entries of each; a sampler reads all of them per token, for some times the whole vocabulary.
-COUNTS: dict[str, int] = {
-    "samplers": 32, "logit_bias": 1024, "stop": 64, "stop_sequences": 64, "dry_sequence_breakers": 64,
-    "n": 64, "n_probs": 256, "logprobs": 256, "top_logprobs": 256,
-}  # fmt: skip
-PROMPTS = 128  # prompts times choices of one request
-INPUTS = 2048  # texts to embed or rank, as in OpenAI's API
-LISTS_BYTES = 65536  # of one such field as JSON
-BOUNDED = LAST_TOKENS | COUNTS.keys()
 
 # The names of one field in each API: filled in under the first, read and capped under all.
 SPELLINGS: dict[Api, tuple[str, ...]] = {

@@ -1,15 +1,14 @@
 """Prepares an upload (`multipart/form-data`) for llama-server: its file and its known text fields. Pure.
 
 llama-server turns an upload into a chat and copies all of its fields there (tools/server/server-chat.cpp:688, v0.5.0),
-so the form is written anew: the file, and each known field once.
+so the form is written anew: the file, and each known field once, between boundaries of our own. A client's boundary
+is never sent on: where its content type has quotes, llama-server could read another one than we do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
-
-from msgspec.structs import replace
 
 from nemotron_ops.gateway.api import header_bytes
 from nemotron_ops.gateway.api.catalog import Match
@@ -36,8 +35,7 @@ def boundary(content_type: bytes) -> bytes:
 
 def prepare_form(content_type: bytes, body: bytes, resolve: Callable[[str], Match]) -> Prepared:
     """The request that goes upstream for an uploaded form. Raises Refusal if it may not."""
-    fence = b"--" + boundary(content_type)
-    texts, file = read_form(fence, body)
+    texts, file = read_form(b"--" + boundary(content_type), body)
     named = resolve(texts.get("model", ""))
     model = named.model
     texts = _known(named.filled_in) | texts | _known(model.fixed)
@@ -45,8 +43,21 @@ def prepare_form(content_type: bytes, body: bytes, resolve: Callable[[str], Matc
         name = RENAMED.get(given, given)
         if name in FORM and (name == "max_tokens" or name in texts):
             texts[name] = lowered(name, texts.get(name), limit)
-    prepared = Prepared(named=named, body=b"", stream=texts.get("stream") == "true", fields={})
-    return replace(prepared, body=write_form(fence, texts, file))
+    if texts.get("stream", "false") not in ("true", "false"):
+        raise Refusal(status=400, code="invalid_field", message="stream: expected true or false")
+    own = own_boundary(body, texts)
+    return Prepared(
+        named=named, body=write_form(b"--" + own, texts, file), stream=texts.get("stream") == "true", fields={},
+        content_type=b"multipart/form-data; boundary=" + own,
+    )  # fmt: skip
+
+
+def own_boundary(body: bytes, texts: Mapping[str, str]) -> bytes:
+    """A boundary that is not in the form. Python's hash has a secret key, so no client can predict it."""
+    found = b"nemotron-ops-%016x" % (hash(body[-HEAD_BYTES:]) & (1 << 64) - 1)
+    if body.find(found) >= 0 or any(found.decode() in text for text in texts.values()):
+        raise _broken("its content holds the boundary that would separate its parts")
+    return found
 
 
 def _known(values: Mapping[str, Any]) -> dict[str, str]:
@@ -109,7 +120,7 @@ def read_head(head: bytes) -> tuple[str, bool, bytes]:
 
 
 def write_form(fence: bytes, texts: dict[str, str], file: tuple[bytes, memoryview]) -> bytes:
-    """A form with heads written from scratch. No value contains the boundary: each was read up to the next one."""
+    """A form with heads written from scratch. No value may contain `fence`."""
     parts: list[bytes | memoryview] = []
     for name, text in texts.items():
         parts.append(b'%b\r\nContent-Disposition: form-data; name="%b"\r\n\r\n' % (fence, name.encode()))

@@ -8,10 +8,12 @@ from typing import Any
 import msgspec
 
 from nemotron_ops.gateway.api.errors import Refusal
+from nemotron_ops.gateway.request.limits import BODY_KEYS, exceeded
 from nemotron_ops.gateway.streams.sse import NOT_JSON
 
 Fields = dict[str, msgspec.Raw]
 TRUE = b"true"
+FALSE = b"false"
 NULL = b"null"  # as good as absent, for llama-server too
 NUMBER_BYTES = 32  # Python refuses to read very long numbers
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -22,12 +24,15 @@ def read_fields(body: bytes) -> Fields:
     try:
         if not body.isascii():
             body.decode()  # values are copied unread, and llama-server answers 500 to invalid UTF-8
-        return _decode_fields(body)
+        fields = _decode_fields(body)
     except NOT_JSON as exc:
         why = "it is nested too deeply" if isinstance(exc, RecursionError) else str(exc)
         raise Refusal(
             status=400, code="invalid_json", message=f"cannot read the request: not a JSON object ({why})"
         ) from exc
+    if len(fields) > BODY_KEYS.most:
+        raise exceeded(BODY_KEYS)
+    return fields
 
 
 def text_field(fields: Mapping[str, msgspec.Raw], name: str) -> str:

@@ -67,18 +67,20 @@ _link = msgspec.json.Decoder(Link).decode
 LINKS = ("image_url", "video_url", "input_video", "input_audio", "source", "url", "file_url", "data")
 
 
-def check_media(fields: Mapping[str, msgspec.Raw], body: bytes) -> None:
-    """Raises Refusal if `body`, whose top level is `fields`, has media that are not inline."""
+def check_media(fields: Mapping[str, msgspec.Raw], body: bytes) -> int:
+    """The bytes of media in `body`, whose top level is `fields`. Raises Refusal if it has media that are not inline."""
+    size = 0
     if len(body) <= SHORT_BYTES and not may_have_media(body):
-        return
+        return size
     for name in PLACES & fields.keys():
         text = bytes(fields[name])
         if text[:1] in (b"[", b"{") and may_have_media(text):
             try:
-                walk(text, 0)
+                size += walk(text, 0)
             except NOT_JSON as exc:
                 message = f"cannot read {name}: {exc}"
                 raise Refusal(status=400, code="invalid_json", message=message) from exc
+    return size
 
 
 def may_have_media(text: bytes) -> bool:
@@ -88,21 +90,26 @@ def may_have_media(text: bytes) -> bool:
     return text.find(b"\\u00") >= 0 and ESCAPED.search(text) is not None
 
 
-def walk(text: bytes, depth: int) -> None:
-    """Raises Refusal at the first media part that is not inline, DecodeError if `text` is not content."""
+def walk(text: bytes, depth: int) -> int:
+    """The bytes of inline media in `text`.
+
+    Raises Refusal at the first media part that is not inline, DecodeError if `text` is not content.
+    """
     if depth > MAX_DEPTH or text.count(b"{") > MAX_PARTS or text.count(b",") > MAX_VALUES:
         message = "cannot read the request: its content has too many parts, or is nested too deeply"
         raise Refusal(status=400, code="invalid_json", message=message)
+    size = 0
     for part in parts_in(text, depth):
         if not isinstance(part, Part):
             continue
         if (kind := bytes(part.type)) in QUOTED or (b"\\" in kind and str(msgspec.json.decode(kind)) in KINDS):
             for name in LINKS:
                 if (link := getattr(part, name)) is not NOTHING:
-                    check_link(name, bytes(link), may_be_text=name == "source" and kind == DOCUMENT)
+                    size += check_link(name, bytes(link), may_be_text=name == "source" and kind == DOCUMENT)
         for inner in (part.content, part.output):
             if inner is not NOTHING and (found := bytes(inner))[:1] in (b"[", b"{"):
-                walk(found, depth + 1)
+                size += walk(found, depth + 1)
+    return size
 
 
 def parts_in(text: bytes, depth: int) -> Iterable[object]:
@@ -118,17 +125,17 @@ def parts_in(text: bytes, depth: int) -> Iterable[object]:
         return ()
 
 
-def check_link(name: str, link: bytes, *, may_be_text: bool = False) -> None:
-    """Raises Refusal if `link`, the JSON of a part's field, is an address instead of inline data.
+def check_link(name: str, link: bytes, *, may_be_text: bool = False) -> int:
+    """The bytes of inline data in `link`, the JSON of a part's field. Raises Refusal if it is an address.
 
     `may_be_text`: the link may be a document's own text. Elsewhere llama-server reads no `type` inside a link.
     """
     if link[:1] == b"{":
         value = _link(link)
-        if not (may_be_text and bytes(value.type) == b'"text"'):
-            for raw in (value.url, value.data, value.file_url):
-                check_link(name, bytes(raw))
-    elif link[:1] == b'"':
+        if may_be_text and bytes(value.type) == b'"text"':
+            return 0
+        return sum(check_link(name, bytes(raw)) for raw in (value.url, value.data, value.file_url))
+    if link[:1] == b'"':
         begin = link[1 : BEGIN_CHARS + 1]
         text = msgspec.json.decode(link, type=str)[:BEGIN_CHARS] if b"\\" in begin else begin.decode().rstrip('"')
         if not INLINE.match(text):
@@ -136,3 +143,5 @@ def check_link(name: str, link: bytes, *, may_be_text: bool = False) -> None:
                 status=400, code="remote_media",
                 message=f"{name}: only inline data (data:...;base64,...) is accepted, not an address",
             )  # fmt: skip
+        return len(link)
+    return 0

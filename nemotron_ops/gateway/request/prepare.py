@@ -12,11 +12,15 @@ from typing import Any
 import msgspec
 
 from nemotron_ops.gateway.api.catalog import Catalog, Match
+from nemotron_ops.gateway.api.content_types import JSON
 from nemotron_ops.gateway.api.errors import Refusal
 from nemotron_ops.gateway.api.routes import Api, Route
 from nemotron_ops.gateway.request import fields as field_rules
-from nemotron_ops.gateway.request.counts import answers
+from nemotron_ops.gateway.request.bounds import BOUNDED, bound, check_messages, check_size
+from nemotron_ops.gateway.request.counts import answers, check_choices
 from nemotron_ops.gateway.request.json_fields import (
+    FALSE,
+    NULL,
     TRUE,
     Fields,
     given,
@@ -26,6 +30,7 @@ from nemotron_ops.gateway.request.json_fields import (
     text_field,
     value_of,
 )
+from nemotron_ops.gateway.request.limits import LAST_TOKENS_MAX
 from nemotron_ops.gateway.request.media import check_media
 from nemotron_ops.gateway.request.reasoning import (
     CLIENT_REASONING,
@@ -39,6 +44,11 @@ from nemotron_ops.gateway.request.reasoning import (
 from nemotron_ops.gateway.streams.fold import Fold, fold_for
 
 SMALL_BYTES = 16384
+# The field that may be empty; in an infill llama-server puts tokens around all of them.
+PROMPT_FIELDS = {
+    "/v1/completions": "prompt", "/completion": "prompt", "/completions": "prompt", "/v1/responses": "input",
+    "/v1/chat/completions": "messages",
+}  # fmt: skip
 SMALL_LIMITS = frozenset({b"0", b"1", b"2", b"3", b"4"})  # tokens
 
 
@@ -52,6 +62,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     limits: Sequence[bytes] = ()  # of the answer's length, one for each such field
     fold: Fold | None = None  # set if llama-server streams an answer that the client gets whole
     answers: int = 1  # choices times prompts
+    content_type: bytes = JSON
 
 
 def prepare(route: Route, body: bytes, catalog: Catalog, only: tuple[str, ...] = ()) -> Prepared:
@@ -63,20 +74,20 @@ def prepare(route: Route, body: bytes, catalog: Catalog, only: tuple[str, ...] =
     named = catalog.by_json.get(bytes(fields.get("model", b"")))
     if named is None:
         named = catalog.resolve(text_field(fields, "model"), only)
-    check_media(fields, body)
+    media_bytes = check_media(fields, body)
     before = dict(fields)
     allowed = field_rules.allowed(route.api)
     if not fields.keys() <= allowed:
         for name in fields.keys() - allowed - CLIENT_REASONING:
             del fields[name]
-    if not field_rules.BOUNDED.isdisjoint(fields):
-        bound(fields, named.ctx_tokens or field_rules.LAST_TOKENS_MAX)
+    if not BOUNDED.isdisjoint(fields):
+        bound(fields, named.ctx_tokens or LAST_TOKENS_MAX)
     if route.generates:
         map_reasoning(route.api, fields)
         fill(route.api, fields, named.filled_in)
         force(route.api, fields, named.model.fixed)
         cap(route.api, fields, named.model.capped)
-    stream = bytes(fields.get("stream", b"")) == TRUE
+    stream = asks_for_stream(fields)
     if stream and route.api is Api.NATIVE and "response_fields" in fields:
         keep_stop(fields)
     limits = field_rules.limits(route.api, fields) if route.generates else ()
@@ -86,8 +97,25 @@ def prepare(route: Route, body: bytes, catalog: Catalog, only: tuple[str, ...] =
         if fold is not None:
             ask_for_stream(route.api, fields)
     sent = msgspec.json.encode(fields) if fields != before else body
-    count = 1 if route.api is Api.CHAT and "n" not in fields else answers(route.kind, route.api, fields)
+    count = 1
+    if route.api is not Api.CHAT or "n" in fields:
+        if "n" in fields:
+            check_choices(fields, PROMPT_FIELDS.get(route.upstream, ""))
+        count = answers(route.kind, route.api, fields)
+    if len(body) > SMALL_BYTES:
+        check_size(len(body) - media_bytes, ctx_tokens=named.ctx_tokens, prompts=count)
+        check_messages(fields)
     return Prepared(named=named, body=sent, stream=stream, fields=fields, limits=limits, fold=fold, answers=count)
+
+
+def asks_for_stream(fields: Fields) -> bool:
+    """Whether the client asks for a stream. Raises Refusal if `stream` is neither true nor false."""
+    raw = bytes(fields.get("stream", NULL))
+    if raw == TRUE:
+        return True
+    if raw not in (NULL, FALSE):
+        raise Refusal(status=400, code="invalid_field", message="stream: expected true or false")
+    return False
 
 
 def is_small(limits: Sequence[bytes], body: bytes) -> bool:
@@ -143,24 +171,6 @@ def cap(api: Api, fields: Fields, limits: Mapping[str, float]) -> None:
             value = number_of(fields, spelling)
             if isinstance(value, int | float) and (value > limit or (tokens and value < 0)):
                 put(fields, spelling, limit)
-
-
-def bound(fields: Fields, ctx_tokens: int) -> None:
-    """Bound fields that llama-server allocates memory or computes for. Raises Refusal if a list is too long."""
-    for name in field_rules.LAST_TOKENS & fields.keys():
-        value = number_of(fields, name)
-        if isinstance(value, int | float) and not -1 <= value <= ctx_tokens:
-            put(fields, name, ctx_tokens if value > 0 else -1)
-    for name in field_rules.COUNTS.keys() & fields.keys():
-        most = field_rules.COUNTS[name]
-        if len(bytes(fields[name])) > field_rules.LISTS_BYTES or _count(number_of(fields, name)) > most:
-            raise Refusal(status=400, code="invalid_field", message=f"{name}: at most {most}")
-
-
-def _count(value: Any) -> float:
-    if isinstance(value, int | float):
-        return value
-    return len(value) if isinstance(value, list | dict) else 0
 
 
 def keep_stop(fields: Fields) -> None:

@@ -29,6 +29,10 @@ def fold_for(api: Api, fields: dict[str, msgspec.Raw]) -> Fold | None:
     """A Fold for a request of `api`, or None if its answer cannot be folded and has to be requested whole."""
     if UNFOLDABLE & fields.keys() or bytes(fields.get("n", b"1")) not in (b"1", b"null"):
         return None
+    if "continue_final_message" in fields and bytes(fields["continue_final_message"]) not in (b"false", b"null"):
+        return None  # a stream leaves out the beginning that the client gave
+    if "grammar" in fields and api in (Api.CHAT, Api.RESPONSES):
+        return None  # a stream leaves out an answer that is all white space, which a grammar can demand
     match api:
         case Api.CHAT:
             return ChatFold()

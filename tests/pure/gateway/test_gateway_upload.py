@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import email.parser
 import email.policy
 
@@ -10,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemotron_ops.gateway.api.catalog import index
+from nemotron_ops.gateway.api.content_types import JSON
 from nemotron_ops.gateway.api.errors import Refusal
+from nemotron_ops.gateway.api.routes import ROUTES
 from nemotron_ops.gateway.request.form import prepare_form
-from nemotron_ops.gateway.request.prepare import Prepared
+from nemotron_ops.gateway.request.prepare import Prepared, prepare
 from nemotron_ops.supervisor.snapshot import ModelView, Snapshot
 
 TYPE = b"multipart/form-data; boundary=x-1"
@@ -37,9 +40,11 @@ def ready(*fields: tuple[str, str]) -> Prepared:
     return prepare_form(TYPE, form(*fields), DIRECTORY.resolve)
 
 
-def read(body: bytes) -> list[tuple[str, str | None, bytes]]:
+def read(prepared: Prepared) -> list[tuple[str, str | None, bytes]]:
     """Name, file name and content of each part, by another reader than ours."""
-    whole = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(b"Content-Type: " + TYPE + b"\r\n\r\n" + body)
+    whole = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(
+        b"Content-Type: " + prepared.content_type + b"\r\n\r\n" + prepared.body
+    )
     return [
         (str(p.get_param("name", header="content-disposition")), p.get_filename(), p.get_payload(decode=True))  # type: ignore[misc]
         for p in whole.iter_parts()
@@ -47,7 +52,7 @@ def read(body: bytes) -> list[tuple[str, str | None, bytes]]:
 
 
 def texts(prepared: Prepared) -> dict[str, str]:
-    return {name: content.decode() for name, filename, content in read(prepared.body) if filename is None}
+    return {name: content.decode() for name, filename, content in read(prepared) if filename is None}
 
 
 def test_known_fields_and_the_file_go_on_and_others_are_dropped() -> None:
@@ -106,4 +111,36 @@ def test_no_content_becomes_a_field(file: bytes, prompt: bytes) -> None:
         prepared = prepare_form(TYPE, body, DIRECTORY.resolve)
     except Refusal:
         return
-    assert prepared.body.count(b"--x-1\r\n") <= 2 + prompt.count(b"--x-1\r\n") + file.count(b"--x-1\r\n")
+    fence = b"--" + prepared.content_type.partition(b"boundary=")[2]
+    assert prepared.body.count(fence) == len(read(prepared)) + 1 <= 3
+    assert {name for name, _, _ in read(prepared)} <= {"prompt", "file"}
+
+
+TWO_WAYS = (
+    b'multipart/form-data; x="; boundary=GW"; boundary=EN',
+    b"multipart/form-data; boundary=GW; boundary=EN",
+    b'multipart/form-data; boundary="GW"; x=y',
+    b"Multipart/Form-Data;boundary=GW",
+)
+
+
+@pytest.mark.parametrize("content_type", TWO_WAYS)
+def test_no_boundary_of_a_client_reaches_the_engine(content_type: bytes) -> None:
+    smuggled = b'--EN\r\nContent-Disposition: form-data; name="id_slot"\r\n\r\n1\r\n--EN--\r\n'
+    body = form(file=smuggled).replace(b"--x-1", content_type.partition(b"GW")[1] and b"--GW")
+    with contextlib.suppress(Refusal):
+        prepared = prepare_form(content_type, body, DIRECTORY.resolve)
+        assert prepared.content_type.startswith(b"multipart/form-data; boundary=nemotron-ops-")
+        assert [(name, content) for name, _, content in read(prepared)] == [("file", smuggled)]
+
+
+def test_a_json_request_has_the_content_type_of_json_whatever_the_client_says() -> None:
+    for route in ROUTES:
+        if route.infers and not route.form:
+            assert prepare(route, b'{"messages":[],"prompt":"x","input":"x"}', DIRECTORY).content_type == JSON
+
+
+@pytest.mark.parametrize("stream", ["1", "True", "yes", ""])
+def test_a_stream_that_is_neither_true_nor_false_is_refused(stream: str) -> None:
+    with pytest.raises(Refusal, match="stream: expected true or false"):
+        ready(("stream", stream))
