@@ -111,6 +111,11 @@ ERROR_CODES: dict[str, ErrorCode] = {
         when="A web page of another origin made a browser send the request.",
         hint="Allow it with `--allowed-origin`.",
     ),
+    "out_of_descriptors": _code(
+        503,
+        when="The gateway has as many files and connections open as the system lets it; the engine is not at fault.",
+        hint=f"{RETRY}, or raise the hard limit on open files (`ulimit -Hn`, `LimitNOFILE=` in a unit).",
+    ),
     "queue_full": _code(
         503,
         when="The model's queue is full (`queue_length`).",
