@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -25,6 +27,7 @@ from nemotron_ops.gateway.server import Gateway
 
 BACKLOG = 1024
 GC_OBJECTS = 20_000
+HANDSHAKE_S = 10.0  # for a client's TLS handshake; it has no request yet that could time out
 KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}  # seconds, seconds, times
 
 
@@ -62,8 +65,10 @@ def open_sockets(options: Options) -> list[socket.socket]:
     found = [socket.socket(fileno=fd) for fd in options.listen_fd]
     for text in options.listen:
         host, _, port = text.rpartition(":")
+        host = host.strip("[]")
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
-            found.append(socket.create_server((host.strip("[]"), int(port)), backlog=BACKLOG))
+            found.append(socket.create_server((host, int(port)), family=family, backlog=BACKLOG))
         except (OSError, ValueError) as exc:
             raise GatewayError(f"cannot listen on {text}: {exc}", hint="choose another port") from exc
     if not found:
@@ -96,6 +101,7 @@ def detect_dead_clients(sock: socket.socket, stall_s: float) -> None:
 
 async def serve(options: Options) -> None:
     """Serve until SIGTERM or SIGINT."""
+    raise_descriptor_limit()
     ring = first_ring(options)
     sockets = open_sockets(options)
     check_exposure(sockets, has_keys=ring is not None)
@@ -109,11 +115,14 @@ async def serve(options: Options) -> None:
     for sock in sockets:
         sock.setblocking(False)
         detect_dead_clients(sock, options.write_stall_s)
-        servers.append(
-            await loop.create_server(
-                lambda: ClientConnection(gateway, loop), sock=sock, ssl=gateway.watch.tls, backlog=BACKLOG
-            )
+        server = await loop.create_server(
+            lambda: ClientConnection(gateway, loop),
+            sock=sock,
+            ssl=gateway.watch.tls,
+            backlog=BACKLOG,
+            ssl_handshake_timeout=None if gateway.watch.tls is None else HANDSHAKE_S,
         )
+        servers.append(server)
         if options.listen:
             name = sock.getsockname()
             sys.stdout.write(f"listening on {name[0]}:{name[1]}\n")
@@ -123,6 +132,13 @@ async def serve(options: Options) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # everything is drained and written; closing uvloop's loop would wait for open sockets
+
+
+def raise_descriptor_limit() -> None:
+    """Allow as many descriptors as the system grants: a login shell's 1,024 are used up before `max_connections`."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # macOS refuses an unlimited value
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def tune_garbage_collector() -> None:

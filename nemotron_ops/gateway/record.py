@@ -12,6 +12,7 @@ from nemotron_ops.gateway.keys.ring import ANYONE, Key
 from nemotron_ops.gateway.queue.ticket import Ticket
 from nemotron_ops.gateway.streams.relay import Relay
 from nemotron_ops.gateway.streams.usage import Usage
+from nemotron_ops.gateway.upstream.connection import Upstream
 
 
 class Record(msgspec.Struct, eq=False):
@@ -29,6 +30,9 @@ class Record(msgspec.Struct, eq=False):
     model: str = ""
     asked: str = ""  # the client's name for the model
     instance: str = ""
+    upstream: Upstream | None = None  # the engine's process, of the last attempt
+    granted_at: float = 0.0  # when it got that instance
+    suspected: bool = False  # an engine was lost with it: the next one gets it alone
     status: int = 0  # of the response; 0 until it begins
     cause: str = ""  # of an error
     queued_s: float = 0.0

@@ -67,10 +67,10 @@ class Gateway:
         pages = {"/metrics": self._metrics, "/openapi.json": lambda: msgspec.json.encode(describe())}
         self.shared = Shared(options, self.accounting.metrics, pages)
         self.loop, self.pool, self.outbox = self.shared.loop, self.shared.pool, self.shared.outbox
+        self.running: set[Exchange] = self.shared.running  # type: ignore[assignment]  # all are started here
         self.hosts = LOOPBACK_NAMES | frozenset(h.lower() for h in options.allowed_host)
         self.origins = frozenset(o.lower() for o in options.allowed_origin)
         self.clients: set[ClientConnection] = set()
-        self.running: set[Exchange] = set()
         self._ran = self.ran  # bound once, not for each request
         self._free_bytes = options.max_receiving_mib << 20  # for bodies that are being received
         self._large = False  # a large body was received since memory was last returned

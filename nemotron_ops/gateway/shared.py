@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from nemotron_ops.gateway.loop.outbox import Outbox
 from nemotron_ops.gateway.observe.metrics import Metrics
 from nemotron_ops.gateway.options import Options
+from nemotron_ops.gateway.queue.denylist import Denylist
 from nemotron_ops.gateway.queue.pool import Pool
 from nemotron_ops.gateway.record import Record
 from nemotron_ops.gateway.streams.kept import Memory
@@ -16,7 +17,10 @@ from nemotron_ops.gateway.streams.kept import Memory
 class Shared:
     """The state that requests have in common. `pages` renders the gateway's own pages, by path."""
 
-    __slots__ = ("loop", "memory", "metrics", "options", "outbox", "pages", "pool", "steerable", "waiting_since")
+    __slots__ = (
+        "denylist", "loop", "memory", "metrics", "options", "outbox", "pages", "pool", "running", "steerable",
+        "waiting_since",
+    )  # fmt: skip
 
     def __init__(self, options: Options, metrics: Metrics, pages: Mapping[str, Callable[[], bytes]]) -> None:
         self.options = options
@@ -24,6 +28,8 @@ class Shared:
         self.metrics = metrics
         self.pool = Pool(options, metrics)
         self.memory = Memory()
+        self.denylist = Denylist()
+        self.running: set[Record] = set()
         self.outbox = Outbox(self.loop)
         self.pages = pages
         self.steerable: set[Record] = set()  # chat streams that accept `/v1/chat/completions/control`

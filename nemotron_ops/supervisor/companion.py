@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import secrets
 import signal
 import socket
@@ -39,7 +40,8 @@ from nemotron_ops.supervisor.records import adopt, record, strays
 from nemotron_ops.supervisor.records.record import Record
 from nemotron_ops.supervisor.snapshot import State
 
-SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN")
+# A companion faces the network and needs no secret, except in the headers of its traces (OTEL_...).
+SECRETS = re.compile("TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|(API|ACCESS|PRIVATE|SSH|AUTH)_?(KEY|SOCK)|^AWS_|^AZURE_")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,12 @@ class CompanionSpec:
     probe: Probe = field(default_factory=Probe)
 
 
+def without_secrets(env: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a companion."""
+    kept = {k: v for k, v in env.items() if k.startswith("OTEL_") or not SECRETS.search(k.upper())}
+    return {k: v for k, v in kept.items() if not k.startswith("LISTEN_")}
+
+
 class Companion:
     """Owns one companion: the only writer of its state."""
 
@@ -60,7 +68,7 @@ class Companion:
         self, spec: CompanionSpec, *, layout: Layout, env: Mapping[str, str], journal: Journal, beat_s: float
     ) -> None:
         self.spec, self.layout = spec, layout
-        self.env = {k: v for k, v in env.items() if k not in SECRETS and not k.startswith("LISTEN_")}
+        self.env = without_secrets(env)
         self.at = spec.at
         self.sock: socket.socket | None = None
         self.status = Status(since=time.monotonic())

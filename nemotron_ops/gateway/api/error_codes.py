@@ -93,6 +93,11 @@ ERROR_CODES: dict[str, ErrorCode] = {
         when="The API key has been revoked, possibly while its request was running.",
         hint="Use another key.",
     ),
+    "kills_engine": _code(
+        400,
+        when="An engine died of these very bytes, or got stuck on them, within the last ten minutes.",
+        hint="Change the request; `nemotron-ops logs` says what it did to llama-server.",
+    ),
     "method": _code(501, when="The HTTP method is not implemented.", hint="Use one of the documented routes."),
     "method_not_allowed": _code(
         405, when="The path exists, but not with this method.", hint="Use a method from the `Allow` header."
@@ -120,6 +125,11 @@ ERROR_CODES: dict[str, ErrorCode] = {
         403,
         when="A web page of another origin made a browser send the request.",
         hint="Allow it with `--allowed-origin`.",
+    ),
+    "out_of_descriptors": _code(
+        503,
+        when="The gateway has as many files and connections open as the system lets it; the engine is not at fault.",
+        hint=f"{RETRY}, or raise the hard limit on open files (`ulimit -Hn`, `LimitNOFILE=` in a unit).",
     ),
     "queue_full": _code(
         503,
@@ -164,6 +174,11 @@ ERROR_CODES: dict[str, ErrorCode] = {
     ),
     "too_many_connections": _code(
         503, when="The gateway has as many connections as it may.", hint=f"{RETRY}, or raise `--max-connections`."
+    ),
+    "too_many_engine_deaths": _code(
+        429,
+        when="Engines were lost on three requests of this key within ten minutes.",
+        hint=f"{RETRY}, without the requests that cost engines; `nemotron-ops logs` says what they did.",
     ),
     "uri_too_long": _code(414, when="The request's path is too long.", hint="Send parameters in the body."),
 }

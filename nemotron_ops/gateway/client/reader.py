@@ -166,7 +166,7 @@ class RequestReader:
         length = headers.get(b"content-length")
         if not RARE.isdisjoint(headers):
             self._look_closer(headers, length)
-        if length is not None and (not length.isdigit() or int(length) > self.limits.body_bytes):
+        if length is not None and (not length.strip(b" \t").isdigit() or int(length) > self.limits.body_bytes):
             self._stop_at(self._too_large())
 
     def _look_closer(self, headers: dict[bytes, bytes], length: bytes | None) -> None:
@@ -203,10 +203,13 @@ class RequestReader:
         self._fresh()
 
     def _request(self, body: bytes) -> Request | None:
-        target = split_target(self._target[0] if len(self._target) == 1 else b"".join(self._target))
+        found = self._target[0] if len(self._target) == 1 else b"".join(self._target)
+        target = split_target(found)
         if target is None:
             return None
         path, query = target
+        if found[:1] != b"/" and (named := authority(found)):
+            self._headers[b"host"] = named  # in an absolute target it replaces the header (RFC 9112, 3.2.2)
         return Request(
             method=self._method.decode(), path=path, query=query, headers=self._headers, body=body,
             keep_alive=self._parser.should_keep_alive() and not self._old, http_1_0=self._old,
@@ -237,6 +240,14 @@ def repeated(lines: list[tuple[bytes, bytes]]) -> bytes:
 def head_too_large() -> Refusal:
     """The refusal of too many or too long lines, in the head or in trailers."""
     return Refusal(status=431, code="head_too_large", message="the request's head is too large")
+
+
+def authority(target: bytes) -> bytes:
+    """Host and port in a target in absolute form, as in a Host header; empty in any other form."""
+    url = httptools.parse_url(target)
+    host = url.host or b""
+    host = b"[" + host + b"]" if b":" in host else host
+    return host + b":%d" % url.port if url.port else host
 
 
 @lru_cache(maxsize=64)

@@ -80,6 +80,10 @@ class Recovery(msgspec.Struct, eq=False):
         """An engine died with the request before it sent anything."""
         self._engine_deaths += 1
 
+    def convicted(self) -> None:
+        """An engine was lost on this very request."""
+        self._engine_deaths = MAX_ENGINE_DEATHS
+
     def refused(self, status: int) -> bool:
         """Whether an engine refused a continuation (because of a grammar, say), so that the request is replayed."""
         if not self.resumed or self._replays or status < 400:

@@ -25,13 +25,25 @@ from nemotron_ops.gateway.continuation.rewrite import Continuation
 from nemotron_ops.gateway.exchange import respond
 from nemotron_ops.gateway.exchange.ask_whole import ask_whole
 from nemotron_ops.gateway.exchange.chat_control import control_chat
+from nemotron_ops.gateway.exchange.culprit import Guilt, guilt_of, loss_of
 from nemotron_ops.gateway.exchange.engine_pages import show_page
-from nemotron_ops.gateway.exchange.failover import Again, Rest, blame, diverged, next_step, not_ready, overflowed
+from nemotron_ops.gateway.exchange.failover import (
+    Again,
+    Rest,
+    blame,
+    diverged,
+    engine_lost,
+    next_step,
+    not_ready,
+    overflowed,
+)
 from nemotron_ops.gateway.exchange.intake import new_ticket, prepare_request
 from nemotron_ops.gateway.exchange.keepalive import PATIENCE_HEADER, first_token_timeout, first_token_timer
 from nemotron_ops.gateway.exchange.model_access import check_model
 from nemotron_ops.gateway.exchange.own_routes import reply_own
+from nemotron_ops.gateway.keys.ring import ANYONE
 from nemotron_ops.gateway.loop.eager_task import EagerTask
+from nemotron_ops.gateway.queue.ticket import ALL_SLOTS
 from nemotron_ops.gateway.record import Record
 from nemotron_ops.gateway.request.prepare import Prepared
 from nemotron_ops.gateway.shared import Shared
@@ -57,7 +69,6 @@ class Exchange(Record, eq=False, kw_only=True):
     cut: Refusal | None = None  # why it was stopped, if not because its client disconnected
     fold: Fold | None = None
     patient_until: float = 0.0  # the deadline for the wait after a continuation
-    _granted_at: float = 0.0
 
     def start(self) -> None:
         """Answer the request in a task of its own, until it is over or the client disconnects."""
@@ -70,6 +81,11 @@ class Exchange(Record, eq=False, kw_only=True):
         self.stopped = True
         if self.task is not None:
             self.task.cancel()
+
+    @property
+    def key_id(self) -> str:
+        """The id of the client's key; empty if none is required."""
+        return "" if self.key is ANYONE else self.key.id
 
     def refuse(self, refusal: Refusal) -> None:
         """End the response with an error."""
@@ -124,13 +140,15 @@ class Exchange(Record, eq=False, kw_only=True):
         model = prepared.named.model
         self.model, self.asked = model.name, prepared.named.asked
         check_model(self.key, model)
+        if shared.denylist.bodies:
+            shared.denylist.check(self.model, self.key_id, self.request.body, shared.loop.time())
         ticket = self.ticket = new_ticket(self, shared.pool, prepared)
         if prepared.stream or prepared.fold is not None:
             self.relay = self._new_relay(prepared)
         while True:
             if self.tries or not shared.pool.go(ticket, model):
                 await self._wait(model)
-            self.instance, self._granted_at = ticket.instance, shared.loop.time()
+            self.instance, self.granted_at = ticket.instance, shared.loop.time()
             outcome = await self._attempt(prepared)
             whole = outcome if isinstance(outcome, Whole) and not not_ready(outcome) else None
             if recovery.lost_in_thought():
@@ -148,7 +166,7 @@ class Exchange(Record, eq=False, kw_only=True):
                 self.release(finished=whole.status == 200)
                 respond.reply_whole(self, whole, self.asked)
                 return
-            rest = self._after_failure(outcome, prepared)
+            rest = await self._after_failure(outcome, prepared)
             if rest is None:
                 return
             prepared = rest
@@ -177,13 +195,27 @@ class Exchange(Record, eq=False, kw_only=True):
         before = shared.loop.time()
         deadline = self.patient_until or self.started + min(model.queue_wait_s, client_patience_s(self.request))
         comment = partial(respond.comment, self)
-        await shared.pool.admit(self.ticket, model, again=self.tries > 0, deadline=deadline, waiting=comment)
+        answers = self.ticket.answers
+        if self.suspected:
+            self.ticket.answers = ALL_SLOTS
+        try:
+            await shared.pool.admit(self.ticket, model, again=self.tries > 0, deadline=deadline, waiting=comment)
+        finally:
+            self.ticket.answers = answers
         self.queued_s += shared.loop.time() - before
+
+    def _cleared(self, timer: asyncio.TimerHandle | None) -> None:
+        """The first event has come from an engine that had this request alone: it lives, others may run there too."""
+        if timer is not None:
+            timer.cancel()
+        self.suspected = False
+        assert self.ticket is not None
+        self.shared.pool.narrow(self.ticket)
 
     async def _attempt(self, prepared: Prepared) -> Outcome:
         self.tries += 1
         shared = self.shared
-        upstream = shared.pool.upstreams[self.instance]
+        self.upstream = upstream = shared.pool.upstreams[self.instance]
         if self.recovery.partial_call is not None:
             prepared = await self._continue_call(upstream, self.recovery.partial_call, prepared)
         headers, relay = self.request.headers, self.relay
@@ -195,6 +227,8 @@ class Exchange(Record, eq=False, kw_only=True):
         self.client.watch(attempt.pause)
         timer = first_token_timer(self, attempt, shared.loop) if PATIENCE_HEADER in headers else None
         if relay is not None:
+            if self.suspected and not relay.began:
+                relay.on_first = partial(self._cleared, timer)
             self.events_before = relay.events
             relay.at(shared.metrics.between_tokens_s[(self.model, self.instance)].observe)
             if relay.outlet is self.client.answer:
@@ -212,15 +246,19 @@ class Exchange(Record, eq=False, kw_only=True):
 
     # recovery
 
-    def _after_failure(self, outcome: Outcome, prepared: Prepared) -> Prepared | None:
+    async def _after_failure(self, outcome: Outcome, prepared: Prepared) -> Prepared | None:
         """What to send after a failed attempt; None if the response is complete. Raises Refusal."""
-        blame(self, self.shared.pool, outcome)
+        shared = self.shared
+        loss = loss_of(self, shared.running) if engine_lost(self, outcome) else None
+        blame(self, shared.pool, outcome)
         self.release(finished=False)
+        if loss is not None:
+            self._convict(await guilt_of(self, shared.pool, loss))
         match next_step(self, outcome, prepared):
             case Again():
                 return self._restart(prepared)
             case Rest(plan):
-                self.shared.metrics.resumed[(self.model,)] += not diverged(outcome)
+                shared.metrics.resumed[(self.model,)] += not diverged(outcome)
                 return self._continue(plan, prepared)
             case _:
                 assert self.relay is not None
@@ -228,6 +266,18 @@ class Exchange(Record, eq=False, kw_only=True):
                 self.relay.complete = True
                 self._end_stream(self.relay, prepared.fold)
                 return None
+
+    def _convict(self, guilt: Guilt) -> None:
+        """Take a verdict over: a request that engines were lost on goes to no other, and comes in no more."""
+        recovery, shared = self.recovery, self.shared
+        if guilt is Guilt.NONE:
+            return
+        self.suspected = True
+        if guilt is Guilt.SUSPECTED:
+            recovery.died()
+        else:
+            recovery.convicted()
+            shared.denylist.add(self.model, self.key_id, self.request.body, shared.loop.time())
 
     def _restart(self, prepared: Prepared) -> Prepared:
         """The same request, to be sent again from its beginning."""
@@ -293,7 +343,7 @@ class Exchange(Record, eq=False, kw_only=True):
             shared = self.shared
             if finished and self.tries == 1 and self.relay is not None and self.relay.usage is not None:
                 shared.pool.estimates.learn(ticket, self.relay.usage.prompt_tokens)
-            shared.pool.release(ticket, took_s=shared.loop.time() - self._granted_at, answered=finished)
+            shared.pool.release(ticket, took_s=shared.loop.time() - self.granted_at, answered=finished)
             ticket.instance = ""
 
     def _estimate_usage(self) -> None:

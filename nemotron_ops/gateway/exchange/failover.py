@@ -52,9 +52,6 @@ def blame(record: Record, pool: Pool, outcome: Outcome) -> None:
     else:
         pool.failed(record.instance, record.model)
         ticket.avoid = record.instance
-        died = isinstance(outcome, Lost) and outcome.connected
-        if died and not _brought_events(record) and not _was_cut(record, pool):
-            recovery.died()
 
 
 def next_step(record: Record, outcome: Outcome, prepared: Prepared) -> Again | Rest | Complete:
@@ -98,14 +95,9 @@ def diverged(outcome: Outcome) -> bool:
     return isinstance(outcome, Lost) and outcome.diverged
 
 
-def _brought_events(record: Record) -> bool:
-    return record.relay is not None and record.relay.events > record.events_before
-
-
-def _was_cut(record: Record, pool: Pool) -> bool:
-    """Whether the supervisor had the instance's connections closed."""
-    view = pool.directory.by_name.get(record.instance)
-    return view is None or view.cut
+def engine_lost(record: Record, outcome: Outcome) -> bool:
+    """Whether an attempt ended because its engine did."""
+    return isinstance(outcome, Lost) and outcome.connected and not (diverged(outcome) or overflowed(record, outcome))
 
 
 def reason(outcome: Outcome) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from nemotron_ops.gateway.api.catalog import Catalog
-from nemotron_ops.gateway.queue.affinity import prefixes
+from nemotron_ops.gateway.queue.affinity import prefixes, session_of
 from nemotron_ops.gateway.queue.pool import Pool
 from nemotron_ops.gateway.queue.ticket import Ticket
 from nemotron_ops.gateway.record import Record
@@ -29,7 +29,6 @@ def new_ticket(record: Record, pool: Pool, prepared: Prepared) -> Ticket:
     ticket.light = route.light
     ticket.answers = prepared.answers
     if route.generates and pool.replicated(record.model):
-        session = record.request.headers.get(b"x-session-id", b"").decode("latin-1")
-        ticket.prefixes = prefixes(route.api, record.model, prepared.fields, session)
+        ticket.prefixes = prefixes(route.api, record.model, prepared.fields, session_of(record.request.headers))
     pool.estimates.reserve(ticket, prepared, route)
     return ticket

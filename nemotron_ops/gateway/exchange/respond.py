@@ -14,6 +14,9 @@ from nemotron_ops.gateway.streams.fold import Fold
 from nemotron_ops.gateway.streams.relay import Relay
 from nemotron_ops.gateway.upstream.attempt import Whole
 
+# The second line keeps nginx from buffering a stream.
+OF_STREAMS = (b"Cache-Control: no-store", b"X-Accel-Buffering: no")
+
 
 def cors(record: Record) -> list[bytes]:
     """Header lines that let an allowed web page read the response."""
@@ -51,7 +54,7 @@ def begin_stream(record: Record) -> None:
     """Send the head of a stream, unless a comment has sent it already."""
     record.status = 200
     if not record.client.answer.began:
-        record.client.begin(200, EVENT_STREAM, [*headers(record), b"Cache-Control: no-store"])
+        record.client.begin(200, EVENT_STREAM, [*headers(record), *OF_STREAMS])
 
 
 def comment(record: Record) -> None:

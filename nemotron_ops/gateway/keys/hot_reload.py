@@ -73,9 +73,14 @@ class ReloadedFiles:
 def first_ring(options: Options) -> KeyRing | None:
     """The keys at start. Raises GatewayError or UsageError."""
     path = Path(options.api_keys_file)
-    if not options.api_keys_file or (options.keys_optional and not path.exists()):
+    if not options.api_keys_file:
         return None
-    return keystore.read_ring(path)
+    if path.exists():
+        return keystore.read_ring(path)
+    if options.keys_optional and not path.is_symlink():  # a link to nothing means that keys are wanted
+        return None
+    say(f"warning: there is no keys file {path}: every request is refused until there is one")
+    return NO_KEYS
 
 
 def first_tls(options: Options) -> ssl.SSLContext | None:

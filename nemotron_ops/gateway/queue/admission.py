@@ -130,6 +130,13 @@ class Admission:
         if service_s is not None:
             lines.learn(service_s)
 
+    def narrow(self, ticket: Ticket) -> None:
+        """Return the slots that a granted request has taken beyond those of its answers."""
+        spare = ticket.slots - ticket.answers
+        if ticket.instance and spare > 0:
+            ticket.slots = ticket.answers
+            self.inflight[ticket.instance] -= spare
+
     def held_tokens(self, instance: str) -> int:
         """Tokens of a shared context that the requests at `instance` hold."""
         return sum(map(Ticket.held_tokens, self._holders[instance]))

@@ -8,6 +8,8 @@ that is such a prompt. The table is bounded; the oldest entries are evicted firs
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections import OrderedDict
 from collections.abc import Mapping
 
@@ -19,7 +21,20 @@ CAPACITY = 65536
 DEPTH = 64  # prefixes that are looked up per request, the longest ones
 BLOCK_CHARS = 1024  # granularity if a prompt is one text
 SESSION_FIELD = "prompt_cache_key"  # OpenAI's name for it
+SESSION_HEADERS = (b"x-session-id", b"x-claude-code-session-id", b"session-id", b"session_id", b"x-session-affinity")
+# Parts of a body that change from turn to turn, and that the model does not read.
+CACHE_MARK = re.compile(
+    rb',\s*"cache_control"\s*:\s*(?:\{[^{}]*\}|null)|"cache_control"\s*:\s*(?:\{[^{}]*\}|null)\s*,?\s*'
+)
+BILLING_LINE = re.compile(rb'x-anthropic-billing-header:[^"\\]*')
 _list = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+class _Metadata(msgspec.Struct):
+    user_id: msgspec.Raw = msgspec.Raw(b"")
+
+
+_metadata = msgspec.json.Decoder(_Metadata).decode
 
 
 class Affinity:
@@ -59,18 +74,40 @@ class Affinity:
 
 def prefixes(api: Api, model: str, fields: Mapping[str, msgspec.Raw], session: str) -> tuple[int, ...]:
     """Hashes of a request's prefixes, longest first; the hash of its session, which is negative, comes last."""
-    seed = hash((model, api, bytes(fields.get("tools", b"")), bytes(fields.get("system", b""))))
+    seed = hash((model, api, _read(fields.get("tools", b"")), _read(fields.get("system", b""))))
     found = _ever_longer(seed, fields)
     found.reverse()
-    name = session or bytes(fields.get(SESSION_FIELD, b"")).decode(errors="replace")
+    name = session or _session_in(fields)
     if name:
         found = [*found[:DEPTH], -1 - abs(hash((model, name)))]
     return tuple(found[: DEPTH + 1])
 
 
+def session_of(headers: Mapping[bytes, bytes]) -> str:
+    """The conversation's id in the headers of a client that sends one, or an empty string."""
+    return next((headers[name].decode("latin-1") for name in SESSION_HEADERS if name in headers), "")
+
+
+def _session_in(fields: Mapping[str, msgspec.Raw]) -> str:
+    """The conversation's id in a body: OpenAI's `prompt_cache_key`, Anthropic's `metadata.user_id`."""
+    name = bytes(fields.get(SESSION_FIELD, b""))
+    if not name and "metadata" in fields:
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+            name = bytes(_metadata(fields["metadata"]).user_id)
+    return name.decode(errors="replace") if name[:1] == b'"' else ""
+
+
+def _read(raw: msgspec.Raw | bytes) -> bytes:
+    """A part of a body without what the model does not read of it."""
+    text = bytes(raw)
+    if b'"cache_control"' in text:
+        text = CACHE_MARK.sub(b"", text)
+    return BILLING_LINE.sub(b"", text) if b"x-anthropic-billing-header:" in text else text
+
+
 def _ever_longer(seed: int, fields: Mapping[str, msgspec.Raw]) -> list[int]:
     """Hashes of ever longer prefixes; all are positive."""
-    raw = bytes(fields.get("messages") or fields.get("input") or fields.get("prompt") or b"")
+    raw = _read(fields.get("messages") or fields.get("input") or fields.get("prompt") or b"")
     if raw[:1] == b"[":
         try:
             parts = [bytes(part) for part in _list(raw)]

@@ -23,7 +23,7 @@ from nemotron_ops.gateway.queue.snapshots import Follower
 from nemotron_ops.gateway.queue.suspects import Suspects
 from nemotron_ops.gateway.queue.ticket import ALONE, Place, Ticket, least_loaded
 from nemotron_ops.gateway.upstream.connection import Upstream
-from nemotron_ops.supervisor.snapshot import InstanceView, ModelView, Snapshot
+from nemotron_ops.supervisor.snapshot import InstanceView, ModelView, Snapshot, State
 
 LIGHT_AT_ONCE = 32  # requests per instance that need no slot, only llama-server's HTTP threads
 WANT_AGAIN_S = 5.0
@@ -49,6 +49,7 @@ class Pool:
         self.stopping = False
         self.known = False  # a snapshot has come
         self._seen: asyncio.Future[None] = self.loop.create_future()
+        self._next: asyncio.Future[None] | None = None  # done with the next snapshot
         self._waiters: dict[str, set[asyncio.Future[None]]] = {}
         self._cached_places: dict[str, list[Place]] = {}
 
@@ -64,6 +65,9 @@ class Pool:
         if not self.known:
             self.known = True
             self._seen.set_result(None)
+        if self._next is not None:
+            self._next.set_result(None)
+            self._next = None
         for view in snapshot.instances:
             self._connect(view, before.get(view.name))
         for name in before.keys() - self.directory.by_name.keys():
@@ -85,7 +89,9 @@ class Pool:
                 upstream.retire()
             key = _read_key(view.api_key_file)
             self.upstreams[view.name] = Upstream(view.name, view.socket, key, self.turns)
+            self.upstreams[view.name].losses = view.restart_reasons
         if view.cut and upstream is not None:
+            upstream.wedged = before is not None and is_wedge(before, view)
             upstream.cut()
 
     def close(self) -> None:
@@ -99,6 +105,20 @@ class Pool:
         if not self.known:
             message = "starting: no model list from the supervisor yet"
             raise Refusal(status=503, code="no_supervisor", message=message, retry_after_s=2)
+
+    def next_snapshot(self) -> asyncio.Future[None]:
+        """A future that is done when the next snapshot has come."""
+        if self._next is None:
+            self._next = self.loop.create_future()
+        return self._next
+
+    def cause_of_loss(self, upstream: Upstream) -> str:
+        """What the process of `upstream` was lost of, in the supervisor's word; empty as long as it has not said."""
+        view = self.directory.by_name.get(upstream.name)
+        if view is None:
+            return ""
+        now = view.restart_reasons
+        return next((name for name, count in now.items() if count > upstream.losses.get(name, 0)), "")
 
     def replicated(self, model: str) -> bool:
         """Whether several instances serve `model`."""
@@ -202,6 +222,11 @@ class Pool:
             self.suspects.trust(ticket.instance)
         self.pump(ticket.model)
 
+    def narrow(self, ticket: Ticket) -> None:
+        """A request that had an instance for itself needs only its own slots from here on."""
+        self._line(ticket).narrow(ticket)
+        self.pump(ticket.model)
+
     def pump(self, model: str) -> None:
         """Grant all requests for `model` that can run now."""
         granted: list[Ticket] = []
@@ -269,6 +294,11 @@ class Pool:
         for future in self._waiters.get(model, set()).copy():
             if not future.done():
                 future.set_exception(_copy(refusal))
+
+
+def is_wedge(before: InstanceView, view: InstanceView) -> bool:
+    """Whether the supervisor ends an instance because it is stuck: without a drain, unlike every other stop."""
+    return before.state is State.READY and not (before.draining or before.cut) and view.state is State.STOPPING
 
 
 def _copy(refusal: Refusal) -> Refusal:

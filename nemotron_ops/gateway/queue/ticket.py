@@ -8,6 +8,7 @@ from typing import Protocol
 
 import msgspec
 
+ALL_SLOTS = 1 << 20  # answers of a request that must have all slots of its instance
 ALONE = 1 << 40  # tokens of a request that must run without any other
 
 

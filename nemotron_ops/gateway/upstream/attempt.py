@@ -7,13 +7,17 @@ that, the client has received nothing and the request can be sent again.
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable
 
 import msgspec
 
+from nemotron_ops.gateway.api.errors import Refusal
 from nemotron_ops.gateway.loop.eager_task import Signal
 from nemotron_ops.gateway.streams.relay import ContextFullError, Diverged, Relay
 from nemotron_ops.gateway.upstream.connection import Upstream, UpstreamConnection
+
+OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 class Lost(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +64,10 @@ class Attempt(msgspec.Struct, eq=False):
     _streams: bool = False
 
     async def ask(self, head: bytes, body: bytes) -> Outcome | Late:
-        """Send the request and wait for the end of its response. A kept connection that is dead is replaced."""
+        """Send the request and wait for the end of its response. A kept connection that is dead is replaced.
+
+        Raises Refusal if the gateway cannot open a connection for lack of descriptors.
+        """
         connection = self.upstream.idle()
         sent = False  # perhaps over a kept connection that died, perhaps of this request
         while True:
@@ -69,6 +76,9 @@ class Attempt(msgspec.Struct, eq=False):
                 try:
                     connection = await self.upstream.connect()
                 except OSError as exc:
+                    if exc.errno in OUT_OF_DESCRIPTORS:  # the gateway's own lack, and no fault of the engine
+                        message = "the gateway has no file descriptor left for a connection to the engine"
+                        raise Refusal(status=503, code="out_of_descriptors", message=message, retry_after_s=1) from exc
                     return Lost(reason=f"cannot connect to the engine: {exc.strerror or exc}", connected=sent)
             sent = True
             self._connection = connection

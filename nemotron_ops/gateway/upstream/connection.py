@@ -8,7 +8,7 @@ closes the connection although it announced keep-alive (v0.5.0), so it is not ke
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol, cast
 
 import httptools
@@ -208,6 +208,9 @@ class Upstream:
         self.turns = turns or Turns()
         self.loop = asyncio.get_running_loop()
         self.open: set[UpstreamConnection] = set()
+        self.losses: Mapping[str, int] = {}  # of earlier processes of this instance, by cause
+        self.loss: object = None  # the owner's: the requests that were here when the process was lost
+        self.wedged = False  # the supervisor ends it because it is stuck
         self._idle: list[UpstreamConnection] = []
 
     def idle(self) -> UpstreamConnection | None:

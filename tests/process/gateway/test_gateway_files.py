@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -181,3 +182,39 @@ def test_a_page_of_an_allowed_origin_may_send_what_openais_and_anthropics_client
         assert "(" not in headers["access-control-allow-headers"]
         headers = call(stage, "GET", "/health", **page)[1]
         assert {"X-Request-Id", "Retry-After"} <= set(headers["access-control-expose-headers"].split(", "))
+
+
+@pytest.mark.parametrize("link", [False, True], ids=["deleted", "dangling-link"])
+def test_a_gateway_that_starts_without_its_keys_file_answers_and_lets_nobody_in(
+    tmp_path: Path, eventually: Eventually, link: bool
+) -> None:
+    keys = tmp_path / "keys.json"
+    if link:
+        keys.symlink_to(tmp_path / "gone.json")
+    with gateway(tmp_path, "--api-keys-file", str(keys), *(["--keys-optional"] if link else [])) as stage:
+        assert call(stage, "GET", "/v1/models")[0] == 401
+        keys.unlink(missing_ok=True)
+        text = make(keys, "first")
+        eventually(lambda: call(stage, "GET", "/v1/models", **bearer(text))[0] != 401)
+
+
+def test_the_gateway_may_open_as_many_descriptors_as_the_system_grants(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), hard))
+    try:
+        with gateway(tmp_path) as stage:
+            stage.settle()
+            assert resource.prlimit(stage.process.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_it_listens_on_loopback_of_either_family(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_INET6) as free:
+        free.bind(("::1", 0))
+        port = free.getsockname()[1]
+    with gateway(tmp_path, "--listen", f"[::1]:{port}") as stage:
+        stage.settle()
+        with socket.create_connection(("::1", port), timeout=10) as s:
+            s.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: [::1]:%d\r\nConnection: close\r\n\r\n" % port)
+            assert s.recv(65536).startswith(b"HTTP/1.1 200 ")

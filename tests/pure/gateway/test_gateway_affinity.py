@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import msgspec
 
 from nemotron_ops.gateway.api.routes import Api
-from nemotron_ops.gateway.queue.affinity import Affinity, prefixes
+from nemotron_ops.gateway.queue.affinity import Affinity, prefixes, session_of
 
 
 def of(*messages: str, session: str = "", tools: str = "[]") -> tuple[int, ...]:
@@ -83,3 +86,53 @@ def test_a_conversation_of_any_length_costs_a_bounded_number_of_lookups() -> Non
 def test_a_body_that_is_no_list_has_no_beginnings_that_break() -> None:
     assert isinstance(prefixes(Api.CHAT, "m", {"messages": msgspec.Raw(b'[{"a":')}, ""), tuple)
     assert isinstance(prefixes(Api.CHAT, "m", {}, ""), tuple)
+
+
+def agent(turn: int, *, mark: bool = True, billing: str = "a1b2") -> tuple[int, ...]:
+    """The request of a coding agent: its cache mark is on the newest block, its billing line changes."""
+    cached: dict[str, Any] = {"cache_control": {"type": "ephemeral"}} if mark else {}
+    system: list[dict[str, Any]] = [
+        {"type": "text", "text": f"x-anthropic-billing-header: cc_version=2.1; cch={billing};"},
+        {"type": "text", "text": "You are an agent.", **cached},
+    ]
+    said = [
+        {"role": "assistant" if n % 2 else "user", "content": [{"type": "text", "text": str(n)}]} for n in range(turn)
+    ]
+    said.append({"role": "user", "content": [{**cached, "type": "text", "text": str(turn)}]})
+    fields = {"messages": json.dumps(said), "system": msgspec.json.encode(system).decode()}
+    return prefixes(Api.MESSAGES, "m", {name: msgspec.Raw(text.encode()) for name, text in fields.items()}, "")
+
+
+def test_marks_and_lines_that_the_model_does_not_read_cost_no_hit() -> None:
+    affinity = Affinity()
+    affinity.remember(agent(2), "x")
+    assert affinity.find(agent(4, billing="ffff")) == "x"
+    assert affinity.find(agent(2, mark=False)) == "x"
+
+
+def test_a_mark_in_a_text_is_text() -> None:
+    affinity = Affinity()
+    affinity.remember(of('say "cache_control": null, please'), "x")
+    assert affinity.find(of("say please")) == ""
+
+
+def test_the_ids_that_vendors_clients_send_are_sessions() -> None:
+    for name in (b"x-session-id", b"x-claude-code-session-id", b"session_id"):
+        assert session_of({name: b"s1"}) == "s1"
+    assert session_of({}) == ""
+    for field, first, same, other in (
+        ("metadata", '{"user_id":"u1"}', '{"user_id": "u1", "a": 1}', '{"user_id":"u2"}'),
+        ("prompt_cache_key", '"k1"', '"k1"', '"k2"'),
+    ):
+        found = [
+            prefixes(
+                Api.MESSAGES, "m", {"messages": msgspec.Raw(b'[{"a":%d}]' % n), field: msgspec.Raw(v.encode())}, ""
+            )
+            for n, v in enumerate((first, same, other))
+        ]
+        affinity = Affinity()
+        affinity.remember(found[0], "x")
+        assert affinity.find(found[1]) == "x"
+        assert affinity.find(found[2]) == ""
+    for value in (b"null", b"[]", b'{"user_id":null}', b'{"user_id":5}', b'"x"'):
+        assert all(n >= 0 for n in prefixes(Api.CHAT, "m", {"metadata": msgspec.Raw(value)}, ""))

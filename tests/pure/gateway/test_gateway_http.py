@@ -572,3 +572,26 @@ def test_a_body_arrives_as_it_was_sent_however_it_is_cut(body: bytes, step: int)
     data = POST + b"Content-Length: %d\r\n\r\n" % len(body) + body
     stand = Stand().feed(*(data[i : i + step] for i in range(0, len(data), step)))
     assert [r.body for r in stand.owner.requests] == [body]
+
+
+@pytest.mark.parametrize(
+    ("target", "host"),
+    [
+        (b"http://evil/health", b"evil"),
+        (b"http://user@Evil:81/health?a=b", b"Evil:81"),
+        (b"http://[::1]:8001/health", b"[::1]:8001"),
+        (b"/health?to=http://evil/", b"localhost"),
+        (b"//evil/health", b"localhost"),
+    ],
+)
+def test_the_authority_of_an_absolute_target_is_the_host(target: bytes, host: bytes) -> None:
+    stand = Stand()
+    stand.feed(b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % target)
+    assert stand.owner.requests[0].headers[b"host"] == host
+
+
+@pytest.mark.parametrize("space", [b" ", b"  ", b"\t", b" \t "])
+def test_space_after_a_length_is_no_part_of_it(space: bytes) -> None:
+    stand = Stand()
+    stand.feed(POST + b"Content-Length: 2%b\r\n\r\n{}" % space)
+    assert [request.body for request in stand.owner.requests] == [b"{}"]

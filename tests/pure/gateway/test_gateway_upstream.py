@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from itertools import pairwise
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nemotron_ops.gateway.api.errors import Refusal
 from nemotron_ops.gateway.loop.eager_task import EagerTask
 from nemotron_ops.gateway.loop.outbox import Outbox
 from nemotron_ops.gateway.loop.read_turns import AT_ONCE, CHUNK_BYTES, Turns
@@ -222,5 +225,20 @@ def test_a_chunk_that_lies_about_its_size_is_the_end_of_the_stream(bad: bytes) -
         assert heard.lost.startswith("the engine sent an invalid HTTP response")
         assert heard.data.startswith(b"data: 1\n\n")
         assert heard.ended == 0
+
+    run(body)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_a_lack_of_descriptors_is_no_fault_of_the_engine(number: int) -> None:
+    async def body() -> None:
+        class Full(Upstream):
+            async def connect(self) -> UpstreamConnection:
+                raise OSError(number, os.strerror(number))
+
+        with pytest.raises(Refusal) as caught:
+            await Attempt(Full("m-0", "/x", "")).ask(b"", b"")
+        assert caught.value.code == "out_of_descriptors"
+        assert "Too many open files" not in caught.value.message
 
     run(body)
