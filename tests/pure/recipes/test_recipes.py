@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from nemotron_ops.errors import RecipeError
 from nemotron_ops.paths import Layout
+from nemotron_ops.policy import Health, Restart
 from nemotron_ops.recipes.load import load_recipe, load_settings, parse_recipe, recipe_files, recipe_for
 from nemotron_ops.recipes.resolve import Settings, default_alias, public_names, request_fields, resolve
 from nemotron_ops.recipes.schema import Recipe, Server
@@ -63,6 +65,11 @@ def test_the_guide_profile_is_the_guides_server_line(name: str, layout: Layout) 
         (MINIMAL + "[server]\nkv_unified = 1", "recipes/x.toml: server.kv_unified: expected true or false, found 1"),
         (MINIMAL + "[server]\nparallel = true", "recipes/x.toml: server.parallel: expected an integer, found true"),
         (MINIMAL + '[restart]\npolicy = "maybe"', "expected one of always, on-failure, no"),
+        (
+            MINIMAL + '[server]\nextra_args = ["--temp", "1\\u0000"]',
+            "server.extra_args[1]: expected no control character, found U+0000",
+        ),
+        (MINIMAL + "[lifecycle]\nttl_s = nan", "recipes/x.toml: lifecycle.ttl_s: expected 1 to 3.1536e+07, found nan"),
         (MINIMAL + "[profiles.chat]\ntemp = -1", "recipes/x.toml: profiles.chat.temp: expected 0 to 10, found -1.0"),
         (MINIMAL + '[server]\nextra_args = ["-a", 3]', "server.extra_args[1]: expected a string, found 3"),
         (MINIMAL + '[lifecycle]\nreplicas = "two"', 'expected a number from 1 or "auto"'),
@@ -155,3 +162,20 @@ def test_settings_are_checked_like_recipes(layout: Layout) -> None:
     (layout.config / "settings.toml").write_text("prot = 1")
     with pytest.raises(RecipeError, match=r"prot: unknown key \(did you mean port\?\)"):
         load_settings(layout)
+
+
+NUMBERS_S = [(table, f.name) for table, kind in (("restart", Restart), ("health", Health)) for f in fields(kind)
+             if f.name.endswith("_s")]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", ["-1", "nan", "inf", "-inf", "1e300"])
+@pytest.mark.parametrize(("table", "key"), [*NUMBERS_S, ("lifecycle", "ttl_s"), ("requests", "queue_wait_s")])
+def test_a_time_that_is_negative_endless_or_no_number_is_refused_by_its_key(table: str, key: str, value: str) -> None:
+    with pytest.raises(RecipeError, match=rf"{table}\.{key}: expected "):
+        parsed(f"{MINIMAL}[{table}]\n{key} = {value}")
+
+
+@pytest.mark.parametrize(("table", "key"), [*(t for t in NUMBERS_S if t[1] != "drain_s"), ("lifecycle", "ttl_s")])
+def test_a_period_of_zero_is_refused(table: str, key: str) -> None:
+    with pytest.raises(RecipeError, match=rf"{table}\.{key}: expected "):
+        parsed(f"{MINIMAL}[{table}]\n{key} = 0")
