@@ -27,7 +27,7 @@ from nemotron_ops.models.store import StoredFile, StoredModel
 from nemotron_ops.models.transfer import USUAL, Download, Speed, Tuning, download
 from nemotron_ops.models.web import Web, endpoint_of
 from nemotron_ops.paths import Layout
-from nemotron_ops.progress import Report, Step
+from nemotron_ops.progress import Report, Step, remark
 
 SPARE_BYTES = 256 << 20  # left free on the disk
 ASIDE = ".nemotron-ops"  # folder for unfinished files inside --local-dir
@@ -89,7 +89,10 @@ class FetchPlan:
 
 def fetch(request: FetchRequest, installation: Installation, *, tuning: Tuning = USUAL) -> StoredModel:
     """The requested model, fetched unless it is on this machine. Raises ModelError or HostError."""
-    return carry_out(prepare(request, installation, tuning=tuning), installation, tuning=tuning)
+    plan = prepare(request, installation, tuning=tuning)
+    if plan.note:
+        remark(installation.report, plan.note, warning=True)
+    return carry_out(plan, installation, tuning=tuning)
 
 
 def prepare(request: FetchRequest, installation: Installation, *, tuning: Tuning = USUAL) -> FetchPlan:

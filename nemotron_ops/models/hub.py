@@ -18,6 +18,7 @@ from nemotron_ops.hub_names import is_gguf
 from nemotron_ops.models import gguf
 from nemotron_ops.models.ref import RemoteFile, check_shards, shown
 from nemotron_ops.models.refusals import Refusal, Stalled, refused
+from nemotron_ops.models.transfer import Pace
 from nemotron_ops.models.web import Patience, Web, endpoint_of, is_private
 
 YES = {"1", "on", "yes", "true"}
@@ -99,7 +100,8 @@ def _list_files(repo: str, *, revision: str, env: Mapping[str, str], patience: P
         except _Refused:
             raise exc.error from exc
         why = exc.refusal.said or exc.refusal.status
-        return replace(found, note=f'the hub refuses the token in use ("{why}"): going on without it')
+        note = f'the hub refuses the token in use ("{why}"): going on without it'
+        return replace(found, note="; ".join(filter(None, (note, found.note))))
 
 
 class _Refused(Exception):
@@ -160,7 +162,8 @@ def _listing(repo: str, revision: str, info: Any, web: Web) -> Listing:
     entries = [e for e in info.siblings or () if is_gguf(e.rfilename)]
     with ThreadPoolExecutor(READERS) as pool:
         files = tuple(pool.map(lambda e: _file(e, web.file_url(repo, commit, e.rfilename), web), entries))
-    return Listing(repo=repo, revision=revision, commit=commit, files=files)
+    renamed = f"{repo} is {shown(str(info.id))} now" if info.id and str(info.id).lower() != repo.lower() else ""
+    return Listing(repo=repo, revision=revision, commit=commit, files=files, note=renamed)
 
 
 def _file(entry: Any, url: str, web: Web) -> RemoteFile:
@@ -220,7 +223,9 @@ def _read_once(web: Web, url: str, start: int, end: int) -> bytes:
         if skip > gguf.MAX_HEADER_BYTES:
             raise ModelError(f"cannot read {url}: the server does not support range requests")
         kept = bytearray()
+        pace = Pace(stall_s=web.patience.stall_s, name=url)
         for chunk in response.iter_raw():
+            pace.check(chunk)
             dropped = min(skip, len(chunk))
             skip -= dropped
             kept += chunk[dropped:]

@@ -12,7 +12,7 @@ from nemotron_ops.models import gguf
 from nemotron_ops.models.hub import Listing, list_files, remote_header, token_of
 from nemotron_ops.models.ref import Ref, RemoteFile, choose, file_sets, no_models
 from nemotron_ops.models.web import Web
-from nemotron_ops.progress import Step
+from nemotron_ops.progress import Step, remark
 
 READERS = 6
 
@@ -40,6 +40,8 @@ def offers(
     Raises ModelError if the hub cannot be read or has none of them.
     """
     listing = list_files(ref.repo, revision=revision, env=installation.env)
+    if listing.note:
+        remark(installation.report, listing.note, warning=True)
     if quants:
         wanted = [choose(listing.files, Ref(repo=ref.repo, quant=q)) for q in quants]
         sets = {s.quant: s.files for s in wanted}

@@ -319,7 +319,7 @@ def _store(run: _Run, claimed: range, response: httpx.Response, *, at: int, whol
     target = run.part.target
     segment = claimed[0]
     own = [segment]
-    pace = _Pace(stall_s=run.web.patience.stall_s, name=target.name)
+    pace = Pace(stall_s=run.web.patience.stall_s, name=target.name)
     try:
         for chunk in response.iter_raw():
             pace.check(chunk)
@@ -349,7 +349,7 @@ def _store(run: _Run, claimed: range, response: httpx.Response, *, at: int, whol
         raise Stalled(f"cannot fetch {target.name}: the connection was closed early")
 
 
-class _Pace:
+class Pace:
     """Watches one answer: a web page in place of the file, or a server that sends hardly a byte."""
 
     def __init__(self, *, stall_s: float, name: str) -> None:

@@ -77,6 +77,7 @@ class Hub:
         self.token, self.gated, self.send_buffer = token, gated, send_buffer
         self.commit = COMMIT
         self.refuses_tokens = ""  # the words of a 401 to every request with a token
+        self.renamed: dict[str, str] = {}  # old name of a repository -> its name now
         self.lists_sizes = self.sends_etags = True
         self.files: dict[str, dict[str, Entry]] = {}
         self.faults: list[Fault] = []
@@ -202,6 +203,9 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
 
         def information(self, repo: str, revision: str, *, blobs: bool) -> None:
             if not self.allowed():
+                return
+            if new := hub.renamed.get(repo):
+                self.reply(307, {"location": self.path.replace(repo, new, 1)})
                 return
             if repo not in hub.files:
                 self.reply(404, {"X-Error-Code": "RepoNotFound"}, b"{}")

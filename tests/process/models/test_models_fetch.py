@@ -22,7 +22,7 @@ from nemotron_ops.errors import HostError, ModelError
 from nemotron_ops.installation import Installation
 from nemotron_ops.models import store
 from nemotron_ops.models.carry import import_path
-from nemotron_ops.models.hub import list_files
+from nemotron_ops.models.hub import list_files, remote_header
 from nemotron_ops.models.partial import done_bytes
 from nemotron_ops.models.ref import Ref
 from nemotron_ops.models.synthetic.shape import MOE
@@ -477,6 +477,30 @@ def test_a_web_page_without_its_type_never_becomes_part_of_a_file(stage: FetchSt
     with pytest.raises(ModelError, match="a web page was sent"):
         stage.fetch()
     assert stage.prepare().fetch_bytes == len(stage.content)
+
+
+def test_a_renamed_repository_is_read_and_its_new_name_said(stage: FetchStage) -> None:
+    stage.hub.renamed["old/Tiny-GGUF"] = REPO
+    found = list_files("old/Tiny-GGUF", revision="main", env=stage.hub.env, patience=QUICK)
+    assert found.files[0].size_bytes == len(stage.content)
+    assert found.note == f"old/Tiny-GGUF is {REPO} now"
+
+
+def test_what_serve_fetches_by_itself_says_that_the_token_was_refused(stage: FetchStage) -> None:
+    stage.hub.refuses_tokens = "expired"
+    stage.fetch(env={"HF_TOKEN": "hf_expired"})
+    assert [n for n in stage.notes if "the hub refuses the token in use" in n]
+
+
+def test_a_header_that_trickles_is_given_up(stage: FetchStage) -> None:
+    """Takes 0.6 s: each of three answers is watched for 0.2 s."""
+    stage.hub.faults = [Fault(bytes_s=2000)]
+    listing = list_files(REPO, revision="main", env=stage.hub.env, patience=QUICK)
+    with (
+        Web(stage.hub.env, patience=replace(QUICK, stall_s=0.2)) as web,
+        pytest.raises(ModelError, match=r"only [\d,]+ bytes came in"),
+    ):
+        remote_header(web, listing, listing.files)
 
 
 def test_a_gated_repository_says_where_to_ask(stage: FetchStage) -> None:
