@@ -160,10 +160,12 @@ class SeveralFold(_Base):
         self._kind = kind
         self._folds: dict[int, ChatFold | CompletionFold] = {}
         self._usages: list[dict[str, Any]] = []
+        self._timings: Any = None  # of the first choice, as in llama-server's answer
 
     def take(self, value: dict[str, Any]) -> None:
         if isinstance(usage := value.get("usage"), dict):
             self._usages.append(usage)
+            self._timings = self._timings or value.get("timings")
         if choices := value.get("choices"):
             index = choices[0].get("index", 0)
             if index not in self._folds:
@@ -176,8 +178,12 @@ class SeveralFold(_Base):
         if not choices or len(choices) < len(found):
             return None
         names = ("completion_tokens", "prompt_tokens", "total_tokens")
-        usage = {name: sum(usage.get(name, 0) for usage in self._usages) for name in names}
-        return {**(found[0][1] or {}), "choices": choices, "usage": usage}
+        usage: dict[str, Any] = {name: sum(usage.get(name, 0) for usage in self._usages) for name in names}
+        details = [usage["prompt_tokens_details"] for usage in self._usages if "prompt_tokens_details" in usage]
+        if details:
+            usage["prompt_tokens_details"] = {"cached_tokens": sum(d.get("cached_tokens", 0) for d in details)}
+        answer = {**(found[0][1] or {}), "choices": choices, "usage": usage, "timings": self._timings}
+        return _without_none(answer)
 
 
 class NativeFold(_Base):
