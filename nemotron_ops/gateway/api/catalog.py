@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -44,6 +44,8 @@ class Catalog:
         match = self.names.get(asked)
         if match is None:
             raise self._unknown(asked, only)
+        if not name and match.model.names:  # the answer names the model as `/v1/models` does
+            return replace(match, asked=match.model.names[0])
         return match
 
     def _only(self) -> str:

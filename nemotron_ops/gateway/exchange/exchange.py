@@ -164,7 +164,7 @@ class Exchange(Record, eq=False, kw_only=True):
                 return
             if whole is not None and not overflowed(self, whole) and not recovery.refused(whole.status):
                 self.release(finished=whole.status == 200)
-                respond.reply_whole(self, whole, self.asked)
+                respond.reply_whole(self, whole, self.asked, hidden=prepared.hidden)
                 return
             rest = await self._after_failure(outcome, prepared)
             if rest is None:

@@ -9,6 +9,7 @@ from nemotron_ops.gateway.api.content_types import EVENT_STREAM, JSON
 from nemotron_ops.gateway.api.errors import Refusal, engine_error, error_body, error_event, upstream_error
 from nemotron_ops.gateway.keys.origin import cors_headers
 from nemotron_ops.gateway.record import Record
+from nemotron_ops.gateway.request.prepare import without
 from nemotron_ops.gateway.streams import sse
 from nemotron_ops.gateway.streams.fold import Fold
 from nemotron_ops.gateway.streams.relay import Relay
@@ -91,8 +92,11 @@ def end_stream(record: Record, fold: Fold | None) -> None:
     record.client.reply(200, msgspec.json.encode(result), extra=extra)
 
 
-def reply_whole(record: Record, whole: Whole, asked: str) -> None:
-    """llama-server's response, or its error in the API's shape; `asked` is the client's name for the model."""
+def reply_whole(record: Record, whole: Whole, asked: str, *, hidden: str = "") -> None:
+    """llama-server's response, or its error in the API's shape.
+
+    `asked` is the client's name for the model, `hidden` a field that only the accounting reads.
+    """
     record.status = whole.status
     api, client, body = record.route.api, record.client, whole.body
     if whole.status >= 400:
@@ -100,6 +104,8 @@ def reply_whole(record: Record, whole: Whole, asked: str) -> None:
         body = upstream_error(api, whole.status, body)
     else:
         record.whole = body
+        if hidden:
+            body = without(body, hidden)
         if own := sse.name_in(body):
             body = body.replace(own, sse.named(asked))
     if client.answer.began:  # comments were sent while the request waited: only an event can follow

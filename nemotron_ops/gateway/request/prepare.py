@@ -43,6 +43,7 @@ from nemotron_ops.gateway.request.reasoning import (
 )
 from nemotron_ops.gateway.streams.fold import Fold, fold_for
 
+TIMINGS = "timings"
 SMALL_BYTES = 16384
 # The field that may be empty; in an infill llama-server puts tokens around all of them.
 PROMPT_FIELDS = {
@@ -63,6 +64,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     fold: Fold | None = None  # set if llama-server streams an answer that the client gets whole
     answers: int = 1  # choices times prompts
     content_type: bytes = JSON
+    hidden: str = ""  # a field of the whole answer that the client has not asked for
 
 
 def prepare(route: Route, body: bytes, catalog: Catalog, only: tuple[str, ...] = ()) -> Prepared:
@@ -90,6 +92,7 @@ def prepare(route: Route, body: bytes, catalog: Catalog, only: tuple[str, ...] =
     stream = asks_for_stream(fields)
     if stream and route.api is Api.NATIVE and "response_fields" in fields:
         keep_stop(fields)
+    hidden = "" if stream or route.api is not Api.NATIVE or "response_fields" not in fields else ask_for_timings(fields)
     limits = field_rules.limits(route.api, fields) if route.generates else ()
     fold = None
     if route.generates and not stream and not is_small(limits, body):
@@ -105,7 +108,9 @@ def prepare(route: Route, body: bytes, catalog: Catalog, only: tuple[str, ...] =
     if len(body) > SMALL_BYTES:
         check_size(len(body) - media_bytes, ctx_tokens=named.ctx_tokens, prompts=count)
         check_messages(fields)
-    return Prepared(named=named, body=sent, stream=stream, fields=fields, limits=limits, fold=fold, answers=count)
+    return Prepared(
+        named=named, body=sent, stream=stream, fields=fields, limits=limits, fold=fold, answers=count, hidden=hidden
+    )  # fmt: skip
 
 
 def asks_for_stream(fields: Fields) -> bool:
@@ -178,3 +183,20 @@ def keep_stop(fields: Fields) -> None:
     wanted = value_of(fields, "response_fields")
     if isinstance(wanted, list) and wanted and "stop" not in wanted:
         put(fields, "response_fields", [*wanted, "stop"])
+
+
+def ask_for_timings(fields: Fields) -> str:
+    """Ask for `timings`, which state the usage, where `response_fields` leaves it out; returns what was added."""
+    wanted = value_of(fields, "response_fields")
+    if not isinstance(wanted, list) or not wanted or TIMINGS in wanted:
+        return ""
+    put(fields, "response_fields", [*wanted, TIMINGS])
+    return TIMINGS
+
+
+def without(body: bytes, name: str) -> bytes:
+    """A whole answer, or a list of them, without the field `name`."""
+    value = msgspec.json.decode(body, type=dict[str, msgspec.Raw] | list[dict[str, msgspec.Raw]])
+    for answer in value if isinstance(value, list) else [value]:
+        answer.pop(name, None)
+    return msgspec.json.encode(value)

@@ -27,17 +27,20 @@ class Fold(Protocol):
 
 def fold_for(api: Api, fields: dict[str, msgspec.Raw]) -> Fold | None:
     """A Fold for a request of `api`, or None if its answer cannot be folded and has to be requested whole."""
-    if UNFOLDABLE & fields.keys() or bytes(fields.get("n", b"1")) not in (b"1", b"null"):
+    if UNFOLDABLE & fields.keys():
         return None
     if "continue_final_message" in fields and bytes(fields["continue_final_message"]) not in (b"false", b"null"):
         return None  # a stream leaves out the beginning that the client gave
     if "grammar" in fields and api in (Api.CHAT, Api.RESPONSES):
         return None  # a stream leaves out an answer that is all white space, which a grammar can demand
+    one = bytes(fields.get("n", b"1")) in (b"1", b"null")
     match api:
         case Api.CHAT:
-            return ChatFold()
+            return ChatFold() if one else SeveralFold(ChatFold)
         case Api.COMPLETION:
-            return CompletionFold() if _is_text(fields.get("prompt")) else None
+            return CompletionFold() if one and _is_text(fields.get("prompt")) else SeveralFold(CompletionFold)
+        case _ if not one:
+            return None
         case Api.MESSAGES:
             return MessagesFold()
         case Api.RESPONSES:
@@ -145,6 +148,42 @@ class CompletionFold(_Base):
             return None
         choice = {**self._last["choices"][0], "text": "".join(self._text)}
         return {**self._last, "choices": [choice]}
+
+
+class SeveralFold(_Base):
+    """An answer with several choices, each from its own events. Its usage is that of all of them.
+
+    llama-server's own whole answer has the usage of its first choice, of whatever prompt.
+    """
+
+    def __init__(self, kind: type[ChatFold] | type[CompletionFold]) -> None:
+        self._kind = kind
+        self._folds: dict[int, ChatFold | CompletionFold] = {}
+        self._usages: list[dict[str, Any]] = []
+        self._timings: Any = None  # of the first choice, as in llama-server's answer
+
+    def take(self, value: dict[str, Any]) -> None:
+        if isinstance(usage := value.get("usage"), dict):
+            self._usages.append(usage)
+            self._timings = self._timings or value.get("timings")
+        if choices := value.get("choices"):
+            index = choices[0].get("index", 0)
+            if index not in self._folds:
+                self._folds[index] = self._kind()
+            self._folds[index].take(value)
+
+    def result(self) -> dict[str, Any] | None:
+        found = [(index, self._folds[index].result()) for index in sorted(self._folds)]
+        choices = [{**answer["choices"][0], "index": index} for index, answer in found if answer is not None]
+        if not choices or len(choices) < len(found):
+            return None
+        names = ("completion_tokens", "prompt_tokens", "total_tokens")
+        usage: dict[str, Any] = {name: sum(usage.get(name, 0) for usage in self._usages) for name in names}
+        details = [usage["prompt_tokens_details"] for usage in self._usages if "prompt_tokens_details" in usage]
+        if details:
+            usage["prompt_tokens_details"] = {"cached_tokens": sum(d.get("cached_tokens", 0) for d in details)}
+        answer = {**(found[0][1] or {}), "choices": choices, "usage": usage, "timings": self._timings}
+        return _without_none(answer)
 
 
 class NativeFold(_Base):

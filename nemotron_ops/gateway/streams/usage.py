@@ -115,7 +115,13 @@ class _Holder(msgspec.Struct):
     message: _Inner | str | None = None
 
 
-_decode_holders = msgspec.json.Decoder(_Holder | list[_Holder]).decode
+class _Whole(_Holder):
+    """A whole answer; its choices are counted."""
+
+    choices: list[msgspec.Raw] | None = None
+
+
+_decode_holders = msgspec.json.Decoder(_Whole | list[_Whole]).decode
 
 
 def usage_of(value: Any) -> Usage | None:
@@ -157,4 +163,7 @@ def usage_of_body(body: bytes) -> Usage | None:
         return None
     if isinstance(found, list):  # llama-server's own completion of several prompts
         return together(filter(None, map(_usage_of, found)))
-    return _usage_of(found)
+    usage = _usage_of(found)
+    if usage is not None and found.choices and (count := len(found.choices)) > 1:
+        return together([usage] * count)  # llama-server states that of the first only
+    return usage

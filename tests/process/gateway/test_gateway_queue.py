@@ -226,7 +226,7 @@ def test_a_request_of_more_prompts_than_slots_waits_for_all_slots_and_takes_them
 def test_more_prompts_than_anybody_needs_are_refused(stage: Stage, engine: ScriptedEngine) -> None:
     with open_request(stage, "/v1/completions", {"model": "m", "prompt": ["a"] * 129}) as refused:
         error = error_in(refused)
-    assert (refused.status, error["code"]) == (400, "invalid_field")
+    assert (refused.status, error["code"]) == (400, "limit_exceeded")
     assert engine.heard == []
 
 

@@ -13,7 +13,7 @@ from nemotron_ops.gateway.api.catalog import index, unavailable
 from nemotron_ops.gateway.api.errors import Refusal
 from nemotron_ops.gateway.api.routes import ROUTES, Api, Kind, find
 from nemotron_ops.gateway.request.fields import allowed
-from nemotron_ops.gateway.request.prepare import Prepared, prepare
+from nemotron_ops.gateway.request.prepare import Prepared, prepare, without
 from nemotron_ops.supervisor.snapshot import InstanceView, ModelView, Snapshot, State
 
 CHAT = "/v1/chat/completions"
@@ -182,7 +182,24 @@ def test_what_is_within_bounds_is_left_alone() -> None:
 def test_a_stream_says_its_end_also_where_fields_are_chosen() -> None:
     wanted = {"model": "tiny", "prompt": "x", "response_fields": ["content"]}
     assert sent("/completion", **wanted, stream=True)["response_fields"] == ["content", "stop"]
-    assert sent("/completion", **wanted)["response_fields"] == ["content"]
+    assert sent("/completion", **wanted)["response_fields"] == ["content", "timings"]  # for the usage
+
+
+def test_a_field_that_was_added_for_the_usage_is_taken_out_of_the_answer() -> None:
+    chosen = {"model": "tiny", "prompt": "x"}
+    assert ready("/completion", {**chosen, "response_fields": ["content"]}).hidden == "timings"
+    for fields in ([], ["timings"], None, "x"):
+        assert ready("/completion", {**chosen, "response_fields": fields}).hidden == ""
+    assert without(b'{"content":"a","timings":{"b":1}}', "timings") == b'{"content":"a"}'
+    assert without(b'[{"content":"a","timings":1},{"timings":2}]', "timings") == b'[{"content":"a"},{}]'
+
+
+def test_a_request_without_a_model_gets_the_first_name_of_the_list() -> None:
+    model = ModelView(name="30b", names=("vendor/thirty", "30b"))
+    for default in ("", "30b", "vendor/thirty"):
+        named = index(Snapshot(models=(model,), default_model=default)).resolve("")
+        assert (named.asked, named.model) == ("vendor/thirty", model)
+    assert index(Snapshot(models=(model,))).resolve("30b").asked == "30b"
 
 
 def test_a_capped_field_is_lowered_but_not_set() -> None:
@@ -248,7 +265,9 @@ def test_a_whole_answer_is_asked_for_as_a_stream() -> None:
     assert not whole.stream
     assert json.loads(whole.body)["stream"] is True
     assert json.loads(whole.body)["stream_options"] == {"include_usage": True}
-    for special in ({"n": 2}, {"logprobs": True}):
+    assert ready(CHAT, {"model": "tiny", "messages": USER, "n": 2}).fold is not None
+    special: dict[str, Any]
+    for special in ({"logprobs": True}, {"continue_final_message": True}, {"grammar": 'root ::= " "'}):
         assert ready(CHAT, {"model": "tiny", "messages": USER, **special}).fold is None
 
 

@@ -17,7 +17,7 @@ from nemotron_ops.gateway.streams import sse
 from nemotron_ops.gateway.streams.fold import fold_for
 from nemotron_ops.gateway.streams.kept import KEPT_BYTES, Memory
 from nemotron_ops.gateway.streams.relay import Relay
-from nemotron_ops.gateway.streams.usage import Usage
+from nemotron_ops.gateway.streams.usage import Usage, usage_of_body
 from tests.fakes.scripted_engine import WORDS, _chat, events, pass_on
 
 APIS = {
@@ -237,6 +237,36 @@ def test_an_error_event_is_no_answer() -> None:
     assert fold.result() is None
 
 
-@pytest.mark.parametrize("body", [{"n": 2}, {"logprobs": True}, {"top_logprobs": 1}, {"prompt": ["a", "b"]}])
+@pytest.mark.parametrize("api", [Api.CHAT, Api.COMPLETION])
+def test_several_choices_are_folded_each_from_its_own_events(api: Api) -> None:
+    fold = fold_for(api, fields(prompt=["a", "b"], n=2))
+    assert fold is not None
+    for text in ("x", "y"):
+        for index in (1, 0):
+            choice = {
+                "index": index,
+                "finish_reason": None,
+                "delta": {"content": f"{text}{index}"},
+                "text": f"{text}{index}",
+            }
+            fold.send(sse.event({"choices": [choice]}))
+    fold.send(sse.event({"choices": [{"index": 0, "finish_reason": "stop", "delta": {}, "text": ""}]}))
+    assert fold.result() is None
+    fold.send(sse.event({"choices": [{"index": 1, "finish_reason": "length", "delta": {}, "text": ""}]}))
+    for _ in range(2):
+        fold.send(sse.event({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}}))
+    result = fold.result()
+    assert result is not None
+    assert result["usage"] == {"completion_tokens": 4, "prompt_tokens": 6, "total_tokens": 10}
+    said = [(c["index"], c["finish_reason"], c.get("text") or c["message"]["content"]) for c in result["choices"]]
+    assert said == [(0, "stop", "x0y0"), (1, "length", "x1y1")]
+
+
+def test_the_usage_of_a_whole_answer_is_taken_for_each_of_its_choices() -> None:
+    body = b'{"choices":[{"logprobs":{}},{},{}],"usage":{"prompt_tokens":5,"completion_tokens":10}}'
+    assert usage_of_body(body) == Usage(prompt_tokens=15, completion_tokens=30)
+
+
+@pytest.mark.parametrize("body", [{"n": 2, "logprobs": 1}, {"logprobs": True}, {"top_logprobs": 1}])
 def test_what_does_not_add_up_is_not_folded(body: dict[str, Any]) -> None:
     assert fold_for(Api.COMPLETION, fields(**{"prompt": "x", **body})) is None
