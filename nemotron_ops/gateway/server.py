@@ -40,6 +40,7 @@ DRAIN_POLL_S = 0.02
 CUT_S = 1.0  # time for the last bytes of stopped responses to be sent
 CLOSE_S = 5.0  # time for the last log lines to be written, on a disk that hangs
 LARGE_BYTES = 1 << 20
+SLOW_BYTES_PER_S = 65536.0  # a large body that comes more slowly makes room for others
 SMALL_BODY_BYTES = 65536  # largest body for routes that use none
 TURNED_AWAY = 64  # connections over the limit that still get an error response
 ID_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
@@ -111,10 +112,21 @@ class Gateway:
         return SMALL_BODY_BYTES if route.kind in (Kind.LOCAL, Kind.INSPECT) else self.limits.body_bytes
 
     def receiving(self, more: int) -> bool:
-        """Count `more` bytes of bodies being received, or fewer if negative; returns whether there is room."""
+        """Count `more` bytes of bodies being received, or fewer if negative; returns whether there is room.
+
+        Where there is none, the slowest of the large bodies makes room: few slow clients must not hold all of it.
+        """
         self._free_bytes -= more
         self._large |= abs(more) > LARGE_BYTES
-        return self._free_bytes >= 0
+        if self._free_bytes >= 0:
+            return True
+        now = self.loop.time()
+        slow = [c for c in self.clients if c.held_bytes > SMALL_BODY_BYTES and c.pace(now) < SLOW_BYTES_PER_S]
+        for connection in sorted(slow, key=lambda c: c.pace(now)):
+            connection.evict()
+            if self._free_bytes >= 0:
+                return True
+        return False
 
     def asked(self, connection: ClientConnection, request: Request) -> None:
         """A whole request has arrived."""

@@ -24,6 +24,7 @@ from nemotron_ops.gateway.loop.outbox import Outbox
 
 LINGER_S = 2.0  # silence after which a refused request counts as sent completely
 MAX_LINGER_S = 10.0
+PACE_S = 5.0  # over which the pace of a body is measured
 RETIRE_S = 1.0  # silence after which no further request is expected on a retiring connection
 IDLE, HEAD, BODY, ANSWERING, LINGERING, CLOSING = Phase  # an attribute of an enum class costs more than a global
 
@@ -55,9 +56,9 @@ class ClientConnection(asyncio.Protocol):
     """One connection of one client."""
 
     __slots__ = (
-        "_ahead", "_body_at", "_counted", "_linger_until", "_on_pause", "_paused", "_pending", "_reader", "_request",
-        "_unread", "answer", "cached_auth", "deadline", "loop", "on_gone", "owner", "peer", "phase", "retiring",
-        "transport",
+        "_ahead", "_came_at", "_counted", "_linger_until", "_on_pause", "_pace_at", "_pace_bytes", "_paused",
+        "_pending", "_reader", "_request", "_unread", "_window_at", "_window_bytes", "answer", "cached_auth",
+        "deadline", "loop", "on_gone", "owner", "peer", "phase", "retiring", "transport",
     )  # fmt: skip
 
     def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop) -> None:
@@ -76,7 +77,11 @@ class ClientConnection(asyncio.Protocol):
         self._reader = RequestReader(owner.limits)
         self._request: Request | None = None  # being answered
         self._pending: Request | None = None  # accepted by its head; its body is being received
-        self._body_at = 0.0  # when that body began
+        self._window_at = 0.0  # from when on that body's pace is measured
+        self._window_bytes = 0  # of it that had come by then
+        self._pace_at = 0.0  # the same, for the choice of a body that makes room
+        self._pace_bytes = 0
+        self._came_at = 0.0  # when its last part came
         self._counted = 0  # bytes of it that `receiving` knows of
         self._ahead: SentAhead | None = None
         self._unread = False  # the client may still be sending a refused request
@@ -130,6 +135,22 @@ class ClientConnection(asyncio.Protocol):
     def turn_away(self, refusal: Refusal) -> None:
         """Refuse a connection before it has sent a request."""
         self._refuse(refusal)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of an unfinished body that take room."""
+        return self._counted
+
+    def pace(self, now: float) -> float:
+        """Bytes per second of the body that is being received, of late."""
+        if now - self._came_at >= PACE_S:
+            return 0.0
+        return (self._counted - self._pace_bytes) / max(1.0, now - self._pace_at)
+
+    def evict(self) -> None:
+        """Refuse the body that is being received: there is no room for it."""
+        message = "too many large requests are being received at once"
+        self._refuse(Refusal(status=503, code="receiving_full", message=message, retry_after_s=1))
 
     def retire(self) -> None:
         """Promise no further request, but answer the one that is on its way, with `Connection: close`.
@@ -239,7 +260,8 @@ class ClientConnection(asyncio.Protocol):
 
     def _welcome(self) -> None:
         """A head has come without its body: receive the body only if the owner accepts the request."""
-        reader, self._body_at = self._reader, self.loop.time()
+        reader, now = self._reader, self.loop.time()
+        self._window_at, self._window_bytes, self._pace_at, self._pace_bytes, self._came_at = now, 0, now, 0, now
         self._pending = head = reader.head()
         if head is None:
             self._refuse(Refusal(status=400, code="bad_request", message="cannot read the request's path"))
@@ -263,11 +285,19 @@ class ClientConnection(asyncio.Protocol):
         if reader.refusal is not None:
             return
         if not self._count(reader.body_bytes):
-            message = "too many large requests are being received at once"
-            self._refuse(Refusal(status=503, code="receiving_full", message=message, retry_after_s=1))
+            self.evict()
+        if self.phase is not BODY:  # this one had to make room
             return
-        fair = self._body_at + limits.body_stall_s + reader.body_bytes / limits.body_bytes_per_s
-        self.deadline = min(self.loop.time() + limits.body_stall_s, fair)
+        self._came_at = now = self.loop.time()
+        if now - self._pace_at >= PACE_S:
+            self._pace_at, self._pace_bytes = now, reader.body_bytes
+        seen_s, came = now - self._window_at, reader.body_bytes - self._window_bytes
+        if seen_s >= limits.body_stall_s and came >= seen_s * limits.body_bytes_per_s:
+            self._window_at, self._window_bytes = now, reader.body_bytes  # a burst earns no time beyond its window
+        fair = (
+            self._window_at + limits.body_stall_s + (reader.body_bytes - self._window_bytes) / limits.body_bytes_per_s
+        )
+        self.deadline = min(now + limits.body_stall_s, fair)
 
     def _count(self, size: int) -> bool:
         """Tell the owner that `size` bytes of an unfinished body are here; returns whether there is room for them."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import select
 import socket
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from nemotron_ops.gateway.__main__ import detect_dead_clients
+from nemotron_ops.gateway.client.connection import PACE_S
 from tests.fakes.calls import BODY, CHAT, call, make, rss_mib, served
 from tests.fakes.scripted_engine import (
     STREAM_HEAD,
@@ -164,3 +167,24 @@ def test_a_connection_too_many_gets_503(tmp_path: Path, eventually: Eventually) 
         assert b"too_many_connections" in answer
         stack.close()
         eventually(lambda: call(stage, "GET", "/health")[0] == 200)
+
+
+def test_slow_bodies_make_room_for_others(tmp_path: Path) -> None:
+    """Takes the five seconds after which a body counts as slow."""
+    engine = ScriptedEngine(name="m-0", path=tmp_path / "e.sock", play=well)
+    with served(tmp_path, engine, "--max-receiving-mib", "1") as stage, contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(socket.create_connection(stage.address, timeout=30)) for _ in range(2)]
+        for s in slow:
+            s.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900000\r\n\r\n")
+            s.sendall(b"a" * 500_000)
+        time.sleep(PACE_S + 0.5)
+        body = json.dumps({**BODY, "user": "u" * 300_000}).encode()
+        with socket.create_connection(stage.address, timeout=30) as s:
+            s.sendall(
+                b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
+            )
+            s.sendall(body)
+            assert s.recv(65536).startswith(b"HTTP/1.1 200 ")
+        ended, _, _ = select.select(slow, [], [], 10)
+        assert ended
+        assert all(b"receiving_full" in s.recv(65536) for s in ended)

@@ -595,3 +595,23 @@ def test_space_after_a_length_is_no_part_of_it(space: bytes) -> None:
     stand = Stand()
     stand.feed(POST + b"Content-Length: 2%b\r\n\r\n{}" % space)
     assert [request.body for request in stand.owner.requests] == [b"{}"]
+
+
+def test_a_burst_earns_a_trickle_no_time() -> None:
+    stand = Stand().feed(POST + b"Content-Length: 9000000\r\n\r\n", b"a" * 5_000_000)
+    for _ in range(4):
+        stand.loop.now += 20
+        stand.feed(b"a")
+        stand.connection.check_deadline(stand.loop.now + 1)
+    stand.connection.check_deadline(stand.loop.now + 11)
+    assert stand.statuses == [408]
+
+
+def test_the_pace_of_a_body_is_that_of_its_last_seconds() -> None:
+    stand = Stand().feed(POST + b"Content-Length: 9000000\r\n\r\n", b"a" * 1_000_000)
+    assert stand.connection.pace(stand.loop.now) == 1_000_000
+    assert stand.connection.pace(stand.loop.now + 5) == 0
+    for _ in range(3):
+        stand.loop.now += 4
+        stand.feed(b"a")
+    assert stand.connection.pace(stand.loop.now + 4) < 10
