@@ -33,19 +33,11 @@ GATEWAY = {
     "streams": {"api"},
     "keys": {"api", "options", "warnings_log"},
     "request": {"api", "streams"},
-<<<<<<< HEAD
-    "upstream": {"api", "loop", "streams"},
-    "queue": {"api", "loop", "options", "request", "upstream", "observe.metrics"},
-    "continuation": {"api", "request", "streams"},
-    "openapi": {"api", "request"},
-    "record": {"api", "client", "continuation", "keys", "queue", "request", "streams", "upstream"},
-=======
     "upstream": {"api.errors", "loop", "streams"},
     "queue": {"api", "loop", "options", "request", "upstream", "observe.metrics"},
     "continuation": {"api", "request", "streams"},
     "openapi": {"api", "request"},
     "record": {"api", "client", "continuation", "keys", "queue", "request", "streams", "upstream.connection"},
->>>>>>> s-resilience
     "observe": {"api", "keys", "options", "record", "streams", "warnings_log"},
     "shared": {"loop", "observe.metrics", "options", "queue", "record", "streams"},
     "exchange": {
