@@ -6,24 +6,18 @@ over the old file; then the folder is flushed, so that a power cut leaves either
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import filelock
 
-from nemotron_ops.errors import HostError, NemotronOpsError
-
-NO_LOCKS_HINT = (
-    "locks are needed, so that two programs do not write at once: keep this folder on a local disk "
-    "(NEMOTRON_OPS_HOME, or NEMOTRON_OPS_STATE for the state alone), or mount it with locks (NFS: without nolock)"
-)
+from nemotron_ops.errors import NemotronOpsError
 
 
 def write_atomic(path: Path, content: bytes | str, *, mode: int = 0o644) -> None:
@@ -83,30 +77,7 @@ def locked(path: Path, *, timeout_s: float = -1) -> Iterator[None]:
     The file is for its owner only: any user who may open it may hold the lock.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    check_locks(path)
     with filelock.FileLock(path, timeout=timeout_s, mode=0o600):
         if path.stat().st_uid == os.geteuid():
             path.chmod(0o600)  # made by an earlier version
         yield
-
-
-def check_locks(path: Path) -> None:
-    """Raise HostError if the file system of the lock file `path` has no locks: filelock would use a file that stays."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        with suppress(BlockingIOError):
-            flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB, path)
-            fcntl.flock(fd, fcntl.LOCK_UN)
-    finally:
-        os.close(fd)
-
-
-def flock(fd: int, operation: int, path: Path) -> None:
-    """`fcntl.flock` on the file `path`. Raises BlockingIOError if it is taken, HostError if there are no locks."""
-    try:
-        fcntl.flock(fd, operation)
-    except BlockingIOError:
-        raise
-    except OSError as exc:
-        reason = exc.strerror or str(exc)
-        raise HostError(f"cannot lock {path}: its file system has no locks ({reason})", hint=NO_LOCKS_HINT) from exc

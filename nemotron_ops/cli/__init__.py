@@ -35,7 +35,6 @@ reads its words, calls `operations` or a room, and shows what comes back. Each f
     options          click options from a frozen dataclass
     remote           options and lines that commands for other machines share
     app              installation and terminal, read once at the edge
-    foreign_errors   one line for errors of the disk, the locale and missing packages
 """
 
 from __future__ import annotations
@@ -143,13 +142,6 @@ def main(argv: list[str] | None = None) -> None:
         if debug:
             raise
         sys.exit(show(exc))
-    except (OSError, ImportError, UnicodeError) as exc:
-        from nemotron_ops.cli.foreign_errors import translated
-
-        ours = translated(exc)
-        if debug or ours is None:
-            raise
-        sys.exit(show(ours))
     sys.exit(code if isinstance(code, int) else 0)
 
 

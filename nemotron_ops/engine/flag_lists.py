@@ -284,10 +284,3 @@ ALLOWED: frozenset[str] = frozenset(
         "--spec-draft-sampling",
     }
 )
-
-# Flags of older guides that llama.cpp has removed -> what does the same here. `load_mode` is a setting of its own.
-SUCCESSORS: dict[str, str] = {
-    "--mlock": 'set load_mode = "mmap+mlock" in the recipe (llama-server\'s --load-mode)',
-    "--mmap": 'set load_mode = "mmap" in the recipe (llama-server\'s --load-mode)',
-    "--no-mmap": 'set load_mode = "none" in the recipe (llama-server\'s --load-mode)',
-}

@@ -54,5 +54,4 @@ class Facts:
     driver_cuda: tuple[int, int] | None = None  # newest CUDA that the driver runs: (13, 0)
     cuda_lacks: tuple[str, ...] = ()  # libraries missing from the CUDA toolkit of `nvcc`: "cublas"
     tools: Mapping[str, Tool] = field(default_factory=dict)
-    compiler_problem: str = ""  # why a C or C++ compiler that is named (CC, CXX) or present cannot be used
     systemd: bool = False

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from nemotron_ops.files import flock, locked
+from nemotron_ops.files import locked
 from nemotron_ops.host.facts import Tool
 
 NINJA = (1, 13)  # the first version that is a job server client
@@ -50,7 +50,7 @@ def shared(folder: Path, jobs: int) -> Iterator[Share | None]:
             pipe = _opened(fifo, fresh=alone)
             if alone and pipe >= 0:
                 os.write(pipe, b"+" * (jobs - 1))
-            flock(lock, fcntl.LOCK_SH, folder / "lock")
+            fcntl.flock(lock, fcntl.LOCK_SH)
         yield Share(makeflags=f"--jobserver-auth=fifo:{fifo}", lock=lock) if pipe >= 0 else None
     finally:
         fcntl.flock(lock, fcntl.LOCK_UN)  # for all that inherited it, such as a compiler cache's server

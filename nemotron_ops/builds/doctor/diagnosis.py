@@ -45,7 +45,6 @@ class Surroundings:
 
     disk_free_bytes: int
     network: Mapping[str, str]  # "source", "registry", "hub"
-    folders: Mapping[str, str] = field(default_factory=dict)  # folder -> why it cannot be written or locked, or ""
     built: str = ""  # id of the current build
     manifest: Mapping[str, Any] = field(default_factory=dict)  # of the current build
     source_cached: bool = False
@@ -65,7 +64,6 @@ def diagnose(facts: Facts, around: Surroundings) -> tuple[Finding, ...]:
         cache(facts),
         memory(facts),
         disk(around),
-        folders(around),
         *network(around),
         build(around),
         *known_bugs(facts, around),
@@ -83,9 +81,7 @@ def compiler(facts: Facts, around: Surroundings) -> Finding:
         return Finding(what="compiler", status=Status.OK, found=tool(cxx, cxx.kind), why=why)
     fix = f"{backends.install_line('compiler', facts)}   (or build with --cpu --zig: a compiler from a Python wheel)"
     status = Status.WARNING if around.built else Status.MISSING
-    return Finding(
-        what="compiler", status=status, found=facts.compiler_problem or "no C and C++ compiler", why=why, fix=fix
-    )
+    return Finding(what="compiler", status=status, found="no C and C++ compiler", why=why, fix=fix)
 
 
 def program(name: str, facts: Facts, around: Surroundings) -> Finding:
@@ -179,16 +175,6 @@ def disk(around: Surroundings) -> Finding:
         return Finding(what="disk", status=Status.MISSING, found=found, why=why, fix=fix)
     status = Status.WARNING if free < SMALLEST_MODEL_BYTES else Status.OK
     return Finding(what="disk", status=status, found=found, why=why, fix=fix if status is Status.WARNING else "")
-
-
-def folders(around: Surroundings) -> Finding:
-    """Whether the folders of nemotron-ops can be written, and locked against a second writer."""
-    why = "builds, models and state are written there, by one program at a time"
-    wrong = [f"{folder}: {reason}" for folder, reason in around.folders.items() if reason]
-    if wrong:
-        fix = "NEMOTRON_OPS_HOME=DIR, or NEMOTRON_OPS_STATE=DIR for the state alone, on a local disk"
-        return Finding(what="folders", status=Status.MISSING, found="; ".join(wrong), why=why, fix=fix)
-    return Finding(what="folders", status=Status.OK, found="can be written and locked", why=why)
 
 
 def network(around: Surroundings) -> list[Finding]:

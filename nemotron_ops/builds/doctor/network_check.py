@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +12,6 @@ from nemotron_ops.builds.packages import download, pins, registry
 from nemotron_ops.builds.source.git import check_reachable
 from nemotron_ops.builds.store import store
 from nemotron_ops.errors import NemotronOpsError
-from nemotron_ops.files import check_locks
 from nemotron_ops.installation import Installation
 
 DEFAULT_HUB = "https://huggingface.co"
@@ -27,7 +25,6 @@ def surroundings(installation: Installation, *, offline: bool = False) -> Surrou
     return Surroundings(
         disk_free_bytes=shutil.disk_usage(existing_parent(layout.data)).free,
         network={} if offline else reachable(installation.env),
-        folders={str(folder): unusable(folder) for folder in (layout.data, layout.cache, layout.state)},
         built=current.id if current else "",
         manifest=current.manifest if current else {},
         pinned=pins.shipped().number,
@@ -45,18 +42,6 @@ def reachable(env: Mapping[str, str]) -> dict[str, str]:
     }
     with ThreadPoolExecutor(max_workers=len(tries)) as pool:
         return dict(zip(tries, pool.map(_reason, tries.values()), strict=True))
-
-
-def unusable(folder: Path) -> str:
-    """Why files in `folder` (or where it would be made) cannot be written or locked; "" if they can."""
-    try:
-        with tempfile.TemporaryDirectory(dir=existing_parent(folder), prefix=".nemotron-ops-") as room:
-            check_locks(Path(room) / "lock")
-            return ""
-    except NemotronOpsError:
-        return "its file system has no locks"
-    except OSError as exc:
-        return f"cannot be written ({exc.strerror or exc})"
 
 
 def existing_parent(path: Path) -> Path:

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nemotron_ops.errors import BuildError
-from nemotron_ops.files import flock
 from nemotron_ops.paths import Layout
 
 LOCK_POLL_S = 0.1
@@ -31,7 +30,7 @@ def building(layout: Layout, build_id: str, *, timeout_s: float = -1) -> Iterato
     path.parent.mkdir(parents=True, exist_ok=True)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        _acquire(fd, path, build_id, timeout_s)
+        _acquire(fd, build_id, timeout_s)
         try:
             yield fd
         finally:
@@ -40,11 +39,11 @@ def building(layout: Layout, build_id: str, *, timeout_s: float = -1) -> Iterato
         os.close(fd)
 
 
-def _acquire(fd: int, path: Path, build_id: str, timeout_s: float) -> None:
+def _acquire(fd: int, build_id: str, timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
     while True:
         try:
-            flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, path)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except BlockingIOError as exc:
             if timeout_s >= 0 and time.monotonic() >= deadline:

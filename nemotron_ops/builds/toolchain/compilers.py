@@ -17,8 +17,8 @@ from nemotron_ops.host.facts import Facts
 # without changing its id. llama.cpp finds the SDKs through their variables (ggml-hip/CMakeLists.txt:1,
 # ggml-vulkan/CMakeLists.txt:11); the SDKs' versions are part of the id.
 ENV_KEPT = (
-    "PATH", "HOME", "TMPDIR", "USER", "LANG", "LD_LIBRARY_PATH", "DEVELOPER_DIR", "SDKROOT", "CCACHE_DIR",
-    "SCCACHE_DIR", "ROCM_PATH", "HIP_PATH", "VULKAN_SDK",
+    "PATH", "HOME", "TMPDIR", "USER", "LANG", "DEVELOPER_DIR", "SDKROOT", "CCACHE_DIR", "SCCACHE_DIR",
+    "ROCM_PATH", "HIP_PATH", "VULKAN_SDK",
 )  # fmt: skip
 # The GPU compiler beside the host compiler; CUDA's toolkit is chosen in cuda.py.
 GPU_COMPILERS: Mapping[Backend, tuple[str, str]] = {Backend.HIP: ("hipcc", "HIP"), Backend.VULKAN: ("glslc", "glslc")}
@@ -42,8 +42,6 @@ def choose_compilers(options: BuildOptions, facts: Facts, toolchains: Path) -> C
     if options.zig:
         return zig_compilers(options, facts, toolchains)
     cc, cxx = facts.tools.get("cc"), facts.tools.get("cxx")
-    if (not cc or not cxx) and facts.compiler_problem:
-        raise HostError(f"cannot plan a build: {facts.compiler_problem}", hint="correct that variable, or unset it")
     if not cc or not cxx:
         raise HostError(
             "cannot plan a build: this machine has no C and C++ compiler",

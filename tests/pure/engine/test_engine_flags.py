@@ -116,10 +116,3 @@ def test_a_flag_that_a_new_llama_cpp_added_is_refused_until_it_is_listed() -> No
     flags = Flags(flags=(Flag(spellings=("--brand-new",), value="N"),))
     with pytest.raises(UsageError, match="not on nemotron-ops's list"):
         checked_args(["--brand-new", "1"], flags)
-
-
-@pytest.mark.parametrize(("removed", "mode"), [("--mlock", "mmap+mlock"), ("--mmap", "mmap"), ("--no-mmap", "none")])
-def test_a_flag_that_llama_cpp_has_removed_leads_to_its_successor(flags: Flags, removed: str, mode: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        checked_args([removed], flags)
-    assert f'load_mode = "{mode}"' in (caught.value.hint or "")
