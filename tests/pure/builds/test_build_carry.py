@@ -155,12 +155,3 @@ def test_a_toolkit_without_a_library_to_carry_is_refused_before_compiling(tmp_pa
     made = plan(BuildOptions(portable=True), facts=facts, source=SOURCE, toolchains=layout.toolchains, env={})
     with pytest.raises(HostError, match=r"has no libcublasLt\.so"):
         toolchain.assemble(made, Installation(layout=layout, env={}, known=facts))
-
-
-def test_a_link_out_of_the_build_is_refused(tmp_path: Path) -> None:
-    folder = unpacked(tmp_path / "b", manifest(LAPTOP))
-    (folder / "bin/libggml.so").symlink_to("libggml.so.0")
-    assert check(folder, LAPTOP)
-    (folder / "bin/llama-bench").symlink_to("../../other/llama-bench")
-    with pytest.raises(SourceError, match="the link llama-bench leads out of its folder"):
-        check(folder, LAPTOP)
