@@ -13,7 +13,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -21,7 +21,6 @@ from nemotron_ops.errors import SourceError
 
 MOST_BYTES = 4 << 30  # llama.cpp is 0.2 GB; the largest wheel of a CUDA toolkit holds 0.7 GB
 MOST_FILES = 200_000
-MOST_LINKS = 40  # on the way to one target, as Linux allows (path_resolution(7))
 
 # Errors of broken archives; RuntimeError is zipfile's for encryption or an unknown compression.
 BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, ValueError)
@@ -115,39 +114,16 @@ def safe_name(name: str) -> PurePosixPath:
     return path
 
 
-def check_links(links: Mapping[PurePosixPath, str]) -> None:
-    """Refuse links (path -> target) that lead out of the folder, also through each other, or that lie below a link.
-
-    Letters are compared without case, because some file systems do. Raises SourceError.
-    """
-    targets = {_key(name.parts): target for name, target in links.items()}
-    for name, target in links.items():
-        if any(_key(parent.parts) in targets for parent in name.parents):
-            raise SourceError(f"cannot unpack {str(name)!r}: it lies below a symbolic link")
-        _follow(name, target, targets)
-
-
-def _key(parts: Sequence[str]) -> str:
-    return "/".join(parts).casefold()
-
-
-def _follow(name: PurePosixPath, target: str, targets: Mapping[str, str]) -> None:
-    """Walk to the end of a link, through other links. Raises SourceError if that leaves the folder or never ends."""
-    at, rest, followed = list(name.parent.parts), [*reversed(PurePosixPath(target).parts)], 0
-    while rest:
-        part = rest.pop()
-        if part == ".." and at:
-            at.pop()
-            continue
-        if part == ".." or PurePosixPath(part).is_absolute():
-            raise SourceError(f"cannot unpack {str(name)!r}: a link to {target!r} leads out of the folder")
-        at.append(part)
-        if (through := targets.get(_key(at))) is not None:
-            at.pop()
-            rest += reversed(PurePosixPath(through).parts)
-            followed += 1
-        if followed > MOST_LINKS:
-            raise SourceError(f"cannot unpack {str(name)!r}: a link to {target!r} leads through too many links")
+def safe_link(at: PurePosixPath, target: str) -> str:
+    """`target` of a symbolic link at `at`, if it is inside the folder. Raises SourceError."""
+    depth = len(at.parts) - 1
+    if PurePosixPath(target).is_absolute():
+        raise SourceError(f"cannot unpack {str(at)!r}: a link to {target!r} leads out of the folder")
+    for part in PurePosixPath(target).parts:
+        depth += -1 if part == ".." else 1
+        if depth < 0:
+            raise SourceError(f"cannot unpack {str(at)!r}: a link to {target!r} leads out of the folder")
+    return target
 
 
 class _Budget:
@@ -163,14 +139,14 @@ class _Budget:
 
 
 def _unpack_tar(archive: Path, to: Path, rename: Rename) -> int:
-    budget, links = _Budget(), dict[PurePosixPath, str]()
+    budget, links = _Budget(), []
     with tarfile.open(archive, mode="r|*") as tar:
         for member in tar:
             name = rename(safe_name(member.name))
             if name is None or member.isdir() or not name.parts:
                 continue
             if member.issym():
-                links[name] = member.linkname
+                links.append((name, safe_link(name, member.linkname)))
             elif member.isfile():
                 budget.spend(member.size)
                 content = tar.extractfile(member)
@@ -183,7 +159,7 @@ def _unpack_tar(archive: Path, to: Path, rename: Rename) -> int:
 
 
 def _unpack_zip(archive: Path, to: Path, rename: Rename) -> int:
-    budget, links = _Budget(), dict[PurePosixPath, str]()
+    budget, links = _Budget(), []
     with zipfile.ZipFile(archive) as packed:
         for member in packed.infolist():
             name = rename(safe_name(member.filename))
@@ -193,17 +169,16 @@ def _unpack_zip(archive: Path, to: Path, rename: Rename) -> int:
             budget.spend(member.file_size)
             with packed.open(member) as content:
                 if stat.S_ISLNK(mode):
-                    links[name] = content.read(4096).decode()
+                    links.append((name, safe_link(name, content.read(4096).decode())))
                 else:
                     _write(content, to / name, executable=bool(mode & 0o100))
     _make_links(to, links)
     return budget.files
 
 
-def _make_links(to: Path, links: Mapping[PurePosixPath, str]) -> None:
-    """Make links after all files, so that no file is written through a link; none is made if one is refused."""
-    check_links(links)
-    for name, target in links.items():
+def _make_links(to: Path, links: list[tuple[PurePosixPath, str]]) -> None:
+    """Make links after all files, so that no file is written through a link."""
+    for name, target in links:
         path = to / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)

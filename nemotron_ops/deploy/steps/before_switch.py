@@ -46,7 +46,7 @@ if [ ! -f {q(program / "COMPLETE")} ]; then
   rm -rf {q(program)}; mkdir -p {q(program / "wheels")}
   tar -xf {q(ctx.site.incoming / release.bundle.name)} -C {q(program / "wheels")}
   # Debian's python3 has no ensurepip: pip runs from its own wheel
-  {q(ctx.facts.python)} -P -m venv --without-pip {q(program)}
+  {q(ctx.facts.python)} -m venv --without-pip {q(program)}
   pip=$(ls {q(program / "wheels")}/pip-*.whl)
   {q(program / "bin/python")} "$pip/pip" install --quiet --disable-pip-version-check --no-index \\
     --find-links {q(program / "wheels")} nemotron-ops=={release.version}

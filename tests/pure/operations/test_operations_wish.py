@@ -15,7 +15,6 @@ from nemotron_ops.operations.detach import serve_argv
 from nemotron_ops.operations.memory_budget import settings_by_hand, with_placement, with_quant
 from nemotron_ops.operations.wish import Composed, Endpoint, Wish
 from nemotron_ops.paths import user_layout
-from nemotron_ops.proc import python_argv
 from nemotron_ops.recipes.load import load_recipe
 from nemotron_ops.recipes.resolve import Plan, resolve
 from nemotron_ops.supervisor.spec import Config
@@ -85,7 +84,6 @@ def test_a_detached_serve_gets_the_quant_that_was_decided_and_makes_nothing_itse
     composed = Composed(
         endpoint=Endpoint(host="127.0.0.1", port=8001), plans=(chosen,), config=Config(models=(), instances=())
     )
-    words = serve_argv(["30b", "--detach", "--json"], ["--swa-full"], composed)
-    assert words[:4] == [*python_argv("nemotron_ops")]
-    assert words[4:] == ["serve", "30b", "--no-build", "--no-fetch", "--quant", "30b=Q2_K", "--", "--swa-full"]
+    words = serve_argv(["30b", "--detach", "--json"], ["--swa-full"], composed)[3:]
+    assert words == ["serve", "30b", "--no-build", "--no-fetch", "--quant", "30b=Q2_K", "--", "--swa-full"]
     assert with_quant(plan, plan.recipe.model.quant.lower()) is plan

@@ -2,7 +2,7 @@ if [ ! -f /opt/nemotron-ops/programs/aaaaaaaaaaaaaaaa/COMPLETE ]; then
   rm -rf /opt/nemotron-ops/programs/aaaaaaaaaaaaaaaa; mkdir -p /opt/nemotron-ops/programs/aaaaaaaaaaaaaaaa/wheels
   tar -xf /opt/nemotron-ops/incoming/bundle-aaaa.tar -C /opt/nemotron-ops/programs/aaaaaaaaaaaaaaaa/wheels
   # Debian's python3 has no ensurepip: pip runs from its own wheel
-  /usr/bin/python3.11 -P -m venv --without-pip /opt/nemotron-ops/programs/aaaaaaaaaaaaaaaa
+  /usr/bin/python3.11 -m venv --without-pip /opt/nemotron-ops/programs/aaaaaaaaaaaaaaaa
   pip=$(ls /opt/nemotron-ops/programs/aaaaaaaaaaaaaaaa/wheels/pip-*.whl)
   /opt/nemotron-ops/programs/aaaaaaaaaaaaaaaa/bin/python "$pip/pip" install --quiet --disable-pip-version-check --no-index \
     --find-links /opt/nemotron-ops/programs/aaaaaaaaaaaaaaaa/wheels nemotron-ops==1.2.3
@@ -48,13 +48,13 @@ before=$(systemctl show -P NRestarts nemotron-ops.service)
 sleep 3
 end=$(( $(date +%s) + 3600 ))
 while :; do
-  code=0; /opt/nemotron-ops/releases/1.2.3-e37b9f2a63/venv/bin/nemotron-ops status --json | /opt/nemotron-ops/releases/1.2.3-e37b9f2a63/venv/bin/python -P -m nemotron_ops.deploy.on_target.settled || code=$?
+  code=0; /opt/nemotron-ops/releases/1.2.3-e37b9f2a63/venv/bin/nemotron-ops status --json | /opt/nemotron-ops/releases/1.2.3-e37b9f2a63/venv/bin/python -m nemotron_ops.deploy.on_target.settled || code=$?
   [ "$code" != 0 ] || break
   # on the way: what changed is loading beside the old
   [ "$code" = 2 ] && [ "$(date +%s)" -lt "$end" ] || { /opt/nemotron-ops/releases/1.2.3-e37b9f2a63/venv/bin/nemotron-ops status; exit 1; }
   sleep 1
 done
-/opt/nemotron-ops/releases/1.2.3-e37b9f2a63/venv/bin/python -P -m nemotron_ops.deploy.on_target.canary 8001 127.0.0.1
+/opt/nemotron-ops/releases/1.2.3-e37b9f2a63/venv/bin/python -m nemotron_ops.deploy.on_target.canary 8001 127.0.0.1
 [ "$(systemctl show -P ActiveState nemotron-ops.service)" = active ]
 [ "$(systemctl show -P NRestarts nemotron-ops.service)" = "$before" ]
 VERIFY
