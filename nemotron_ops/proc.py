@@ -11,6 +11,7 @@ import re
 import selectors
 import signal
 import subprocess
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -20,6 +21,8 @@ from pathlib import Path
 TAIL_LINES = 200
 END_S = 2.0  # for the clean-up of a command after SIGTERM
 CHUNK_BYTES = 65536
+# The first entry of a child's module path is then no folder of the user: `./click.py` is not what `import click` runs.
+SAFE_PATH = {"PYTHONSAFEPATH": "1"}  # for the environment: the children of a child get it, too
 LINE_END = re.compile(r"\r\n|\n|\r(?!$)")  # progress output that overwrites itself ends with \r
 
 
@@ -43,6 +46,11 @@ class Finished:
 
 class _Stalled(Exception):
     """A command printed nothing for longer than allowed."""
+
+
+def python_argv(module: str, *words: str) -> tuple[str, ...]:
+    """The command that runs `module` with this interpreter, and imports nothing from the present folder (`-P`)."""
+    return (sys.executable, "-P", "-m", module, *words)
 
 
 def run(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Collection, Mapping
 
 from nemotron_ops.installation import Installation
@@ -11,6 +10,7 @@ from nemotron_ops.operations.service_manager import service_manager_hooks
 from nemotron_ops.operations.unclean_shutdown import noted_while_serving
 from nemotron_ops.operations.wish import Composed, Endpoint, Wish
 from nemotron_ops.paths import Layout
+from nemotron_ops.proc import python_argv
 from nemotron_ops.supervisor.snapshot import Snapshot, State
 from nemotron_ops.supervisor.spec import Config
 
@@ -56,7 +56,7 @@ def gateway_argv(endpoint: Endpoint, layout: Layout) -> tuple[str, ...]:
         *(("--allowed-host", host) for host in settings.allowed_hosts),
         *(("--allowed-origin", origin) for origin in settings.allowed_origins),
     ]
-    argv = [sys.executable, "-m", "nemotron_ops.gateway", *(w for flag, v in values if v for w in (flag, v))]
+    argv = [*python_argv("nemotron_ops.gateway"), *(w for flag, v in values if v for w in (flag, v))]
     argv += [] if endpoint.api_key_file else ["--keys-optional"]
     return tuple(argv if settings.native else [*argv, "--no-native"])
 

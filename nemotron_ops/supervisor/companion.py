@@ -26,6 +26,7 @@ from typing import Any
 from nemotron_ops import __version__
 from nemotron_ops.errors import NemotronOpsError
 from nemotron_ops.paths import Layout
+from nemotron_ops.proc import SAFE_PATH
 from nemotron_ops.processes import logfiles, process
 from nemotron_ops.processes.sockets import Address, copy_socket, listen
 from nemotron_ops.supervisor.instance.inbox import Inbox
@@ -202,7 +203,7 @@ class Companion:
             )
             record.write_companion(self.layout, new)
             logfiles.rotate_between(self.log)
-            env = {**self.env, record.LAUNCH_VARIABLE: launch, "PYTHONUNBUFFERED": "1"}
+            env = {**self.env, **SAFE_PATH, record.LAUNCH_VARIABLE: launch, "PYTHONUNBUFFERED": "1"}
             pid = process.spawn(argv, env=env, log=self.log, pass_fds=(fd,))
         except (OSError, NemotronOpsError) as exc:
             self._note("failed", str(exc), level="error")

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 from nemotron_ops import __version__, addresses
 from nemotron_ops.errors import ControlError, NemotronOpsError
-from nemotron_ops.proc import run
+from nemotron_ops.proc import python_argv, run
 from nemotron_ops.processes import logfiles
 from nemotron_ops.supervisor import snapshot as snapshots
 from nemotron_ops.supervisor.control.server import Answer, Verb
@@ -246,7 +245,7 @@ class Verbs:
 
 def check_program() -> None:
     """Raises ControlError unless the installed program starts: `reload --exec` would end the service."""
-    done = run([sys.executable, "-m", "nemotron_ops", "--version"], timeout_s=60)
+    done = run(python_argv("nemotron_ops", "--version"), timeout_s=60)
     if not done.ok:
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
         raise ControlError(f"cannot run the installed version: it ends with {done.returncode}: {last}")
