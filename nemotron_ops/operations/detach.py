@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from nemotron_ops.installation import Installation
 from nemotron_ops.operations.serving import all_ready, lazy_models
 from nemotron_ops.operations.wish import Composed
 from nemotron_ops.paths import Layout
+from nemotron_ops.proc import SAFE_PATH, python_argv
 from nemotron_ops.supervisor.control import client
 from nemotron_ops.supervisor.snapshot import Snapshot, State, from_json
 
@@ -44,7 +44,7 @@ def serve_detached(
     with log.open("ab") as sink:
         child = subprocess.Popen(
             serve_argv(own, extra, composed), stdin=subprocess.DEVNULL, stdout=sink, stderr=sink,
-            start_new_session=True, env=dict(here.env),
+            start_new_session=True, env={**here.env, **SAFE_PATH},
         )  # fmt: skip
     wait_ready(here.layout, child, log, lazy=lazy_models(composed), on_snapshot=on_snapshot)
     return Detached(pid=child.pid, log=log)
@@ -53,7 +53,7 @@ def serve_detached(
 def serve_argv(own: Sequence[str], extra: Sequence[str], composed: Composed) -> list[str]:
     """The command line of the supervisor in the background, with the quants that were decided here."""
     words = [w for w in own if w not in {"--detach", "--json"}]
-    argv = [sys.executable, "-m", "nemotron_ops", "serve", *words, "--no-build", "--no-fetch"]
+    argv = [*python_argv("nemotron_ops", "serve"), *words, "--no-build", "--no-fetch"]
     for plan in composed.plans:
         if plan.recipe.model.repo and plan.recipe.model.quant:
             argv += ["--quant", f"{plan.name}={plan.recipe.model.quant}"]
