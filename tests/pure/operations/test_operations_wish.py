@@ -84,6 +84,6 @@ def test_a_detached_serve_gets_the_quant_that_was_decided_and_makes_nothing_itse
     composed = Composed(
         endpoint=Endpoint(host="127.0.0.1", port=8001), plans=(chosen,), config=Config(models=(), instances=())
     )
-    words = serve_argv(["30b", "--detach", "--json"], ["--swa-full"], composed)[3:]
+    words = serve_argv(["30b", "--detach", "--json"], ["--swa-full"], composed)[4:]
     assert words == ["serve", "30b", "--no-build", "--no-fetch", "--quant", "30b=Q2_K", "--", "--swa-full"]
     assert with_quant(plan, plan.recipe.model.quant.lower()) is plan
