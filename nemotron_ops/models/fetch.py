@@ -14,6 +14,7 @@ from pathlib import Path
 import filelock
 
 from nemotron_ops.errors import HostError, ModelError
+from nemotron_ops.files import check_locks
 from nemotron_ops.installation import Installation
 from nemotron_ops.models import caches, proof, store
 from nemotron_ops.models.hub import Listing, list_files, offline, token_of
@@ -287,6 +288,7 @@ def _sole_fetcher(file: RemoteFile, installation: Installation) -> Iterator[None
     report = installation.report
     partial = installation.layout.models / ".partial" / f"{file.sha256 or file.git_sha1}.partial"
     partial.parent.mkdir(parents=True, exist_ok=True)
+    check_locks(partial.with_suffix(".lock"))
     lock = filelock.FileLock(partial.with_suffix(".lock"))
     announced = False
     while True:

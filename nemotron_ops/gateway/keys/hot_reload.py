@@ -6,6 +6,7 @@ the first one locks all clients out, because its existence means that keys are t
 
 from __future__ import annotations
 
+import os
 import ssl
 from pathlib import Path
 
@@ -73,7 +74,7 @@ class ReloadedFiles:
 def first_ring(options: Options) -> KeyRing | None:
     """The keys at start. Raises GatewayError or UsageError."""
     path = Path(options.api_keys_file)
-    if not options.api_keys_file or (options.keys_optional and not path.exists()):
+    if not options.api_keys_file or (options.keys_optional and not os.path.lexists(path)):
         return None
     return keystore.read_ring(path)
 

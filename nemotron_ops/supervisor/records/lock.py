@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from nemotron_ops.errors import ControlError
+from nemotron_ops.files import flock
 from nemotron_ops.paths import Layout
 
 
@@ -23,7 +24,7 @@ def take(layout: Layout, *, inherited_fd: int | None = None) -> int:
     fd = inherited_fd if inherited_fd is not None else os.open(lock_path(layout), os.O_RDWR | os.O_CREAT, 0o600)
     os.set_inheritable(fd, False)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, lock_path(layout))
     except BlockingIOError as exc:
         pid = os.pread(fd, 32, 0).decode(errors="replace").strip()
         os.close(fd)
@@ -43,7 +44,7 @@ def holder(layout: Layout) -> int | None:
     except FileNotFoundError:
         return None
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, lock_path(layout))
     except BlockingIOError:
         text = os.pread(fd, 32, 0).decode(errors="replace").strip()
         return int(text) if text.isdigit() else 0
