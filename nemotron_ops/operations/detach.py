@@ -41,12 +41,13 @@ def serve_detached(
     _refuse_second(here.layout)
     log = here.layout.logs / "supervisor.log"
     log.parent.mkdir(parents=True, exist_ok=True)
+    before = log.stat().st_size if log.exists() else 0
     with log.open("ab") as sink:
         child = subprocess.Popen(
             serve_argv(own, extra, composed), stdin=subprocess.DEVNULL, stdout=sink, stderr=sink,
             start_new_session=True, env={**here.env, **SAFE_PATH},
         )  # fmt: skip
-    wait_ready(here.layout, child, log, lazy=lazy_models(composed), on_snapshot=on_snapshot)
+    wait_ready(here.layout, child, log, since=before, lazy=lazy_models(composed), on_snapshot=on_snapshot)
     return Detached(pid=child.pid, log=log)
 
 
@@ -62,18 +63,18 @@ def serve_argv(own: Sequence[str], extra: Sequence[str], composed: Composed) -> 
 
 def wait_ready(
     layout: Layout, child: subprocess.Popen[bytes], log: Path, *, on_snapshot: Callable[[Snapshot], None],
-    lazy: Collection[str] = (),
+    lazy: Collection[str] = (), since: int = 0,
 ) -> None:  # fmt: skip
     """Wait until every instance of `child`, a supervisor, is ready; `on_snapshot` gets each snapshot until then.
 
-    Models in `lazy` may also wait for their first request.
+    Models in `lazy` may also wait for their first request. An error shows `log` after its first `since` bytes.
 
     Raises EngineError if `child` ends or an instance fails.
     """
     while True:
         if child.poll() is not None:
             raise EngineError(
-                f"cannot serve: the supervisor ended with exit code {child.returncode}", log_tail=tail(log)
+                f"cannot serve: the supervisor ended with exit code {child.returncode}", log_tail=tail(log, since=since)
             )
         snapshot = _snapshot(layout)
         if snapshot is not None:
@@ -89,10 +90,12 @@ def wait_ready(
         time.sleep(POLL_S)
 
 
-def tail(log: Path) -> tuple[str, ...]:
-    """The last lines of `log`, none if it does not exist."""
+def tail(log: Path, *, since: int = 0) -> tuple[str, ...]:
+    """The last lines of `log` after its first `since` bytes, none if it does not exist."""
     try:
-        return tuple(log.read_text(errors="replace").splitlines()[-TAIL_LINES:])
+        with log.open("rb") as f:
+            f.seek(since)
+            return tuple(f.read().decode(errors="replace").splitlines()[-TAIL_LINES:])
     except FileNotFoundError:
         return ()
 

@@ -11,7 +11,7 @@ from nemotron_ops.host.facts import Facts, Tool
 from nemotron_ops.installation import Installation
 from nemotron_ops.memory.pack import ModelToPack, Quant, Refusal, pack
 from nemotron_ops.operations.building import ZIG_QUESTION, refuse, with_zig
-from nemotron_ops.operations.detach import serve_argv
+from nemotron_ops.operations.detach import serve_argv, tail
 from nemotron_ops.operations.memory_budget import settings_by_hand, with_placement, with_quant
 from nemotron_ops.operations.wish import Composed, Endpoint, Wish
 from nemotron_ops.paths import user_layout
@@ -77,6 +77,16 @@ def test_memory_planning_keeps_what_was_chosen_by_hand_and_says_what_it_decided(
     decided = {k: s.source for k, s in placed.settings.items() if s != plan.settings.get(k)}
     assert set(decided.values()) <= {f"memory: {found.why}"}
     assert with_placement(plan, None) == plan
+
+
+def test_a_failed_start_shows_only_its_own_log(tmp_path: Path) -> None:
+    log = tmp_path / "supervisor.log"
+    log.write_text("error: of an earlier start\n")
+    before = log.stat().st_size
+    with log.open("a") as sink:
+        sink.write("error: of this start\n")
+    assert tail(log, since=before) == ("error: of this start",)
+    assert tail(tmp_path / "none", since=before) == ()
 
 
 def test_a_detached_serve_gets_the_quant_that_was_decided_and_makes_nothing_itself(plan: Plan) -> None:
