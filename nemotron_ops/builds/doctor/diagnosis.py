@@ -81,6 +81,10 @@ def compiler(facts: Facts, around: Surroundings) -> Finding:
     cxx = facts.tools.get("cxx")
     if cxx and "cc" in facts.tools:
         return Finding(what="compiler", status=Status.OK, found=tool(cxx, cxx.kind), why=why)
+    if facts.bad_compilers:
+        wrong, fix = "; ".join(facts.bad_compilers), "unset CC CXX"
+        status = Status.WARNING if around.built else Status.MISSING
+        return Finding(what="compiler", status=status, found=wrong, why=why, fix=fix)
     fix = f"{backends.install_line('compiler', facts)}   (or build with --cpu --zig: a compiler from a Python wheel)"
     status = Status.WARNING if around.built else Status.MISSING
     return Finding(what="compiler", status=status, found="no C and C++ compiler", why=why, fix=fix)
