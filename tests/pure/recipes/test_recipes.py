@@ -155,3 +155,11 @@ def test_settings_are_checked_like_recipes(layout: Layout) -> None:
     (layout.config / "settings.toml").write_text("prot = 1")
     with pytest.raises(RecipeError, match=r"prot: unknown key \(did you mean port\?\)"):
         load_settings(layout)
+
+
+@pytest.mark.parametrize(
+    "text", ["a = " + "[" * 5000, "a = 1" + "0" * 5000, "a = 9" * 2], ids=["deep", "huge", "twice"]
+)
+def test_toml_that_python_cannot_read_is_one_error(text: str) -> None:
+    with pytest.raises(RecipeError, match=r"x\.toml: not valid TOML"):
+        parse_recipe(text, name="x", origin="x.toml")
