@@ -40,6 +40,7 @@ reads its words, calls `operations` or a room, and shows what comes back. Each f
 from __future__ import annotations
 
 import errno
+import io
 import sys
 from difflib import get_close_matches
 from importlib import import_module
@@ -134,6 +135,8 @@ def cli(ctx: click.Context, debug: bool) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """The console script: runs a command and turns its errors into words and an exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # the C locale has no "…"
     debug = "--debug" in (sys.argv[1:] if argv is None else argv)
     try:
         code = cli.main(args=argv, prog_name="nemotron-ops", standalone_mode=False)

@@ -62,7 +62,9 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path, run: Run) -> N
     assert str(tmp_path / "home/.config") in said
 
 
-@pytest.mark.parametrize("words", [("--help",), ("doctor", "--offline"), ("recipes",), ("serve", "--help")], ids=str)
+@pytest.mark.parametrize(
+    "words", [("--help",), ("doctor", "--offline"), ("recipes", "list"), ("serve", "--help")], ids=str
+)
 def test_the_c_locale_is_enough(run: Run, words: tuple[str, ...]) -> None:
     code, said = run(*words, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
     assert "Traceback" not in said
