@@ -32,6 +32,7 @@ from nemotron_ops.builds.spec import BuildRequest
 from nemotron_ops.errors import SourceError
 from nemotron_ops.installation import Installation
 from nemotron_ops.paths import user_layout
+from nemotron_ops.proc import python_argv
 
 # Name, folder of the plain build, and further words for `nemotron-ops build`.
 CASES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
@@ -71,9 +72,7 @@ def plain(tree: Path, folder: Path, jobs: int, env: dict[str, str]) -> Spent:
 
 def ours(tree: Path, jobs: int, env: dict[str, str], *words: str) -> Spent:
     argv: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "nemotron_ops",
+        *python_argv("nemotron_ops"),
         "build",
         "--cpu",
         "--source",

@@ -32,6 +32,7 @@ from nemotron_ops.models.local import read_header
 from nemotron_ops.models.synthetic.shape import shape_of
 from nemotron_ops.models.synthetic.write import write_sparse
 from nemotron_ops.paths import user_layout
+from nemotron_ops.proc import python_argv
 from nemotron_ops.ui import Ui, duration, size
 from tests.fakes.shapes import TRUE_SHAPES
 
@@ -158,7 +159,7 @@ def gpu_free_bytes() -> int:
 
 
 def cli(words: list[str], env: dict[str, str]) -> str:
-    done = subprocess.run([sys.executable, "-m", "nemotron_ops", *words], env=env, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run([*python_argv("nemotron_ops"), *words], env=env, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         sys.exit(done.returncode)
     return done.stdout

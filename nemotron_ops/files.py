@@ -6,6 +6,8 @@ over the old file; then the folder is flushed, so that a power cut leaves either
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -17,7 +19,10 @@ from typing import Any
 
 import filelock
 
-from nemotron_ops.errors import NemotronOpsError
+from nemotron_ops.errors import HostError, NemotronOpsError
+
+# what flock answers on file systems without working locks: NFS without lockd, Lustre mounted without -o flock
+NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EBADF, errno.EINVAL})
 
 
 def write_atomic(path: Path, content: bytes | str, *, mode: int = 0o644) -> None:
@@ -72,12 +77,44 @@ def sync_dir(path: Path) -> None:
 
 @contextmanager
 def locked(path: Path, *, timeout_s: float = -1) -> Iterator[None]:
-    """Hold an exclusive lock on `path` (made if needed); -1 waits for ever. Raises filelock.Timeout.
+    """Hold an exclusive lock on `path` (made if needed); -1 waits for ever. Raises filelock.Timeout,
+    HostError.
 
     The file is for its owner only: any user who may open it may hold the lock.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    check_locks(path)
     with filelock.FileLock(path, timeout=timeout_s, mode=0o600):
         if path.stat().st_uid == os.geteuid():
             path.chmod(0o600)  # made by an earlier version
         yield
+
+
+def flock(fd: int, operation: int, path: Path) -> None:
+    """`fcntl.flock` of `fd`, an open file at `path`. Raises BlockingIOError if it is taken.
+
+    Raises HostError where the file system has no locks.
+    """
+    try:
+        fcntl.flock(fd, operation)
+    except BlockingIOError:
+        raise
+    except OSError as exc:
+        if exc.errno not in NO_LOCKS:
+            raise
+        raise HostError(
+            f"cannot lock {path}: {exc.strerror}: its file system has no working locks",
+            hint="set NEMOTRON_OPS_HOME to a folder of a local disk, or NEMOTRON_OPS_STATE if only the state is on "
+            "such a file system (NFS, Lustre); `nemotron-ops doctor` checks both",
+        ) from exc
+
+
+def check_locks(path: Path) -> None:
+    """Raises HostError where the file system of the lock file `path` has no locks; filelock would work on without."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB, path)
+    except BlockingIOError:
+        return
+    finally:
+        os.close(fd)

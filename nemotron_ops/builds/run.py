@@ -117,7 +117,8 @@ def find_source(
 ) -> Prepared:
     """The first source that can be reached, and its plan; its files are fetched if `needs_tree(plan)`.
 
-    Raises SourceError if none can be reached, BuildError for a llama.cpp that is known to fail here, unless forced.
+    Raises SourceError if none can be reached or a release tag was moved, BuildError for a llama.cpp that is known to
+    fail here, unless forced.
     """
     sources, report = Sources(installation=installation), installation.report
     notes: list[str] = []
@@ -130,6 +131,8 @@ def find_source(
                 source.tree(exact, sources)
                 if notes:
                     report(Step(what="source", note=f"using {exact.label} instead (llama.cpp {exact.short})"))
+        except source.MovedTag:
+            raise
         except SourceError as exc:
             notes.append(f"{without_secrets(origin.place)} {origin.ref}: {exc.message}")
             report(Step(what="source", note=notes[-1]))

@@ -39,6 +39,8 @@ reads its words, calls `operations` or a room, and shows what comes back. Each f
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 from difflib import get_close_matches
@@ -47,7 +49,7 @@ from importlib import import_module
 import click
 
 from nemotron_ops import __version__
-from nemotron_ops.errors import NemotronOpsError, conceal_environment
+from nemotron_ops.errors import HostError, NemotronOpsError, conceal_environment
 
 # command -> (module in nemotron_ops.cli, function, one line for `--help`)
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -78,6 +80,18 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "balancer": ("balancer", "balancer", "One endpoint for many hosts: HAProxy for a group of targets."),
     "export": ("export", "export", "Write manifests for other orchestrators (Kubernetes)."),
     "service": ("service", "service", "Install, watch and remove the systemd or launchd service."),
+}
+
+
+EDGE = (OSError, ImportError, UnicodeError)
+ELSEWHERE = "set NEMOTRON_OPS_HOME to a folder that you may write; `nemotron-ops doctor` checks it"
+WAYS_ON = {
+    errno.EACCES: ELSEWHERE,
+    errno.EPERM: ELSEWHERE,
+    errno.EROFS: ELSEWHERE,
+    errno.ENOTDIR: "a file is in the place of a folder: move it away, or set NEMOTRON_OPS_HOME",
+    errno.ENOSPC: "free some space: nemotron-ops builds prune; nemotron-ops models rm MODEL",
+    errno.EDQUOT: "your quota is used up: nemotron-ops builds prune; nemotron-ops models rm MODEL",
 }
 
 
@@ -122,6 +136,8 @@ def cli(ctx: click.Context, debug: bool) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """The console script: runs a command and turns its errors into words and an exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # the C locale has no "…"
     debug = "--debug" in (sys.argv[1:] if argv is None else argv)
     conceal_environment(os.environ)
     try:
@@ -138,11 +154,24 @@ def main(argv: list[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has closed it; nothing is wrong
         sys.exit(141)
-    except (NemotronOpsError, ExceptionGroup) as exc:
+    except (NemotronOpsError, ExceptionGroup, *EDGE) as exc:
         if debug:
             raise
         sys.exit(show(exc))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def from_the_edge(exc: OSError | ImportError | UnicodeError) -> NemotronOpsError:
+    """An error of the system that no room has translated, as one line. `--debug` shows where it came from."""
+    if isinstance(exc, OSError):
+        where = f" {exc.filename}" if exc.filename else ""
+        hint = WAYS_ON.get(exc.errno or 0, "`nemotron-ops --debug` with the same words shows where")
+        return HostError(f"cannot use{where or ' a file or socket'}: {exc.strerror or exc}", hint=hint)
+    if isinstance(exc, UnicodeError):
+        return HostError(f"cannot read or write a text: {exc}", hint="use UTF-8: LC_ALL=C.UTF-8")
+    return HostError(
+        f"cannot import {exc.name or 'a package'}: {exc}", hint="install it, or install nemotron-ops again"
+    )
 
 
 def show(exc: BaseException) -> int:
@@ -150,6 +179,8 @@ def show(exc: BaseException) -> int:
     if isinstance(exc, BaseExceptionGroup):
         codes = [show(e) for e in exc.exceptions]
         return codes[0]
+    if isinstance(exc, EDGE):
+        exc = from_the_edge(exc)
     if not isinstance(exc, NemotronOpsError):
         raise exc
     click.echo(f"error: {exc.message}", err=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -23,7 +22,7 @@ from nemotron_ops.operations.ask import Answer, ask
 from nemotron_ops.operations.building import have_build, look_for_build
 from nemotron_ops.operations.detach import tail, wait_ready
 from nemotron_ops.paths import user_layout
-from nemotron_ops.proc import kill_group
+from nemotron_ops.proc import SAFE_PATH, kill_group, python_argv
 
 QUESTION = "What is 2 + 2?"
 STOP_S = 30.0
@@ -59,10 +58,10 @@ def demo(port: int, as_json: bool) -> None:
 
 
 def _serve(env: Mapping[str, str], log: Path, port: int) -> subprocess.Popen[bytes]:
-    argv = [sys.executable, "-m", "nemotron_ops", "serve", "tiny", "--port", str(port), "--no-build"]
+    argv = python_argv("nemotron_ops", "serve", "tiny", "--port", str(port), "--no-build")
     with log.open("wb") as sink:
         return subprocess.Popen(
-            argv, env=dict(env), stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, process_group=0
+            argv, env={**env, **SAFE_PATH}, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, process_group=0
         )
 
 

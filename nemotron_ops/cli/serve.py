@@ -55,6 +55,12 @@ class ServeOptions:
     host: str | None = option("Address to listen on [default: 127.0.0.1].")
     port: int | None = option("Port to listen on [default: 8001].", type=click.IntRange(1, 65535))
     api_key_file: str | None = option("Keys that clients must show; see `keys`.", type=click.Path(dir_okay=False))
+    allowed_hosts: tuple[str, ...] = option("Further host name that clients may use.", "--allowed-host")
+    allowed_origins: tuple[str, ...] = option("Web origin whose pages may call the endpoint.", "--allowed-origin")
+    tls_cert: str | None = option("Certificate chain file (PEM); turns TLS on.", type=click.Path(dir_okay=False))
+    tls_key: str | None = option("Private key file of --tls-cert.", type=click.Path(dir_okay=False))
+    max_connections: int | None = option("Most client connections at once.", type=click.IntRange(1))
+    max_receiving_mib: int | None = option("Most MiB of bodies being received.", type=click.IntRange(1))
     no_build: bool = option("Fail rather than build llama.cpp.")
     no_fetch: bool = option("Fail rather than download a model.")
     offline: bool = option("Use no network: --no-build and --no-fetch.")
@@ -72,10 +78,20 @@ class ServeOptions:
             quants={name: quant for name, _, quant in (q.rpartition("=") for q in self.quants)},
             profile=self.profile,
             flags=self.flags,
+            gateway=self.gateway,
             extra=tuple(extra),
             may_build=not (self.no_build or self.offline),
             may_fetch=not (self.no_fetch or self.offline),
         )
+
+    @property
+    def gateway(self) -> dict[str, Any]:
+        """The gateway's settings that were given, by field name of `Settings`."""
+        given = {name: getattr(self, name) for name in GATEWAY if getattr(self, name)}
+        files: dict[str, Any] = {
+            name: str(Path(given[name]).absolute()) for name in ("tls_cert", "tls_key") if name in given
+        }
+        return {**given, **files}
 
     @property
     def flags(self) -> dict[str, Any]:
@@ -89,7 +105,8 @@ class ServeOptions:
         return given
 
 
-NO_FLAGS = frozenset({"files", "repos", "quants", "profile", "no_build", "no_fetch", "offline", "detach"})
+GATEWAY = frozenset({"allowed_hosts", "allowed_origins", "tls_cert", "tls_key", "max_connections", "max_receiving_mib"})
+NO_FLAGS = GATEWAY | frozenset({"files", "repos", "quants", "profile", "no_build", "no_fetch", "offline", "detach"})
 
 
 @click.command(cls=ServeCommand)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from nemotron_ops.engine.death_table import GPU_ERRORS, TABLE, Cause
+from nemotron_ops.engine.flag_lists import REPLACED
 from nemotron_ops.engine.flags import Flags
 
 TAIL_LINES = 20
@@ -193,6 +194,8 @@ def _by_code(returncode: int | None, how: str, tail: tuple[str, ...], *, quote: 
 
 
 def _near(flag: str, flags: Flags | None) -> str:
+    if replaced := REPLACED.get(flag):
+        return replaced
     near = flags.near(flag) if flags else ()
     return f"did you mean {', '.join(near)}?" if near else "see `llama-server --help` of the current build"
 

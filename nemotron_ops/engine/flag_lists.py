@@ -15,6 +15,19 @@ _LOG = "nemotron-ops keeps the logs"
 _MEMORY = "it changes the memory that was planned"
 _LEFT = "llama-server would print and exit"
 
+# Flags of older guides: what replaced them, where the build has no such flag any more (common/arg.cpp of v0.5.0).
+_LOAD_MODE = "llama.cpp has one load mode now"
+REPLACED: dict[str, str] = {
+    "--mlock": f"{_LOAD_MODE}: write --load-mode mlock, or mmap+mlock",
+    "--mmap": f"{_LOAD_MODE}: write --load-mode mmap, which is the default",
+    "--no-mmap": f"{_LOAD_MODE}: write --load-mode none",
+    "--direct-io": f"{_LOAD_MODE}: write --load-mode dio",
+    "--no-direct-io": f"{_LOAD_MODE}: leave it out, or choose another with --load-mode",
+    "--draft-max": "write --spec-draft-n-max",
+    "--draft-min": "write --spec-draft-n-min",
+    "--draft-p-min": "write --spec-draft-p-min",
+}
+
 DENIED: dict[str, str] = {
     **dict.fromkeys(
         (

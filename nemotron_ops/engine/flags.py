@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import StrEnum
 
-from nemotron_ops.engine.flag_lists import ALLOWED, DENIED, OWNED
+from nemotron_ops.engine.flag_lists import ALLOWED, DENIED, OWNED, REPLACED
 from nemotron_ops.errors import UsageError
 
 SPELLING = re.compile(r"(-{1,2}[A-Za-z][\w.-]*)(,\s*)?")
@@ -141,8 +141,10 @@ def _known(word: str, flags: Flags | None) -> Flag:
     flag = flags.find(word)
     if flag is None:
         near = flags.near(word)
-        if "=" in word:
-            hint: str | None = f"write {word.replace('=', ' ', 1)}"
+        if replaced := REPLACED.get(word.partition("=")[0]):
+            hint: str | None = replaced
+        elif "=" in word:
+            hint = f"write {word.replace('=', ' ', 1)}"
         else:
             hint = f"did you mean {', '.join(near)}?" if near else None
         raise UsageError(f"cannot pass {word} to llama-server: the built binary has no such flag", hint=hint)

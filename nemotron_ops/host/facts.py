@@ -54,4 +54,5 @@ class Facts:
     driver_cuda: tuple[int, int] | None = None  # newest CUDA that the driver runs: (13, 0)
     cuda_lacks: tuple[str, ...] = ()  # libraries missing from the CUDA toolkit of `nvcc`: "cublas"
     tools: Mapping[str, Tool] = field(default_factory=dict)
+    bad_compilers: tuple[str, ...] = ()  # why the compilers that CC and CXX name cannot be used
     systemd: bool = False

@@ -55,6 +55,7 @@ def probe(
         driver_cuda=from_nvidia.driver_cuda,
         cuda_lacks=_cuda_lacks(Path(found["nvcc"].path)) if "nvcc" in found else (),
         tools=found,
+        bad_compilers=unusable_compilers(env) if tools else (),
         systemd=Path("/run/systemd/system").is_dir(),
     )
 
@@ -62,10 +63,8 @@ def probe(
 def find_tools(env: Mapping[str, str]) -> dict[str, Tool]:
     """Programs that a build needs or can use, if they are here and start."""
     found = {
-        "cc": _compiler(named(env.get("CC", "")) or which("cc", env) or which("gcc", env) or which("clang", env), env),
-        "cxx": _compiler(
-            named(env.get("CXX", "")) or which("c++", env) or which("g++", env) or which("clang++", env), env
-        ),
+        "cc": _compiler(named(env.get("CC", ""), env) or _first(("cc", "gcc", "clang"), env), env),
+        "cxx": _compiler(named(env.get("CXX", ""), env) or _first(("c++", "g++", "clang++"), env), env),
         "cmake": _wheel_program("cmake", "data/bin/cmake", env) or _tool(which("cmake", env), env),
         "ninja": _wheel_program("ninja", "data/bin/ninja", env) or _tool(which("ninja", env), env),
         "git": _tool(which("git", env), env),
@@ -78,10 +77,36 @@ def find_tools(env: Mapping[str, str]) -> dict[str, Tool]:
     return {name: tool for name, tool in found.items() if tool}
 
 
-def named(variable: str) -> str:
-    """The compiler in CC or CXX, without a cache before it and flags after it: `ccache g++-13 -pipe`."""
+def named(variable: str, env: Mapping[str, str]) -> str:
+    """The compiler in CC or CXX, without a cache before it and flags after it: `ccache g++-13 -pipe`.
+
+    A path with spaces is taken as it is where there is such a program.
+    """
+    if " " in variable.strip() and which(variable.strip(), env):
+        return variable.strip()
     words = (word for word in variable.split() if not word.startswith("-"))
     return next((word for word in words if Path(word).name not in ("ccache", "sccache")), "")
+
+
+def unusable_compilers(env: Mapping[str, str]) -> tuple[str, ...]:
+    """Why the compilers that CC and CXX name cannot be used, one text for each; empty where they can, or name none."""
+    found = []
+    for variable in ("CC", "CXX"):
+        name = named(env.get(variable, ""), env)
+        if not name or _compiler(name, env):
+            continue
+        path = which(name, env)
+        if path is None:
+            found.append(f"{variable} names {env[variable]!r}, and there is no such program")
+            continue
+        done = proc.run([path, "--version"], env=env, timeout_s=VERSION_TIMEOUT_S)
+        last = (done.stderr.strip().splitlines() or [f"it ends with {done.returncode}"])[-1]
+        found.append(f"{variable} names {path}, which does not start: {last}")
+    return tuple(found)
+
+
+def _first(names: Iterable[str], env: Mapping[str, str]) -> str | None:
+    return next((path for name in names if (path := which(name, env))), None)
 
 
 def which(name: str, env: Mapping[str, str], *places: str) -> str | None:

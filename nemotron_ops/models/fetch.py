@@ -15,6 +15,7 @@ from pathlib import Path
 import filelock
 
 from nemotron_ops.errors import HostError, ModelError
+from nemotron_ops.files import check_locks
 from nemotron_ops.installation import Installation
 from nemotron_ops.models import caches, proof, store
 from nemotron_ops.models.hub import Listing, list_files, offline, token_of
@@ -317,6 +318,7 @@ def _sole_fetcher(file: RemoteFile, installation: Installation) -> Iterator[None
     report = installation.report
     partial = installation.layout.models / ".partial" / f"{_partial_name(file)}.partial"
     partial.parent.mkdir(parents=True, exist_ok=True)
+    check_locks(partial.with_suffix(".lock"))
     lock = filelock.FileLock(partial.with_suffix(".lock"))
     announced = False
     while True:

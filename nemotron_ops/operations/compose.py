@@ -73,7 +73,7 @@ def compose(wish: Wish, here: Installation, *, dry_run: bool = False, confirm: C
     Raises the error of whatever is missing: UsageError, RecipeError, BuildError, EngineError, ModelError, FitError,
     GatewayError.
     """
-    settings = load_settings(here.layout)
+    settings = wish.settings(load_settings(here.layout))
     plans = plans_for(wish, here, settings)
     endpoint = endpoint_of(plans[0], settings, here.layout)
 

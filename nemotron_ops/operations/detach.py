@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from nemotron_ops.installation import Installation
 from nemotron_ops.operations.serving import all_ready, lazy_models
 from nemotron_ops.operations.wish import Composed
 from nemotron_ops.paths import Layout
+from nemotron_ops.proc import SAFE_PATH, python_argv
 from nemotron_ops.supervisor.control import client
 from nemotron_ops.supervisor.snapshot import Snapshot, State, from_json
 
@@ -41,19 +41,20 @@ def serve_detached(
     _refuse_second(here.layout)
     log = here.layout.logs / "supervisor.log"
     log.parent.mkdir(parents=True, exist_ok=True)
+    before = log.stat().st_size if log.exists() else 0
     with log.open("ab") as sink:
         child = subprocess.Popen(
             serve_argv(own, extra, composed), stdin=subprocess.DEVNULL, stdout=sink, stderr=sink,
-            start_new_session=True, env=dict(here.env),
+            start_new_session=True, env={**here.env, **SAFE_PATH},
         )  # fmt: skip
-    wait_ready(here.layout, child, log, lazy=lazy_models(composed), on_snapshot=on_snapshot)
+    wait_ready(here.layout, child, log, since=before, lazy=lazy_models(composed), on_snapshot=on_snapshot)
     return Detached(pid=child.pid, log=log)
 
 
 def serve_argv(own: Sequence[str], extra: Sequence[str], composed: Composed) -> list[str]:
     """The command line of the supervisor in the background, with the quants that were decided here."""
     words = [w for w in own if w not in {"--detach", "--json"}]
-    argv = [sys.executable, "-m", "nemotron_ops", "serve", *words, "--no-build", "--no-fetch"]
+    argv = [*python_argv("nemotron_ops", "serve"), *words, "--no-build", "--no-fetch"]
     for plan in composed.plans:
         if plan.recipe.model.repo and plan.recipe.model.quant:
             argv += ["--quant", f"{plan.name}={plan.recipe.model.quant}"]
@@ -62,18 +63,18 @@ def serve_argv(own: Sequence[str], extra: Sequence[str], composed: Composed) -> 
 
 def wait_ready(
     layout: Layout, child: subprocess.Popen[bytes], log: Path, *, on_snapshot: Callable[[Snapshot], None],
-    lazy: Collection[str] = (),
+    lazy: Collection[str] = (), since: int = 0,
 ) -> None:  # fmt: skip
     """Wait until every instance of `child`, a supervisor, is ready; `on_snapshot` gets each snapshot until then.
 
-    Models in `lazy` may also wait for their first request.
+    Models in `lazy` may also wait for their first request. An error shows `log` after its first `since` bytes.
 
     Raises EngineError if `child` ends or an instance fails.
     """
     while True:
         if child.poll() is not None:
             raise EngineError(
-                f"cannot serve: the supervisor ended with exit code {child.returncode}", log_tail=tail(log)
+                f"cannot serve: the supervisor ended with exit code {child.returncode}", log_tail=tail(log, since=since)
             )
         snapshot = _snapshot(layout)
         if snapshot is not None:
@@ -89,10 +90,12 @@ def wait_ready(
         time.sleep(POLL_S)
 
 
-def tail(log: Path) -> tuple[str, ...]:
-    """The last lines of `log`, none if it does not exist."""
+def tail(log: Path, *, since: int = 0) -> tuple[str, ...]:
+    """The last lines of `log` after its first `since` bytes, none if it does not exist."""
     try:
-        return tuple(log.read_text(errors="replace").splitlines()[-TAIL_LINES:])
+        with log.open("rb") as f:
+            f.seek(since)
+            return tuple(f.read().decode(errors="replace").splitlines()[-TAIL_LINES:])
     except FileNotFoundError:
         return ()
 

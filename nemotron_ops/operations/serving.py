@@ -53,6 +53,8 @@ def gateway_argv(endpoint: Endpoint, layout: Layout) -> tuple[str, ...]:
         ("--access-log", str(layout.logs / "access.log") if settings.access_log else ""),
         ("--tls-cert", settings.tls_cert),
         ("--tls-key", settings.tls_key),
+        ("--max-connections", str(settings.max_connections or "")),
+        ("--max-receiving-mib", str(settings.max_receiving_mib or "")),
         *(("--allowed-host", host) for host in settings.allowed_hosts),
         *(("--allowed-origin", origin) for origin in settings.allowed_origins),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from nemotron_ops.supervisor.spec import Config
 class Wish:
     """What `serve` was asked for. `flags` are fields of `schema.Server`, or host, port, api_key_file, alias.
 
+    `gateway` holds fields of `Settings` that were given by hand, for the gateway.
     `quants` maps a recipe's name, or "" for all, to the quant to serve.
     """
 
@@ -30,6 +32,7 @@ class Wish:
     quants: Mapping[str, str] = field(default_factory=dict)
     profile: str = ""
     flags: Mapping[str, Any] = field(default_factory=dict)
+    gateway: Mapping[str, Any] = field(default_factory=dict)
     extra: tuple[str, ...] = ()
     may_build: bool = True
     may_fetch: bool = True
@@ -37,6 +40,10 @@ class Wish:
     def quant_of(self, name: str) -> str:
         """The quant given by hand for the recipe `name`, or ""."""
         return self.quants.get(name) or self.quants.get("", "")
+
+    def settings(self, of_machine: Settings) -> Settings:
+        """The machine's settings with those given by hand in their place."""
+        return replace(of_machine, **self.gateway)
 
     def quant_is_open(self, target: str, name: str) -> bool:
         """Whether another quant may be served where the recipe's own does not fit: none was given by hand."""
@@ -93,7 +100,7 @@ def endpoint_of(plan: Plan, settings: Settings, layout: Layout) -> Endpoint:
     """
     own = layout.config / "keys.json"
     host, port, key_file = plan.value("host"), plan.value("port"), plan.value("api_key_file")
-    if not key_file and own.exists():
+    if not key_file and os.path.lexists(own):  # a dangling link, too: not the same as no keys
         key_file = str(own)
     if not is_loopback(host) and not key_file:
         raise GatewayError(

@@ -62,7 +62,7 @@ def parse_recipe(text: str, *, name: str, origin: str) -> Recipe:
     """The recipe in `text`. `name` is the file's stem, `origin` its name in errors."""
     try:
         value = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as exc:
+    except (ValueError, RecursionError) as exc:  # also an integer of thousands of digits, and deep nesting
         raise RecipeError(f"{origin}: not valid TOML: {exc}") from exc
     if not NAME.fullmatch(name):
         raise RecipeError(f"{origin}: a recipe's name has letters a-z, digits and . _ - (32 at most), not {name!r}")
@@ -138,6 +138,6 @@ def load_settings(layout: Layout) -> Settings:
         value = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return Settings()
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
+    except (OSError, ValueError, RecursionError) as exc:
         raise RecipeError(f"cannot read {path}: {exc}") from exc
     return check(Settings, value, file=str(path))

@@ -46,6 +46,8 @@ class Settings:
     allowed_origins: tuple[str, ...] = ()  # web origins whose pages may call the endpoint (CORS)
     tls_cert: str = ""  # certificate chain file (PEM); turns TLS on; watched for changes
     tls_key: str = ""  # private key file of tls_cert
+    max_connections: int | None = None  # most client connections at once
+    max_receiving_mib: int | None = None  # most MiB of request bodies that are being received
     access_log: bool = False  # one JSON line per request in logs/access.log, without bodies
     native: bool = True  # also serve llama-server's own routes (/completion, /tokenize ...)
     default_model: str = ""  # model of requests without a model name

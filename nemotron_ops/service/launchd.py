@@ -29,7 +29,7 @@ def agent(spec: ServiceSpec, *, home: Path) -> bytes:
     return plistlib.dumps({
         "Label": LABEL,
         "ProgramArguments": list(serve_argv(spec)),
-        "EnvironmentVariables": {"PYTHONUNBUFFERED": "1", **spec.env},
+        "EnvironmentVariables": {"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1", **spec.env},
         "RunAtLoad": True,
         "KeepAlive": {"SuccessfulExit": False},
         "ThrottleInterval": 10,

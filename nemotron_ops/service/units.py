@@ -174,7 +174,7 @@ def _service_section(spec: ServiceSpec) -> str:
     lines += [f"Environment={word(f'{k}={v}')}" for k, v in sorted(spec.env.items())]
     return "\n".join([
         *lines,
-        "Environment=PYTHONUNBUFFERED=1",
+        "Environment=PYTHONUNBUFFERED=1 PYTHONSAFEPATH=1",
         "",
         "# up means: every model is loaded. A load that advances extends its time; one that stalls is cut.",
         "TimeoutStartSec=5min",

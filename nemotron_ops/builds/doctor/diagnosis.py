@@ -48,6 +48,7 @@ class Surroundings:
     built: str = ""  # id of the current build
     manifest: Mapping[str, Any] = field(default_factory=dict)  # of the current build
     source_cached: bool = False
+    folders: Mapping[str, str] = field(default_factory=dict)  # folder -> why it cannot be used, or ""
     pinned: int = 0  # number of the llama.cpp that would be built
 
 
@@ -64,6 +65,7 @@ def diagnose(facts: Facts, around: Surroundings) -> tuple[Finding, ...]:
         cache(facts),
         memory(facts),
         disk(around),
+        *folders(around),
         *network(around),
         build(around),
         *known_bugs(facts, around),
@@ -79,6 +81,10 @@ def compiler(facts: Facts, around: Surroundings) -> Finding:
     cxx = facts.tools.get("cxx")
     if cxx and "cc" in facts.tools:
         return Finding(what="compiler", status=Status.OK, found=tool(cxx, cxx.kind), why=why)
+    if facts.bad_compilers:
+        wrong, fix = "; ".join(facts.bad_compilers), "unset CC CXX"
+        status = Status.WARNING if around.built else Status.MISSING
+        return Finding(what="compiler", status=status, found=wrong, why=why, fix=fix)
     fix = f"{backends.install_line('compiler', facts)}   (or build with --cpu --zig: a compiler from a Python wheel)"
     status = Status.WARNING if around.built else Status.MISSING
     return Finding(what="compiler", status=status, found="no C and C++ compiler", why=why, fix=fix)
@@ -175,6 +181,16 @@ def disk(around: Surroundings) -> Finding:
         return Finding(what="disk", status=Status.MISSING, found=found, why=why, fix=fix)
     status = Status.WARNING if free < SMALLEST_MODEL_BYTES else Status.OK
     return Finding(what="disk", status=status, found=found, why=why, fix=fix if status is Status.WARNING else "")
+
+
+def folders(around: Surroundings) -> list[Finding]:
+    """The folders of builds, models and state: writable, with working locks."""
+    why = "builds, models and state are written there, under locks"
+    fix = "set NEMOTRON_OPS_HOME (or, for the state alone, NEMOTRON_OPS_STATE) to a folder of a local disk"
+    wrong = [reason for reason in around.folders.values() if reason]
+    if not wrong:
+        return [Finding(what="folders", status=Status.OK, found="writable, with working locks", why=why)]
+    return [Finding(what="folders", status=Status.MISSING, found=reason, why=why, fix=fix) for reason in wrong]
 
 
 def network(around: Surroundings) -> list[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +12,8 @@ from nemotron_ops.builds.doctor.diagnosis import Surroundings
 from nemotron_ops.builds.packages import download, pins, registry
 from nemotron_ops.builds.source.git import check_reachable
 from nemotron_ops.builds.store import store
-from nemotron_ops.errors import NemotronOpsError
+from nemotron_ops.errors import HostError, NemotronOpsError
+from nemotron_ops.files import check_locks
 from nemotron_ops.installation import Installation
 
 DEFAULT_HUB = "https://huggingface.co"
@@ -28,6 +30,7 @@ def surroundings(installation: Installation, *, offline: bool = False) -> Surrou
         built=current.id if current else "",
         manifest=current.manifest if current else {},
         pinned=pins.shipped().number,
+        folders={str(f): unusable(existing_parent(f)) for f in (layout.data, layout.state)},
         source_cached=trees.is_dir() and any(not p.name.startswith(".") for p in trees.iterdir()),
     )
 
@@ -42,6 +45,18 @@ def reachable(env: Mapping[str, str]) -> dict[str, str]:
     }
     with ThreadPoolExecutor(max_workers=len(tries)) as pool:
         return dict(zip(tries, pool.map(_reason, tries.values()), strict=True))
+
+
+def unusable(folder: Path) -> str:
+    """Why `folder` cannot be written or locked; empty if it can."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".nemotron-ops-doctor-") as probe:
+            check_locks(Path(probe.name))
+    except HostError as exc:
+        return exc.message.replace(probe.name, str(folder))
+    except OSError as exc:
+        return f"cannot write into {folder}: {exc.strerror}"
+    return ""
 
 
 def existing_parent(path: Path) -> Path:

@@ -1,7 +1,8 @@
 """Unpacks untrusted archives. Disk.
 
 Only plain files, folders and links inside the target folder are made. Absolute names, names that leave the folder,
-devices and archives larger than any llama.cpp are refused. Owners and special mode bits are ignored.
+names below a link, links that lead out through other links, devices and archives larger than any llama.cpp are refused
+before anything is unpacked. Owners and special mode bits are ignored.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -21,6 +22,7 @@ from nemotron_ops.errors import SourceError
 
 MOST_BYTES = 4 << 30  # llama.cpp is 0.2 GB; the largest wheel of a CUDA toolkit holds 0.7 GB
 MOST_FILES = 200_000
+MOST_LINKS = 40  # that one target passes through, as in the kernel
 
 # Errors of broken archives; RuntimeError is zipfile's for encryption or an unknown compression.
 BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, ValueError)
@@ -114,16 +116,45 @@ def safe_name(name: str) -> PurePosixPath:
     return path
 
 
-def safe_link(at: PurePosixPath, target: str) -> str:
-    """`target` of a symbolic link at `at`, if it is inside the folder. Raises SourceError."""
-    depth = len(at.parts) - 1
+def safe_links(to: Path, names: Iterable[PurePosixPath], links: Mapping[PurePosixPath, str]) -> None:
+    """Check all `names` of an archive, and the targets of its `links`, before anything is unpacked into `to`.
+
+    No name may lie below a link, neither below one of the archive nor below one that is in `to` already, and no link
+    may lead out of the folder, through other links either. Raises SourceError.
+    """
+    fine: set[PurePosixPath] = {PurePosixPath()}
+    for name in names:
+        for parent in name.parents:
+            if parent in fine:
+                break
+            if parent in links or (to / parent).is_symlink():
+                raise SourceError(f"cannot unpack {str(name)!r}: it lies below a link")
+            fine.add(parent)
+    for at, target in links.items():
+        _resolved(to, at, target, links)
+
+
+def _resolved(to: Path, at: PurePosixPath, target: str, links: Mapping[PurePosixPath, str]) -> None:
+    """Raises SourceError if the link `at` leads out of the folder by any of its steps."""
+    wrong = SourceError(f"cannot unpack {str(at)!r}: a link to {target!r} leads out of the folder")
+    here, ahead, followed = at.parent, list(reversed(PurePosixPath(target).parts)), 0
     if PurePosixPath(target).is_absolute():
-        raise SourceError(f"cannot unpack {str(at)!r}: a link to {target!r} leads out of the folder")
-    for part in PurePosixPath(target).parts:
-        depth += -1 if part == ".." else 1
-        if depth < 0:
-            raise SourceError(f"cannot unpack {str(at)!r}: a link to {target!r} leads out of the folder")
-    return target
+        raise wrong
+    while ahead:
+        part = ahead.pop()
+        if part == "..":
+            if not here.parts:
+                raise wrong
+            here = here.parent
+            continue
+        here /= part
+        further = links.get(here) or (os.readlink(to / here) if (to / here).is_symlink() else None)
+        if further is not None:
+            followed += 1
+            if PurePosixPath(further).is_absolute() or followed > MOST_LINKS:
+                raise wrong
+            ahead += reversed(PurePosixPath(further).parts)
+            here = here.parent
 
 
 class _Budget:
@@ -138,47 +169,84 @@ class _Budget:
             raise SourceError("cannot unpack the archive: it is larger than any llama.cpp")
 
 
+class _Listing:
+    """The names of an archive that are kept, checked before the first of them is unpacked."""
+
+    def __init__(self, rename: Rename) -> None:
+        self._rename, self._budget = rename, _Budget()
+        self.files: set[PurePosixPath] = set()
+        self.links: dict[PurePosixPath, str] = {}
+
+    def kept(self, name: str) -> PurePosixPath | None:
+        """The path that `name` is unpacked to; None for what is left out."""
+        path = self._rename(safe_name(name))
+        return path if path is not None and path.parts else None
+
+    def file(self, path: PurePosixPath, size: int) -> None:
+        self._budget.spend(size)
+        self.files.add(path)
+
+    def link(self, path: PurePosixPath, target: str) -> None:
+        self._budget.spend(0)
+        if self.links.setdefault(path, target) != target:
+            raise SourceError(f"cannot unpack {str(path)!r}: it is there twice")
+
+    def check(self, to: Path) -> None:
+        if twice := self.files & set(self.links):
+            raise SourceError(f"cannot unpack {str(min(twice))!r}: it is there twice")
+        safe_links(to, [*self.files, *self.links], self.links)
+
+
 def _unpack_tar(archive: Path, to: Path, rename: Rename) -> int:
-    budget, links = _Budget(), []
+    listing = _Listing(rename)
     with tarfile.open(archive, mode="r|*") as tar:
         for member in tar:
-            name = rename(safe_name(member.name))
-            if name is None or member.isdir() or not name.parts:
+            name = listing.kept(member.name)
+            if name is None or member.isdir():
                 continue
             if member.issym():
-                links.append((name, safe_link(name, member.linkname)))
+                listing.link(name, member.linkname)
             elif member.isfile():
-                budget.spend(member.size)
+                listing.file(name, member.size)
+            else:
+                raise SourceError(f"cannot unpack {member.name!r}: neither file, folder nor symbolic link")
+    listing.check(to)
+    with tarfile.open(archive, mode="r|*") as tar:
+        for member in tar:
+            name = listing.kept(member.name)
+            if name in listing.files and member.isfile():
                 content = tar.extractfile(member)
                 assert content is not None
                 _write(content, to / name, executable=bool(member.mode & 0o100))
-            else:
-                raise SourceError(f"cannot unpack {member.name!r}: neither file, folder nor symbolic link")
-    _make_links(to, links)
-    return budget.files
+    _make_links(to, listing.links)
+    return len(listing.files)
 
 
 def _unpack_zip(archive: Path, to: Path, rename: Rename) -> int:
-    budget, links = _Budget(), []
+    listing = _Listing(rename)
     with zipfile.ZipFile(archive) as packed:
         for member in packed.infolist():
-            name = rename(safe_name(member.filename))
-            mode = member.external_attr >> 16
-            if name is None or member.is_dir() or not name.parts:
+            name = listing.kept(member.filename)
+            if name is None or member.is_dir():
                 continue
-            budget.spend(member.file_size)
-            with packed.open(member) as content:
-                if stat.S_ISLNK(mode):
-                    links.append((name, safe_link(name, content.read(4096).decode())))
-                else:
-                    _write(content, to / name, executable=bool(mode & 0o100))
-    _make_links(to, links)
-    return budget.files
+            if stat.S_ISLNK(member.external_attr >> 16):
+                with packed.open(member) as content:
+                    listing.link(name, content.read(4096).decode())
+            else:
+                listing.file(name, member.file_size)
+        listing.check(to)
+        for member in packed.infolist():
+            name = listing.kept(member.filename)
+            if name in listing.files and not member.is_dir():
+                with packed.open(member) as content:
+                    _write(content, to / name, executable=bool(member.external_attr >> 16 & 0o100))
+    _make_links(to, listing.links)
+    return len(listing.files)
 
 
-def _make_links(to: Path, links: list[tuple[PurePosixPath, str]]) -> None:
+def _make_links(to: Path, links: Mapping[PurePosixPath, str]) -> None:
     """Make links after all files, so that no file is written through a link."""
-    for name, target in links:
+    for name, target in links.items():
         path = to / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
@@ -187,6 +255,8 @@ def _make_links(to: Path, links: list[tuple[PurePosixPath, str]]) -> None:
 
 def _write(content: IO[bytes], path: Path, *, executable: bool) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_symlink():
+        path.unlink()  # never written through
     with path.open("wb") as out:
         shutil.copyfileobj(content, out, 1 << 20)
     path.chmod(0o755 if executable else 0o644)

@@ -41,6 +41,7 @@ class Pins:
     fallback: tuple[str, str]
     packages: tuple[Package, ...]
     number: int = 0  # upstream's build number of `tag`
+    commit: str = ""  # of `tag`: the same in every repository
 
     def number_of(self, ref: str, commit: str) -> int:
         """Upstream's build number of `ref` or `commit`; 0 if it is not known.
@@ -51,6 +52,10 @@ class Pins:
             return self.number
         same = (p.number for p in self.packages if p.number and commit and p.commit == commit)
         return build_number(ref) or next(same, 0)
+
+    def commit_of(self, ref: str) -> str:
+        """The commit that `ref` must be; empty if it is not pinned."""
+        return self.commit if ref and ref == self.tag else ""
 
     def with_hash(self, sha256: str) -> Package | None:
         """The package whose archive has this hash; None if the hash is unknown."""
@@ -75,6 +80,7 @@ def parse(text: str) -> Pins:
         url=data["release"]["url"],
         tag=data["release"]["tag"],
         number=data["release"].get("number", 0),
+        commit=data["release"].get("commit", ""),
         fallback=(data["fallback"]["package"], data["fallback"]["version"]),
         packages=tuple(Package(**entry) for entry in data["package"]),
     )

@@ -71,9 +71,8 @@ def known(origin: Origin, pins: Pins, resolved: Mapping[str, str]) -> Source | N
     looked up again.
     """
     if origin.kind is SourceKind.GIT:
-        commit = (
-            origin.ref if is_commit(origin.ref) else resolved.get(ref_key(origin), "") if is_tag(origin.ref) else ""
-        )
+        looked_up = resolved.get(ref_key(origin), "") if is_tag(origin.ref) else ""
+        commit = origin.ref if is_commit(origin.ref) else pins.commit_of(origin.ref) or looked_up
         return git_source(origin, commit, pins) if commit else None
     if origin.kind is SourceKind.REGISTRY:
         source = packaged_source(pins.package(origin.place, origin.ref))

@@ -19,8 +19,8 @@ from nemotron_ops.builds.disk import check_room
 from nemotron_ops.builds.packages import archive, registry
 from nemotron_ops.builds.packages.pins import Pins, packaged_source, shipped
 from nemotron_ops.builds.source import git
-from nemotron_ops.builds.source.order import git_source, is_exact, known, ref_key
-from nemotron_ops.builds.spec import Origin, Source, SourceKind, is_commit
+from nemotron_ops.builds.source.order import git_source, is_exact, is_tag, known, ref_key
+from nemotron_ops.builds.spec import Origin, Source, SourceKind, is_commit, without_secrets
 from nemotron_ops.errors import SourceError
 from nemotron_ops.files import locked, read_json, sha256_of, write_json
 from nemotron_ops.installation import Installation
@@ -56,6 +56,10 @@ class Sources:
         raise SourceError("cannot use a git repository: git is not installed")
 
 
+class MovedTag(SourceError):
+    """A tag is another commit than it should be. No other source is tried in its place."""
+
+
 def known_source(origin: Origin, sources: Sources) -> Source | None:
     """The exact source of `origin`, if it is known without the network."""
     return known(origin, sources.pins, read_json(sources.refs) or {})
@@ -69,6 +73,7 @@ def resolve(origin: Origin, sources: Sources) -> Source:
     match origin.kind:
         case SourceKind.GIT:
             commit = git.resolve(sources.git, origin.place, origin.ref, sources.installation.env)
+            _refuse_moved(sources, origin, commit)
             _remember(sources, origin, commit)
             return git_source(origin, commit, sources.pins)
         case SourceKind.REGISTRY:
@@ -112,6 +117,18 @@ def version_of(folder: Path) -> str:
     text = (folder / "CMakeLists.txt").read_text(errors="replace")
     parts = [re.search(rf"set\(LLAMA_VERSION_{part}\s+(\d+)\)", text) for part in ("MAJOR", "MINOR", "PATCH")]
     return ".".join(found.group(1) for found in parts if found) if all(parts) else ""
+
+
+def _refuse_moved(sources: Sources, origin: Origin, commit: str) -> None:
+    """Raises MovedTag if a tag is not the commit that is pinned, or that it was when it was looked up before."""
+    before = (read_json(sources.refs) or {}).get(ref_key(origin), "") if is_tag(origin.ref) else ""
+    expected = sources.pins.commit_of(origin.ref) or before
+    if expected and expected != commit:
+        raise MovedTag(
+            f"cannot use {origin.ref} of {without_secrets(origin.place)}: the tag was moved: "
+            f"it should be {expected[:12]}, and is {commit[:12]}",
+            hint=f"releases do not move: find out why; `--ref {expected}` builds what it was",
+        )
 
 
 def _remember(sources: Sources, origin: Origin, commit: str) -> None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nemotron_ops.errors import BuildError
+from nemotron_ops.files import flock
 from nemotron_ops.paths import Layout
 
 LOCK_POLL_S = 0.1
@@ -30,7 +31,7 @@ def building(layout: Layout, build_id: str, *, timeout_s: float = -1) -> Iterato
     path.parent.mkdir(parents=True, exist_ok=True)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        _acquire(fd, build_id, timeout_s)
+        _acquire(fd, path, timeout_s)
         try:
             yield fd
         finally:
@@ -39,15 +40,15 @@ def building(layout: Layout, build_id: str, *, timeout_s: float = -1) -> Iterato
         os.close(fd)
 
 
-def _acquire(fd: int, build_id: str, timeout_s: float) -> None:
+def _acquire(fd: int, path: Path, timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
     while True:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, path)
             return
         except BlockingIOError as exc:
             if timeout_s >= 0 and time.monotonic() >= deadline:
-                raise Busy(f"cannot work on build {build_id}: it is being built", hint="wait for it to end") from exc
+                raise Busy(f"cannot work on build {path.stem}: it is being built", hint="wait for it to end") from exc
             time.sleep(LOCK_POLL_S)
 
 

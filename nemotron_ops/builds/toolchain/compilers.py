@@ -15,10 +15,11 @@ from nemotron_ops.host.facts import Facts
 
 # Only these variables of the caller reach cmake, ninja and the compilers: CFLAGS and the like would change the binary
 # without changing its id. llama.cpp finds the SDKs through their variables (ggml-hip/CMakeLists.txt:1,
-# ggml-vulkan/CMakeLists.txt:11); the SDKs' versions are part of the id.
+# ggml-vulkan/CMakeLists.txt:11); the SDKs' versions are part of the id. Compilers of a cluster's modules start only
+# with LD_LIBRARY_PATH.
 ENV_KEPT = (
-    "PATH", "HOME", "TMPDIR", "USER", "LANG", "DEVELOPER_DIR", "SDKROOT", "CCACHE_DIR", "SCCACHE_DIR",
-    "ROCM_PATH", "HIP_PATH", "VULKAN_SDK",
+    "PATH", "LD_LIBRARY_PATH", "HOME", "TMPDIR", "USER", "LANG", "DEVELOPER_DIR", "SDKROOT",
+    "CCACHE_DIR", "SCCACHE_DIR", "ROCM_PATH", "HIP_PATH", "VULKAN_SDK",
 )  # fmt: skip
 # The GPU compiler beside the host compiler; CUDA's toolkit is chosen in cuda.py.
 GPU_COMPILERS: Mapping[Backend, tuple[str, str]] = {Backend.HIP: ("hipcc", "HIP"), Backend.VULKAN: ("glslc", "glslc")}
@@ -42,6 +43,11 @@ def choose_compilers(options: BuildOptions, facts: Facts, toolchains: Path) -> C
     if options.zig:
         return zig_compilers(options, facts, toolchains)
     cc, cxx = facts.tools.get("cc"), facts.tools.get("cxx")
+    if facts.bad_compilers and not (cc and cxx):
+        raise HostError(
+            f"cannot plan a build: {'; '.join(facts.bad_compilers)}",
+            hint="unset CC and CXX to use the system's compilers, or name compilers that are here",
+        )
     if not cc or not cxx:
         raise HostError(
             "cannot plan a build: this machine has no C and C++ compiler",

@@ -62,7 +62,7 @@ def make_bundle(platform: Platform, *, cache: Path, report: Report, python: str 
 def download_argv(platform: Platform, requirements: tuple[str, ...], to: Path, *, python: str) -> tuple[str, ...]:
     """The pip command that downloads wheels for another machine."""
     return (
-        python, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--only-binary=:all:",
+        python, "-P", "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--only-binary=:all:",
         "--implementation=cp", f"--python-version={platform.python[0]}.{platform.python[1]}",
         *(f"--platform={tag}" for tag in platform.tags), f"--dest={to}", "pip", *requirements,
     )  # fmt: skip

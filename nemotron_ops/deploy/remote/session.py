@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 
 from nemotron_ops.deploy.remote.ssh import Connection, unreachable
 from nemotron_ops.deploy.steps.facts import Site
-from nemotron_ops.deploy.steps.probe import facts_script, parse_facts
+from nemotron_ops.deploy.steps.probe import facts_script, parse_facts, printable
 from nemotron_ops.deploy.steps.scripts import prelude, read_hold
 from nemotron_ops.errors import DeployError
 
@@ -52,9 +52,9 @@ def describe_lock(text: str) -> str:
     """`alice since 2026-01-01T12:00Z: upgrade of the driver`, from the JSON of a lock."""
     try:
         value = json.loads(text)
-        return f"{value['who']} since {value['since']}: {value['why'] or 'no reason given'}"
+        return printable(f"{value['who']} since {value['since']}: {value['why'] or 'no reason given'}")
     except (ValueError, KeyError, TypeError):
-        return text
+        return printable(text)
 
 
 class Session:

@@ -79,14 +79,14 @@ cp {self.config}/settings.toml {q(home / "config")} 2>/dev/null || true
         return f"""\
 {ctl} stop {UNIT}.service 2>/dev/null || true
 {ctl} reset-failed {UNIT}.service 2>/dev/null || true
-{self.make_home()}port=$({q(python)} -c {q(FREE_PORT)})
+{self.make_home()}port=$({q(python)} -I -c {q(FREE_PORT)})
 started=$(date +%s)
 code=0
 {run} --quiet --unit={UNIT} --property=Type=notify --property=KillMode=mixed{user} \\
   --property=TimeoutStartSec=300 --setenv=NEMOTRON_OPS_HOME={q(self.home)} --setenv=NEMOTRON_OPS_SYSTEM= \\
   {q(venv / "nemotron-ops")} {words} || code=$?
 if [ "$code" = 0 ]; then
-  {q(venv / "python")} -m nemotron_ops.deploy.on_target.canary "$port" || code=$?
+  {q(venv / "python")} -P -m nemotron_ops.deploy.on_target.canary "$port" || code=$?
 else
   status=$({ctl} show -P ExecMainStatus {UNIT}.service)
   [ "$status" = {FitError.exit_code} ] && code={FitError.exit_code}

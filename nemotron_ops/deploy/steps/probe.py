@@ -80,7 +80,8 @@ def parse_facts(text: str) -> TargetFacts:
     answers = _Answers(text)
     if not (answers.has("user") and answers.has("home")):
         raise DeployError(
-            "cannot read the target's facts: its shell printed something else", log_tail=tuple(text.splitlines()[-5:])
+            "cannot read the target's facts: its shell printed something else",
+            log_tail=tuple(printable(line) for line in text.splitlines()[-5:]),
         )
     return TargetFacts(
         **vars(_machine(answers)),
@@ -99,7 +100,7 @@ class _Answers:
         self._values: dict[str, list[str]] = {}
         for line in text.splitlines():
             key, _, value = line.partition("=")
-            self._values.setdefault(key, []).append(value)
+            self._values.setdefault(key, []).append(printable(value))
 
     def has(self, key: str) -> bool:
         return key in self._values
@@ -176,6 +177,11 @@ def _releases(answers: _Answers) -> ReleaseFacts:
 
 def _locks(answers: _Answers) -> LockFacts:
     return LockFacts(lock=answers.text("lock"), lock_alive=answers.yes("lock_alive"), hold=answers.text("hold"))
+
+
+def printable(text: str) -> str:
+    """`text` with its control characters escaped: what a target answers must not steer the terminal."""
+    return "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in text)
 
 
 def version(text: str) -> tuple[int, int]:

@@ -48,13 +48,13 @@ before=$({ctx.systemctl} show -P NRestarts {SERVICE})
 sleep {ctx.request.stable_s}
 end=$(( $(date +%s) + {ctx.request.ready_s} ))
 while :; do
-  code=0; {q(ctx.program)} status --json | {python} -m nemotron_ops.deploy.on_target.settled{build} || code=$?
+  code=0; {q(ctx.program)} status --json | {python} -P -m nemotron_ops.deploy.on_target.settled{build} || code=$?
   [ "$code" != 0 ] || break
   # on the way: what changed is loading beside the old
   [ "$code" = 2 ] && [ "$(date +%s)" -lt "$end" ] || {{ {q(ctx.program)} status; exit 1; }}
   sleep 1
 done
-{python} -m nemotron_ops.deploy.on_target.canary {ctx.request.port} {q(host)}
+{python} -P -m nemotron_ops.deploy.on_target.canary {ctx.request.port} {q(host)}
 [ "$({ctx.systemctl} show -P ActiveState {SERVICE})" = active ]
 [ "$({ctx.systemctl} show -P NRestarts {SERVICE})" = "$before" ]
 """

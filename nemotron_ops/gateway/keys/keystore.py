@@ -32,6 +32,8 @@ def stamp(path: str) -> Stamp | None:
 
 def read_ring(path: Path) -> KeyRing:
     """The keys in a file. Raises GatewayError or UsageError."""
+    if path.exists() and not path.is_file():  # opening a named pipe would wait for its writer for ever
+        raise GatewayError(f"cannot read keys file {path}: it is not a file")
     try:
         return parse(path.read_bytes())
     except OSError as exc:
@@ -114,7 +116,7 @@ def _change(path: Path, change: Callable[[KeyRing], KeyRing]) -> None:
 
     try:
         with locked(path.with_suffix(".lock"), timeout_s=LOCK_S):
-            ring = read_ring(path) if path.exists() else KeyRing(keys={})
+            ring = read_ring(path) if os.path.lexists(path) else KeyRing(keys={})
             if ring.plain:
                 raise UsageError(
                     f"cannot change {path}: it is a plain list of keys",
@@ -122,4 +124,4 @@ def _change(path: Path, change: Callable[[KeyRing], KeyRing]) -> None:
                 )
             write_json(path, dump(change(ring)), mode=0o600)
     except OSError as exc:
-        raise NemotronOpsError(f"cannot write {path}: {exc.strerror}") from exc
+        raise NemotronOpsError(f"cannot write {path}: {exc.strerror or exc}") from exc

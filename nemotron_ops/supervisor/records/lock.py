@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from nemotron_ops.errors import ControlError
+from nemotron_ops.files import flock
 from nemotron_ops.paths import Layout
 
 
@@ -30,7 +31,7 @@ def take(layout: Layout, *, inherited_fd: int | None = None) -> int:
         ) from exc
     os.set_inheritable(fd, False)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, lock_path(layout))
     except BlockingIOError as exc:
         pid = os.pread(fd, 32, 0).decode(errors="replace").strip()
         os.close(fd)
@@ -51,7 +52,7 @@ def holder(layout: Layout) -> int | None:
     except (FileNotFoundError, IsADirectoryError):
         return None
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, lock_path(layout))
     except BlockingIOError:
         text = os.pread(fd, 32, 0).decode(errors="replace").strip()
         return int(text) if text.isdigit() else 0

@@ -23,10 +23,11 @@ from nemotron_ops import host
 from nemotron_ops.builds.packages import download, pins, registry
 from nemotron_ops.builds.packages.package_table import new_packages
 from nemotron_ops.builds.packages.simple_index import RemoteFile
+from nemotron_ops.builds.run import find_source
 from nemotron_ops.builds.source import git, source
 from nemotron_ops.builds.source.order import order
 from nemotron_ops.builds.source.source import Sources
-from nemotron_ops.builds.spec import BuildRequest, Origin, SourceKind
+from nemotron_ops.builds.spec import Backend, BuildOptions, BuildRequest, Origin, SourceKind
 from nemotron_ops.builds.toolchain import cuda_wheels
 from nemotron_ops.cli import cli
 from nemotron_ops.errors import HostError, SourceError
@@ -101,6 +102,32 @@ def test_a_tag_that_was_looked_up_needs_no_repository_any_more(repository: Path,
     repository.rename(repository.with_name("gone"))
     assert source.known_source(origin, sources) == exact
     assert source.tree(exact, sources) == tree
+
+
+def test_a_release_that_is_not_its_pinned_commit_is_refused(repository: Path, sources: Sources) -> None:
+    right = run_git(repository, "rev-parse", "b8000^{commit}")
+    wrong = replace(sources, pins=replace(sources.pins, tag="b8000", commit=COMMIT))
+    with pytest.raises(source.MovedTag, match=f"b8000 of .*moved: it should be {COMMIT[:12]}, and is {right[:12]}"):
+        source.resolve(git_origin(repository, "b8000"), wrong)
+    known = replace(sources, pins=replace(sources.pins, tag="b8000", commit=right))
+    assert source.known_source(git_origin(repository, "b8000"), known) == source.resolve(
+        git_origin(repository, "b8000"), known
+    )
+
+
+def test_a_tag_that_moves_after_it_was_looked_up_is_refused(repository: Path, sources: Sources) -> None:
+    before = source.resolve(git_origin(repository, "b8000"), sources)
+    run_git(repository, "tag", "-f", "-a", "b8000", "-m", "moved", "HEAD")
+    with pytest.raises(source.MovedTag, match=f"moved: it should be {before.commit[:12]}"):
+        source.resolve(git_origin(repository, "b8000"), sources)
+    assert source.resolve(git_origin(repository, before.commit), sources).commit == before.commit
+
+
+def test_no_other_source_is_built_in_place_of_a_moved_release(repository: Path, sources: Sources) -> None:
+    run_git(repository, "tag", sources.pins.tag)
+    request = BuildRequest(options=BuildOptions(backend=Backend.CPU), mirror=repository.as_uri())
+    with pytest.raises(source.MovedTag):
+        find_source(request, sources.installation, needs_tree=lambda plan: False)
 
 
 def test_a_ref_that_is_not_there_is_refused(repository: Path, sources: Sources) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,9 @@ from pathlib import Path
 import pytest
 
 from nemotron_ops import host
+from nemotron_ops.builds.spec import Backend, BuildOptions
+from nemotron_ops.builds.toolchain.compilers import choose_compilers
+from nemotron_ops.errors import HostError
 from nemotron_ops.host import gpus, look, nvidia
 
 pytestmark = pytest.mark.process
@@ -153,3 +157,30 @@ def test_a_machine_may_have_gpus_of_nvidia_and_of_amd(nvml: Callable[..., str], 
     assert [g.kind for g in facts.gpus] == ["cuda", "cuda", "cuda", "cuda", "hip"]
     assert facts.driver_cuda == (12, 8)
     assert [g.kind for g in host.probe({"PATH": ""}, tools=False, nvml="/none", kfd=nodes).gpus] == ["hip"]
+
+
+def test_a_compiler_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    broken = tmp_path / "broken-cc"
+    broken.write_text("#!/bin/sh\necho 'libmpfr.so.6: cannot open shared object file' >&2\nexit 127\n")
+    broken.chmod(0o755)
+    env = {"PATH": os.environ["PATH"], "CC": str(broken), "CXX": "x86_64-conda-linux-gnu-c++"}
+    facts = host.probe(env)
+    assert "cc" not in facts.tools
+    assert facts.bad_compilers == (
+        f"CC names {broken}, which does not start: libmpfr.so.6: cannot open shared object file",
+        "CXX names 'x86_64-conda-linux-gnu-c++', and there is no such program",
+    )
+    with pytest.raises(HostError, match="CXX names 'x86_64-conda") as caught:
+        choose_compilers(BuildOptions(backend=Backend.CPU), facts, tmp_path)
+    assert "unset CC" in str(caught.value.hint)
+
+
+def test_a_compiler_whose_path_has_a_space_is_found(tmp_path: Path) -> None:
+    folder = tmp_path / "my tools"
+    folder.mkdir()
+    for name in ("gcc", "g++"):
+        (folder / name).symlink_to(str(shutil.which(name)))
+    env = {"PATH": os.environ["PATH"], "CC": f"{folder}/gcc", "CXX": f"{folder}/g++"}
+    facts = host.probe(env)
+    assert facts.tools["cxx"].path == f"{folder}/g++"
+    assert facts.bad_compilers == ()

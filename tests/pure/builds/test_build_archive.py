@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from nemotron_ops.builds.packages.archive import prefix_of, read_member, safe_link, safe_name, under, unpack
+from nemotron_ops.builds.packages.archive import prefix_of, read_member, safe_links, safe_name, under, unpack
 from nemotron_ops.errors import SourceError
 
 
@@ -162,8 +162,60 @@ def test_names_that_lead_out_are_refused(name: str) -> None:
         safe_name(name)
 
 
-@pytest.mark.parametrize(("at", "target"), [("a", "../x"), ("a/b", "../../x"), ("a/b", "c/../../../x")])
-def test_links_that_lead_out_are_refused(at: str, target: str) -> None:
-    with pytest.raises(SourceError):
-        safe_link(PurePosixPath(at), target)
-    assert safe_link(PurePosixPath("a/b/c"), "../x") == "../x"
+@pytest.mark.parametrize(("at", "target"), [("a", "../x"), ("a/b", "../../x"), ("a/b", "c/../../../x"), ("a", "/x")])
+def test_links_that_lead_out_are_refused(tmp_path: Path, at: str, target: str) -> None:
+    links = {PurePosixPath(at): target}
+    with pytest.raises(SourceError, match="leads out"):
+        safe_links(tmp_path, links, links)
+    inside = {PurePosixPath("a/b/c"): "../x"}
+    safe_links(tmp_path, inside, inside)
+
+
+CHAINS = {
+    "a link below a link": [("l1", "sub"), ("l1/l2", "x"), ("sub/f", None)],
+    "a file below a link": [("l1", "sub"), ("l1/f", None)],
+    "up through a link to the folder above": [("d/l1", ".."), ("d/l2", "l1/.."), ("f", None)],
+    "a chain that climbs": [("d/l1", ".."), ("d/l2", "l1/.."), ("d/l2/home/authorized_keys", "../x")],
+    "the link that is given later": [("d/l2", "l1/../x"), ("d/l1", "..")],
+    "a loop": [("a", "b"), ("b", "a")],
+    "a link and a file of one name": [("a", "b"), ("a", None)],
+    "two links of one name": [("d/a", "b"), ("d/a", "c")],
+}
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+@pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
+@pytest.mark.parametrize("chain", CHAINS.values(), ids=CHAINS)
+def test_no_chain_of_links_leaves_the_folder(tmp_path: Path, kind: str, chain: list[tuple[str, str | None]]) -> None:
+    """Also: nothing at all is unpacked of such an archive."""
+    packed, out = tmp_path / f"a.{kind}", tmp_path / "store/out"
+    if kind == "zip":
+        with zipfile.ZipFile(packed, "w") as made:
+            made.writestr("first", "x")
+            for name, target in chain:
+                info = zipfile.ZipInfo(name)
+                info.external_attr = (0o120777 if target else 0o100644) << 16
+                made.writestr(info, target or "x")
+    else:
+        links = [member(name, kind=tarfile.SYMTYPE, link=target) if target else member(name) for name, target in chain]
+        tar_of(packed, member("first"), *links)
+    with pytest.raises(SourceError, match="cannot unpack"):
+        unpack(packed, out)
+    assert list(out.iterdir()) == []
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([packed.name, "store"])
+
+
+@pytest.mark.parametrize("name", ["here/f", "here"])
+def test_a_link_that_was_there_before_is_not_written_through(tmp_path: Path, name: str) -> None:
+    outside, out = tmp_path / "outside", tmp_path / "out"
+    outside.mkdir()
+    out.mkdir()
+    (out / "here").symlink_to(outside if "/" in name else outside / "f")
+    packed = tar_of(tmp_path / "a.tar.gz", member(name))
+    if "/" in name:
+        with pytest.raises(SourceError, match="below a link"):
+            unpack(packed, out)
+    else:
+        unpack(packed, out)
+        assert not (out / name).is_symlink()
+    assert list(outside.iterdir()) == []

@@ -294,6 +294,7 @@ def test_the_commit_is_found_in_the_beginning_of_an_archive() -> None:
 def test_the_tables_entries_can_be_written_and_read_again() -> None:
     known = pins.shipped()
     release = f'[release]\nurl = "{known.url}"\ntag = "{known.tag}"\nnumber = {known.number}\n'
+    release += f'commit = "{known.commit}"\n'
     head = f'{release}[fallback]\npackage = "{known.fallback[0]}"\n'
     again = pins.parse(head + f'version = "{known.fallback[1]}"\n\n' + pins.packages_toml(known.packages))
     assert again == known

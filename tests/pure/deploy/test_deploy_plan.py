@@ -21,7 +21,7 @@ from nemotron_ops.deploy.remote.targets import expand, parse_groups
 from nemotron_ops.deploy.steps.context import Context
 from nemotron_ops.deploy.steps.facts import TargetFacts, check_target, site_for
 from nemotron_ops.deploy.steps.plan import deploy_plan
-from nemotron_ops.deploy.steps.probe import facts_script, parse_facts
+from nemotron_ops.deploy.steps.probe import facts_script, parse_facts, printable
 from nemotron_ops.deploy.steps.release import Artifact, DeployPlan, Release, Request
 from nemotron_ops.deploy.steps.rollback import rollback_plan, rollback_target
 from nemotron_ops.deploy.steps.scripts import break_script, claim_script, exec_script, hold_script, read_hold
@@ -302,6 +302,16 @@ def test_the_gpus_of_a_target_are_in_its_facts() -> None:
     assert (facts.gpus, facts.compute, facts.driver_cuda, facts.backend) == (2, (90, 120), (13, 1), "cuda")
     assert parse_facts("user=me\nhome=/\ngpus=0\nhip=yes\n").backend == "hip"
     assert parse_facts("user=me\nhome=/\ngpus=0\n").backend == "cpu"
+
+
+def test_control_characters_of_a_target_are_escaped() -> None:
+    facts = parse_facts("user=me\nhome=/h\x1b[2J\nhostname=\x1b]0;title\x07\nrelease=\x9b1\nlock={\x1b}\n")
+    assert (facts.home, facts.hostname) == (r"/h\x1b[2J", r"\x1b]0;title\x07")
+    assert (facts.releases, facts.lock) == ((r"\x9b1",), r"{\x1b}")
+    with pytest.raises(DeployError) as caught:
+        parse_facts("\x1b[31mred")
+    assert caught.value.log_tail == (r"\x1b[31mred",)
+    assert printable("grün 中\ttab") == "grün 中\ttab"
 
 
 def test_room_is_asked_for_what_is_brought_and_made_on_the_disk_where_it_goes() -> None:

@@ -116,3 +116,12 @@ def test_a_flag_that_a_new_llama_cpp_added_is_refused_until_it_is_listed() -> No
     flags = Flags(flags=(Flag(spellings=("--brand-new",), value="N"),))
     with pytest.raises(UsageError, match="not on nemotron-ops's list"):
         checked_args(["--brand-new", "1"], flags)
+
+
+@pytest.mark.parametrize(("removed", "now"), [("--mlock", "--load-mode mlock"), ("--no-mmap", "--load-mode none")])
+def test_a_flag_that_was_replaced_names_its_successor(removed: str, now: str) -> None:
+    newer = Flags(flags=(Flag(spellings=("-lm", "--load-mode")), Flag(spellings=("--no-mmproj",))))
+    with pytest.raises(UsageError) as caught:
+        checked_args([removed], newer)
+    assert now in str(caught.value.hint)
+    assert "did you mean" not in str(caught.value.hint)

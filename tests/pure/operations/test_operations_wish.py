@@ -7,16 +7,18 @@ from pathlib import Path
 import pytest
 
 from nemotron_ops.builds.spec import Backend, BuildOptions
+from nemotron_ops.cli.serve import ServeOptions, serve
 from nemotron_ops.host.facts import Facts, Tool
 from nemotron_ops.installation import Installation
 from nemotron_ops.memory.pack import ModelToPack, Quant, Refusal, pack
 from nemotron_ops.operations.building import ZIG_QUESTION, refuse, with_zig
-from nemotron_ops.operations.detach import serve_argv
+from nemotron_ops.operations.detach import serve_argv, tail
 from nemotron_ops.operations.memory_budget import settings_by_hand, with_placement, with_quant
+from nemotron_ops.operations.serving import gateway_argv
 from nemotron_ops.operations.wish import Composed, Endpoint, Wish
 from nemotron_ops.paths import user_layout
 from nemotron_ops.recipes.load import load_recipe
-from nemotron_ops.recipes.resolve import Plan, resolve
+from nemotron_ops.recipes.resolve import Plan, Settings, resolve
 from nemotron_ops.supervisor.spec import Config
 from tests.fakes.shapes import true_header
 
@@ -79,11 +81,44 @@ def test_memory_planning_keeps_what_was_chosen_by_hand_and_says_what_it_decided(
     assert with_placement(plan, None) == plan
 
 
+def test_what_the_gateways_errors_advise_are_options_of_serve_and_settings() -> None:
+    wanted = ServeOptions(
+        files=(),
+        repos=(),
+        quants=(),
+        allowed_hosts=("a.example",),
+        tls_cert="c.pem",
+        max_connections=9,
+        max_receiving_mib=7,
+    )
+    settings = wanted.wish(("tiny",), ()).settings(Settings(allowed_origins=("https://b.example",)))
+    layout = user_layout({"NEMOTRON_OPS_HOME": "/h"}, uid=0)
+    argv = gateway_argv(Endpoint(host="127.0.0.1", port=1, settings=settings), layout)
+    for flag, value in (
+        ("--allowed-host", "a.example"), ("--allowed-origin", "https://b.example"), ("--max-connections", "9"),
+        ("--max-receiving-mib", "7"), ("--tls-cert", str(Path("c.pem").absolute())),
+    ):  # fmt: skip
+        assert argv[argv.index(flag) + 1] == value
+    known = {opt for param in serve.params for opt in param.opts}
+    advised = {"--allowed-host", "--allowed-origin", "--tls-cert", "--tls-key", "--max-connections"}
+    assert {*advised, "--max-receiving-mib"} <= known
+
+
+def test_a_failed_start_shows_only_its_own_log(tmp_path: Path) -> None:
+    log = tmp_path / "supervisor.log"
+    log.write_text("error: of an earlier start\n")
+    before = log.stat().st_size
+    with log.open("a") as sink:
+        sink.write("error: of this start\n")
+    assert tail(log, since=before) == ("error: of this start",)
+    assert tail(tmp_path / "none", since=before) == ()
+
+
 def test_a_detached_serve_gets_the_quant_that_was_decided_and_makes_nothing_itself(plan: Plan) -> None:
     chosen = with_quant(plan, "Q2_K")
     composed = Composed(
         endpoint=Endpoint(host="127.0.0.1", port=8001), plans=(chosen,), config=Config(models=(), instances=())
     )
-    words = serve_argv(["30b", "--detach", "--json"], ["--swa-full"], composed)[3:]
+    words = serve_argv(["30b", "--detach", "--json"], ["--swa-full"], composed)[4:]
     assert words == ["serve", "30b", "--no-build", "--no-fetch", "--quant", "30b=Q2_K", "--", "--swa-full"]
     assert with_quant(plan, plan.recipe.model.quant.lower()) is plan

@@ -179,3 +179,11 @@ def test_a_time_that_is_negative_endless_or_no_number_is_refused_by_its_key(tabl
 def test_a_period_of_zero_is_refused(table: str, key: str) -> None:
     with pytest.raises(RecipeError, match=rf"{table}\.{key}: expected "):
         parsed(f"{MINIMAL}[{table}]\n{key} = 0")
+
+
+@pytest.mark.parametrize(
+    "text", ["a = " + "[" * 5000, "a = 1" + "0" * 5000, "a = 9" * 2], ids=["deep", "huge", "twice"]
+)
+def test_toml_that_python_cannot_read_is_one_error(text: str) -> None:
+    with pytest.raises(RecipeError, match=r"x\.toml: not valid TOML"):
+        parse_recipe(text, name="x", origin="x.toml")

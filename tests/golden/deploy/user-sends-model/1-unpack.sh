@@ -43,13 +43,13 @@ before=$(systemctl --user show -P NRestarts nemotron-ops.service)
 sleep 3
 end=$(( $(date +%s) + 3600 ))
 while :; do
-  code=0; /home/me/.local/lib/nemotron-ops/releases/1.2.3-7b1a537594/venv/bin/nemotron-ops status --json | /home/me/.local/lib/nemotron-ops/releases/1.2.3-7b1a537594/venv/bin/python -m nemotron_ops.deploy.on_target.settled cpu-1234 || code=$?
+  code=0; /home/me/.local/lib/nemotron-ops/releases/1.2.3-7b1a537594/venv/bin/nemotron-ops status --json | /home/me/.local/lib/nemotron-ops/releases/1.2.3-7b1a537594/venv/bin/python -P -m nemotron_ops.deploy.on_target.settled cpu-1234 || code=$?
   [ "$code" != 0 ] || break
   # on the way: what changed is loading beside the old
   [ "$code" = 2 ] && [ "$(date +%s)" -lt "$end" ] || { /home/me/.local/lib/nemotron-ops/releases/1.2.3-7b1a537594/venv/bin/nemotron-ops status; exit 1; }
   sleep 1
 done
-/home/me/.local/lib/nemotron-ops/releases/1.2.3-7b1a537594/venv/bin/python -m nemotron_ops.deploy.on_target.canary 8001 127.0.0.1
+/home/me/.local/lib/nemotron-ops/releases/1.2.3-7b1a537594/venv/bin/python -P -m nemotron_ops.deploy.on_target.canary 8001 127.0.0.1
 [ "$(systemctl --user show -P ActiveState nemotron-ops.service)" = active ]
 [ "$(systemctl --user show -P NRestarts nemotron-ops.service)" = "$before" ]
 VERIFY
