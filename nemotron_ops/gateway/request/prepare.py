@@ -89,10 +89,12 @@ def prepare(route: Route, body: bytes, catalog: Catalog, only: tuple[str, ...] =
         fill(route.api, fields, named.filled_in)
         force(route.api, fields, named.model.fixed)
         cap(route.api, fields, named.model.capped)
-    stream = asks_for_stream(fields)
-    if stream and route.api is Api.NATIVE and "response_fields" in fields:
-        keep_stop(fields)
-    hidden = "" if stream or route.api is not Api.NATIVE or "response_fields" not in fields else ask_for_timings(fields)
+    stream, hidden = "stream" in fields and asks_for_stream(fields), ""
+    if route.api is Api.NATIVE and "response_fields" in fields:
+        if stream:
+            keep_stop(fields)
+        else:
+            hidden = ask_for_timings(fields)
     limits = field_rules.limits(route.api, fields) if route.generates else ()
     fold = None
     if route.generates and not stream and not is_small(limits, body):
@@ -115,7 +117,7 @@ def prepare(route: Route, body: bytes, catalog: Catalog, only: tuple[str, ...] =
 
 def asks_for_stream(fields: Fields) -> bool:
     """Whether the client asks for a stream. Raises Refusal if `stream` is neither true nor false."""
-    raw = bytes(fields.get("stream", NULL))
+    raw = bytes(fields["stream"])
     if raw == TRUE:
         return True
     if raw not in (NULL, FALSE):
