@@ -166,7 +166,7 @@ class RequestReader:
         length = headers.get(b"content-length")
         if not RARE.isdisjoint(headers):
             self._look_closer(headers, length)
-        if length is not None and (not length.strip(b" \t").isdigit() or int(length) > self.limits.body_bytes):
+        if length is not None and (not is_number(length) or int(length) > self.limits.body_bytes):
             self._stop_at(self._too_large())
 
     def _look_closer(self, headers: dict[bytes, bytes], length: bytes | None) -> None:
@@ -208,7 +208,7 @@ class RequestReader:
         if target is None:
             return None
         path, query = target
-        if found[:1] != b"/" and (named := authority(found)):
+        if not found.startswith(b"/") and (named := authority(found)):
             self._headers[b"host"] = named  # in an absolute target it replaces the header (RFC 9112, 3.2.2)
         return Request(
             method=self._method.decode(), path=path, query=query, headers=self._headers, body=body,
@@ -235,6 +235,11 @@ def repeated(lines: list[tuple[bytes, bytes]]) -> bytes:
             return name
         seen.add(name)
     return b""
+
+
+def is_number(length: bytes) -> bool:
+    """Whether a Content-Length is a number; space after it is no part of the value."""
+    return length.isdigit() or length.strip(b" \t").isdigit()
 
 
 def head_too_large() -> Refusal:
