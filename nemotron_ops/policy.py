@@ -23,7 +23,7 @@ class Restart:
     """`[restart]`: what happens after a death."""
 
     policy: RestartPolicy = RestartPolicy.ALWAYS  # after which deaths it is started again
-    max_restarts: int = 5  # more starts than this that fail within window_s, and it is failed
+    max_restarts: int = 5  # more starts than this that fail within window_s, and it is failed; 0: so does any death
     window_s: float = 600.0  # time over which deaths are counted
     backoff_initial_s: float = 1.0  # wait after the second death in a row (first: 0.05 s); doubles
     backoff_max_s: float = 60.0  # longest wait

@@ -76,6 +76,7 @@ class Companion:
         self.replaced: list[Record] = []  # earlier processes that still answer their requests
         self.last_turn_at = time.monotonic()
         self._journal = journal
+        self._rules = replace(spec.rules, ready_at_once=True)
         self._inbox: Inbox[Message] = Inbox(beat_s=beat_s)
         self._stopped = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []  # await the end of the process, and probe it
@@ -161,7 +162,7 @@ class Companion:
 
     def _take(self, what: Message) -> None:
         before, now = self.status, time.monotonic()
-        self.status, actions = step(before, what, now=now, rules=self.spec.rules, jitter=random.random())
+        self.status, actions = step(before, what, now=now, rules=self._rules, jitter=random.random())
         for action in actions:
             self._do(action)
         state = self.status.state

@@ -169,6 +169,7 @@ class Rules:
     cut_s: float = 1.5  # llama-server notices a closed connection within 1 s when nothing else streams
     second_term_s: float = 1.0
     kill_again_s: float = 2.0
+    ready_at_once: bool = False  # READY says nothing about the process: each of its deaths is a failed start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -318,13 +319,14 @@ def _after_exit(
         state = State.FAILED if failed else State.STOPPED
         return replace(_enter(status, state, replace(what, reason=reason), now, rules), wanted=failed), ()
     window_s = rules.restart.window_s
+    spared = status.served and not rules.ready_at_once and rules.restart.max_restarts > 0  # 0: no restart at all
     deaths = (*(t for t in status.deaths if now - t < window_s), now)
-    starts = tuple(t for t in (*status.failed_starts, *(() if status.served else (now,))) if now - t < window_s)
+    starts = tuple(t for t in (*status.failed_starts, *(() if spared else (now,))) if now - t < window_s)
     status = replace(status, deaths=deaths, failed_starts=starts)
     if what.hopeless and failed:
         return _enter(status, State.FAILED, replace(what, reason=reason), now, rules), ()
-    if not status.served and len(starts) > rules.restart.max_restarts:
-        text = f"{reason}; died {len(starts)} times within {window_s:g} s before it was ready"
+    if not spared and len(starts) > rules.restart.max_restarts:
+        text = f"{reason}; died {len(starts)} times within {window_s:g} s"
         return _enter(status, State.FAILED, replace(what, reason=text), now, rules), ()
     resting = _enter(status, State.BACKOFF, replace(what, reason=reason), now, rules)
     wait_s = backoff_s(len(deaths), rules.restart, jitter)

@@ -117,3 +117,15 @@ def test_a_stopped_supervisor_ends_a_reload_with_an_error(stage: Stage, monkeypa
             client.request(stage.layout, "reload", timeout_s=None)
     finally:
         process.send_signal(signal.SIGCONT)
+
+
+def test_deaths_of_a_ready_engine_end_no_service_and_show_no_text_of_its_log(stage: Stage) -> None:
+    stage.settings["exit_on_failed"] = True
+    said = "error: invalid argument: --said-by-a-client"
+    stage.configure(stage.fake("a-0", "--say", said, "--die-after-s", "0.2"))
+    process = stage.up()
+    stage.until(lambda: stage.one("a-0")["restarts"] > 2 * stage.fake("a-0").restart.max_restarts)
+    assert process.poll() is None
+    assert stage.events("giving-up") == stage.events("failed") == []
+    assert not any("said-by-a-client" in e["message"] for e in stage.ask("events", count=1000)["events"])
+    assert "said-by-a-client" not in str(stage.ask("snapshot"))
