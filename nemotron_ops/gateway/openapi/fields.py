@@ -202,6 +202,6 @@ def form(route: Route) -> Schema:
     known = dict.fromkeys(sorted(fields.FORM), TEXT)
     return {
         "type": "object",
-        "properties": {"file": {"type": "string", "format": "binary"}, **known},
+        "properties": {"file": {"type": "string", "format": "binary"}, **known, "stream": {"enum": ["true", "false"]}},
         "required": ["file"],
     }

@@ -32,7 +32,6 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("/v1/chat/completions", {"messages": WEATHER, "tools": TOOLS}),
     ("/v1/chat/completions", {"messages": SUM, "max_tokens": 3}),
     ("/v1/chat/completions", {"messages": SUM, "logprobs": True, "top_logprobs": 2}),
-    ("/v1/chat/completions", {"messages": SUM, "n": 2}),
     ("/v1/chat/completions", {"messages": SUM, "stop": ["="]}),
     ("/v1/chat/completions", {"messages": SUM, "response_format": {"type": "json_object"}, "max_tokens": 40}),
     ("/v1/chat/completions", {"messages": SUM, "stream": True}),
