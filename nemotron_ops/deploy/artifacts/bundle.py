@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import shutil
 import sys
 import tarfile
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,8 +111,22 @@ def _pack(wheels: list[Path], cache: Path) -> Bundle:
     return Bundle(path=path, sha256=sha256, version=own_distribution().version)
 
 
-def pack_folder(folder: Path, to: Path, *, prefix: str) -> str:
-    """`folder` as an uncompressed tar at `to`, everything below `prefix/`; returns its sha256."""
+def pack_folder(folder: Path, cache: Path, *, prefix: str) -> tuple[Path, str]:
+    """`folder` as an uncompressed tar in `cache`, everything below `prefix/`; returns its path and sha256.
+
+    The same content has the same name, and the file appears whole: another deploy may be sending it.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache, prefix=".pack-") as room:
+        part = Path(room) / "part"
+        _write_tar(folder, part, prefix=prefix)
+        sha256 = sha256_of(part)
+        path = cache / f"build-{prefix}-{sha256[:16]}.tar"
+        os.replace(part, path)
+    return path, sha256
+
+
+def _write_tar(folder: Path, to: Path, *, prefix: str) -> None:
     with tarfile.open(to, "w", format=tarfile.PAX_FORMAT) as tar:
         for path in sorted(folder.rglob("*")):
             info = tar.gettarinfo(path, f"{prefix}/{path.relative_to(folder).as_posix()}")
@@ -120,4 +136,3 @@ def pack_folder(folder: Path, to: Path, *, prefix: str) -> str:
                     tar.addfile(info, f)
             else:
                 tar.addfile(info, io.BytesIO())
-    return sha256_of(to)

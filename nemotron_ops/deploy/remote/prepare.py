@@ -144,9 +144,10 @@ def _build(
     if why_not:
         note = f"{target}: llama.cpp will be built there, build {job.build.id} of this machine is not sent: {why_not}"
         return None, (note,)
-    path = job.cache / f"build-{job.build.id}.tar"
-    files[path.name] = path
-    return Artifact(name=path.name, sha256=pack_folder(job.build.path, path, prefix=job.build.id)), ()
+    path, sha256 = pack_folder(job.build.path, job.cache, prefix=job.build.id)
+    artifact = Artifact(name=f"build-{job.build.id}.tar", sha256=sha256)
+    files[artifact.name] = path
+    return artifact, ()
 
 
 def _keys(job: Job, files: dict[str, Path]) -> Artifact | None:

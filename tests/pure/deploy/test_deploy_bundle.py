@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tarfile
 import zipfile
 from pathlib import Path
@@ -56,11 +57,27 @@ def test_a_folder_is_packed_to_the_same_bytes_each_time(tmp_path: Path) -> None:
     (folder / "bin").mkdir(parents=True)
     (folder / "bin/llama-server").write_text("#!/bin/sh\n")
     (folder / "bin/llama-server").chmod(0o755)
-    first = pack_folder(folder, tmp_path / "a.tar", prefix="cpu-1")
+    path, sha256 = pack_folder(folder, tmp_path / "cache", prefix="cpu-1")
     (folder / "bin/llama-server").touch()
-    assert pack_folder(folder, tmp_path / "b.tar", prefix="cpu-1") == first
-    with tarfile.open(tmp_path / "a.tar") as tar:
+    assert pack_folder(folder, tmp_path / "cache", prefix="cpu-1") == (path, sha256)
+    with tarfile.open(path) as tar:
         assert tar.getmember("cpu-1/bin/llama-server").mode & 0o111
+
+
+def test_packing_again_changes_nothing_of_a_tar_that_another_deploy_sends(tmp_path: Path) -> None:
+    folder, cache = tmp_path / "build", tmp_path / "cache"
+    folder.mkdir()
+    (folder / "llama-server").write_bytes(b"x" * 100_000)
+    path, sha256 = pack_folder(folder, cache, prefix="cpu-1")
+    with path.open("rb") as sent:
+        begin = sent.read(1000)
+        assert pack_folder(folder, cache, prefix="cpu-1") == (path, sha256)
+        (folder / "llama-server").write_bytes(b"y" * 50)
+        other, _ = pack_folder(folder, cache, prefix="cpu-1")
+        assert hashlib.sha256(begin + sent.read()).hexdigest() == sha256
+    assert other != path
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == sha256
+    assert sorted(cache.iterdir()) == sorted([path, other])
 
 
 def status(*states: str, wanted: bool = True, build: str = "b1", **rest: Any) -> dict[str, Any]:
