@@ -113,8 +113,7 @@ def _ask(names: Sequence[str], verb: str, *, no_wait: bool, timeout_s: float, dr
         if not no_wait:
             if verb == "restart":
                 _wait(app, lambda: _changed(app, answer["instances"], before), timeout_s)
-            _wait(app, lambda: _all(app, answer["instances"], ("ready", "failed")), timeout_s)
-            for instance in _instances(app, answer["instances"]):
+            for instance in _settled(app, answer["instances"], timeout_s):
                 if instance["state"] == "failed":
                     raise EngineError(
                         f"cannot {verb} {instance['name']}: {instance['reason']}",
@@ -175,6 +174,18 @@ def _instances(app: App, names: Sequence[str]) -> list[dict[str, Any]]:
     from nemotron_ops.supervisor.control import client
 
     return [i for i in client.request(app.layout, "status")["instances"] if i["name"] in names]
+
+
+def _settled(app: App, names: Sequence[str], timeout_s: float) -> list[dict[str, Any]]:
+    """Wait until every instance is ready or has failed; returns them as they were then: a failed one may try again."""
+    seen: list[dict[str, Any]] = []
+
+    def settled() -> bool:
+        seen[:] = _instances(app, names)
+        return all(i["state"] in ("ready", "failed") for i in seen)
+
+    _wait(app, settled, timeout_s)
+    return seen
 
 
 def _all(app: App, names: Sequence[str], states: Sequence[str]) -> bool:

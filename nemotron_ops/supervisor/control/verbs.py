@@ -29,6 +29,8 @@ from nemotron_ops.supervisor.spec import Config
 from nemotron_ops.supervisor.supervisor import Supervisor
 
 TAIL_SHOWN = 20
+TAKEN_POLLS = 200
+TAKEN_POLL_S = 0.005
 
 
 class Verbs:
@@ -111,6 +113,7 @@ class Verbs:
         self._supervisor.fleet.hold([k.spec.name for k in keepers], True)
         for keeper in keepers:
             self._supervisor.fleet.start(keeper)
+        await self._taken(keepers)
         return _done(keepers)
 
     async def stop(self, args: dict[str, Any]) -> Answer:
@@ -135,7 +138,15 @@ class Verbs:
         self._supervisor.fleet.hold([k.spec.name for k in keepers], True)
         for keeper in keepers:
             self._supervisor.fleet.restart(keeper)
+        await self._taken(keepers)
         return _done(keepers)
+
+    async def _taken(self, keepers: Sequence[Keeper]) -> None:
+        """Wait until the keepers have read what was asked, so that no status shows the state before; 1 s at most."""
+        for _ in range(TAKEN_POLLS):
+            if not any(k.has_messages or k.id in self._supervisor.fleet.pending for k in keepers):
+                return
+            await asyncio.sleep(TAKEN_POLL_S)
 
     async def drain(self, args: dict[str, Any]) -> Answer:
         """Takes instances out of traffic while they stay loaded; `start` puts them back."""
