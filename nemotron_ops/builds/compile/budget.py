@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from nemotron_ops.files import locked
+from nemotron_ops.files import flock, locked
 from nemotron_ops.host.facts import Tool
 
 NINJA = (1, 13)  # the first version that is a job server client
@@ -42,15 +42,16 @@ def shared(folder: Path, jobs: int) -> Iterator[Share | None]:
     Yields None where the file system has no pipes: then each build uses its own number of jobs.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    fifo, lock = folder / "fifo", os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    fifo, path = folder / "fifo", folder / "lock"
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     pipe = -1
     try:
         with locked(folder / "entering"):
-            alone = _is_alone(lock)
+            alone = _is_alone(lock, path)
             pipe = _opened(fifo, fresh=alone)
             if alone and pipe >= 0:
                 os.write(pipe, b"+" * (jobs - 1))
-            fcntl.flock(lock, fcntl.LOCK_SH)
+            flock(lock, fcntl.LOCK_SH, path)
         yield Share(makeflags=f"--jobserver-auth=fifo:{fifo}", lock=lock) if pipe >= 0 else None
     finally:
         fcntl.flock(lock, fcntl.LOCK_UN)  # for all that inherited it, such as a compiler cache's server
@@ -70,10 +71,10 @@ def _opened(fifo: Path, *, fresh: bool) -> int:
         return -1
 
 
-def _is_alone(lock: int) -> bool:
+def _is_alone(lock: int, path: Path) -> bool:
     """Whether no other process takes part."""
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, path)
     except BlockingIOError:
         return False
     return True
