@@ -15,10 +15,9 @@ from pathlib import Path
 
 import pytest
 
-import nemotron_ops
 from nemotron_ops.proc import python_argv
+from tests.fakes.planted import PACKAGE, plant
 
-PACKAGE = Path(nemotron_ops.__file__).parent
 ROOT = PACKAGE.parent
 SOURCES = sorted([*PACKAGE.rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")])
 
@@ -27,18 +26,6 @@ def words_of(path: Path) -> list[list[str]]:
     """The constant words of each list and tuple in the file, in order."""
     nodes = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.List | ast.Tuple)]
     return [[e.value for e in n.elts if isinstance(e, ast.Constant) and isinstance(e.value, str)] for n in nodes]
-
-
-def imported_names() -> set[str]:
-    """All top-level names that the package imports, in functions too."""
-    names = set()
-    for path in PACKAGE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import):
-                names |= {alias.name.partition(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                names.add(node.module.partition(".")[0])
-    return names - {"__future__"}
 
 
 def test_only_proc_spells_the_command_that_runs_a_module() -> None:
@@ -69,11 +56,8 @@ def test_units_keep_the_folder_off_the_path(unit: Path) -> None:
 
 
 def test_planted_modules_are_not_run(tmp_path: Path) -> None:
-    mark = tmp_path / "ran"
     folder = tmp_path / "folder"
-    folder.mkdir()
-    for name in sorted(imported_names()):
-        (folder / f"{name}.py").write_text(f"open({str(mark)!r}, 'a').write({name!r} + ' ')\n")
+    mark = plant(folder)
     kept = {k: v for k, v in os.environ.items() if k != "PYTHONSAFEPATH"}
     env = {**kept, "NEMOTRON_OPS_HOME": str(tmp_path / "home")}
     for words in (("--version",), ("serve", "--help"), ("demo", "--help")):

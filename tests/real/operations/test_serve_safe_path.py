@@ -5,7 +5,6 @@ The folder holds a file for every module that the program imports: each leaves a
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,33 +12,11 @@ from pathlib import Path
 
 import pytest
 
-import nemotron_ops
+from tests.fakes.planted import imported_names, plant
 from tests.stages.installation import Installation
 
 pytestmark = pytest.mark.real
 PROGRAM = Path(sys.executable).parent / "nemotron-ops"
-
-
-def imported_names() -> set[str]:
-    """The first part of every name that any file of the program imports."""
-    names: set[str] = set()
-    for path in Path(nemotron_ops.__file__).parent.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import):
-                names |= {alias.name.split(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                names.add(node.module.split(".")[0])
-    return names - {"__future__"}
-
-
-@pytest.fixture
-def planted(tmp_path: Path) -> Path:
-    """A folder with a module of each name; whichever runs is named in `ran`."""
-    folder = tmp_path / "planted"
-    folder.mkdir()
-    for name in imported_names():
-        (folder / f"{name}.py").write_text(f"open({str(folder / 'ran')!r}, 'a').write('{name} ')\nraise ImportError\n")
-    return folder
 
 
 def run(installation: Installation, folder: Path, *words: str) -> None:
@@ -51,8 +28,10 @@ def run(installation: Installation, folder: Path, *words: str) -> None:
 
 
 def test_no_command_runs_a_module_of_the_folder_it_is_given_in(
-    installation: Installation, planted: Path, free_port: Callable[[], int]
+    installation: Installation, tmp_path: Path, free_port: Callable[[], int]
 ) -> None:
+    planted = tmp_path / "planted"
+    mark = plant(planted)
     assert {"click", "httpx", "psutil", "uvloop", "msgspec", "nemotron_ops", "json"} <= imported_names()
     run(installation, planted, "serve", "tiny", "--detach", "--port", str(free_port()))
     try:
@@ -61,4 +40,4 @@ def test_no_command_runs_a_module_of_the_folder_it_is_given_in(
     finally:
         run(installation, planted, "stop")
     run(installation, planted, "demo", "--port", str(free_port()))
-    assert not (planted / "ran").exists(), (planted / "ran").read_text()
+    assert not mark.exists(), mark.read_text()
