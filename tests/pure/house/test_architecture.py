@@ -11,7 +11,7 @@ import nemotron_ops
 
 ROOT = Path(nemotron_ops.__file__).parent
 ROOMS = {
-    *("recipes", "models", "memory", "engine", "builds", "supervisor", "gateway", "service", "deploy"),
+    *("recipes", "models", "memory", "engine", "builds", "supervisor", "gateway", "service", "deploy", "web"),
     *("operations", "cli"),
 }
 EVERYTHING = ROOMS - {"cli"}
@@ -23,6 +23,7 @@ DOORS = {
     ("gateway", "supervisor.snapshot"),
     ("memory", "models.gguf"),
     ("supervisor", "engine"),
+    ("web.settings", "recipes.check"),
     *(("operations", room) for room in EVERYTHING),
 }
 # inside the gateway, along the path of a request: floor -> what it may use, besides itself
