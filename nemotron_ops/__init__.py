@@ -14,6 +14,7 @@ The map of the house. Rooms do not import rooms, except through the doors drawn 
     models      GGUF files: hub, store, header, tiny synthetic ones
     engine      one llama-server, seen from outside
     web         search and pages of the web, for tools                       -> recipes.check
+    tune        fine-tuning: data, jobs, adapters
     recipes     TOML -> Recipe -> Plan
 
 The ground, open to all rooms:

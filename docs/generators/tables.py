@@ -1,4 +1,4 @@
-"""Tables inside pages that are written by hand: faults of gateway and hosts, models in numbers, rooms. Disk."""
+"""Tables inside pages that are written by hand: faults of gateway and hosts, models in numbers, rooms, findings. Disk."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from pathlib import Path
 
 from docs.generators import rooms
 from nemotron_ops.memory.model import MIB, Settings, estimate
+from nemotron_ops.tune.findings import KINDS
 from tests.fakes.shapes import true_header
 from tests.tables import gateway_faults, host_faults
 
 DOCS = Path(__file__).parents[1]
 MODELS = ("4b", "30b", "120b")
 MEMORY = "explanation/memory.md"
+DATA = "how-to/training-data.md"
 HOUSE = "explanation/architecture.md"
 
 
@@ -22,6 +24,7 @@ def pages() -> dict[str, str]:
         _name(gateway_faults.PAGE): gateway_faults.page_with_table(gateway_faults.PAGE.read_text()),
         MEMORY: with_block((DOCS / MEMORY).read_text(), "models", models()),
     }
+    found[DATA] = with_block((DOCS / DATA).read_text(), "findings", findings())
     house = (DOCS / HOUSE).read_text()
     for name, block in (("rooms", rooms.rooms()), ("ground", rooms.ground()), ("floors", rooms.floors())):
         house = with_block(house, name, block)
@@ -38,6 +41,12 @@ def models() -> str:
         found = estimate(true_header(name, "Q8_0"), Settings(ctx_size=4096))
         rows.append(f"| {name} | {found.kv_per_token} B | {found.rs_per_sequence / MIB:.1f} MiB |")
     return "\n".join(rows)
+
+
+def findings() -> str:
+    """What `tune check` finds, by name."""
+    rows = [f"| `{name}` | {kind.level} | {kind.means} | {kind.remedy} |" for name, kind in KINDS.items()]
+    return "\n".join(["| finding | level | means | do |", "| --- | --- | --- | --- |", *rows])
 
 
 def with_block(text: str, name: str, block: str) -> str:

@@ -13,6 +13,8 @@ reads its words, calls `operations` or a room, and shows what comes back. Each f
     fetch            download a model and verify its checksums
     plan             what fits this machine, before anything is downloaded
     plan_view        how a memory plan looks: table, bars
+    tune             `tune`: its subcommands
+    tune_check       `tune check`: what is wrong with training data
     recipes          list, show, check and start recipes
     service          install, watch and remove the service
     service_install  `service install`
@@ -73,6 +75,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "restart": ("stop", "restart", "Drain, stop and start again."),
     "drain": ("stop", "drain", "Take instances out of traffic; models stay loaded."),
     "reload": ("reload", "reload", "Apply changed recipes and settings without an outage."),
+    "tune": ("tune", "tune", "Fine-tune a model on your own data."),
     "events": ("logs", "events", "Show or follow events."),
     "attach": ("logs", "attach", "Watch a detached supervisor."),
     "deploy": ("deploy", "deploy", "Put this version and your models on other machines, over SSH."),

@@ -11,7 +11,7 @@ import nemotron_ops
 
 ROOT = Path(nemotron_ops.__file__).parent
 ROOMS = {
-    *("recipes", "models", "memory", "engine", "builds", "supervisor", "gateway", "service", "deploy", "web"),
+    *("recipes", "models", "memory", "engine", "builds", "supervisor", "gateway", "service", "deploy", "web", "tune"),
     *("operations", "cli"),
 }
 EVERYTHING = ROOMS - {"cli"}
