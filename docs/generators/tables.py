@@ -1,4 +1,4 @@
-"""Tables inside pages that are written by hand: faults of gateway and hosts, models in numbers, rooms, findings. Disk."""
+"""Tables inside pages written by hand: faults of gateway and hosts, models in numbers, rooms, findings. Disk."""
 
 from __future__ import annotations
 
