@@ -14,11 +14,11 @@ from urllib.parse import parse_qs
 import msgspec
 
 from nemotron_ops.gateway.api import header_bytes
+from nemotron_ops.gateway.api.content_types import REQUEST_JSON
 from nemotron_ops.gateway.api.errors import REASONS
 
 PATIENCE_S = 86400.0
 PATIENCE_HEADERS = (b"x-request-timeout", b"x-stainless-read-timeout", b"x-stainless-timeout")
-JSON = b"application/json"
 
 
 class Request(msgspec.Struct):
@@ -63,8 +63,8 @@ def client_patience_s(request: Request) -> float:
 def upstream_head(path: str, *, key: str, length: int, content_type: bytes, method: str = "POST") -> bytes:
     """The head of a request to llama-server."""
     kind = content_type
-    if kind != JSON and not (kind and header_bytes.CONTENT_TYPE.issuperset(kind)):
-        kind = JSON
+    if kind != REQUEST_JSON and not (kind and header_bytes.CONTENT_TYPE.issuperset(kind)):
+        kind = REQUEST_JSON
     auth = b"Authorization: Bearer %b\r\n" % key.encode() if key else b""
     if method != "POST":
         return b"%b %b HTTP/1.1\r\nHost: engine\r\n%b\r\n" % (method.encode(), path.encode(), auth)

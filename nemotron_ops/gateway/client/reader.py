@@ -62,7 +62,7 @@ class RequestReader:
         self._bound = self.limits.body_bytes
         self._dry_bytes = 0  # bytes since the last byte of a body
         self._target: list[bytes] = []
-        self._lines: list[tuple[bytes, bytes]] = []  # header lines of the head, and trailers
+        self._lines: list[tuple[bytes, bytes]] = []  # headers and trailers, with names in lower case
         self._body: list[bytes | bytearray] = []
 
     def mid_request(self) -> bool:
@@ -79,6 +79,8 @@ class RequestReader:
             self._ignore_upgrade(data, upgrade)
         except httptools.HttpParserError as exc:
             self._unreadable(exc)
+        if len(self._lines) > self._header_count:  # once for what has come: parsed lines take many times their bytes
+            self.stop(head_too_large())
         if self.body_bytes != body_bytes:
             self._dry_bytes = 0
         elif self._dry_bytes > self.limits.head_bytes + len(data):  # llhttp buffers an unfinished line of any length
@@ -141,16 +143,15 @@ class RequestReader:
             self._stop(414, "uri_too_long", "the request's path is too long")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        lines = self._lines
-        lines.append((name, value))
-        if len(lines) > self._header_count:
-            self._stop_at(head_too_large())
+        self._lines.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         self.in_head = False
         version = self._parser.get_http_version()
         self._old = version == "1.0"
-        self._headers = headers = {name.lower(): value for name, value in self._lines}
+        if len(self._lines) > self._header_count:
+            self._stop_at(head_too_large())
+        self._headers = headers = dict(self._lines)
         if len(headers) < len(self._lines) and (name := repeated(self._lines)):
             self._stop(400, "bad_request", f"the header {name.decode()} occurs twice")
         most = self.limits.head_bytes  # the bytes so far may include a body, so the lines are summed up
@@ -166,7 +167,7 @@ class RequestReader:
         length = headers.get(b"content-length")
         if not RARE.isdisjoint(headers):
             self._look_closer(headers, length)
-        if length is not None and (not is_number(length) or int(length) > self.limits.body_bytes):
+        if length is not None and (not (length.isdigit() or is_number(length)) or int(length) > self.limits.body_bytes):
             self._stop_at(self._too_large())
 
     def _look_closer(self, headers: dict[bytes, bytes], length: bytes | None) -> None:
@@ -207,8 +208,8 @@ class RequestReader:
         target = split_target(found)
         if target is None:
             return None
-        path, query = target
-        if not found.startswith(b"/") and (named := authority(found)):
+        path, query, named = target
+        if named:
             self._headers[b"host"] = named  # in an absolute target it replaces the header (RFC 9112, 3.2.2)
         return Request(
             method=self._method.decode(), path=path, query=query, headers=self._headers, body=body,
@@ -230,7 +231,7 @@ class RequestReader:
 def repeated(lines: list[tuple[bytes, bytes]]) -> bytes:
     """The first header in `lines` that is repeated but must occur once, or an empty string."""
     seen: set[bytes] = set()
-    for name in (line[0].lower() for line in lines):
+    for name, _ in lines:
         if name in ONCE and name in seen:
             return name
         seen.add(name)
@@ -239,7 +240,7 @@ def repeated(lines: list[tuple[bytes, bytes]]) -> bytes:
 
 def is_number(length: bytes) -> bool:
     """Whether a Content-Length is a number; space after it is no part of the value."""
-    return length.isdigit() or length.strip(b" \t").isdigit()
+    return length.strip(b" \t").isdigit()
 
 
 def head_too_large() -> Refusal:
@@ -256,10 +257,11 @@ def authority(target: bytes) -> bytes:
 
 
 @lru_cache(maxsize=64)
-def split_target(target: bytes) -> tuple[str, str] | None:
-    """Path and query of a request's target; None if it is malformed."""
+def split_target(target: bytes) -> tuple[str, str, bytes] | None:
+    """Path, query and authority of a request's target; None if it is malformed."""
     try:
         url = httptools.parse_url(target)
-        return (url.path or b"/").decode("ascii"), (url.query or b"").decode("ascii")
+        path, query = (url.path or b"/").decode("ascii"), (url.query or b"").decode("ascii")
+        return path, query, b"" if target.startswith(b"/") else authority(target)
     except (httptools.HttpParserInvalidURLError, UnicodeDecodeError):
         return None

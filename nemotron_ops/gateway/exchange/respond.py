@@ -26,12 +26,11 @@ def cors(record: Record) -> list[bytes]:
 
 def headers(record: Record) -> list[bytes]:
     """The header lines that the gateway adds to a response."""
-    lines = cors(record)
-    lines.append(b"X-Request-Id: " + record.id.encode())
+    line = b"X-Request-Id: " + record.id.encode()
     if record.instance:
-        lines.append(b"X-Instance: " + record.instance.encode())
-        lines.append(b"X-Queue-Ms: %d" % round(record.queued_s * 1000))
-    return lines
+        queue_ms = b"%d" % round(record.queued_s * 1000) if record.queued_s else b"0"
+        line = b"\r\n".join((line, b"X-Instance: " + record.instance.encode(), b"X-Queue-Ms: " + queue_ms))
+    return [*cors(record), line] if record.origins else [line]
 
 
 def refuse(record: Record, refusal: Refusal) -> None:
@@ -106,8 +105,8 @@ def reply_whole(record: Record, whole: Whole, asked: str, *, hidden: str = "") -
         record.whole = body
         if hidden:
             body = without(body, hidden)
-        if own := sse.name_in(body):
-            body = body.replace(own, sse.named(asked))
+        if (own := sse.name_in(body)) and own != (named := sse.named(asked)):
+            body = body.replace(own, named)
     if client.answer.began:  # comments were sent while the request waited: only an event can follow
         error = error_event(api, engine_error(whole.status, whole.body))
         client.answer.send(error if whole.status >= 400 else b"data: " + body + b"\n\n")

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from nemotron_ops.gateway.api.catalog import Catalog, Match
-from nemotron_ops.gateway.api.content_types import JSON
+from nemotron_ops.gateway.api.content_types import REQUEST_JSON
 from nemotron_ops.gateway.api.errors import Refusal
 from nemotron_ops.gateway.api.routes import Api, Route
 from nemotron_ops.gateway.request import fields as field_rules
@@ -63,7 +63,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     limits: Sequence[bytes] = ()  # of the answer's length, one for each such field
     fold: Fold | None = None  # set if llama-server streams an answer that the client gets whole
     answers: int = 1  # choices times prompts
-    content_type: bytes = JSON
+    content_type: bytes = REQUEST_JSON
     hidden: str = ""  # a field of the whole answer that the client has not asked for
 
 
@@ -89,7 +89,7 @@ def prepare(route: Route, body: bytes, catalog: Catalog, only: tuple[str, ...] =
         fill(route.api, fields, named.filled_in)
         force(route.api, fields, named.model.fixed)
         cap(route.api, fields, named.model.capped)
-    stream, hidden = "stream" in fields and asks_for_stream(fields), ""
+    stream, hidden = "stream" in fields and bytes(fields["stream"]) != FALSE and asks_for_stream(fields), ""
     if route.api is Api.NATIVE and "response_fields" in fields:
         if stream:
             keep_stop(fields)
@@ -120,7 +120,7 @@ def asks_for_stream(fields: Fields) -> bool:
     raw = bytes(fields["stream"])
     if raw == TRUE:
         return True
-    if raw not in (NULL, FALSE):
+    if raw != NULL and raw != FALSE:
         raise Refusal(status=400, code="invalid_field", message="stream: expected true or false")
     return False
 

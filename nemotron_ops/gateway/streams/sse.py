@@ -8,6 +8,7 @@ A stream is inspected in blobs of whole events. Inside JSON, quotes and line end
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -124,6 +125,7 @@ def name_in(blob: bytes) -> bytes:
     return blob[start : blob.find(b'"', start + len(MODEL)) + 1] if start >= 0 else b""
 
 
+@lru_cache(maxsize=256)
 def named(name: str) -> bytes:
     """`name` in the form that `name_in` returns."""
     return b'"model":' + msgspec.json.encode(name)

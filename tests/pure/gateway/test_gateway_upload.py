@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemotron_ops.gateway.api.catalog import index
-from nemotron_ops.gateway.api.content_types import JSON
+from nemotron_ops.gateway.api.content_types import REQUEST_JSON
 from nemotron_ops.gateway.api.errors import Refusal
 from nemotron_ops.gateway.api.routes import ROUTES
 from nemotron_ops.gateway.request.form import prepare_form
@@ -137,7 +137,7 @@ def test_no_boundary_of_a_client_reaches_the_engine(content_type: bytes) -> None
 def test_a_json_request_has_the_content_type_of_json_whatever_the_client_says() -> None:
     for route in ROUTES:
         if route.infers and not route.form:
-            assert prepare(route, b'{"messages":[],"prompt":"x","input":"x"}', DIRECTORY).content_type == JSON
+            assert prepare(route, b'{"messages":[],"prompt":"x","input":"x"}', DIRECTORY).content_type == REQUEST_JSON
 
 
 @pytest.mark.parametrize("stream", ["1", "True", "yes", ""])
