@@ -13,6 +13,7 @@ The map of the house. Rooms do not import rooms, except through the doors drawn 
     memory      bytes from a GGUF header; what fits where                    -> models.gguf
     models      GGUF files: hub, store, header, tiny synthetic ones
     engine      one llama-server, seen from outside
+    studio      the page that people open: chats, models, what runs             -> supervisor.control, proc
     web         search and pages of the web, for tools                       -> recipes.check
     tune        fine-tuning: data, jobs, adapters
     recipes     TOML -> Recipe -> Plan

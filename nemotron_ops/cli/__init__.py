@@ -21,6 +21,7 @@ reads its words, calls `operations` or a room, and shows what comes back. Each f
     service_scope    the machine's service or this user's
     serve_words      reads --serve-option as `serve` will read it
     serve            from a recipe's name to an endpoint that stays up
+    studio           `studio`: the web page, with or without models; its password
     announce         what `serve` shows: load progress, deaths, the endpoint
     keys             make, list and revoke the keys that clients show
     status           what is running
@@ -63,6 +64,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "plan": ("plan", "plan", "Show what fits this machine."),
     "recipes": ("recipes", "recipes", "List, show, check and start recipes."),
     "serve": ("serve", "serve", "Serve models behind one OpenAI-compatible endpoint."),
+    "studio": ("studio", "studio", "Serve the web page: chat, compare, models, what runs."),
     "keys": ("keys", "keys", "Make, list and revoke the keys that clients need."),
     "chat": ("chat", "chat", "Talk to a model."),
     "demo": ("demo", "demo", "Build, serve a tiny model, ask it a question, stop."),

@@ -64,6 +64,8 @@ class ServeOptions:
     no_build: bool = option("Fail rather than build llama.cpp.")
     no_fetch: bool = option("Fail rather than download a model.")
     offline: bool = option("Use no network: --no-build and --no-fetch.")
+    studio: bool = option("Also serve the web page, at --studio-port.")
+    studio_port: int = option("Port of the web page.", default=8888, type=click.IntRange(1, 65535))
     detach: bool = option("Return when ready (or failed); keep running in the background.")
 
     def wish(self, targets: tuple[str, ...], extra: Sequence[str]) -> Wish:
@@ -82,6 +84,8 @@ class ServeOptions:
             extra=tuple(extra),
             may_build=not (self.no_build or self.offline),
             may_fetch=not (self.no_fetch or self.offline),
+            studio=self.studio,
+            studio_port=self.studio_port,
         )
 
     @property
@@ -106,7 +110,9 @@ class ServeOptions:
 
 
 GATEWAY = frozenset({"allowed_hosts", "allowed_origins", "tls_cert", "tls_key", "max_connections", "max_receiving_mib"})
-NO_FLAGS = GATEWAY | frozenset({"files", "repos", "quants", "profile", "no_build", "no_fetch", "offline", "detach"})
+NO_FLAGS = GATEWAY | frozenset(
+    {"files", "repos", "quants", "profile", "no_build", "no_fetch", "offline", "detach", "studio", "studio_port"}
+)
 
 
 @click.command(cls=ServeCommand)
@@ -140,10 +146,21 @@ def serve(ctx: click.Context, /, targets: tuple[str, ...], wanted: ServeOptions,
             app.ui.json(_as_json(composed)) if as_json else app.ui.data(_as_text(composed))
             return
         on_snapshot = Announcer(app, composed, as_json=as_json).on_snapshot
+        if wish.studio and not wanted.detach:
+            _say_page(app, wish, composed)
         if not wanted.detach:
             ctx.exit(serving.serve(wish, composed, here, on_snapshot=on_snapshot))
         started = serve_detached(ctx.meta["own"], ctx.meta["extra"], composed, here, on_snapshot=on_snapshot)
         app.ui.say(f"running in the background (pid {started.pid}); see `nemotron-ops status`, log in {started.log}")
+        if wish.studio:
+            _say_page(app, wish, composed)
+
+
+def _say_page(app: App, wish: Wish, composed: Composed) -> None:
+    """The page's address. Its one-time code is made last, so that the code which is shown is the one that counts."""
+    from nemotron_ops.operations.page import page_url
+
+    app.ui.say(f"studio    {page_url(wish, composed.endpoint, app.layout)}")
 
 
 def _as_json(composed: Composed) -> dict[str, Any]:

@@ -16,6 +16,7 @@ the same functions. Each file uses only those below it:
     build_flags       flags of llama-server: those a build knows, those that recipes would pass
     retention         which builds are needed, and the removal of old ones
     unclean_shutdown  proves models again after the machine went down while it served
+    page              the page as a companion of the supervisor
     service_manager   tells the service manager what the supervisor does
     service           what `service install` is asked for, completed and made ready
     launchd_agent     the service on a Mac

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 
 from nemotron_ops.installation import Installation
 from nemotron_ops.operations.compose import compose
+from nemotron_ops.operations.page import studio_companion
 from nemotron_ops.operations.service_manager import service_manager_hooks
 from nemotron_ops.operations.unclean_shutdown import noted_while_serving
 from nemotron_ops.operations.wish import Composed, Endpoint, Wish
@@ -30,7 +31,8 @@ def serve(wish: Wish, composed: Composed, here: Installation, *, on_snapshot: Ca
     manager = service_manager_hooks(here.env, on_snapshot, lazy=lazy_models(composed))
     options = Options(
         host=endpoint.host, port=endpoint.port, scheme=endpoint.scheme,
-        gateway_argv=gateway_argv(endpoint, here.layout), exit_on_failed=True,
+        gateway_argv=gateway_argv(endpoint, here.layout), exit_on_failed=not wish.studio,
+        companions=(studio_companion(wish, endpoint, here),) if wish.studio else (),
     )  # fmt: skip
     hooks = Hooks(
         on_snapshot=manager.on_snapshot,

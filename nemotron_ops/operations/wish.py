@@ -36,6 +36,8 @@ class Wish:
     extra: tuple[str, ...] = ()
     may_build: bool = True
     may_fetch: bool = True
+    studio: bool = False
+    studio_port: int = 8888
 
     def quant_of(self, name: str) -> str:
         """The quant given by hand for the recipe `name`, or ""."""

@@ -1,8 +1,8 @@
 """Keeps one companion running: a child process that serves a socket which the supervisor opened. asyncio, sockets.
 
-The gateway's process is the first companion. Its lifecycle is the table of instances (`instance/state`) with `Rules` of
-its own; it is ready as soon as it is started, because connections queue in the kernel on the socket that the supervisor
-holds, and none is refused while one process replaces another.
+The gateway is one companion, the page another. Its lifecycle is the table of instances (`instance/state`) with `Rules`
+of its own; it is ready as soon as it is started, because connections queue in the kernel on the socket that the
+supervisor holds, and none is refused while one process replaces another.
 
 A supervisor that was killed has lost the socket, but the companion it left behind still has it: the next supervisor
 copies it from there (`pidfd_getfd`), or, where that is not allowed, keeps that process and listens again when it ends.
@@ -53,6 +53,11 @@ class CompanionSpec:
     at: Address
     rules: Rules
     probe: Probe = field(default_factory=Probe)
+
+    @property
+    def module(self) -> str:
+        """The Python module that it runs; empty for another program."""
+        return self.argv[self.argv.index("-m") + 1] if "-m" in self.argv[:-1] else ""
 
 
 def without_secrets(env: Mapping[str, str]) -> dict[str, str]:
@@ -276,7 +281,8 @@ class Companion:
         if recorded and (living := adopt.identify(recorded, pids)):
             return living
         ports = (self.at.port,) if self.at.port else ()
-        here = [g for g in strays.gateways(self.layout, pids) if not ports or g.extra["port"] in ports]
+        found = strays.companions(self.layout, pids, module=self.spec.module, name=self.spec.id)
+        here = [g for g in found if not ports or g.extra["port"] in ports]
         return replace(here[0], extra={**here[0].extra, "host": self.at.host}) if here else None
 
     # ---- watching

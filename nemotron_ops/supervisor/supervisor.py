@@ -60,6 +60,7 @@ class Options:
     exit_on_failed: bool = False
     gateway_probe: Probe = field(default_factory=Probe)
     gateway_rules: Rules = GATEWAY_RULES
+    companions: tuple[CompanionSpec, ...] = ()  # further ones, beside the gateway
     timing: Timing = field(default_factory=Timing)
 
 
@@ -113,6 +114,10 @@ class Supervisor:
         self.gateway = Companion(
             gateway, layout=layout, env=self.env, journal=self.journal, beat_s=options.timing.beat_s
         )
+        self.companions = [
+            Companion(spec, layout=layout, env=self.env, journal=self.journal, beat_s=options.timing.beat_s)
+            for spec in options.companions
+        ]
         self.configured = asyncio.Event()  # set: instances may be started, stopped and changed
         self.refused: dict[str, str] = {}  # instance -> why its last change failed and the old process runs on
         self._end = asyncio.Event()
@@ -127,7 +132,10 @@ class Supervisor:
         inherited = socket.socket(fileno=listen_fd) if listen_fd is not None else passed_socket(self.env, os.getpid())
         await asyncio.to_thread(adopt.end_strays, found)
         self.gateway.open(inherited)
-        kept = frozenset(("gateway", "supervisor", *(s.name for s in config.instances), *(r.id for r in found.alive)))
+        for companion in self.companions:
+            companion.open(None)
+        named = ("gateway", "supervisor", *(c.spec.id for c in self.companions))
+        kept = frozenset((*named, *(s.name for s in config.instances), *(r.id for r in found.alive)))
         await asyncio.to_thread(logfiles.prune, self.layout.logs, kept)
         await self.control.start(verbs)
         self._on_signals(on_hup)
@@ -141,6 +149,7 @@ class Supervisor:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self.fleet.run(), name="fleet")]
             tasks += [group.create_task(self.gateway.run(), name="gateway")]
+            tasks += [group.create_task(c.run(), name=c.spec.id) for c in self.companions]
             tasks += [group.create_task(self._housekeeping(), name="housekeeping")]
             await self.fleet.adopt(found.alive)
             tasks += [group.create_task(self._apply_first(config), name="first configuration")]
@@ -204,6 +213,7 @@ class Supervisor:
     async def _shut_down(self) -> None:
         if was_passed(self.env, os.getpid()) and await asyncio.to_thread(self.hooks.socket_stays):
             await self.gateway.drain(forced=self.fleet.forced)
+        await asyncio.gather(*(companion.stop() for companion in self.companions))
         await self.fleet.stop_all()
         await self.gateway.stop()
         record.write_held(self.layout, {})  # an orderly end forgets starts and stops by hand
@@ -224,7 +234,8 @@ class Supervisor:
                 await self._heal_control()
             if time.monotonic() - rotated >= timing.rotate_s:
                 rotated = time.monotonic()
-                logs = [k.log for k in self.fleet.keepers.values() if k.record] + [self.gateway.log]
+                logs = [k.log for k in self.fleet.keepers.values() if k.record]
+                logs += [c.log for c in (self.gateway, *self.companions)]
                 for log in logs:
                     with contextlib.suppress(OSError):
                         await asyncio.to_thread(logfiles.rotate, log)
@@ -243,7 +254,7 @@ class Supervisor:
         """The tasks that have not come round for too long. At the end, the gateway's task ends first."""
         turns = self.fleet.last_turns()
         if not self._end.is_set():
-            turns["gateway"] = self.gateway.last_turn_at
+            turns |= {c.spec.id: c.last_turn_at for c in (self.gateway, *self.companions)}
         return watchdog.late(turns, now=time.monotonic(), silence_s=self.options.timing.silence_s)
 
     def _publish(self, snapshot: Snapshot) -> None:

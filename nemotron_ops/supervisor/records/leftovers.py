@@ -42,7 +42,7 @@ def stop_leftovers(layout: Layout, *, waits_s: Sequence[float] = WAITS_S) -> lis
 def _gateways(layout: Layout) -> list[Record]:
     """The recorded gateway, found by its launch where its record has no pid yet, and any other that listens."""
     pids = strays.launched()
-    found = {g.pid: g for g in strays.gateways(layout, pids)}
+    found = {g.pid: g for g in strays.companions(layout, pids)}
     recorded = record.read_companion(layout, GATEWAY)
     if recorded and (living := adopt.identify(recorded, pids)):
         found[living.pid] = living

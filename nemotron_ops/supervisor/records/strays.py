@@ -32,17 +32,21 @@ def engines(layout: Layout, pids: Mapping[str, int], *, known: Collection[str]) 
     return found
 
 
-def gateways(layout: Layout, pids: Mapping[str, int]) -> list[Record]:
-    """Gateways of this state directory among `pids` that still listen; `extra` has the descriptor and the port."""
+def companions(layout: Layout, pids: Mapping[str, int], *, module: str = "", name: str = "gateway") -> list[Record]:
+    """Companions of this state directory among `pids` that still listen; `extra` has the descriptor and the port.
+
+    `module`: only those that run this module.
+    """
     found: list[Record] = []
     for launch, pid in pids.items():
-        if str(layout.control_socket) in process.argv_of(pid) and (where := listens(pid)):
-            found.append(_record("gateway", launch, pid, extra=where))
+        argv = process.argv_of(pid)
+        if str(layout.control_socket) in argv and (not module or module in argv) and (where := listens(pid)):
+            found.append(_record(name, launch, pid, extra=where))
     return found
 
 
 def listens(pid: int) -> dict[str, int]:
-    """Descriptor and port of the socket that a gateway serves; empty if it listens no more."""
+    """Descriptor and port of the socket that a companion serves; empty if it listens no more."""
     argv = process.argv_of(pid)
     fd = argv[argv.index("--listen-fd") + 1] if "--listen-fd" in argv[:-1] else ""
     try:

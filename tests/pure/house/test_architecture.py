@@ -11,7 +11,8 @@ import nemotron_ops
 
 ROOT = Path(nemotron_ops.__file__).parent
 ROOMS = {
-    *("recipes", "models", "memory", "engine", "builds", "supervisor", "gateway", "service", "deploy", "web", "tune"),
+    *("recipes", "models", "memory", "engine", "builds", "supervisor", "gateway", "service", "deploy"),
+    *("web", "tune", "studio"),
     *("operations", "cli"),
 }
 EVERYTHING = ROOMS - {"cli"}
@@ -23,6 +24,7 @@ DOORS = {
     ("gateway", "supervisor.snapshot"),
     ("memory", "models.gguf"),
     ("supervisor", "engine"),
+    ("studio.neighbours.supervisor", "supervisor.control"),
     ("web.settings", "recipes.check"),
     *(("operations", room) for room in EVERYTHING),
 }

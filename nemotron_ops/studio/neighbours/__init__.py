@@ -1,0 +1,9 @@
+"""The three neighbours of the page: nothing else is asked.
+
+Each file uses only those below it:
+
+    work        children of our own command line, with their progress: search, fetch, plan
+    supervisor  the control socket: status, logs, events, verbs
+    gateway     the gateway, as a client with a key of its own
+    deltas      a gateway's events as parts of an answer: thinking, text, calls, usage, end
+"""

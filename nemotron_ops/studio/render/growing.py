@@ -1,0 +1,85 @@
+"""A text that grows: which of its blocks are final, and their HTML.
+
+Blocks that end in lines that are whole are final; what follows them is rendered anew with each flush. A flush that was
+slow is followed by a pause of twenty times its length, so rendering never takes more than a twentieth of a core.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from html import escape
+
+from nemotron_ops.studio.render.markdown import html_of
+from nemotron_ops.studio.render.segments import segments
+
+PAUSE = 20  # times what the last flush took
+SLOW_S = 0.05  # an open block that takes longer is shown as plain text until it ends
+PLAIN = '<pre class="plain">'  # an open block that is not rendered yet
+Patch = tuple[int, str]  # number of a block, its HTML
+
+
+@dataclass
+class Growing:
+    """One growing text. `clock` counts processor time in seconds."""
+
+    clock: Callable[[], float] = time.thread_time
+    text: str = ""
+    final: int = 0  # blocks that do not change any more
+    _rest: str = ""  # behind the final blocks
+    _shown: list[tuple[str, str]] = field(default_factory=list)  # each block and its HTML, as last flushed
+    _cost_s: float = 0.0
+
+    def add(self, text: str) -> None:
+        """Append `text`."""
+        self.text += text
+        self._rest += text
+
+    @property
+    def pause_s(self) -> float:
+        """Seconds of wall time that the next flush should wait for."""
+        return self._cost_s * PAUSE
+
+    def flush(self, *, ended: bool = False) -> list[Patch]:
+        """The blocks that changed since the last flush; with `ended` all are final."""
+        begun = self.clock()
+        patches: list[Patch] = []
+        whole = self._rest if ended else self._rest[: self._rest.rfind("\n") + 1]
+        done = segments(whole)
+        if not ended:
+            done = done[:-1]
+        for block in done:
+            self._show(self.final, block, html_of, patches)
+            self.final += 1
+            self._rest = self._rest[len(block) :]
+        for number, block in enumerate(segments(self._rest), self.final):
+            slow = self._cost_s > SLOW_S and not ended
+            self._show(number, block, _plain if slow else html_of, patches)
+        self._cost_s = self.clock() - begun
+        return patches
+
+    def _show(self, number: int, block: str, render: Callable[[str], str], patches: list[Patch]) -> None:
+        if number == len(self._shown):
+            self._shown.append(("", ""))
+        source, html = self._shown[number]
+        if source == block and render is html_of and html and not html.startswith(PLAIN):
+            return
+        made = render(block)
+        self._shown[number] = (block, made)
+        if made != html:
+            patches.append((number, made))
+
+    @property
+    def html(self) -> list[str]:
+        """The HTML of each block, as last flushed."""
+        return [html for _, html in self._shown]
+
+
+def _plain(block: str) -> str:
+    return f"{PLAIN}{escape(block)}</pre>"
+
+
+def whole(text: str) -> list[str]:
+    """The HTML of each block of a text that is whole."""
+    return [html_of(block) for block in segments(text)]

@@ -1,0 +1,38 @@
+// Language, presets, sessions, password.
+import { api, attempt, el, notice, t, table } from "./base.js";
+
+const at = (id) => document.getElementById(id);
+
+at("language").addEventListener("change", (event) => {
+  document.cookie = `nemotron_language=${event.target.value}; path=/; max-age=31536000; samesite=strict`;
+  location.reload();
+});
+
+async function presets() {
+  const found = await attempt(() => api("/api/presets"));
+  const names = Object.keys(found ?? {});
+  at("presets").replaceChildren(names.length ? table([t.preset, "", ""], names.map((name) => [name, JSON.stringify(found[name]),
+    el("button", { class: "small", onclick: async () => { await attempt(() => api("/api/presets", { name, remove: true })); presets(); } }, t.delete)])) : el("p", { class: "hint" }, t.none_here));
+}
+
+async function sessions() {
+  const found = await attempt(() => api("/api/sessions"));
+  at("sessions").replaceChildren(table(["", "", ""], (found ?? []).map((s) => [s.agent, new Date(s.seen_s * 1000).toLocaleString(),
+    s.this ? t.this_session : el("button", { class: "small", onclick: async () => { await attempt(() => api("/api/logout", { id: s.id })); sessions(); } }, t.end_session)])));
+}
+
+at("others").addEventListener("click", async () => { await attempt(() => api("/api/logout", { others: true })); sessions(); });
+at("logout").addEventListener("click", async () => { await attempt(() => api("/api/logout", {})); location.href = "/login"; });
+at("password").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const form = event.target, error = form.querySelector(".error");
+  error.textContent = "";
+  try {
+    await api("/api/password", Object.fromEntries(new FormData(form)));
+    form.reset();
+    notice(t.done);
+    sessions();
+  } catch (failure) { error.textContent = failure.message; }
+});
+presets();
+sessions();
