@@ -21,6 +21,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from nemotron_ops.proc import python_argv
+
 READY_S = 60.0
 POLL_S = 0.002
 RECIPE = """\
@@ -34,6 +38,7 @@ alias = "{name}"
 default_tokens = 4096
 [server]
 parallel = 2
+threads = 1
 [lifecycle]
 on_demand = true
 ttl_s = 3600
@@ -103,7 +108,7 @@ def serving(python: str, home: Path, port: int) -> Iterator[subprocess.Popen[byt
     """`serve tiny later` in the foreground; ended with the block."""
     words = ("serve", "tiny", "later", "--port", str(port), "--no-build")
     child = subprocess.Popen(
-        [python, "-P", "-m", "nemotron_ops", *words],
+        command(python, *words),
         env=os.environ | {"NEMOTRON_OPS_HOME": str(home)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
@@ -139,10 +144,15 @@ def ask(port: int, body: str) -> int:
         client.close()
 
 
+def command(python: str, *words: str) -> tuple[str, ...]:
+    """The command line of nemotron-ops as `python` has it installed."""
+    return (python, *python_argv("nemotron_ops", *words)[1:])
+
+
 def engine_of(python: str, home: Path, instance: str) -> int:
     """The pid of an instance's llama-server."""
     done = subprocess.run(
-        [python, "-P", "-m", "nemotron_ops", "status", "--json"],
+        command(python, "status", "--json"),
         env=os.environ | {"NEMOTRON_OPS_HOME": str(home)}, check=True, capture_output=True, text=True,
     )  # fmt: skip
     return next(int(i["pid"]) for i in json.loads(done.stdout)["instances"] if i["name"] == instance)
