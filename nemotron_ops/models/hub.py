@@ -17,9 +17,9 @@ from nemotron_ops.errors import ModelError, conceal
 from nemotron_ops.files import read_plain
 from nemotron_ops.hub_names import is_gguf
 from nemotron_ops.models import gguf
+from nemotron_ops.models.pace import Pace
 from nemotron_ops.models.ref import RemoteFile, check_shards, shown
 from nemotron_ops.models.refusals import Refusal, Stalled, refused
-from nemotron_ops.models.transfer import Pace
 from nemotron_ops.models.web import Patience, Web, endpoint_of, is_private
 
 YES = {"1", "on", "yes", "true"}
