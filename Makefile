@@ -16,7 +16,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test rings check check-fast test-pure test-process test-real test-hosts chaos durations \
-	test-under-load test-setup llama-cpp lint types docs bench-build bench-gateway bench-instructions bench-fetch bench-cuda bench-gpu clean
+	test-under-load test-setup llama-cpp lint types docs lock bench-build bench-gateway bench-instructions bench-fetch bench-serve bench-cuda bench-gpu clean
 
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -104,6 +104,13 @@ types: $(VENV)/.installed-test  ## mypy, strict, for the program, its tests and 
 docs: $(VENV)/.installed-test  ## Generate the reference pages from the code
 	@$(PY) docs/generate.py
 
+# The versions are those that the tests of this .venv ran with; pip, which installs them on a target, is the newest.
+lock: $(VENV)/.installed-test  ## Lock the dependencies that bundles carry, with the hashes of all platforms' wheels
+	@mkdir -p build && $(PY) -m pip freeze --exclude-editable > build/versions.txt
+	@echo pip | $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-build \
+		--no-annotate --custom-compile-command "make lock" --constraint build/versions.txt \
+		--output-file nemotron_ops/deploy/data/requirements.lock pyproject.toml - >/dev/null
+
 bench-build: $(VENV)/.installed  ## Compare build times with plain cmake, as ratios
 	@$(PY) benchmarks/build.py
 
@@ -115,6 +122,9 @@ bench-instructions: $(VENV)/.installed-test  ## Count the gateway's instructions
 
 bench-fetch: $(VENV)/.installed-test  ## Compare fetch with huggingface_hub's own download, as ratios
 	@$(PY) benchmarks/fetch.py
+
+bench-serve: $(VENV)/.installed  ## Time cold start, restart after a kill, wake of an on-demand model, drain
+	@$(PY) benchmarks/serve.py
 
 bench-cuda: $(VENV)/.installed  ## Try CUDA toolkits from wheels without a GPU: assemble, configure, compile a sample
 	@$(PY) benchmarks/cuda.py

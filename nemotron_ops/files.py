@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,6 +47,17 @@ def write_atomic(path: Path, content: bytes | str, *, mode: int = 0o644) -> None
 def write_json(path: Path, value: Any, *, mode: int = 0o644) -> None:
     """`write_atomic` of `value` as indented JSON with a final newline."""
     write_atomic(path, json.dumps(value, indent=2, sort_keys=False) + "\n", mode=mode)
+
+
+def read_plain(path: Path) -> bytes:
+    """The content of a file that a user named. Raises OSError, also for pipes and devices: those wait, or never end."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a named pipe would wait for its writer
+    with os.fdopen(fd, "rb") as f:
+        mode = os.fstat(fd).st_mode
+        if not stat.S_ISREG(mode):
+            number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+            raise OSError(number, os.strerror(number) if stat.S_ISDIR(mode) else "it is no ordinary file", str(path))
+        return f.read()
 
 
 def read_json(path: Path) -> Any | None:

@@ -64,7 +64,7 @@ def chat(target: str, wanted: ChatOptions, dry_run: bool, as_json: bool) -> None
             app.ui.json({"url": where, "model": name}) if as_json else app.ui.data(f"{where}  model {name}")
             return
         key_file = wanted.api_key_file
-        key = key_file.read_text().split()[0] if key_file else app.env.get("NEMOTRON_OPS_API_KEY", "")
+        key = _key_in(key_file) if key_file else app.env.get("NEMOTRON_OPS_API_KEY", "")
         endpoint = _Endpoint(base_url=base_url, model=name, key=key)
         _Conversation(app, endpoint, show_special=wanted.show_special, quiet=as_json).run(wanted.prompt)
 
@@ -165,3 +165,16 @@ class _Conversation:
         if thinking:
             print(("<think>\n" if self.show_special else "") + ("\x1b[2m" if dim else ""), end="")
         self._thinking = thinking
+
+
+def _key_in(path: Path) -> str:
+    """The first word of a key file. Raises UsageError."""
+    from nemotron_ops.files import read_plain
+
+    try:
+        words = read_plain(path).decode().split()
+    except (OSError, UnicodeError) as exc:
+        raise UsageError(f"cannot read {path}: {getattr(exc, 'strerror', None) or 'not UTF-8 text'}") from exc
+    if not words:
+        raise UsageError(f"cannot use {path}: there is no key in it")
+    return words[0]

@@ -125,8 +125,10 @@ def job_for(wanted: DeployOptions, targets: Targets, here: Installation) -> Job:
 
 def request_for(wanted: DeployOptions, recipes: tuple[str, ...], targets: Targets, here: Installation) -> Request:
     """What is to be served there."""
+    from nemotron_ops.cli.serve_words import check_serve_options
     from nemotron_ops.deploy.steps.release import Request
 
+    check_serve_options(wanted.serve_options)
     group = targets.group
     return Request(
         scope=targets.scope,

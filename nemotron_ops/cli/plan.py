@@ -171,7 +171,12 @@ def _compare(app: App, resolved: Resolved, known: Sequence[Quant], path: Path, *
     quant = next((q for q in known if q.name.upper() == wanted), known[0])
     if quant.header is None:
         raise FitError(f"cannot compare {path}: {quant.why}")
-    lines = path.read_text(errors="replace").splitlines()
+    from nemotron_ops.files import read_plain
+
+    try:
+        lines = read_plain(path).decode(errors="replace").splitlines()
+    except OSError as exc:
+        raise UsageError(f"cannot read {path}: {exc.strerror or exc}") from exc
     if not log.logged_buffers(lines):
         raise UsageError(f"cannot compare {path}: it names no buffers", hint="run llama-server with -lv 4")
     found = log.compare(estimate(quant.header, settings_from(resolved.server)), lines)

@@ -21,6 +21,7 @@ def serve_flags(recipes: tuple[str, ...], options: tuple[str, ...]) -> Mapping[s
     """
     from nemotron_ops.cli.serve import serve
 
+    check_serve_options(options)
     try:
         read = serve.make_context("serve", [*recipes, *options])
     except click.ClickException as exc:
@@ -33,3 +34,10 @@ def serve_flags(recipes: tuple[str, ...], options: tuple[str, ...]) -> Mapping[s
     if given.get("targets") != recipes:
         raise UsageError("cannot use --serve-option: a word of it would be taken for a recipe", hint="one option each")
     return given
+
+
+def check_serve_options(options: tuple[str, ...]) -> None:
+    """Raise UsageError for words with control characters, which no unit file or script may get."""
+    for option in options:
+        if any(ord(c) < 32 or 127 <= ord(c) < 160 for c in option):
+            raise UsageError(f"cannot use --serve-option {option!a}: it has a control character")

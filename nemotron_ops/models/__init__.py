@@ -14,6 +14,7 @@ Each file uses only those below it:
     tensor_types  ggml's tensor types: bytes per row
     transfer      downloads one file: resumable at any byte, hashed during the transfer
     partial       a file that is being downloaded: its bytes, and which of them are there
+    pace          watches one answer: a web page in place of the file, or hardly a byte
     ranges        judges HTTP answers to range requests, and decides on further connections
     usage         which models are in use by a process
     store         models on this machine: listing, verification, adding, removing

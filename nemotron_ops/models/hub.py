@@ -14,11 +14,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from nemotron_ops.errors import ModelError, conceal
+from nemotron_ops.files import read_plain
 from nemotron_ops.hub_names import is_gguf
 from nemotron_ops.models import gguf
+from nemotron_ops.models.pace import Pace
 from nemotron_ops.models.ref import RemoteFile, check_shards, shown
 from nemotron_ops.models.refusals import Refusal, Stalled, refused
-from nemotron_ops.models.transfer import Pace
 from nemotron_ops.models.web import Patience, Web, endpoint_of, is_private
 
 YES = {"1", "on", "yes", "true"}
@@ -54,7 +55,7 @@ def token_of(env: Mapping[str, str]) -> str:
     named = [env.get("HF_TOKEN_PATH", ""), *(f"{home}/token" for home in homes if home)]
     for path in (Path(n) for n in named if n):
         try:
-            raw = path.read_bytes()
+            raw = read_plain(path)
         except (OSError, ValueError):
             continue
         return _usable(raw.decode("utf-8-sig", "replace").strip(), str(path))

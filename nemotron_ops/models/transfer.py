@@ -18,6 +18,7 @@ import httpx
 
 from nemotron_ops.errors import ModelError
 from nemotron_ops.models import proof
+from nemotron_ops.models.pace import LEAST_BYTES, Pace
 from nemotron_ops.models.partial import Partial, Target
 from nemotron_ops.models.ranges import Verdict, backoff_s, judge, one_more_connection
 from nemotron_ops.models.refusals import Stalled
@@ -27,8 +28,6 @@ from nemotron_ops.progress import Report, Step
 SEGMENT_BYTES = 64 << 20
 RUN_SEGMENTS = 8  # of one request
 CONNECTIONS = 8
-LEAST_BYTES = 64 << 10  # that an answer must bring, cut short or in `stall_s`, to count as progress
-WEB_PAGES = (b"<html", b"<!doc")  # no part of a GGUF file starts so, other than by a chance of 1 in 10^12
 TICK_S = 0.2
 GROW_S = 1.0
 
@@ -347,28 +346,6 @@ def _store(run: _Run, claimed: range, response: httpx.Response, *, at: int, whol
     last = claimed[-1] if not whole else own[-1]
     if at < target.bounds(last)[1]:
         raise Stalled(f"cannot fetch {target.name}: the connection was closed early")
-
-
-class Pace:
-    """Watches one answer: a web page in place of the file, or a server that sends hardly a byte."""
-
-    def __init__(self, *, stall_s: float, name: str) -> None:
-        self._stall_s, self._name = stall_s, name
-        self._began, self._bytes, self._first = time.monotonic(), 0, True
-
-    def check(self, chunk: bytes) -> None:
-        """Raise ModelError for a web page, Stalled if fewer than LEAST_BYTES came in `stall_s`."""
-        if self._first and chunk[:5].lower() in WEB_PAGES:
-            raise ModelError(
-                f"cannot fetch {self._name}: a web page was sent instead of the file",
-                hint="check HF_ENDPOINT and any proxy",
-            )
-        self._first = False
-        self._bytes += len(chunk)
-        if (took := time.monotonic() - self._began) >= self._stall_s:
-            if self._bytes < LEAST_BYTES:
-                raise Stalled(f"cannot fetch {self._name}: only {self._bytes:,} bytes came in {took:.0f} s")
-            self._began, self._bytes = time.monotonic(), 0
 
 
 def _check_end(target: Target, segment: int, *, whole: bool) -> None:

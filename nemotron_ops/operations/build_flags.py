@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nemotron_ops.errors import EngineError
+from nemotron_ops.files import write_atomic
 
 if TYPE_CHECKING:
     from nemotron_ops.builds.store.store import Build
@@ -27,13 +30,48 @@ def server_flags(build: Build) -> frozenset[str]:
     return frozenset(asked_flags(build).spellings)
 
 
-def asked_flags(build: Build) -> Flags:
-    """The flags in `llama-server --help` of the build. Raises EngineError if it cannot run here.
+def known_flags(build: Build, layout: Layout) -> Flags:
+    """The flags of the build, from its last answer if its llama-server is still the same file, else asked now.
 
-    Not BuildError: that ends a service for good, and a machine that is too busy to answer now may answer later.
+    Raises EngineError if it has to be asked and cannot run here.
+    """
+    from nemotron_ops.engine.flags import parse_help
+
+    try:
+        kept = _kept_help(build, layout)
+    except OSError:  # no such program: the question names the cause
+        return asked_flags(build)
+    with suppress(OSError, UnicodeError):
+        if text := kept.read_text(encoding="utf-8"):
+            return parse_help(text)
+    text = _help(build)
+    with suppress(OSError):  # a full disk: it is asked again the next time
+        for old in kept.parent.glob(f"{build.id}@*"):
+            old.unlink(missing_ok=True)
+        write_atomic(kept, text)
+    return parse_help(text)
+
+
+def asked_flags(build: Build) -> Flags:
+    """The flags in `llama-server --help` of the build. Raises EngineError if it cannot run here."""
+    from nemotron_ops.engine.flags import parse_help
+
+    return parse_help(_help(build))
+
+
+def _kept_help(build: Build, layout: Layout) -> Path:
+    """Where the answer of this very llama-server is kept: its name has the file's size and time."""
+    status = build.binary("llama-server").stat()
+    return layout.cache / "flags" / f"{build.id}@{status.st_size}-{status.st_mtime_ns}.txt"
+
+
+def _help(build: Build) -> str:
+    """What `llama-server --help` of the build prints.
+
+    Raises EngineError, not BuildError: that ends a service for good, and a machine that is too busy to answer now may
+    answer later.
     """
     from nemotron_ops import proc
-    from nemotron_ops.engine.flags import parse_help
 
     done = proc.run([build.binary("llama-server"), "--help"], timeout_s=60)
     if not done.ok:
@@ -42,7 +80,7 @@ def asked_flags(build: Build) -> Flags:
             hint="does this machine have the driver that the build needs? `nemotron-ops doctor` checks",
             log_tail=tuple((done.stderr or done.stdout).splitlines()[-10:]),
         )
-    return parse_help(done.stdout)
+    return done.stdout
 
 
 def recipe_flags(layout: Layout, known: frozenset[str]) -> dict[str, frozenset[str]]:

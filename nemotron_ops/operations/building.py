@@ -48,10 +48,10 @@ def look_for_build(here: Installation, *, may_build: bool = True, confirm: Confi
 
 def have_build(found: FoundBuild, here: Installation) -> Build:
     """The build, made if it does not exist. Raises the errors of building."""
-    from nemotron_ops.builds.run import ensure_build
-
     if found.build:
         return found.build
+    from nemotron_ops.builds.run import ensure_build  # loads the toolchains and registries, in 60 ms
+
     remark(here.report, "there is no build of llama.cpp yet: building one")
     return ensure_build(found.request, here)
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from nemotron_ops.installation import Installation
 from nemotron_ops.memory.fit import Placement
 from nemotron_ops.memory.pack import PackedModel, capacity_bytes
-from nemotron_ops.operations.build_flags import asked_flags
+from nemotron_ops.operations.build_flags import known_flags
 from nemotron_ops.operations.building import Confirm, have_build, look_for_build, refuse
 from nemotron_ops.operations.memory_budget import (
     FoundModel,
@@ -90,7 +90,7 @@ def compose(wish: Wish, here: Installation, *, dry_run: bool = False, confirm: C
     build = found_build.build if dry_run else have_build(found_build, here)
     models = [_make(f, chosen, wish, here, dry_run=dry_run) for f, chosen in zip(found, packed, strict=True)]
 
-    server = _llama_server(build, wish)
+    server = _llama_server(build, wish, here)
     config = Config(
         models=tuple(_view(m.plan) for m in models),
         instances=tuple(spec for m in models for spec in _instances(m, server)),
@@ -108,12 +108,11 @@ def _make(found: FoundModel, chosen: PackedModel, wish: Wish, here: Installation
     return ReadyModel(plan=plan, files=files, devices=devices_of(plan, here), placements=chosen.placements)
 
 
-def _llama_server(build: Build | None, wish: Wish) -> LlamaServer:
+def _llama_server(build: Build | None, wish: Wish, here: Installation) -> LlamaServer:
     if build is None:
         return LlamaServer(binary=Path("llama-server"), extra=wish.extra)
-    return LlamaServer(
-        binary=build.binary("llama-server"), build_id=build.id, flags=asked_flags(build), extra=wish.extra
-    )
+    flags = known_flags(build, here.layout)
+    return LlamaServer(binary=build.binary("llama-server"), build_id=build.id, flags=flags, extra=wish.extra)
 
 
 def _instances(model: ReadyModel, server: LlamaServer) -> list[InstanceSpec]:

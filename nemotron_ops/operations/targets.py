@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nemotron_ops.errors import NemotronOpsError, UsageError
+from nemotron_ops.files import read_plain
 from nemotron_ops.installation import Installation
 
 if TYPE_CHECKING:
@@ -93,7 +94,14 @@ def read_groups(here: Installation) -> dict[str, Group]:
     from nemotron_ops.deploy.remote.targets import parse_groups
 
     path = here.layout.config / "targets.toml"
-    return parse_groups(path.read_text(encoding="utf-8"), origin=str(path)) if path.exists() else {}
+    return parse_groups(_text(path), origin=str(path)) if path.exists() else {}
+
+
+def _text(path: Path) -> str:
+    try:
+        return read_plain(path).decode()
+    except (OSError, UnicodeError) as exc:
+        raise UsageError(f"cannot read {path}: {getattr(exc, 'strerror', None) or 'not UTF-8 text'}") from exc
 
 
 def target_status(connection: Connection, scope: Scope) -> dict[str, Any]:

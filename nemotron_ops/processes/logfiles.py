@@ -5,11 +5,15 @@ written meanwhile. Instead `rotate` copies the old part up to a line's end into 
 then frees its blocks in the live file with `fallocate(PUNCH_HOLE)`: offsets stay, the child needs no signal, and no
 byte between copy and punch is lost. The live file then begins with a hole, which reads as zeros and is skipped here. On
 file systems without hole punching, a log is rotated only between two processes, by moving it.
+
+All sizes are bounded: of a part that outgrew the limit before it was looked at, the newest `2 * limit_bytes` are kept,
+a line without an end is cut, and on a full disk the oldest file makes room.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import sys
 from collections import deque
@@ -21,10 +25,14 @@ KEPT = 4  # rotated files beside the live one
 CHUNK_BYTES = 1 << 20
 TAIL_BYTES = 256 * 1024
 PUNCH_HOLE, KEEP_SIZE = 2, 1  # linux/falloc.h
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def rotate(log: Path, *, limit_bytes: int = LIMIT_BYTES, kept: int = KEPT) -> bool:
-    """Move the old part of a live log away if it holds more than `limit_bytes`; True if it was moved."""
+    """Move the old part of a live log away if it holds more than `limit_bytes`; True if it was moved.
+
+    Raises OSError as the disk does; on a full one, the oldest rotated file is removed first.
+    """
     try:
         fd = os.open(log, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -33,10 +41,15 @@ def rotate(log: Path, *, limit_bytes: int = LIMIT_BYTES, kept: int = KEPT) -> bo
         start, size = _data_start(fd), os.fstat(fd).st_size
         if size - start <= limit_bytes:
             return False
-        end = _line_end(fd, start, size)
-        if end <= start or not _can_punch(log):
+        if not _can_punch(log):
             return False
-        _copy_away(fd, start, end, log, kept)
+        end = _line_end(fd, start, size)
+        try:
+            _copy_away(fd, max(start, end - 2 * limit_bytes), end, log, kept)
+        except OSError as exc:
+            # nothing else to remove: the part goes without a copy, since a full disk stops more than a log
+            if exc.errno not in FULL or _drop_oldest(log, kept):
+                raise
         return _punch(fd, 0, end)
     finally:
         os.close(fd)
@@ -52,7 +65,7 @@ def rotate_between(log: Path, *, limit_bytes: int = LIMIT_BYTES, kept: int = KEP
         start, size = _data_start(fd), os.fstat(fd).st_size
         if size <= limit_bytes:
             return
-        _copy_away(fd, start, size, log, kept)
+        _copy_away(fd, max(start, size - 2 * limit_bytes), size, log, kept)
         log.unlink()
     finally:
         os.close(fd)
@@ -123,7 +136,11 @@ def _shift(log: Path, kept: int) -> None:
 def _copy_away(fd: int, start: int, end: int, log: Path, kept: int) -> None:
     """Copy a part of the live log into the newest rotated file, which appears complete or not at all."""
     new = log.with_name(f".{log.name}.new")
-    _copy(fd, start, end, new)
+    try:
+        _copy(fd, start, end, new)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise
     _shift(log, kept)
     new.rename(log.with_name(f"{log.name}.1"))
 
@@ -143,10 +160,10 @@ def _copy(fd: int, start: int, end: int, to: Path) -> None:
 
 
 def _line_end(fd: int, start: int, size: int) -> int:
-    """The offset after the last newline before `size`, or `start` if there is none in the last chunk."""
+    """The offset after the last newline before `size`; `size` if there is none in the last chunk: the line is cut."""
     at = max(start, size - CHUNK_BYTES)
     newline = os.pread(fd, size - at, at).rfind(b"\n")
-    return at + newline + 1 if newline >= 0 else start
+    return at + newline + 1 if newline >= 0 else size
 
 
 def _data_start(fd: int) -> int:
@@ -157,13 +174,25 @@ def _data_start(fd: int) -> int:
         return 0
 
 
+def _drop_oldest(log: Path, kept: int) -> bool:
+    """Remove the oldest rotated file; whether there was one."""
+    rotated = files_of(log, kept=kept)[:-1]
+    if rotated:
+        rotated[0].unlink(missing_ok=True)
+    return bool(rotated)
+
+
 def _can_punch(log: Path) -> bool:
-    """Whether this file system frees blocks inside a file, tried on a scratch file beside the log."""
+    """Whether this file system frees blocks inside a file, tried on a scratch file beside the log; a full one may."""
     scratch = log.with_name(f".{log.name}.punch")
     fd = os.open(scratch, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         os.write(fd, b"x" * 8192)
         return _punch(fd, 0, 4096)
+    except OSError as exc:
+        if exc.errno not in FULL:
+            raise
+        return True
     finally:
         os.close(fd)
         scratch.unlink(missing_ok=True)

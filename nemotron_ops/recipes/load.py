@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from nemotron_ops.errors import RecipeError
+from nemotron_ops.files import read_plain
 from nemotron_ops.hub_names import is_gguf, read_hub_name
 from nemotron_ops.paths import Layout
 from nemotron_ops.recipes.check import check
@@ -50,7 +51,7 @@ def load_recipe(name: str, layout: Layout) -> Recipe:
 def read_recipe(path: Path) -> Recipe:
     """The recipe in `path`, checked. Raises RecipeError."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_plain(path).decode()
     except OSError as exc:
         raise RecipeError(f"cannot read recipe {path}: {exc.strerror or exc}") from exc
     except UnicodeDecodeError as exc:
@@ -135,9 +136,11 @@ def load_settings(layout: Layout) -> Settings:
     """`config/settings.toml`, or its defaults if there is none. Raises RecipeError if it is wrong."""
     path = layout.config / "settings.toml"
     try:
-        value = tomllib.loads(path.read_text(encoding="utf-8"))
+        value = tomllib.loads(read_plain(path).decode())
     except FileNotFoundError:
         return Settings()
-    except (OSError, ValueError, RecursionError) as exc:
+    except OSError as exc:
+        raise RecipeError(f"cannot read {path}: {exc.strerror or exc}") from exc
+    except (ValueError, RecursionError) as exc:
         raise RecipeError(f"cannot read {path}: {exc}") from exc
     return check(Settings, value, file=str(path))

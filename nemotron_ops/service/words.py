@@ -42,10 +42,18 @@ def command(argv: tuple[str, ...]) -> str:
     return " ".join(word(w) for w in argv)
 
 
+def check_printable(text: str) -> None:
+    """Raise UsageError for control characters: a line break would begin a directive of its own in a unit file."""
+    if any(ord(c) < 32 or 127 <= ord(c) < 160 for c in text):
+        raise UsageError(f"cannot use {text!a}: it has a control character")
+
+
 def word(text: str) -> str:
-    """One word of a command line, quoted by systemd.syntax(7); only `${CREDENTIALS_DIRECTORY}` is left to systemd."""
-    if any(ord(c) < 32 for c in text):
-        raise ValueError(f"control character in {text!r}")
+    """One word of a command line, quoted by systemd.syntax(7); only `${CREDENTIALS_DIRECTORY}` is left to systemd.
+
+    Raises UsageError for control characters.
+    """
+    check_printable(text)
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     if not escaped.startswith("${CREDENTIALS_DIRECTORY}"):
         escaped = escaped.replace("$", "$$")

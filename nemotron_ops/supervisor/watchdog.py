@@ -20,7 +20,7 @@ class Timing:
     review_s: float = 0.5  # between two reviews of the fleet without a change
     tick_s: float = 1.0  # between two heartbeats
     silence_s: float = 30.0  # longest silence of a task; longer than any single step of one
-    rotate_s: float = 5.0  # between two looks at the sizes of logs
+    rotate_s: float = 1.0  # between two looks at the sizes of logs
 
 
 def late(last_turn_at: Mapping[str, float], *, now: float, silence_s: float) -> tuple[str, ...]:

@@ -40,16 +40,21 @@ true
 def unpack(ctx: Context) -> RemoteStep:
     """Installs the program from its bundle, and writes the release: recipes, keys, activate.sh and verify.sh."""
     release, release_dir, program = ctx.release, ctx.release_dir, ctx.python_env
+    bundle = ctx.site.incoming / release.bundle.name
     record = {"release": ctx.name, "version": release.version, "by": ctx.who, "at": ctx.now}
     script = f"""\
 if [ ! -f {q(program / "COMPLETE")} ]; then
+  # pip itself comes from the bundle: nothing in it runs before its bytes are known
+  printf '%s  %s\\n' {release.bundle.sha256} {q(bundle)} | sha256sum -c --quiet - >/dev/null 2>&1 \\
+    || {{ echo {q(f"cannot install {bundle}: it is not the bundle that this release was made from")}; exit 1; }}
   rm -rf {q(program)}; mkdir -p {q(program / "wheels")}
-  tar -xf {q(ctx.site.incoming / release.bundle.name)} -C {q(program / "wheels")}
+  tar -xf {q(bundle)} -C {q(program / "wheels")}
   # Debian's python3 has no ensurepip: pip runs from its own wheel
   {q(ctx.facts.python)} -m venv --without-pip {q(program)}
   pip=$(ls {q(program / "wheels")}/pip-*.whl)
-  {q(program / "bin/python")} "$pip/pip" install --quiet --disable-pip-version-check --no-index \\
-    --find-links {q(program / "wheels")} nemotron-ops=={release.version}
+  {q(program / "bin/python")} "$pip/pip" install --quiet --disable-pip-version-check --no-index --no-deps \\
+    --require-hashes --find-links {q(program / "wheels")} --requirement {q(program / "wheels/requirements.txt")}
+  {q(program / "bin/python")} "$pip/pip" --disable-pip-version-check check
   rm -rf {q(program / "wheels")}
   {q(program / "bin/nemotron-ops")} --version
   sync {q(program)}; : > {q(program / "COMPLETE")}

@@ -35,7 +35,9 @@ def run(library: Path, home: Path, number: int, *words: str) -> subprocess.Compl
     return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60)
 
 
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP], ids=lambda n: errno.errorcode[n])
+@pytest.mark.parametrize(
+    "number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF], ids=lambda n: errno.errorcode[n]
+)
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[0])
 def test_a_command_says_in_one_line_that_there_are_no_locks(
     library: Path, tmp_path: Path, words: tuple[str, ...], number: int
@@ -45,6 +47,10 @@ def test_a_command_says_in_one_line_that_there_are_no_locks(
     done = run(library, tmp_path, number, *words)
     assert "Traceback" not in done.stderr
     assert "Warning" not in done.stderr
+    if words[0] in ("stop", "keys"):
+        assert done.returncode == 4, done.stderr
+        assert "its file system has no working locks" in done.stderr
+        assert "hint: set NEMOTRON_OPS_HOME" in done.stderr
     if done.returncode and "no working locks" not in done.stderr:
         assert words[0] == "serve", done.stderr  # it has no build, and says so first
         assert done.stderr.startswith(("error: ", "hint: ")), done.stderr

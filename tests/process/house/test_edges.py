@@ -1,7 +1,4 @@
-"""What the system refuses reaches a person as one line: no locks, no rights, a file in the way. Processes, 8 s.
-
-Locks are taken away by a library that is loaded before the C library and lets every flock fail.
-"""
+"""What the system refuses reaches a person as one line: no rights, a file in the way. Processes, 5 s."""
 
 from __future__ import annotations
 
@@ -16,7 +13,6 @@ from nemotron_ops.proc import python_argv
 
 pytestmark = pytest.mark.process
 
-NO_FLOCK = "#include <errno.h>\nint flock(int fd, int op) { errno = %d; return -1; }\n"
 Run = Callable[..., tuple[int, str]]
 
 
@@ -33,24 +29,6 @@ def run(tmp_path: Path) -> Run:
         return done.returncode, done.stdout + done.stderr
 
     return command
-
-
-@pytest.mark.parametrize("number", [37, 38, 95, 9], ids=["ENOLCK", "ENOSYS", "EOPNOTSUPP", "EBADF"])
-def test_a_home_without_locks_is_named_as_the_cause(tmp_path: Path, run: Run, number: int) -> None:
-    source, library = tmp_path / "noflock.c", tmp_path / "noflock.so"
-    source.write_text(NO_FLOCK % number)
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
-    (tmp_path / "home/.local/state/nemotron-ops").mkdir(parents=True)
-    (tmp_path / "home/.local/state/nemotron-ops/supervisor.lock").write_text("")
-    for words in (("stop",), ("keys", "create", "x")):
-        code, said = run(*words, LD_PRELOAD=str(library))
-        assert code == 4, said
-        assert "its file system has no working locks" in said
-        assert "hint: set NEMOTRON_OPS_HOME" in said
-        assert "Traceback" not in said
-        assert "Warning" not in said
-    code, said = run("doctor", "--offline", LD_PRELOAD=str(library))
-    assert "no working locks" in said
 
 
 def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path, run: Run) -> None:

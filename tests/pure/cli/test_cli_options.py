@@ -10,6 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from nemotron_ops.cli.options import choice, option, options_of
+from nemotron_ops.cli.serve_words import serve_flags
+from nemotron_ops.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,3 +59,12 @@ def test_help_shows_the_options_in_the_order_of_the_fields() -> None:
     assert places == sorted(places)
     assert "[1<=x<=9]" in shown
     assert "[default: 50]" in shown
+
+
+@pytest.mark.parametrize(
+    "option", ["--alias=a\nExecStart=/bin/x", "--alias=a\x1b[2J", "--alias=\x7f", "--alias=\x9b2J"]
+)
+def test_control_characters_in_serve_options_are_refused_and_shown_escaped(option: str) -> None:
+    with pytest.raises(UsageError, match="it has a control character") as caught:
+        serve_flags(("tiny",), (option,))
+    assert str(caught.value).isprintable()

@@ -42,11 +42,11 @@ def test_a_changed_line_is_another_wheel(tmp_path: Path) -> None:
 
 def test_wheels_are_asked_for_the_targets_python_and_c_library() -> None:
     platform = Platform(python=(3, 12), machine="aarch64", glibc=(2, 28))
-    argv = download_argv(platform, ("click>=8",), Path("/x"), python="python3")
+    argv = download_argv(platform, Path("/x/r.txt"), Path("/x"), python="python3")
     assert argv[:9] == ("python3", "-P", "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
                         "--only-binary=:all:", "--implementation=cp")  # fmt: skip
     assert "--python-version=3.12" in argv
-    assert argv[-3:] == ("--dest=/x", "pip", "click>=8")
+    assert argv[-4:] == ("--dest=/x", "--no-deps", "--require-hashes", "--requirement=/x/r.txt")
     assert platform.tags[0] == "manylinux_2_28_aarch64"
     assert "manylinux2014_aarch64" in platform.tags
     assert "manylinux_2_29_aarch64" not in platform.tags

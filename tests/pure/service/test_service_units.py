@@ -258,7 +258,7 @@ def test_words_are_quoted_as_systemd_reads_them(text: str, quoted: str) -> None:
 
 
 def test_a_line_break_cannot_smuggle_a_directive_into_a_unit() -> None:
-    with pytest.raises(ValueError, match="control character"):
+    with pytest.raises(UsageError, match="control character"):
         unit_files(replace(CPU, recipes=("tiny\nExecStartPre=/bin/evil",)))
 
 

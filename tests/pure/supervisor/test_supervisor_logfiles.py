@@ -73,3 +73,19 @@ def test_logs_of_past_instances_are_pruned_oldest_first(tmp_path: Path) -> None:
         os.utime(tmp_path / name, (n, n))
     logfiles.prune(tmp_path, frozenset({"kept"}), kept_files=1)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["kept.log", "new.log"]
+
+
+def test_a_line_without_an_end_is_cut_instead_of_growing_for_ever(log: Path) -> None:
+    log.write_bytes(b"x" * 3_000_000)
+    if not logfiles.rotate(log, limit_bytes=100_000, kept=2):
+        pytest.skip("this file system cannot punch holes")
+    assert log.stat().st_blocks * 512 < 100_000
+    assert log.with_name("a.log.1").stat().st_size == 200_000
+
+
+def test_of_a_flood_between_two_looks_the_newest_lines_are_kept(log: Path) -> None:
+    log.write_text("".join(f"{n:09}\n" for n in range(200_000)))
+    if not logfiles.rotate(log, limit_bytes=100_000, kept=2):
+        pytest.skip("this file system cannot punch holes")
+    kept = log.with_name("a.log.1").read_text().splitlines()
+    assert (len(kept), kept[-1]) == (20_000, "000199999")

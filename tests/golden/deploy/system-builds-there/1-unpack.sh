@@ -1,11 +1,15 @@
 if [ ! -f /opt/nemotron-ops/programs/aaaaaaaaaaaaaaaa/COMPLETE ]; then
+  # pip itself comes from the bundle: nothing in it runs before its bytes are known
+  printf '%s  %s\n' aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa /opt/nemotron-ops/incoming/bundle-aaaa.tar | sha256sum -c --quiet - >/dev/null 2>&1 \
+    || { echo 'cannot install /opt/nemotron-ops/incoming/bundle-aaaa.tar: it is not the bundle that this release was made from'; exit 1; }
   rm -rf /opt/nemotron-ops/programs/aaaaaaaaaaaaaaaa; mkdir -p /opt/nemotron-ops/programs/aaaaaaaaaaaaaaaa/wheels
   tar -xf /opt/nemotron-ops/incoming/bundle-aaaa.tar -C /opt/nemotron-ops/programs/aaaaaaaaaaaaaaaa/wheels
   # Debian's python3 has no ensurepip: pip runs from its own wheel
   /usr/bin/python3.11 -m venv --without-pip /opt/nemotron-ops/programs/aaaaaaaaaaaaaaaa
   pip=$(ls /opt/nemotron-ops/programs/aaaaaaaaaaaaaaaa/wheels/pip-*.whl)
-  /opt/nemotron-ops/programs/aaaaaaaaaaaaaaaa/bin/python "$pip/pip" install --quiet --disable-pip-version-check --no-index \
-    --find-links /opt/nemotron-ops/programs/aaaaaaaaaaaaaaaa/wheels nemotron-ops==1.2.3
+  /opt/nemotron-ops/programs/aaaaaaaaaaaaaaaa/bin/python "$pip/pip" install --quiet --disable-pip-version-check --no-index --no-deps \
+    --require-hashes --find-links /opt/nemotron-ops/programs/aaaaaaaaaaaaaaaa/wheels --requirement /opt/nemotron-ops/programs/aaaaaaaaaaaaaaaa/wheels/requirements.txt
+  /opt/nemotron-ops/programs/aaaaaaaaaaaaaaaa/bin/python "$pip/pip" --disable-pip-version-check check
   rm -rf /opt/nemotron-ops/programs/aaaaaaaaaaaaaaaa/wheels
   /opt/nemotron-ops/programs/aaaaaaaaaaaaaaaa/bin/nemotron-ops --version
   sync /opt/nemotron-ops/programs/aaaaaaaaaaaaaaaa; : > /opt/nemotron-ops/programs/aaaaaaaaaaaaaaaa/COMPLETE

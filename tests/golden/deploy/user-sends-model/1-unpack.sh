@@ -1,11 +1,15 @@
 if [ ! -f /home/me/.local/lib/nemotron-ops/programs/aaaaaaaaaaaaaaaa/COMPLETE ]; then
+  # pip itself comes from the bundle: nothing in it runs before its bytes are known
+  printf '%s  %s\n' aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa /home/me/.local/lib/nemotron-ops/incoming/bundle-aaaa.tar | sha256sum -c --quiet - >/dev/null 2>&1 \
+    || { echo 'cannot install /home/me/.local/lib/nemotron-ops/incoming/bundle-aaaa.tar: it is not the bundle that this release was made from'; exit 1; }
   rm -rf /home/me/.local/lib/nemotron-ops/programs/aaaaaaaaaaaaaaaa; mkdir -p /home/me/.local/lib/nemotron-ops/programs/aaaaaaaaaaaaaaaa/wheels
   tar -xf /home/me/.local/lib/nemotron-ops/incoming/bundle-aaaa.tar -C /home/me/.local/lib/nemotron-ops/programs/aaaaaaaaaaaaaaaa/wheels
   # Debian's python3 has no ensurepip: pip runs from its own wheel
   /usr/bin/python3.11 -m venv --without-pip /home/me/.local/lib/nemotron-ops/programs/aaaaaaaaaaaaaaaa
   pip=$(ls /home/me/.local/lib/nemotron-ops/programs/aaaaaaaaaaaaaaaa/wheels/pip-*.whl)
-  /home/me/.local/lib/nemotron-ops/programs/aaaaaaaaaaaaaaaa/bin/python "$pip/pip" install --quiet --disable-pip-version-check --no-index \
-    --find-links /home/me/.local/lib/nemotron-ops/programs/aaaaaaaaaaaaaaaa/wheels nemotron-ops==1.2.3
+  /home/me/.local/lib/nemotron-ops/programs/aaaaaaaaaaaaaaaa/bin/python "$pip/pip" install --quiet --disable-pip-version-check --no-index --no-deps \
+    --require-hashes --find-links /home/me/.local/lib/nemotron-ops/programs/aaaaaaaaaaaaaaaa/wheels --requirement /home/me/.local/lib/nemotron-ops/programs/aaaaaaaaaaaaaaaa/wheels/requirements.txt
+  /home/me/.local/lib/nemotron-ops/programs/aaaaaaaaaaaaaaaa/bin/python "$pip/pip" --disable-pip-version-check check
   rm -rf /home/me/.local/lib/nemotron-ops/programs/aaaaaaaaaaaaaaaa/wheels
   /home/me/.local/lib/nemotron-ops/programs/aaaaaaaaaaaaaaaa/bin/nemotron-ops --version
   sync /home/me/.local/lib/nemotron-ops/programs/aaaaaaaaaaaaaaaa; : > /home/me/.local/lib/nemotron-ops/programs/aaaaaaaaaaaaaaaa/COMPLETE
