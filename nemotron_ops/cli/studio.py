@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from nemotron_ops.cli.app import App
+from nemotron_ops.cli.app import App, json_option
 from nemotron_ops.cli.serve import serve
 from nemotron_ops.errors import UsageError
 
@@ -31,17 +31,19 @@ def studio() -> None:
 
 @studio.command("serve", context_settings={"ignore_unknown_options": True, "help_option_names": []})
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
+@json_option
 @click.pass_context
-def serve_with_page(ctx: click.Context, words: tuple[str, ...]) -> None:
+def serve_with_page(ctx: click.Context, words: tuple[str, ...], as_json: bool) -> None:
     """Serve models with the page (the default)."""
     cut = words.index("--") if "--" in words else len(words)
-    own = [*words[:cut], "--studio", *words[cut:]]
+    own = [*words[:cut], "--studio", *(["--json"] if as_json else []), *words[cut:]]
     with serve.make_context("studio", own, parent=ctx) as inner:
         serve.invoke(inner)
 
 
 @studio.command(PASSWORD)
-def password() -> None:
+@json_option
+def password(as_json: bool) -> None:
     """Set the page's password; all its sessions end."""
     with App() as app:
         from nemotron_ops.operations.page import folder
@@ -52,12 +54,13 @@ def password() -> None:
         if problem := passwords.problem(wanted):
             raise UsageError(f"cannot set the password: {problem}")
         LoginStore(folder(app.layout)).set_password(wanted)
-        app.ui.say("the password is set; log in anew")
+        app.ui.json({"ok": True}) if as_json else app.ui.say("the password is set; log in anew")
 
 
 @studio.command(SESSIONS)
 @click.option("--revoke", is_flag=True, help="End all sessions.")
-def sessions(revoke: bool) -> None:
+@json_option
+def sessions(revoke: bool, as_json: bool) -> None:
     """List who is logged in to the page."""
     with App() as app:
         from datetime import datetime
@@ -68,5 +71,8 @@ def sessions(revoke: bool) -> None:
         store = LoginStore(folder(app.layout))
         if revoke:
             store.end()
+        if as_json:
+            app.ui.json([{"seen_s": s.seen_s, "begun_s": s.begun_s, "browser": s.agent} for s in store.sessions()])
+            return
         rows = [(datetime.fromtimestamp(s.seen_s).strftime("%Y-%m-%d %H:%M"), s.agent) for s in store.sessions()]
         app.ui.table(("seen", "browser"), rows)
