@@ -117,6 +117,8 @@ def _add_tools(chat: dict[str, Any], values: dict[str, Any], turn: Turn) -> None
 def _add_format(chat: dict[str, Any], text: Any) -> None:
     """The form that `text.format` asks for, as chats ask for it."""
     wanted = text.get("format") if isinstance(text, dict) else None
+    if "tools" in chat and (chat.get("tool_choice") == "required" or isinstance(chat.get("tool_choice"), dict)):
+        return  # the answer is a call, and has no text
     if not isinstance(wanted, dict) or wanted.get("type") == "text":
         return
     if wanted.get("type") == "json_schema" and "json_schema" not in wanted:
