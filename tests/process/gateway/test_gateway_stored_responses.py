@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from nemotron_ops.gateway.api.errors import Refusal
+from nemotron_ops.gateway.api.routes import Scope
 from nemotron_ops.gateway.responses.store import Kept, Store
 from tests.fakes.calls import bearer, make, served
 from tests.fakes.scripted_engine import TEXT_OF_WORDS, ScriptedEngine, well
@@ -96,7 +97,8 @@ def test_a_turn_goes_on_after_the_gateway_was_killed(
     tmp_path: Path, engine: ScriptedEngine, eventually: Callable[..., None]
 ) -> None:
     keys, folder = tmp_path / "keys.json", tmp_path / "responses"
-    mine, other = bearer(make(keys, "mine")), bearer(make(keys, "other"))
+    text = make(keys, "mine", scopes=(Scope.INFERENCE, Scope.METRICS))
+    mine, other = bearer(text), bearer(make(keys, "other"))
     flags = ("--api-keys-file", str(keys), "--responses-folder", str(folder))
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
@@ -104,14 +106,14 @@ def test_a_turn_goes_on_after_the_gateway_was_killed(
     def post(url: str, head: dict[str, str], **fields: Any) -> httpx.Response:
         return httpx.post(f"{url}/v1/responses", json={"model": "m", **fields}, headers=head, timeout=30)
 
-    with served(tmp_path / "a", engine, *flags, key=mine["Authorization"].split()[1]) as stage:
+    with served(tmp_path / "a", engine, *flags, key=text) as stage:
         first = post(stage.url, mine, input="one").json()
         hidden = post(stage.url, mine, input="two", store=False).json()
         eventually(lambda: [f.stem for f in folder.glob("*.json")] == [first["id"]])
         stage.process.kill()
         stage.process.wait()
         stage.process.returncode = 0  # the stage expects an end of its own
-    with served(tmp_path / "b", engine, *flags, key=mine["Authorization"].split()[1]) as stage:
+    with served(tmp_path / "b", engine, *flags, key=text) as stage:
         engine.heard.clear()
         second = post(stage.url, mine, input="more", previous_response_id=first["id"])
         assert second.status_code == 200, second.text

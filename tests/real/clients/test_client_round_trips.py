@@ -1,7 +1,7 @@
 """Real clients, each with a tool over each API that it speaks: call, result, final answer, and a second question.
 
 The clients are in an environment of their own (`install.sh`, exact versions); a real gateway and llama-server with the
-tiny model are between them and the answers. Forty seconds of processor time, nearly all of it imports of the clients;
+tiny model are between them and the answers. Forty seconds, nearly all of it imports of the clients;
 one process for each client, which does all of its APIs.
 """
 
