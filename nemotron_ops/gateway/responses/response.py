@@ -129,7 +129,7 @@ def whole_response(turn: Turn, chat: Mapping[str, Any], *, ended_at: int, reason
         state = INCOMPLETE if cut and not calls else COMPLETED
         found = logprobs_of(((choice.get("logprobs") or {}).get("content")) or ())
         output.append(message_item(turn, len(output), text, state, found))
-    elif cut and output:
+    elif cut and output and not (calls or "truncated_tool_call" in marks):
         output[-1]["status"] = INCOMPLETE
     output += [call_item(turn, len(output) + n, call) for n, call in enumerate(calls)]
     usage = usage_of(chat.get("usage") or {}, reasoning_tokens)
