@@ -20,6 +20,8 @@ mmdebstrap       mmdebstrap         tests/hosts
 zstd             zstd               tests/hosts
 ip               iproute2           tests/hosts
 nsenter          util-linux         tests/hosts
+node             nodejs             tests/real/clients
+npm              npm                tests/real/clients
 '
 
 missing() {  # columns $1 of the rows whose program is not there
@@ -37,6 +39,10 @@ if [ -n "$packages" ] && is_root && command -v apt-get >/dev/null 2>&1; then
   apt-get -qq update </dev/null || true
   # shellcheck disable=SC2086  # one word per package
   apt-get -qq install -y --no-install-recommends $packages </dev/null >/dev/null || true
+fi
+
+if command -v npm >/dev/null 2>&1 && [ -x .venv/bin/python ]; then
+  tests/real/clients/install.sh .venv/bin/python >/dev/null || echo "setup: cannot install the clients of tests/real/clients" >&2
 fi
 
 left_out=$(missing '$program ($tests)' | paste -sd ';' - | sed 's/;/; /g')

@@ -29,6 +29,8 @@ class Options:
         False, "serve without keys until --api-keys-file exists; from then on a key is required"
     )
     usage_file: str = _option("", "file that keeps the usage per key across restarts")
+    responses_folder: str = _option("", "folder that keeps stored responses across restarts; else they are in memory")
+    responses_mib: int = _option(64, "most MiB of stored responses (`store`, `previous_response_id`); 0: store none")
     allowed_host: tuple[str, ...] = _option((), "further host name that clients may use (repeatable)")
     allowed_origin: tuple[str, ...] = _option((), "web origin whose pages may call the gateway; enables CORS for it")
     native: bool = _option(True, "also serve llama-server's own routes (/completion, /tokenize ...)")

@@ -6,6 +6,7 @@ Each request is an `Exchange` in a task of its own. No method blocks except `run
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import ssl
 import time
@@ -150,7 +151,7 @@ class Gateway:
         self.accounting.finished(exchange, now=self.loop.time())
 
     def _exchange(self, connection: ClientConnection, request: Request, route: Route) -> Exchange:
-        recovery = Recovery(route.api, self.options.retries)
+        recovery = Recovery(route.wire, self.options.retries)
         return Exchange(
             connection, request, route, request_id(request), self.loop.time(), self.origins, recovery,
             shared=self.shared, ran=self._ran,
@@ -238,6 +239,9 @@ class Gateway:
             await asyncio.wait((accounting,), timeout=CLOSE_S)
             for task in (*tasks, accounting):
                 task.cancel()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                await asyncio.to_thread(self.shared.responses.close)
         if self.accounting.tracing is not None:
             await asyncio.to_thread(self.accounting.tracing.close)
 

@@ -11,6 +11,7 @@ from nemotron_ops.gateway.options import Options
 from nemotron_ops.gateway.queue.denylist import Denylist
 from nemotron_ops.gateway.queue.pool import Pool
 from nemotron_ops.gateway.record import Record
+from nemotron_ops.gateway.responses.store import Store
 from nemotron_ops.gateway.streams.kept import Memory
 
 
@@ -18,8 +19,8 @@ class Shared:
     """The state that requests have in common. `pages` renders the gateway's own pages, by path."""
 
     __slots__ = (
-        "denylist", "loop", "memory", "metrics", "options", "outbox", "pages", "pool", "running", "steerable",
-        "waiting_since",
+        "denylist", "loop", "memory", "metrics", "options", "outbox", "pages", "pool", "responses", "running",
+        "steerable", "waiting_since",
     )  # fmt: skip
 
     def __init__(self, options: Options, metrics: Metrics, pages: Mapping[str, Callable[[], bytes]]) -> None:
@@ -29,6 +30,7 @@ class Shared:
         self.pool = Pool(options, metrics)
         self.memory = Memory()
         self.denylist = Denylist()
+        self.responses = Store(options.responses_folder, options.responses_mib << 20)
         self.running: set[Record] = set()
         self.outbox = Outbox(self.loop)
         self.pages = pages

@@ -153,6 +153,7 @@ def _view(plan: Plan) -> ModelView:
     return ModelView(
         name=plan.name,
         names=public_names(plan),
+        aliases=plan.recipe.model.aliases,
         profiles={name: request_fields(p) for name, p in plan.recipe.profiles.items()},
         defaults={"max_tokens": requests.max_tokens} if requests.max_tokens else {},
         fixed=requests.fixed,

@@ -52,6 +52,7 @@ def gateway_argv(endpoint: Endpoint, layout: Layout) -> tuple[str, ...]:
     values = [
         ("--api-keys-file", endpoint.api_key_file or str(layout.config / "keys.json")),
         ("--usage-file", str(layout.state / "usage.json")),
+        ("--responses-folder", str(layout.state / "responses")),
         ("--access-log", str(layout.logs / "access.log") if settings.access_log else ""),
         ("--tls-cert", settings.tls_cert),
         ("--tls-key", settings.tls_key),

@@ -15,7 +15,7 @@ from nemotron_ops.hub_names import names_quant
 from nemotron_ops.installation import Installation
 from nemotron_ops.paths import Layout
 from nemotron_ops.recipes.load import recipe_for
-from nemotron_ops.recipes.resolve import Plan, Settings, resolve
+from nemotron_ops.recipes.resolve import Plan, Settings, disputed_alias, resolve
 from nemotron_ops.recipes.schema import Recipe
 from nemotron_ops.supervisor.spec import Config
 
@@ -92,6 +92,12 @@ def plans_for(wish: Wish, here: Installation, settings: Settings) -> tuple[Plan,
     names = [p.name for p in plans]
     if twice := {n for n in names if names.count(n) > 1}:
         raise UsageError(f"cannot serve {sorted(twice)[0]} twice", hint="set lifecycle.replicas in a recipe instead")
+    if (disputed := disputed_alias(plans)) is not None:
+        alias, one, other = disputed
+        raise UsageError(
+            f"cannot serve {one} and {other} together: both want the name {alias!r}",
+            hint="take it out of model.aliases of one recipe",
+        )
     return plans
 
 

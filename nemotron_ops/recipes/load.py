@@ -24,6 +24,9 @@ from nemotron_ops.recipes.schema import Model, Recipe, Server
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
 PROFILE = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 
+ALIAS_LETTERS = 200
+ALIAS_STARS = 4  # each multiplies the time that a comparison takes
+
 
 def shipped_dir() -> Path:
     """The folder of shipped recipes: inside the installed package, or the repository's own."""
@@ -117,6 +120,10 @@ def _check_rules(recipe: Recipe) -> None:
     if len(sources) != 1:
         found = " and ".join(sources) or "none of them"
         raise RecipeError(f"{recipe.origin}: model: expected one of repo, path, synthetic, found {found}")
+    for alias in model.aliases:
+        if not alias or any(map(str.isspace, alias)) or len(alias) > ALIAS_LETTERS or alias.count("*") > ALIAS_STARS:
+            rules = f"at most {ALIAS_LETTERS} letters, no space in them, and at most {ALIAS_STARS} times *"
+            raise RecipeError(f"{recipe.origin}: model.aliases: an alias has {rules}, not {alias[:80]!r}")
     for name in recipe.profiles:
         if not PROFILE.fullmatch(name):
             raise RecipeError(f"{recipe.origin}: profiles.{name}: a profile's name has letters a-z, digits, _ and -")

@@ -10,7 +10,7 @@ first.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -132,6 +132,22 @@ def public_names(plan: Plan) -> tuple[str, ...]:
     """All names of this model for clients; first the alias, which the how-to guide's clients use."""
     names = [plan.alias, plan.recipe.name, default_alias(plan.recipe), plan.recipe.model.repo]
     return tuple(dict.fromkeys(n for n in names if n))
+
+
+def disputed_alias(plans: Sequence[Plan]) -> tuple[str, str, str] | None:
+    """An alias that is also another model's alias or name, and the names of both recipes; None if there is none.
+
+    Patterns may overlap: the gateway prefers the most specific one, then the model that was named first.
+    """
+    owners: dict[str, str] = {name: plan.name for plan in reversed(plans) for name in public_names(plan)}
+    for plan in plans:
+        for alias in plan.recipe.model.aliases:
+            if "*" in alias or "?" in alias:
+                continue
+            owner = owners.setdefault(alias, plan.name)
+            if owner != plan.name:
+                return alias, owner, plan.name
+    return None
 
 
 def request_fields(profile: Profile) -> dict[str, Any]:

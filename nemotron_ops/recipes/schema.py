@@ -39,6 +39,7 @@ class Model:
     path: str = ""  # a GGUF file on this machine instead of a repository
     synthetic: Synthetic | None = None  # a tiny generated model
     alias: str = ""  # public model name; defaults to repo without "-GGUF"
+    aliases: tuple[str, ...] = ()  # further public names; * and ? stand for any letters: "claude-*"
     mmproj: bool = False  # also fetch the multimodal projector
     memory_gb: Mapping[str, float] = field(default_factory=dict)  # memory by quant, from the guide: {"4-bit": 24}
     sha256: Mapping[str, str] = field(default_factory=dict)  # file name -> hash, for a pinned revision

@@ -31,13 +31,15 @@ class State(StrEnum):
 class ModelView:
     """One public model: what clients may call it, and how requests for it are treated.
 
-    `names` are all names that resolve to it (recipe name, alias), the first being the one shown in `/v1/models`.
+    `names` are all names that resolve to it (recipe name, alias), the first being the one shown in `/v1/models`. Keys
+    may be bound to these, and not to `aliases`.
     `profiles` maps a profile's name to request fields (`temperature`, `top_p`, `max_tokens` …) that are filled in
     where a client left them out.
     """
 
     name: str
     names: tuple[str, ...]
+    aliases: tuple[str, ...] = ()  # further names of the recipe; with * and ? in them, they are patterns
     profiles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
@@ -106,7 +108,7 @@ def from_json(value: Mapping[str, Any]) -> Snapshot:
 
 def _model(value: Mapping[str, Any]) -> ModelView:
     known = {k: v for k, v in value.items() if k in ModelView.__dataclass_fields__}
-    return ModelView(**{**known, "names": tuple(value["names"])})
+    return ModelView(**{**known, "names": tuple(value["names"]), "aliases": tuple(value.get("aliases", ()))})
 
 
 def _instance(value: Mapping[str, Any]) -> InstanceView:

@@ -30,6 +30,11 @@ def body_of(api: str, *, stream: bool) -> dict[str, object]:
     return {**body, "messages": [{"role": "user", "content": "Say it"}]}
 
 
+def tools_of(api: str) -> list[dict[str, object]]:
+    """Tools of a request in the shape of `api`; only responses leave out an empty list."""
+    return [{"type": "function", "name": "f", "parameters": {}}] if api == "responses" else []
+
+
 def text_in(answer: bytes) -> str:
     """The text of a streamed response of any API."""
     found = ""

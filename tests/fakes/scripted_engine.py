@@ -16,6 +16,7 @@ from nemotron_ops.gateway.streams.relay import Relay
 from nemotron_ops.supervisor.snapshot import InstanceView, State
 
 WORDS = ("The", " answer", " is", " four", ".")
+TEXT_OF_WORDS = "".join(WORDS)
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 

@@ -6,7 +6,19 @@ import json
 from typing import Any
 
 IDS = ("id", "item_id", "call_id")
-COUNTS = ("id_slot", "usage", "timings", "tokens_predicted", "tokens_evaluated", "tokens", "created", "created_at")
+COUNTS = (
+    "id_slot",
+    "usage",
+    "timings",
+    "tokens_predicted",
+    "tokens_evaluated",
+    "tokens",
+    "created",
+    "created_at",
+    "completed_at",
+    "sequence_number",
+)
+OF_RESPONSE = ("id", "status", "incomplete_details", "output", "lost_in_thought")  # the rest repeats the request
 TEXTS = ("content", "reasoning_content", "text", "thinking", "partial_json", "delta", "arguments")
 
 
@@ -30,6 +42,8 @@ def plain(value: Any, names: dict[str, str]) -> Any:
         return [plain(v, names) for v in value]
     if not isinstance(value, dict):
         return value
+    if value.get("object") == "response":
+        value = {k: value[k] for k in OF_RESPONSE if k in value}
     numbered = {k: names.setdefault(v, str(len(names))) if k in IDS and v else v for k, v in value.items()}
     return {k: plain(v, names) for k, v in numbered.items() if k not in COUNTS}
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from nemotron_ops.gateway.api.aliases import Pattern, exact, patterns_of
 from nemotron_ops.gateway.api.errors import Refusal
 from nemotron_ops.supervisor.snapshot import InstanceView, ModelView, Snapshot, State
 
@@ -34,19 +35,32 @@ class Catalog:
     models: Mapping[str, ModelView]
     instances: Mapping[str, tuple[InstanceView, ...]]
     by_name: Mapping[str, InstanceView]
+    patterns: tuple[Pattern, ...] = ()  # the most specific first
 
     def resolve(self, name: str, only: tuple[str, ...] = ()) -> Match:
         """The model called `name`: a recipe's name, an alias, or either with `:profile`.
 
+        Aliases with `*` or `?` come last, the most specific first, then in the order of the models.
+
         Raises Refusal if there is none; it names the known models, or `only` those.
         """
         asked = name or self.snapshot.default_model or self._only()
-        match = self.names.get(asked)
+        match = self.names.get(asked) or self._by_pattern(asked)
         if match is None:
             raise self._unknown(asked, only)
         if not name and match.model.names:  # the answer names the model as `/v1/models` does
             return replace(match, asked=match.model.names[0])
         return match
+
+    def _by_pattern(self, asked: str) -> Match | None:
+        """The model whose aliases have a pattern for `asked`, also with `:profile`."""
+        name, _, profile = asked.rpartition(":")
+        for pattern in self.patterns:
+            if name and profile in pattern.model.profiles and pattern.fits(name):
+                return replace(self.names[f"{pattern.model.name}:{profile}"], asked=asked)
+            if pattern.fits(asked):
+                return replace(self.names[pattern.model.name], asked=asked)
+        return None
 
     def _only(self) -> str:
         return self.snapshot.models[0].name if len(self.snapshot.models) == 1 else ""
@@ -60,10 +74,13 @@ class Catalog:
 
 
 def index(snapshot: Snapshot) -> Catalog:
-    """The Catalog of `snapshot`. A name that two models share belongs to the first."""
+    """The Catalog of `snapshot`. A name that two models share belongs to the first; an alias yields to a name."""
     models: dict[str, ModelView] = {}
     for model in snapshot.models:
         for name in (model.name, *model.names):
+            models.setdefault(name, model)
+    for model in snapshot.models:  # last: no alias takes another model's own name
+        for name in exact(model.aliases):
             models.setdefault(name, model)
     instances: dict[str, tuple[InstanceView, ...]] = {}
     for instance in snapshot.instances:
@@ -75,7 +92,8 @@ def index(snapshot: Snapshot) -> Catalog:
             names.setdefault(asked := f"{name}:{profile}", _match(asked, model, values, instances))
     by_json = {msgspec.json.encode(name): match for name, match in names.items()}
     return Catalog(
-        snapshot=snapshot, names=names, by_json=by_json, models=models, instances=instances, by_name=by_name
+        snapshot=snapshot, names=names, by_json=by_json, models=models, instances=instances, by_name=by_name,
+        patterns=patterns_of(snapshot.models),
     )  # fmt: skip
 
 

@@ -45,8 +45,8 @@ ERROR_CODES: dict[str, ErrorCode] = {
     ),
     "context_length_exceeded": _code(
         400,
-        when="The text of the request has more bytes than any context of the model could hold.",
-        hint="Send less text; `/v1/models` has the context's size (`n_ctx`).",
+        when="The prompt has more tokens than the context, or more text than any context of the model could hold.",
+        hint="Compact the conversation; `/v1/models` has the context's size (`n_ctx`).",
     ),
     "empty_prompt": _code(
         400,
@@ -86,6 +86,9 @@ ERROR_CODES: dict[str, ErrorCode] = {
         400, when="A field of the request has the wrong type or is out of range.", hint="Correct the field."
     ),
     "invalid_form": _code(400, when="A form body cannot be parsed.", hint="Let the HTTP library build the form."),
+    "invalid_input": _code(
+        400, when="A response's `input` has an item or part that is not known.", hint="Send it in another form."
+    ),
     "invalid_json": _code(400, when="The body is not a JSON object that can be parsed.", hint="Correct the body."),
     "key_expired": _code(401, when="The API key has expired.", hint="Use another key."),
     "key_revoked": _code(
@@ -131,6 +134,11 @@ ERROR_CODES: dict[str, ErrorCode] = {
         when="The gateway has as many files and connections open as the system lets it; the engine is not at fault.",
         hint=f"{RETRY}, or raise the hard limit on open files (`ulimit -Hn`, `LimitNOFILE=` in a unit).",
     ),
+    "previous_response_not_found": _code(
+        400,
+        when="`previous_response_id` names a response that this key has not stored, or that made room for newer ones.",
+        hint="Send the whole conversation as `input`.",
+    ),
     "queue_full": _code(
         503,
         when="The model's queue is full (`queue_length`).",
@@ -155,6 +163,9 @@ ERROR_CODES: dict[str, ErrorCode] = {
     "requests_per_minute": _code(
         429, when="The key has used its requests of this minute.", hint=f"{RETRY}, or raise the key's limit."
     ),
+    "response_not_found": _code(
+        404, when="The key has no stored response of this id.", hint="Store it (`store`), or use another id."
+    ),
     "scope": _code(
         403,
         when="The API key lacks the scope that the path needs.",
@@ -172,6 +183,9 @@ ERROR_CODES: dict[str, ErrorCode] = {
     "tokens_per_minute": _code(
         429, when="The key has used its tokens of this minute.", hint=f"{RETRY}, or raise the key's limit."
     ),
+    "tools_not_enabled": _code(
+        400, when="A tool would have to run at the server.", hint="Offer function tools, and run them in the client."
+    ),
     "too_many_connections": _code(
         503, when="The gateway has as many connections as it may.", hint=f"{RETRY}, or raise `--max-connections`."
     ),
@@ -179,6 +193,9 @@ ERROR_CODES: dict[str, ErrorCode] = {
         429,
         when="Engines were lost on three requests of this key within ten minutes.",
         hint=f"{RETRY}, without the requests that cost engines; `nemotron-ops logs` says what they did.",
+    ),
+    "unsupported_field": _code(
+        400, when="A field of a response asks for something that is not done here.", hint="Read the message."
     ),
     "uri_too_long": _code(414, when="The request's path is too long.", hint="Send parameters in the body."),
 }

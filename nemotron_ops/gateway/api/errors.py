@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from nemotron_ops.gateway.api import context_overflow
 from nemotron_ops.gateway.api.routes import Api
 
 REASONS: dict[int, str] = {
@@ -61,7 +62,9 @@ def error_object(api: Api, refusal: Refusal) -> dict[str, Any]:
     """The JSON object of an error, as clients of `api` read it."""
     kind = error_type(api, refusal.status)
     if api is Api.MESSAGES:
-        return {"type": "error", "error": {"type": kind, "message": refusal.message, **refusal.detail}}
+        overflow = refusal.code == context_overflow.CODE and refusal.detail
+        message = context_overflow.anthropic_words(refusal.detail) if overflow else refusal.message
+        return {"type": "error", "error": {"type": kind, "message": message, **refusal.detail}}
     return {"error": {"message": refusal.message, "type": kind, "code": refusal.code, **refusal.detail}}
 
 
@@ -82,8 +85,18 @@ def error_event(api: Api, refusal: Refusal) -> bytes:
     return b"data: " + data + b"\n\n"
 
 
+def overflow(prompt_tokens: int, ctx_tokens: int) -> Refusal:
+    """The Refusal of a prompt that is larger than the context."""
+    return Refusal(
+        status=400, code="context_length_exceeded", message=context_overflow.words(prompt_tokens, ctx_tokens),
+        detail=context_overflow.detail(prompt_tokens, ctx_tokens),
+    )  # fmt: skip
+
+
 def engine_error(status: int, body: bytes) -> Refusal:
     """The Refusal that passes on llama-server's error."""
+    if (found := context_overflow.overflow_in(body)) is not None:
+        return overflow(*found)
     try:
         error = msgspec.json.decode(body)["error"]
         message = str(error["message"])
@@ -94,6 +107,6 @@ def engine_error(status: int, body: bytes) -> Refusal:
 
 def upstream_error(api: Api, status: int, body: bytes) -> bytes:
     """An error body of llama-server, in the shape that clients of `api` read."""
-    if api is not Api.MESSAGES:
+    if api is not Api.MESSAGES and context_overflow.KIND not in body:
         return body
     return error_body(api, engine_error(status, body))

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from nemotron_ops.gateway.api.aliases import exact
 from nemotron_ops.supervisor.snapshot import ModelView, Snapshot, State
 
 
@@ -21,7 +22,7 @@ def model_card(model: ModelView, snapshot: Snapshot) -> dict[str, Any]:
         "object": "model",
         "created": 0,
         "owned_by": "nemotron-ops",
-        "aliases": list(model.names[1:]),
+        "aliases": [*model.names[1:], *exact(model.aliases)],
         "profiles": [f"{model.name}:{p}" for p in model.profiles],
         "state": state,
         "meta": {"n_ctx": max((i.ctx_tokens for i in instances), default=0)},
@@ -40,8 +41,14 @@ def _state(states: tuple[State, ...]) -> str:
 
 def models_body(snapshot: Snapshot, shown: Callable[[ModelView], bool]) -> bytes:
     """`/v1/models`, with the models that are `shown`."""
-    cards = [model_card(m, snapshot) for m in snapshot.models if shown(m)]
+    cards = [card for m in snapshot.models if shown(m) for card in _cards(m, snapshot)]
     return msgspec.json.encode({"object": "list", "data": cards})
+
+
+def _cards(model: ModelView, snapshot: Snapshot) -> list[dict[str, Any]]:
+    """The model's own entry, and one for each alias of its recipe: some clients ask only for names in the list."""
+    card = model_card(model, snapshot)
+    return [card, *({**card, "id": alias} for alias in exact(model.aliases))]
 
 
 def health(snapshot: Snapshot, shown: Callable[[ModelView], bool]) -> tuple[int, bytes]:

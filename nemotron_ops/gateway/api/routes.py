@@ -70,7 +70,9 @@ class Route:
     generates: bool = field(init=False)  # the model generates text
     light: bool = field(init=False)  # the model needs no slot
     form: bool = field(init=False)
+    plain: bool = field(init=False)  # the body goes upstream as JSON, in the client's own API
     local: bool = field(init=False)
+    wire: Api = field(init=False)  # the API that is spoken with llama-server
 
     def __post_init__(self) -> None:
         for name, kinds in (
@@ -78,6 +80,8 @@ class Route:
             ("local", {Kind.LOCAL}),
         ):  # fmt: skip
             object.__setattr__(self, name, self.kind in kinds)
+        object.__setattr__(self, "wire", Api.CHAT if self.api is Api.RESPONSES else self.api)
+        object.__setattr__(self, "plain", not self.form and self.wire is self.api)
 
 
 def _post(
@@ -94,6 +98,8 @@ def _get(path: str, about: str, *, scope: Scope, kind: Kind = Kind.LOCAL) -> Rou
     return Route(method="GET", path=path, kind=kind, scope=scope, api=Api.OTHER, upstream=path, about=about)
 
 
+CHAT = "/v1/chat/completions"
+
 ROUTES: tuple[Route, ...] = (
     _get("/health", "200 when at least one model can answer, else 503.", scope=Scope.PUBLIC),
     _get("/v1/health", "The same as /health.", scope=Scope.PUBLIC),
@@ -105,12 +111,18 @@ ROUTES: tuple[Route, ...] = (
     _post("/chat/completions", "OpenAI chat.", api=Api.CHAT, upstream="/v1/chat/completions"),
     _post("/v1/chat/completions/control", "End the thinking of a chat that is running.", kind=Kind.STEER, api=Api.CHAT),
     _post("/v1/completions", "OpenAI text completion.", api=Api.COMPLETION),
-    _post("/v1/responses", "OpenAI responses.", api=Api.RESPONSES),
-    _post("/responses", "OpenAI responses.", api=Api.RESPONSES, upstream="/v1/responses"),
+    _post("/v1/responses", "OpenAI responses.", api=Api.RESPONSES, upstream=CHAT),
+    _post("/responses", "OpenAI responses.", api=Api.RESPONSES, upstream=CHAT),
     _post("/v1/messages", "Anthropic messages.", api=Api.MESSAGES),
     _post("/v1/messages/count_tokens", "Tokens of an Anthropic request.", kind=Kind.LIGHT, api=Api.MESSAGES),
     _post("/v1/chat/completions/input_tokens", "Tokens of a chat request.", kind=Kind.LIGHT, api=Api.CHAT),
-    _post("/v1/responses/input_tokens", "Tokens of a responses request.", kind=Kind.LIGHT, api=Api.RESPONSES),
+    _post(
+        "/v1/responses/input_tokens",
+        "Tokens of a responses request.",
+        kind=Kind.LIGHT,
+        api=Api.RESPONSES,
+        upstream="/v1/chat/completions/input_tokens",
+    ),
     _post(
         "/chat/completions/input_tokens",
         "Tokens of a chat request.",
@@ -123,7 +135,7 @@ ROUTES: tuple[Route, ...] = (
         "Tokens of a responses request.",
         kind=Kind.LIGHT,
         api=Api.RESPONSES,
-        upstream="/v1/responses/input_tokens",
+        upstream="/v1/chat/completions/input_tokens",
     ),
     _post("/v1/embeddings", "OpenAI embeddings.", kind=Kind.POOL),
     _post("/embeddings", "llama-server's embeddings.", kind=Kind.POOL, native=True),
@@ -150,8 +162,23 @@ _BY_PATH: dict[str, dict[str, Route]] = {}
 for _route in ROUTES:
     _BY_PATH.setdefault(_route.path, {})[_route.method] = _route
 
+
+def _of_response(method: str, path: str, about: str) -> Route:
+    return Route(
+        method=method, path=path, kind=Kind.LOCAL, scope=Scope.INFERENCE, api=Api.RESPONSES, upstream="", about=about
+    )  # fmt: skip
+
+
 MODEL_PATH = "/v1/models/"
 MODEL_ROUTE = _get("/v1/models/{model}", "One model.", scope=Scope.INFERENCE)
+
+
+RESPONSE_PATH = "/v1/responses/"
+INPUT_ITEMS = "/input_items"
+GET_RESPONSE = _of_response("GET", "/v1/responses/{id}", "A response that was stored.")
+GET_INPUT = _of_response("GET", "/v1/responses/{id}/input_items", "The input of a response that was stored.")
+DELETE_RESPONSE = _of_response("DELETE", "/v1/responses/{id}", "Delete a response that was stored.")
+WITH_NAMES = (MODEL_ROUTE, GET_RESPONSE, GET_INPUT, DELETE_RESPONSE)
 
 
 def find(method: str, path: str) -> Route | None:
@@ -161,11 +188,22 @@ def find(method: str, path: str) -> Route | None:
         return methods.get("GET" if method == "HEAD" else method)
     if path.startswith(MODEL_PATH) and method in ("GET", "HEAD"):
         return MODEL_ROUTE
-    return None
+    return _find_response(method, path) if path.startswith(RESPONSE_PATH) else None
+
+
+def _find_response(method: str, path: str) -> Route | None:
+    """The route of a path below `/v1/responses/`."""
+    if path.endswith(INPUT_ITEMS):
+        return GET_INPUT if method in ("GET", "HEAD") else None
+    if method == "DELETE":
+        return DELETE_RESPONSE
+    return GET_RESPONSE if method in ("GET", "HEAD") else None
 
 
 def methods(path: str) -> tuple[str, ...]:
     """The methods that `path` allows; empty if there is no such path."""
     if path.startswith(MODEL_PATH):
         return ("GET",)
+    if path.startswith(RESPONSE_PATH) and path not in _BY_PATH:
+        return ("GET",) if path.endswith(INPUT_ITEMS) else ("GET", "DELETE")
     return tuple(_BY_PATH.get(path, ()))

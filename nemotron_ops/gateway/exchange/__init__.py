@@ -8,6 +8,7 @@ Each file uses only those below it:
     chat_control  passes a control request on to a running chat stream
     engine_pages  serves an instance's own pages to the admin scope
     intake        reads a request for a model: the body to send, and its place in the queue
+    responses_intake  reads a request to the responses API, and serves the responses that are kept
     culprit       decides whether an engine died of a request, or got stuck on it
     failover      decides what follows a failed attempt
     respond       sends responses: whole, folded, the begin and end of a stream, errors

@@ -44,9 +44,16 @@ async def control_chat(record: Record, shared: Shared) -> None:
 def _find_stream(shared: Shared, record: Record, answer_id: str) -> Record | None:
     """The stream of the same key that its client knows by this id."""
     for stream in shared.steerable:
-        if stream.key.id == record.key.id and stream.relay is not None and stream.relay.ids[:1] == [answer_id]:
+        if stream.key.id == record.key.id and stream.relay is not None and _id_of(stream) == answer_id:
             return stream
     return None
+
+
+def _id_of(stream: Record) -> str:
+    """The id that the client knows the stream by."""
+    if stream.conversion is not None:
+        return stream.conversion.turn.id
+    return next(iter(stream.relay.ids), "") if stream.relay is not None else ""
 
 
 def _reply_failure(record: Record, message: str) -> None:

@@ -37,7 +37,7 @@ from nemotron_ops.gateway.exchange.failover import (
     not_ready,
     overflowed,
 )
-from nemotron_ops.gateway.exchange.intake import new_ticket, prepare_request
+from nemotron_ops.gateway.exchange.intake import folded_again, new_ticket, prepare_request
 from nemotron_ops.gateway.exchange.keepalive import PATIENCE_HEADER, first_token_timeout, first_token_timer
 from nemotron_ops.gateway.exchange.model_access import check_model
 from nemotron_ops.gateway.exchange.own_routes import reply_own
@@ -48,8 +48,8 @@ from nemotron_ops.gateway.record import Record
 from nemotron_ops.gateway.request.prepare import Prepared
 from nemotron_ops.gateway.shared import Shared
 from nemotron_ops.gateway.streams import sse
-from nemotron_ops.gateway.streams.fold import Fold, fold_for
-from nemotron_ops.gateway.streams.relay import Relay, nothing
+from nemotron_ops.gateway.streams.fold import Fold
+from nemotron_ops.gateway.streams.relay import Outlet, Relay, nothing
 from nemotron_ops.gateway.streams.usage import Tally, Usage
 from nemotron_ops.gateway.upstream.attempt import Attempt, Late, Outcome, Whole
 from nemotron_ops.gateway.upstream.connection import Upstream
@@ -136,7 +136,7 @@ class Exchange(Record, eq=False, kw_only=True):
 
     async def _infer(self) -> None:
         shared, recovery = self.shared, self.recovery
-        prepared = prepare_request(self, shared.pool.directory)
+        prepared = prepare_request(self, shared)
         model = prepared.named.model
         self.model, self.asked = model.name, prepared.named.asked
         check_model(self.key, model)
@@ -172,11 +172,13 @@ class Exchange(Record, eq=False, kw_only=True):
             prepared = rest
 
     def _new_relay(self, prepared: Prepared) -> Relay:
-        outlet = prepared.fold or self.client.answer
+        outlet: Outlet = prepared.fold or self.client.answer
+        if self.conversion is not None and prepared.fold is None:
+            outlet = self.conversion.outlet(outlet)
         begin = partial(respond.begin_stream, self) if prepared.fold is None else nothing
         shared = self.shared
         relay = Relay(
-            self.route.api, prepared.named.asked, outlet, begin=begin, clock=shared.loop.time, memory=shared.memory
+            self.route.wire, prepared.named.asked, outlet, begin=begin, clock=shared.loop.time, memory=shared.memory
         )
         if self.ticket is not None:
             self.ticket.answer = relay
@@ -231,7 +233,7 @@ class Exchange(Record, eq=False, kw_only=True):
                 relay.on_first = partial(self._cleared, timer)
             self.events_before = relay.events
             relay.at(shared.metrics.between_tokens_s[(self.model, self.instance)].observe)
-            if relay.outlet is self.client.answer:
+            if prepared.fold is None:
                 shared.waiting_since[self] = shared.loop.time()
         try:
             outcome = await attempt.ask(head, prepared.body)
@@ -262,7 +264,7 @@ class Exchange(Record, eq=False, kw_only=True):
                 return self._continue(plan, prepared)
             case _:
                 assert self.relay is not None
-                self.relay.outlet.send(sse.LAST_EVENT[self.route.api])
+                self.relay.outlet.send(sse.LAST_EVENT[self.route.wire])
                 self.relay.complete = True
                 self._end_stream(self.relay, prepared.fold)
                 return None
@@ -283,7 +285,7 @@ class Exchange(Record, eq=False, kw_only=True):
         """The same request, to be sent again from its beginning."""
         if self.relay is not None:
             self.relay.forget()
-            prepared = replace(prepared, fold=fold_for(self.route.api, prepared.fields) if prepared.fold else None)
+            prepared = replace(prepared, fold=folded_again(self, prepared))
             self.relay = self._new_relay(prepared)
         return prepared
 

@@ -4,22 +4,33 @@ from __future__ import annotations
 
 from functools import partial
 
-from nemotron_ops.gateway.api.catalog import Catalog
+from nemotron_ops.gateway.exchange.responses_intake import prepare_response
 from nemotron_ops.gateway.queue.affinity import prefixes, session_of
 from nemotron_ops.gateway.queue.pool import Pool
 from nemotron_ops.gateway.queue.ticket import Ticket
 from nemotron_ops.gateway.record import Record
 from nemotron_ops.gateway.request.form import prepare_form
 from nemotron_ops.gateway.request.prepare import Prepared, prepare
+from nemotron_ops.gateway.shared import Shared
+from nemotron_ops.gateway.streams.fold import Fold, fold_for
 
 
-def prepare_request(record: Record, directory: Catalog) -> Prepared:
+def prepare_request(record: Record, shared: Shared) -> Prepared:
     """What is sent to llama-server. Raises Refusal for a body that is not accepted."""
-    request, models = record.request, record.key.models
+    if record.route.plain:
+        return prepare(record.route, record.request.body, shared.pool.directory, record.key.models)
+    request, directory, models = record.request, shared.pool.directory, record.key.models
     if record.route.form:
         resolve = partial(directory.resolve, only=models)
         return prepare_form(request.headers.get(b"content-type", b""), request.body, resolve)
-    return prepare(record.route, request.body, directory, models)
+    return prepare_response(record, directory, shared.responses)
+
+
+def folded_again(record: Record, prepared: Prepared) -> Fold | None:
+    """A new fold for an answer that is asked for again from its beginning."""
+    if prepared.fold is None:
+        return None
+    return record.conversion.fold() if record.conversion is not None else fold_for(record.route.wire, prepared.fields)
 
 
 def new_ticket(record: Record, pool: Pool, prepared: Prepared) -> Ticket:
@@ -29,6 +40,6 @@ def new_ticket(record: Record, pool: Pool, prepared: Prepared) -> Ticket:
     ticket.light = route.light
     ticket.answers = prepared.answers
     if route.generates and pool.replicated(record.model):
-        ticket.prefixes = prefixes(route.api, record.model, prepared.fields, session_of(record.request.headers))
+        ticket.prefixes = prefixes(route.wire, record.model, prepared.fields, session_of(record.request.headers))
     pool.estimates.reserve(ticket, prepared, route)
     return ticket

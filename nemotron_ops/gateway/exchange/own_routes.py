@@ -10,6 +10,7 @@ from nemotron_ops.gateway.api import listing, routes
 from nemotron_ops.gateway.api.content_types import JSON, PROMETHEUS
 from nemotron_ops.gateway.exchange.model_access import check_model, may_use_model
 from nemotron_ops.gateway.exchange.respond import cors
+from nemotron_ops.gateway.exchange.responses_intake import stored_response
 from nemotron_ops.gateway.record import Record
 from nemotron_ops.gateway.shared import Shared
 
@@ -34,6 +35,8 @@ def response(record: Record, shared: Shared) -> tuple[int, bytes, bytes]:
             named = directory.resolve(unquote(record.request.path.removeprefix(routes.MODEL_PATH)), key.models)
             check_model(key, named.model)
             return 200, JSON, msgspec.json.encode(listing.model_card(named.model, snapshot))
+        case routes.GET_RESPONSE.path | routes.GET_INPUT.path | routes.DELETE_RESPONSE.path:
+            return 200, JSON, msgspec.json.encode(stored_response(record, shared.responses))
         case "/metrics":
             return 200, PROMETHEUS, shared.pages["/metrics"]()
         case path:

@@ -6,7 +6,8 @@ import msgspec
 
 from nemotron_ops.gateway.api import errors
 from nemotron_ops.gateway.api.content_types import EVENT_STREAM, JSON
-from nemotron_ops.gateway.api.errors import Refusal, engine_error, error_body, error_event, upstream_error
+from nemotron_ops.gateway.api.context_overflow import overflow_in
+from nemotron_ops.gateway.api.errors import Refusal, engine_error, error_body, error_event, error_object, upstream_error
 from nemotron_ops.gateway.keys.origin import cors_headers
 from nemotron_ops.gateway.record import Record
 from nemotron_ops.gateway.request.prepare import without
@@ -39,7 +40,7 @@ def refuse(record: Record, refusal: Refusal) -> None:
     record.status = refusal.status
     api, client = record.route.api, record.client
     if client.answer.began:
-        client.answer.send(error_event(api, refusal))
+        client.answer.send(failure(record, refusal))
         client.abort()
         return
     extra = headers(record)
@@ -48,6 +49,14 @@ def refuse(record: Record, refusal: Refusal) -> None:
     if refusal.allow:
         extra.append(b"Allow: " + refusal.allow.encode())
     client.reply(refusal.status, error_body(api, refusal), extra=extra)
+
+
+def refuse_in_stream(record: Record, refusal: Refusal) -> None:
+    """Tell an error as OpenAI does where a response is streamed: clients compact only for that event."""
+    begin_stream(record)
+    record.cause = refusal.code
+    record.client.answer.send(failure(record, refusal))
+    record.client.end()
 
 
 def begin_stream(record: Record) -> None:
@@ -59,11 +68,27 @@ def begin_stream(record: Record) -> None:
 
 def comment(record: Record) -> None:
     """Send an SSE comment, which keeps proxies from closing a silent connection. Folded streams get none."""
-    if record.relay is None or record.relay.outlet is not record.client.answer:
+    if record.relay is None or not streams(record):
         return
     if not record.client.answer.began:
         begin_stream(record)
     record.client.answer.send(sse.KEEP_ALIVE)
+
+
+def streams(record: Record) -> bool:
+    """Whether the client gets the events themselves, as opposed to what a fold makes of them."""
+    if record.relay is None:
+        return False
+    outlet = record.relay.outlet
+    return outlet is record.client.answer or (record.conversion is not None and outlet is record.conversion.stream)
+
+
+def failure(record: Record, refusal: Refusal) -> bytes:
+    """What ends a stream that has begun."""
+    stream = None if record.conversion is None else record.conversion.stream
+    if stream is None:
+        return error_event(record.route.api, refusal)
+    return stream.failed(error_object(record.route.api, refusal)["error"])
 
 
 def check_stream(relay: Relay) -> None:
@@ -96,8 +121,11 @@ def reply_whole(record: Record, whole: Whole, asked: str, *, hidden: str = "") -
 
     `asked` is the client's name for the model, `hidden` a field that only the accounting reads.
     """
-    record.status = whole.status
     api, client, body = record.route.api, record.client, whole.body
+    if record.conversion is not None and record.conversion.stream is not None and overflow_in(body) is not None:
+        refuse_in_stream(record, engine_error(whole.status, body))
+        return
+    record.status = whole.status
     if whole.status >= 400:
         record.cause = "engine_refused" if whole.status < 500 else "engine_error"
         body = upstream_error(api, whole.status, body)
@@ -105,10 +133,12 @@ def reply_whole(record: Record, whole: Whole, asked: str, *, hidden: str = "") -
         record.whole = body
         if hidden:
             body = without(body, hidden)
-        if (own := sse.name_in(body)) and own != (named := sse.named(asked)):
+        if record.conversion is not None:
+            body = record.conversion.whole(body)
+        elif (own := sse.name_in(body)) and own != (named := sse.named(asked)):
             body = body.replace(own, named)
     if client.answer.began:  # comments were sent while the request waited: only an event can follow
-        error = error_event(api, engine_error(whole.status, whole.body))
+        error = failure(record, engine_error(whole.status, whole.body))
         client.answer.send(error if whole.status >= 400 else b"data: " + body + b"\n\n")
         client.abort()
         return

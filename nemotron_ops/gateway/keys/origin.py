@@ -65,7 +65,7 @@ def preflight_headers(headers: dict[bytes, bytes], allowed: frozenset[str]) -> l
         return []
     return [
         *found,
-        b"Access-Control-Allow-Methods: GET, POST, OPTIONS",
+        b"Access-Control-Allow-Methods: GET, POST, DELETE, OPTIONS",
         b"Access-Control-Allow-Headers: " + _allow_headers(headers),
         b"Access-Control-Max-Age: 600",
     ]

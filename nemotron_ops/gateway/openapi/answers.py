@@ -94,6 +94,8 @@ ANSWERS: dict[str, Schema] = {
     "/v1/responses/input_tokens": COUNTED,
     "/chat/completions/input_tokens": COUNTED,
     "/responses/input_tokens": COUNTED,
+    "/v1/responses/{id}": {"type": "object", "required": ["id", "object"]},
+    "/v1/responses/{id}/input_items": _object(object={"const": "list"}, data=_list()),
     "/tokenize": _object(tokens=_list()),
     "/detokenize": _object(content=TEXT),
     "/apply-template": _object(prompt=TEXT),
@@ -111,7 +113,11 @@ GENERATED: dict[Api, Schema] = {
         id=TEXT, object={"const": "text_completion"}, created=WHOLE, model=TEXT,
         choices=_list(_object(index=WHOLE, finish_reason=TEXT, text=TEXT)),
     ),
-    Api.RESPONSES: _object(id=TEXT, object={"const": "response"}, model=TEXT, status=TEXT, output=_list()),
+    Api.RESPONSES: _object(
+        id=TEXT, object={"const": "response"}, model=TEXT, status=TEXT, output=_list(), tools=_list(), tool_choice={},
+        parallel_tool_calls={"type": "boolean"},
+        usage=_object(input_tokens=WHOLE, output_tokens=WHOLE, output_tokens_details=_object(reasoning_tokens=WHOLE)),
+    ),
     Api.MESSAGES: _object(
         id=TEXT, type={"const": "message"}, role={"const": "assistant"}, model=TEXT, content=_list(_object(type=TEXT)),
         usage=_object(input_tokens=WHOLE, output_tokens=WHOLE),
@@ -160,7 +166,7 @@ def statuses(route: Route) -> tuple[int, ...]:
     found = {*PROTOCOL, 403, 500}
     if route.scope is not Scope.PUBLIC:
         found |= {401, 503}
-    if "{model}" in route.path:
+    if "{" in route.path:
         found |= {404}
     if route.path.endswith("health"):
         found |= {503}

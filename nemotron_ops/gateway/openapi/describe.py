@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from nemotron_ops import __version__
-from nemotron_ops.gateway.api.routes import MODEL_ROUTE, ROUTES, Kind, Route, Scope
+from nemotron_ops.gateway.api.routes import ROUTES, WITH_NAMES, Kind, Route, Scope
 from nemotron_ops.gateway.openapi import answers, fields
 
 
@@ -18,7 +18,7 @@ from nemotron_ops.gateway.openapi import answers, fields
 def describe() -> dict[str, Any]:
     """The whole description."""
     paths: dict[str, Any] = {}
-    for route in (*ROUTES, MODEL_ROUTE):
+    for route in (*ROUTES, *WITH_NAMES):
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
     return {
         "openapi": "3.1.0",
@@ -44,8 +44,9 @@ def _operation(route: Route) -> dict[str, Any]:
     if route.scope is not Scope.PUBLIC:
         operation["security"] = [{"bearer": []}, {"header": []}, {}]  # {}: no key is required until keys exist
         operation["x-scope"] = route.scope.value
-    if "{model}" in route.path:
-        operation["parameters"] = [{"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}]
+    for name in ("model", "id"):
+        if f"{{{name}}}" in route.path:
+            operation["parameters"] = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}}]
     if route.kind is Kind.INSPECT:
         text = {"type": "string"}
         operation["parameters"] = [{"name": n, "in": "query", "schema": text} for n in ("model", "instance")]

@@ -25,7 +25,7 @@ INTEGERS = frozenset(
         "top_k", "repeat_last_n", "dry_allowed_length", "dry_penalty_last_n", "mirostat", "seed", "min_keep",
         "max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict", "n_keep", "t_max_predict_ms",
         "t_max_prompt_ms", "n_probs", "n_indent", "top_logprobs", "reasoning_budget_tokens", "thinking_budget_tokens",
-        "dimensions", "top_n", "embd_normalize",
+        "dimensions", "top_n", "embd_normalize", "max_tool_calls",
     }
 )  # fmt: skip
 FLAGS = frozenset(
@@ -33,13 +33,14 @@ FLAGS = frozenset(
         "stream", "ignore_eos", "cache_prompt", "timings_per_token", "return_progress", "return_tokens",
         "post_sampling_probs", "reasoning_control", "parse_tool_calls", "add_generation_prompt", "parallel_tool_calls",
         "echo", "store", "return_text", "return_documents", "add_special", "parse_special", "with_pieces",
+        "background",
     }
 )  # fmt: skip
 TEXTS = frozenset(
     {
         "model", "user", "grammar", "prompt_cache_key", "reasoning_format", "reasoning_effort", "suffix",
         "reasoning_budget_message", "input_prefix", "input_suffix", "instructions", "truncation",
-        "previous_response_id", "encoding_format", "query",
+        "previous_response_id", "encoding_format", "query", "service_tier", "safety_identifier",
     }
 )  # fmt: skip
 OBJECTS = frozenset({"json_schema", "chat_template_kwargs", "metadata", "thinking", "reasoning", "text"})
@@ -120,11 +121,25 @@ SPECIAL: dict[str, Schema] = {
     "texts": {**TEXTS_LIST, "maxItems": limits.INPUTS},
     "tokens": TOKENS,
 }  # fmt: skip
+RESPONSES_TOOL: Schema = {
+    "type": "object", "required": ["type", "name"],
+    "properties": {"type": {"enum": ["function", "custom"]}, "name": TEXT, "parameters": {"type": "object"}},
+}  # fmt: skip
+INPUT_ITEM: Schema = {
+    "type": "object", "required": ["role", "content"],
+    "properties": {
+        "type": {"const": "message"}, "role": {"enum": ["user", "assistant", "system", "developer"]}, "content": TEXT,
+    },
+}  # fmt: skip
 OF_API: dict[Api, dict[str, Schema]] = {
     Api.MESSAGES: {"tools": {"type": "array", "items": ANTHROPIC_TOOL}, "tool_choice": {"type": "object"}},
     Api.RESPONSES: {
-        "tools": {"type": "array", "items": {"type": "object", "required": ["type"], "properties": {"type": TEXT}}},
-        "input": {"anyOf": [TEXT, {"type": "array", "items": {"type": "object"}}]},
+        "tools": {"type": "array", "items": RESPONSES_TOOL},
+        "input": {"anyOf": [TEXT, {"type": "array", "items": INPUT_ITEM}]},
+        "truncation": {"enum": ["disabled", None]},
+        "n": {"enum": [1, None]},
+        "background": {"enum": [False, None]},
+        "previous_response_id": {"type": "null"},  # any id that a response had
     },
 }
 

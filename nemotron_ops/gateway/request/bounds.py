@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from nemotron_ops.gateway.api.errors import Refusal
+from nemotron_ops.gateway.api.errors import Refusal, overflow
 from nemotron_ops.gateway.request import limits
 from nemotron_ops.gateway.request.grammar import check_grammar
 from nemotron_ops.gateway.request.json_fields import NULL, Fields, number_of, put, value_of
@@ -19,6 +19,7 @@ from nemotron_ops.gateway.request.limits import COUNTS, LAST_TOKENS, LISTS_BYTES
 from nemotron_ops.gateway.request.schemas import check_depth, check_schema, check_tools
 
 KEPT_VERDICTS = 4096
+BYTES_A_TOKEN = 4  # of English text, about: such a prompt is refused before its tokens are counted
 _accepted: set[tuple[str, int, int]] = set()  # name, size and hash of fields that were measured
 
 
@@ -123,11 +124,7 @@ def check_size(text_bytes: int, *, ctx_tokens: int, prompts: int) -> None:
     """Raises Refusal if a request has more text than fits any context; media do not count."""
     one = ctx_tokens * limits.CONTEXT_BYTES.most
     if ctx_tokens and text_bytes > max(one, min(prompts * one, limits.LIST_BYTES.most)):
-        message = (
-            f"prompt is too long: {text_bytes} bytes, more than a context of {ctx_tokens} tokens can hold "
-            f"(at most {limits.CONTEXT_BYTES.most} bytes for each token)"
-        )
-        raise Refusal(status=400, code="context_length_exceeded", message=message)
+        raise overflow(text_bytes // BYTES_A_TOKEN, ctx_tokens)
 
 
 def check_messages(fields: Mapping[str, msgspec.Raw]) -> None:

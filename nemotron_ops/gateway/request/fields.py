@@ -63,6 +63,7 @@ RESPONSES = frozenset(
     {
         "input", "instructions", "tools", "tool_choice", "parallel_tool_calls", "text", "max_output_tokens",
         "reasoning", "include", "store", "truncation", "previous_response_id", "metadata", "top_logprobs",
+        "background", "max_tool_calls", "safety_identifier", "service_tier",
     }
 )  # fmt: skip
 MESSAGES = frozenset(

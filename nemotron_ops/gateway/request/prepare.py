@@ -47,7 +47,7 @@ TIMINGS = "timings"
 SMALL_BYTES = 16384
 # The field that may be empty; in an infill llama-server puts tokens around all of them.
 PROMPT_FIELDS = {
-    "/v1/completions": "prompt", "/completion": "prompt", "/completions": "prompt", "/v1/responses": "input",
+    "/v1/completions": "prompt", "/completion": "prompt", "/completions": "prompt",
     "/v1/chat/completions": "messages",
 }  # fmt: skip
 SMALL_LIMITS = frozenset({b"0", b"1", b"2", b"3", b"4"})  # tokens

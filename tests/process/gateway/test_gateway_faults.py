@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from nemotron_ops.supervisor.snapshot import ModelView, State
-from tests.fakes.calls import body_of, text_in
+from tests.fakes.calls import body_of, text_in, tools_of
 from tests.fakes.scripted_engine import (
     STREAM_HEAD,
     WORDS,
@@ -30,6 +30,7 @@ from tests.fakes.scripted_engine import (
     well,
 )
 from tests.fakes.stream_reader import put_together
+from tests.fakes.told import spoken, told
 from tests.stages.gateway import Stage, gateway, open_request
 from tests.tables.gateway_faults import APIS, CALLING, FAULTS, LEAVINGS, Fault, Leaving, sees
 
@@ -83,7 +84,7 @@ def test_a_fault_with_another_instance_at_hand(
     assert (text_in(raw) if stream else raw.decode()).find(TEXT) >= 0, raw
     assert b'"engine"' not in raw, "the engine's own name for the model must not show"
     if stream:
-        assert put_together(raw) == put_together(b"".join(events(api)).replace(b'"engine"', b'"org/m"'))
+        assert put_together(raw) == told(api, events(spoken(api)))
 
 
 @pytest.mark.parametrize("api", CALLING)
@@ -93,11 +94,11 @@ def test_a_tool_call_in_progress_is_made_again_and_goes_on_under_its_id(
 ) -> None:
     bad, good = engines(fault.play, well)
     stage.prefer(bad.name, good.name)
-    with open_request(stage, APIS[api], body_of(api, stream=True) | {"tools": []}) as answer:
+    with open_request(stage, APIS[api], body_of(api, stream=True) | {"tools": tools_of(api)}) as answer:
         raw = answer.rest()
     assert good.heard
     assert not answer.broken
-    assert put_together(raw) == put_together(b"".join(call_events(api)).replace(b'"engine"', b'"org/m"'))
+    assert put_together(raw) == told(api, call_events(spoken(api)))
 
 
 @pytest.mark.parametrize("api", CALLING)
@@ -113,24 +114,24 @@ def test_a_tool_call_in_progress_goes_on_where_the_template_says_how_it_is_writt
         elif api == "messages":  # repeats what it is given
             s.sendall(STREAM_HEAD + b"".join(map(chunk, call_events(api))) + b"0\r\n\r\n")
         else:
-            rest = call_events(api, ("o", '"', "}"), given='{"city":"Osl')
+            rest = call_events(spoken(api), ("o", '"', "}"), given='{"city":"Osl')
             s.sendall(STREAM_HEAD + b"".join(map(chunk, rest)) + b"0\r\n\r\n")
 
     def dies(s: socket.socket, request: Heard) -> None:
-        begun = call_events(api, ("{", '"city":"', "Osl"))
-        s.sendall(STREAM_HEAD + b"".join(map(chunk, begun[: HEADS_OF_CALLS[api] + 3])))
+        begun = call_events(spoken(api), ("{", '"city":"', "Osl"))
+        s.sendall(STREAM_HEAD + b"".join(map(chunk, begun[: HEADS_OF_CALLS[spoken(api)] + 3])))
 
     bad, good = engines(dies, goes_on)
     stage.prefer(bad.name, good.name)
-    with open_request(stage, APIS[api], body_of(api, stream=True) | {"tools": []}) as answer:
+    with open_request(stage, APIS[api], body_of(api, stream=True) | {"tools": tools_of(api)}) as answer:
         raw = answer.rest()
     assert not answer.broken
-    assert [heard.path for heard in good.heard] == ["/apply-template", APIS[api]]
+    assert [heard.path for heard in good.heard] == ["/apply-template", APIS[spoken(api)]]
     assert '<call>{"city":"Osl' in json.dumps(good.heard[1].json).replace('\\"', '"')
-    assert put_together(raw) == put_together(b"".join(call_events(api)).replace(b'"engine"', b'"org/m"'))
+    assert put_together(raw) == told(api, call_events(spoken(api)))
 
 
-HEADS_OF_CALLS = {"chat": 2, "messages": 2, "responses": 3}  # events before the first of the arguments
+HEADS_OF_CALLS = {"chat": 2, "messages": 2}  # events before the first of the arguments
 
 
 @pytest.mark.parametrize("api", CALLING)
@@ -139,16 +140,16 @@ def test_a_tool_call_that_comes_out_differently_is_made_once_more(
     stage: Stage, engines: Callable[..., list[ScriptedEngine]], api: str, right: bool
 ) -> None:
     def other(s: socket.socket, request: Heard) -> None:
-        s.sendall(STREAM_HEAD + b"".join(map(chunk, call_events(api, ("{", '"city":"', "Rome")))))
+        s.sendall(STREAM_HEAD + b"".join(map(chunk, call_events(spoken(api), ("{", '"city":"', "Rome")))))
 
     bad, good = engines(dies_saying(4), first_then(other, well) if right else other)
     stage.prefer(bad.name, good.name)
-    with open_request(stage, APIS[api], body_of(api, stream=True) | {"tools": []}) as answer:
+    with open_request(stage, APIS[api], body_of(api, stream=True) | {"tools": tools_of(api)}) as answer:
         raw = answer.rest()
     assert b"Rome" not in raw
     if right:
         assert len(good.heard) == 2
-        assert put_together(raw) == put_together(b"".join(call_events(api)).replace(b'"engine"', b'"org/m"'))
+        assert put_together(raw) == told(api, call_events(spoken(api)))
         return
     assert answer.broken, "an error in a stream must not end like a whole answer"
     assert b'"error"' in raw
@@ -188,7 +189,7 @@ def test_an_engine_that_will_not_go_on_from_what_was_said_says_all_again(
         raw = answer.rest()
     assert len(good.heard) == 2
     assert not answer.broken
-    assert put_together(raw) == put_together(b"".join(events(api)).replace(b'"engine"', b'"org/m"'))
+    assert put_together(raw) == told(api, events(spoken(api)))
 
 
 THOUGHTS = ("Hm. ", "So.")
@@ -215,8 +216,7 @@ def test_thoughts_without_words_are_marked_where_no_words_can_be_had(
     assert not answer.broken
     assert raw.count(b'"lost_in_thought":true') == 1
     unmarked = raw.replace(b',"lost_in_thought":true', b"")
-    expected = b"".join(events(api, (), THOUGHTS)).replace(b'"engine"', b'"org/m"')
-    assert put_together(unmarked) == put_together(expected)
+    assert put_together(unmarked) == told(api, events(spoken(api), (), THOUGHTS))
 
 
 @pytest.mark.parametrize("api", CALLING)
@@ -225,15 +225,15 @@ def test_words_that_come_when_asked_for_follow_the_thoughts(
 ) -> None:
     def speaks(s: socket.socket, request: Heard) -> None:
         repeats = THOUGHTS if api == "messages" else ()
-        answer = events(api, WORDS, repeats, given=("" if repeats else "".join(THOUGHTS), ""))
+        answer = events(spoken(api), WORDS, repeats, given=("" if repeats else "".join(THOUGHTS), ""))
         s.sendall(STREAM_HEAD + b"".join(map(chunk, answer)) + b"0\r\n\r\n")
 
     engines(first_then(thinks, speaks), lost_in_thought="retry")
     with open_request(stage, APIS[api], body_of(api, stream=True)) as answer:
         raw = answer.rest()
     assert not answer.broken
-    expected = b"".join(events(api, WORDS, THOUGHTS)).replace(b'"engine"', b'"org/m"')
-    assert sorted(map(json.dumps, put_together(raw))) == sorted(map(json.dumps, put_together(expected)))
+    expected = told(api, events(spoken(api), WORDS, THOUGHTS))
+    assert sorted(map(json.dumps, put_together(raw))) == sorted(map(json.dumps, expected))
     assert raw.find(b"Hm. ") < raw.find(b" answer") < raw.find(b" four")
 
 

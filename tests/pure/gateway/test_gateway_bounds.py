@@ -70,7 +70,6 @@ def test_several_choices_for_prompts_with_text_go_on(prompt: Any) -> None:
 
 def test_an_empty_conversation_has_no_choices_and_an_infill_always_has_tokens() -> None:
     assert code(CHAT, messages=[], n=2) == code("/chat/completions", messages=[], n=2) == "empty_prompt"
-    assert code("/v1/responses", input="", n=2) == code("/responses", input=[], n=3) == "empty_prompt"
     assert code("/infill", prompt="", input_prefix="", input_suffix="", n=2) == ""
 
 

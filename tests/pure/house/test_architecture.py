@@ -40,12 +40,15 @@ GATEWAY = {
     "queue": {"api", "loop", "options", "request", "upstream", "observe.metrics"},
     "continuation": {"api", "request", "streams"},
     "openapi": {"api", "request"},
-    "record": {"api", "client", "continuation", "keys", "queue", "request", "streams", "upstream.connection"},
+    "responses": {"api", "request", "streams", "warnings_log"},
+    "record": {
+        *("api", "client", "continuation", "keys", "queue", "request", "responses", "streams", "upstream.connection"),
+    },
     "observe": {"api", "keys", "options", "record", "streams", "warnings_log"},
-    "shared": {"loop", "observe.metrics", "options", "queue", "record", "streams"},
+    "shared": {"loop", "observe.metrics", "options", "queue", "record", "responses.store", "streams"},
     "exchange": {
-        *("api", "client", "continuation", "keys", "loop", "queue", "request", "streams", "upstream"),
-        *("options", "record", "shared", "warnings_log"),
+        *("api", "client", "continuation", "keys", "loop", "queue", "request", "responses", "streams"),
+        *("options", "upstream", "record", "shared", "warnings_log"),
     },
 }
 TOP = {"__main__", "server"}  # may use every floor of the gateway

@@ -76,9 +76,9 @@ def test_streams_without_a_limit_see_a_pause_and_no_error(stage: Stage) -> None:
         assert text.count("data: ") > CTX * 3 // 4
 
 
-def test_what_is_larger_than_the_whole_context_gets_the_engines_own_error(stage: Stage) -> None:
+def test_what_is_larger_than_the_whole_context_is_refused_with_both_sizes(stage: Stage) -> None:
     with httpx.Client(base_url=stage.url, timeout=120) as client:
         answer = client.post("/v1/completions", json={**LONG, "prompt": "What is 2 + 2? " * 2000})
     assert answer.status_code == 400
     error = answer.json()["error"]
-    assert (error["type"], error["n_ctx"]) == ("exceed_context_size_error", CTX)
+    assert (error["code"], error["n_ctx"]) == ("context_length_exceeded", CTX)

@@ -25,7 +25,7 @@ TOOL = {"tools": [{"type": "function", "function": ADD}], "tool_choice": "requir
 SPACE = {"grammar": 'root ::= " \\n "'}
 QUIET = {"chat_template_kwargs": {"enable_thinking": False}}
 GO_ON = {"add_generation_prompt": False}
-CHAT, COMPLETION, RESPONSES, NATIVE = "/v1/chat/completions", "/v1/completions", "/v1/responses", "/completion"
+CHAT, COMPLETION, NATIVE = "/v1/chat/completions", "/v1/completions", "/completion"
 REQUESTS: list[tuple[str, dict[str, Any]]] = [
     (CHAT, {"messages": USER}),
     (CHAT, {"messages": BEGUN}),
@@ -45,8 +45,6 @@ REQUESTS: list[tuple[str, dict[str, Any]]] = [
     (COMPLETION, {"prompt": "", "max_tokens": 9}),
     (COMPLETION, {"prompt": ["2 + 2", "3"], "max_tokens": 9}),
     (COMPLETION, {"prompt": "2 + 2", "n": 2, "max_tokens": 9}),
-    (RESPONSES, {"input": "What is 2 + 2?"}),
-    (RESPONSES, {"input": USER, **SPACE, **QUIET}),
     (NATIVE, {"prompt": "2 + 2", "n_predict": 9}),
     (NATIVE, {"prompt": "2 + 2", "n_predict": 9, "response_fields": ["content", "timings/predicted_n"]}),
     (NATIVE, {"prompt": ["2", "3 4"], "n_predict": 9, "response_fields": ["content"]}),
