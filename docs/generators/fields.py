@@ -8,6 +8,7 @@ from nemotron_ops.gateway.api.routes import Api
 from nemotron_ops.gateway.request import limits
 from nemotron_ops.gateway.request.fields import DROPPED, FORM, allowed
 from nemotron_ops.gateway.request.reasoning import CLIENT_REASONING
+from nemotron_ops.gateway.request.tool_choice import ENABLE, HOSTED, REFUSED
 
 OF = {
     Api.CHAT: "`/v1/chat/completions`",
@@ -26,6 +27,12 @@ def page() -> str:
     bounds = (*limits.GRAMMARS, *limits.SCHEMAS, *limits.OTHERS)
     most = "".join(f"| {b.field} | {b.most:,} {b.unit} | {b.why} |\n" for b in bounds)
     counts = "".join(f"| `{name}` | {count} |\n" for name, count in limits.COUNTS.items())
+    refused = "".join(
+        f"| {OF[api]} | {_names([name])} | {remedy} |\n"
+        for api, those in REFUSED.items()
+        for name, remedy in those.items()
+    )
+    hosted = "".join(f"| `{kind}…` | {_enables(what)} |\n" for kind, what in HOSTED.items())
     return f"""# Fields of requests
 
 ## Fields that reach llama-server
@@ -39,6 +46,20 @@ llama-server makes of a new field is not known.
 
 Fields that other servers have for reasoning are translated: {_names(CLIENT_REASONING)}
 ([connect clients](../how-to/connect-clients.md#thinking)).
+
+## Fields that are refused
+
+What would change the answer is honoured or refused, never dropped: 400 `unsupported_field`.
+
+| request | field | instead |
+|---|---|---|
+{refused}
+Tools that would run at the server get 400 `tools_not_enabled`, until they are enabled.
+
+| type | |
+|---|---|
+{hosted}
+The choice among tools is honoured in each API: [tool calls](../how-to/tool-calls.md).
 
 ## Fields of llama-server that are dropped
 
@@ -65,3 +86,7 @@ grammars have such rules too. An engine that stops answering because of one is r
 
 def _names(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in sorted(names))
+
+
+def _enables(what: str) -> str:
+    return f"`{ENABLE.format(what)}`" if what else "not supported; offer a function instead"

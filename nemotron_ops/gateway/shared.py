@@ -19,8 +19,19 @@ class Shared:
     """The state that requests have in common. `pages` renders the gateway's own pages, by path."""
 
     __slots__ = (
-        "denylist", "loop", "memory", "metrics", "options", "outbox", "pages", "pool", "responses", "running",
-        "steerable", "waiting_since",
+        "call_formats",
+        "denylist",
+        "loop",
+        "memory",
+        "metrics",
+        "options",
+        "outbox",
+        "pages",
+        "pool",
+        "responses",
+        "running",
+        "steerable",
+        "waiting_since",
     )  # fmt: skip
 
     def __init__(self, options: Options, metrics: Metrics, pages: Mapping[str, Callable[[], bytes]]) -> None:
@@ -34,5 +45,6 @@ class Shared:
         self.running: set[Record] = set()
         self.outbox = Outbox(self.loop)
         self.pages = pages
+        self.call_formats: dict[str, bool] = {}  # instance -> whether its template writes calls as Nemotron 3 does
         self.steerable: set[Record] = set()  # chat streams that accept `/v1/chat/completions/control`
         self.waiting_since: dict[Record, float] = {}  # streams at an instance: start, or time of the last comment

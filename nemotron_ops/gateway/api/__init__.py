@@ -7,6 +7,7 @@ Each file uses only those below it:
     aliases       a recipe's further names for its model, which may be patterns
     errors        errors of the gateway, in the shape that clients of each API read
     context_overflow  a prompt that is larger than the context, in the words of each API
+    client_faults  llama-server's 500s that the request itself causes
     error_codes   every error code: its statuses, when it is sent, and what to do about it
     content_types  content types of the gateway's responses
     routes        the gateway's paths: the scope that each requires, its kind, and the API of its errors

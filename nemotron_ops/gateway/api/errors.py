@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from nemotron_ops.gateway.api import context_overflow
+from nemotron_ops.gateway.api import client_faults, context_overflow
 from nemotron_ops.gateway.api.routes import Api
 
 REASONS: dict[int, str] = {
@@ -102,11 +102,13 @@ def engine_error(status: int, body: bytes) -> Refusal:
         message = str(error["message"])
     except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
         message = body.decode(errors="replace")[:500] or f"the engine answered {status}"
+    status = client_faults.status_of(status, body)
     return Refusal(status=status, code="engine_error" if status >= 500 else "engine_refused", message=message)
 
 
 def upstream_error(api: Api, status: int, body: bytes) -> bytes:
     """An error body of llama-server, in the shape that clients of `api` read."""
-    if api is not Api.MESSAGES and context_overflow.KIND not in body:
+    caused = client_faults.status_of(status, body) != status
+    if api is not Api.MESSAGES and context_overflow.KIND not in body and not caused:
         return body
     return error_body(api, engine_error(status, body))

@@ -12,6 +12,7 @@ Each file uses only those below it:
     culprit       decides whether an engine died of a request, or got stuck on it
     failover      decides what follows a failed attempt
     respond       sends responses: whole, folded, the begin and end of a stream, errors
+    forced_call   begins an answer with the call that its client requires
     ask_whole     asks one instance for a whole response, outside the queue
     model_access  decides which models and instances a key may use
 """

@@ -37,6 +37,7 @@ from nemotron_ops.gateway.exchange.failover import (
     not_ready,
     overflowed,
 )
+from nemotron_ops.gateway.exchange.forced_call import begin_call
 from nemotron_ops.gateway.exchange.intake import folded_again, new_ticket, prepare_request
 from nemotron_ops.gateway.exchange.keepalive import PATIENCE_HEADER, first_token_timeout, first_token_timer
 from nemotron_ops.gateway.exchange.model_access import check_model
@@ -220,6 +221,10 @@ class Exchange(Record, eq=False, kw_only=True):
         self.upstream = upstream = shared.pool.upstreams[self.instance]
         if self.recovery.partial_call is not None:
             prepared = await self._continue_call(upstream, self.recovery.partial_call, prepared)
+        elif prepared.forced is not None:
+            known, api = shared.call_formats, self.route.wire
+            body = await begin_call(prepared.forced, api, prepared.fields, upstream, known, self.relay)
+            prepared = replace(prepared, body=body)
         headers, relay = self.request.headers, self.relay
         head = upstream_head(
             self.route.upstream, key=upstream.key, length=len(prepared.body),
@@ -294,7 +299,7 @@ class Exchange(Record, eq=False, kw_only=True):
         assert self.relay is not None
         self.recovery.go_on(self.relay, plan)
         self.patient_until = self.shared.loop.time() + prepared.named.model.queue_wait_s
-        return replace(prepared, body=plan.body)
+        return replace(prepared, body=plan.body, forced=None)
 
     async def _continue_call(self, upstream: Upstream, call: PartialCall, prepared: Prepared) -> Prepared:
         """The request that continues a partial tool call, if the model's template shows how the call is written."""

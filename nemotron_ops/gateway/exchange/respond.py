@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from nemotron_ops.gateway.api import errors
+from nemotron_ops.gateway.api.client_faults import status_of
 from nemotron_ops.gateway.api.content_types import EVENT_STREAM, JSON
 from nemotron_ops.gateway.api.context_overflow import overflow_in
 from nemotron_ops.gateway.api.errors import Refusal, engine_error, error_body, error_event, error_object, upstream_error
@@ -125,9 +126,9 @@ def reply_whole(record: Record, whole: Whole, asked: str, *, hidden: str = "") -
     if record.conversion is not None and record.conversion.stream is not None and overflow_in(body) is not None:
         refuse_in_stream(record, engine_error(whole.status, body))
         return
-    record.status = whole.status
-    if whole.status >= 400:
-        record.cause = "engine_refused" if whole.status < 500 else "engine_error"
+    status = record.status = whole.status if whole.status < 500 else status_of(whole.status, body)
+    if status >= 400:
+        record.cause = "engine_refused" if status < 500 else "engine_error"
         body = upstream_error(api, whole.status, body)
     else:
         record.whole = body
@@ -142,7 +143,7 @@ def reply_whole(record: Record, whole: Whole, asked: str, *, hidden: str = "") -
         client.answer.send(error if whole.status >= 400 else b"data: " + body + b"\n\n")
         client.abort()
         return
-    client.reply(whole.status, body, content_type=whole.content_type or JSON, extra=headers(record))
+    client.reply(status, body, content_type=whole.content_type or JSON, extra=headers(record))
 
 
 def reply_page(record: Record, whole: Whole | None) -> None:

@@ -5,6 +5,7 @@ Each file uses only those below it:
     form         prepares an upload (`multipart/form-data`): its file and its known text fields
     prepare      prepares a JSON request: allowed fields, defaults, caps
     reasoning    translates reasoning switches and budgets of other servers' APIs
+    tool_choice  which tools a request offers, and what it says about their use
     bounds       bounds the fields that llama-server allocates memory or computes for
     grammar      measures a grammar (GBNF): its nesting, rules, and ways to go on
     schemas      measures JSON schemas, tools and template arguments

@@ -114,7 +114,7 @@ MEASURES: dict[str, tuple[Limit, Callable[[Any, str], None]]] = {
     "tools": (limits.TOOLS_BYTES, _tools),
     "chat_template_kwargs": (limits.KWARGS_BYTES, _kwargs),
 }
-BOUNDED = LAST_TOKENS | COUNTS.keys() | MEASURES.keys() | {"stream_options"}
+BOUNDED = LAST_TOKENS | COUNTS.keys() | MEASURES.keys() | {"stream_options", "tool_choice"}
 
 
 # whole requests

@@ -41,6 +41,7 @@ from nemotron_ops.gateway.request.reasoning import (
     set_thinking,
     template_kwargs,
 )
+from nemotron_ops.gateway.request.tool_choice import Forced, check_refused, choose
 from nemotron_ops.gateway.streams.fold import Fold, fold_for
 
 TIMINGS = "timings"
@@ -50,6 +51,7 @@ PROMPT_FIELDS = {
     "/v1/completions": "prompt", "/completion": "prompt", "/completions": "prompt",
     "/v1/chat/completions": "messages",
 }  # fmt: skip
+CHATS = (Api.CHAT, Api.MESSAGES)
 SMALL_LIMITS = frozenset({b"0", b"1", b"2", b"3", b"4"})  # tokens
 
 
@@ -64,6 +66,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     fold: Fold | None = None  # set if llama-server streams an answer that the client gets whole
     answers: int = 1  # choices times prompts
     content_type: bytes = REQUEST_JSON
+    forced: Forced | None = None  # a tool call that has to come
     hidden: str = ""  # a field of the whole answer that the client has not asked for
 
 
@@ -80,10 +83,14 @@ def prepare(route: Route, body: bytes, catalog: Catalog, only: tuple[str, ...] =
     before = dict(fields)
     allowed = field_rules.allowed(route.api)
     if not fields.keys() <= allowed:
+        check_refused(route.api, fields)
         for name in fields.keys() - allowed - CLIENT_REASONING:
             del fields[name]
+    forced = None
     if not BOUNDED.isdisjoint(fields):
         bound(fields, named.ctx_tokens or LAST_TOKENS_MAX)
+        if route.generates and ("tools" in fields or "tool_choice" in fields) and route.api in CHATS:
+            forced = choose(route.api, fields)
     if route.generates:
         map_reasoning(route.api, fields)
         fill(route.api, fields, named.filled_in)
@@ -111,7 +118,8 @@ def prepare(route: Route, body: bytes, catalog: Catalog, only: tuple[str, ...] =
         check_size(len(body) - media_bytes, ctx_tokens=named.ctx_tokens, prompts=count)
         check_messages(fields)
     return Prepared(
-        named=named, body=sent, stream=stream, fields=fields, limits=limits, fold=fold, answers=count, hidden=hidden
+        named=named, body=sent, stream=stream, fields=fields, limits=limits, fold=fold, answers=count, hidden=hidden,
+        forced=forced,
     )  # fmt: skip
 
 
