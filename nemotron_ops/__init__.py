@@ -13,6 +13,7 @@ The map of the house. Rooms do not import rooms, except through the doors drawn 
     memory      bytes from a GGUF header; what fits where                    -> models.gguf
     models      GGUF files: hub, store, header, tiny synthetic ones
     engine      one llama-server, seen from outside
+    sandbox     runs code that is not trusted: walls, sessions, limits
     recipes     TOML -> Recipe -> Plan
 
 The ground, open to all rooms:

@@ -12,7 +12,7 @@ import nemotron_ops
 ROOT = Path(nemotron_ops.__file__).parent
 ROOMS = {
     *("recipes", "models", "memory", "engine", "builds", "supervisor", "gateway", "service", "deploy"),
-    *("operations", "cli"),
+    *("operations", "sandbox", "cli"),
 }
 EVERYTHING = ROOMS - {"cli"}
 # from -> to, each a room, a floor or a file; `cli` may use everything, and nothing uses `cli`
