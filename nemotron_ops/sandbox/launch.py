@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import random
+import secrets
 import subprocess
 import tempfile
 import time
@@ -64,6 +65,7 @@ class Inside:
     filter: str = ""
     guard: int | None = None
     remove: str = ""
+    tag: str = ""  # in the command line of the kernel process and its forks: finds what outlived a session
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +79,7 @@ class Started:
     stderr: int
     lifeline: int | None = None
     work: Path | None = None
+    tag: str = ""
 
 
 @dataclass
@@ -141,6 +144,7 @@ def _in_a_folder(order: Order, pipes: _Pipes) -> Started:
     order.scratch.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix="work-", dir=order.scratch)).resolve()
     if uid is not None:
+        order.scratch.chmod(0o1777)  # the guard, which has this user id, removes its own folder and no other
         os.chown(work, uid, uid)
     pipes.make("lifeline", we_write=True)
     inside = replace(
@@ -176,6 +180,7 @@ def _inside(order: Order, pipes: _Pipes, *, work: str, toolbox: str) -> Inside:
     return Inside(
         requests=pipes.theirs["requests"], reports=pipes.theirs["reports"], work=work, rlimits=rlimits,
         site=order.interpreter.site_below(toolbox),
+        tag=secrets.token_hex(8),
     )  # fmt: skip
 
 
@@ -204,7 +209,7 @@ def _spawn(
         start_new_session=True, **as_user,
     ).result()  # fmt: skip
     pipes.close(ours=False)
-    return Started(process=child, work=work, **pipes.ours)
+    return Started(process=child, work=work, tag=inside.tag, **pipes.ours)
 
 
 def _popen(argv: tuple[str, ...], **settings: Any) -> subprocess.Popen[bytes]:

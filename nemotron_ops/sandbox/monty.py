@@ -25,6 +25,7 @@ class MontySession:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
+        self.tag = ""  # Monty starts no processes of the code's
         self.over = False
         self._calls = 0
         self._stack = ExitStack()

@@ -56,9 +56,9 @@ class Room:
 
     @property
     def scratch(self) -> Path:
-        """Work folders of walls without a tmpfs. As root, where the sandbox's own user can get at them."""
+        """Work folders of walls without a tmpfs. As root, where only root can make it and any user can enter."""
         if os.geteuid() == 0:
-            return Path("/var/tmp/nemotron-ops-sandbox")
+            return Path("/var/lib/nemotron-ops-sandbox")
         return self.layout.runtime / "sandbox"
 
     @property

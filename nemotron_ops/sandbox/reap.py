@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import time
@@ -72,15 +73,23 @@ def kill_group(pgid: int, sig: signal.Signals = signal.SIGKILL) -> None:
         os.killpg(pgid, sig)
 
 
-def end_namespace(child: subprocess.Popen[bytes], init: int | None) -> None:
-    """End bubblewrap and, by its first process, all others of the namespace; returns when they are gone."""
-    pids = tree(child.pid)
-    kill([*([init] if init in pids else []), *pids])
+def end_namespace(child: subprocess.Popen[bytes], init_fd: int | None) -> None:
+    """End bubblewrap and, by its first process, all others of the namespace; returns when they are gone.
+
+    `init_fd` is a pidfd: bubblewrap may have ended before its namespace has, and a number could be another's by then.
+    """
+    if init_fd is None:
+        kill(tree(child.pid))  # it ended before it was ready
+    else:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(init_fd, signal.SIGKILL)
+        poll = select.poll()
+        poll.register(init_fd, select.POLLIN)
+        poll.poll(END_S * 1000)  # the kernel ends a namespace's first process last
     with suppress(subprocess.TimeoutExpired):
         child.wait(0.5)  # bubblewrap ends by itself once its namespace is empty
     child.kill()
     child.wait()
-    until_gone(pids)
 
 
 def end_group(child: subprocess.Popen[bytes], pgid: int | None) -> None:

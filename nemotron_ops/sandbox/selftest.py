@@ -20,6 +20,7 @@ from pathlib import Path
 
 from nemotron_ops import __version__, files
 from nemotron_ops.errors import NemotronOpsError
+from nemotron_ops.sandbox import reap
 from nemotron_ops.sandbox.choose import Backend, Candidate, Facts
 from nemotron_ops.sandbox.limits import MIB, Limits
 from nemotron_ops.sandbox.session import Sandbox
@@ -160,18 +161,20 @@ def key_of(candidate: Candidate, facts: Facts) -> str:
 def run(backend: str, opened: Opener) -> Verdict:
     """Hold the attacks, all in one session; one that ends it is followed by a new session."""
     started, wrong = time.monotonic(), []
-    before = _sleepers()
+    tags: list[str] = []
     with _bait() as bait, ExitStack() as stack:
         try:
             session = opened(LIMITS)
+            tags.append(session.tag)
             stack.callback(lambda: session.end())
             for attack in ATTACKS:
                 if session.over:
                     session = opened(LIMITS)
+                    tags.append(session.tag)
                 if reason := _attempt(session, attack, bait):
                     wrong.append(f"{attack.name}: {reason}")
             session.end()
-            if _sleepers() - before:
+            if outlived(tags):
                 wrong.append("daemon: a process outlived its session")
         except NemotronOpsError as exc:
             return Verdict(backend=backend, held=0, of=len(ATTACKS), wrong=(exc.message,))
@@ -225,16 +228,15 @@ def _variables() -> tuple[str, ...]:
     return tuple(name for name in os.environ if name not in own and len(name) > 3)  # `name=` inside another name
 
 
-def _sleepers() -> set[str]:
-    """Processes of sandboxes: those whose command line holds our kernel's source."""
-    found: set[str] = set()
-    if not os.path.isdir("/proc"):
-        return found
-    for name in os.listdir("/proc"):
-        if name.isdigit():
+def outlived(tags: list[str]) -> list[int]:
+    """Processes of sessions that are over."""
+    found: list[int] = []
+    wanted = [tag.encode() for tag in tags if tag]
+    for name in os.listdir("/proc") if wanted and os.path.isdir("/proc") else []:
+        if name.isdigit() and reap.alive(int(name)):
             with suppress(OSError), open(f"/proc/{name}/cmdline", "rb") as f:
-                if b"Runs inside a sandbox: applies limits" in f.read(4096):
-                    found.add(name)
+                said = f.read()
+                found += [int(name) for tag in wanted if tag in said]
     return found
 
 

@@ -16,7 +16,7 @@ import struct
 import subprocess
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -38,6 +38,7 @@ class Sandbox(Protocol):
     """What every backend offers: `session.Session` and `monty.MontySession`."""
 
     limits: Limits
+    tag: str
 
     @property
     def backend(self) -> str: ...
@@ -73,9 +74,12 @@ class Session:
         self._marks: dict[str, collect.Mark] = {}
         self._work_fd: int | None = None
         self._init: int | None = None
+        self._init_fd: int | None = None
+        self._stopped = False
         self._kernel: int | None = None
         self.over = False
         self._started = launch.start(order)
+        self.tag = self._started.tag
         try:
             self._wait_ready()
         except BaseException:
@@ -122,17 +126,14 @@ class Session:
         """Kill everything that the session has started, and remove its work folder. Idempotent."""
         self.over = True
         started = self._started
-        if self._in_namespace:
-            reap.end_namespace(started.process, self._init)
-        else:
-            reap.end_group(started.process, self._kernel)
-        fds = (started.requests, started.reports, started.stdout, started.stderr, started.lifeline, self._work_fd)
-        for fd in fds:
-            if fd is not None:
+        self._stop_all()
+        fds = (started.requests, started.reports, started.stdout, started.stderr, started.lifeline)
+        for fd in (*fds, self._work_fd, self._init_fd):
+            if fd is not None and fd >= 0:
                 with suppress(OSError):
                     os.close(fd)
-        self._started = launch.Started(process=started.process, requests=-1, reports=-1, stdout=-1, stderr=-1)
-        self._work_fd = None
+        self._started = replace(started, requests=-1, reports=-1, stdout=-1, stderr=-1, lifeline=None)
+        self._work_fd = self._init_fd = None
         if started.work:
             import shutil
 
@@ -155,6 +156,8 @@ class Session:
         if not inner:
             raise HostError("cannot start a sandbox: its processes are not visible in /proc")
         self._init, self._kernel = (outer[0], inner[0]) if self._in_namespace else (None, inner[0])
+        if self._init is not None:
+            self._init_fd = os.pidfd_open(self._init)
         where = f"/proc/{self._kernel}/root/work" if self._in_namespace else str(self._started.work)
         self._work_fd = os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
@@ -329,9 +332,12 @@ class Session:
         return files.items, images.items
 
     def _stop_all(self) -> None:
-        """Kill a sandbox that has hit a limit or lost its kernel; its work folder is read afterwards."""
+        """Kill all processes; the work folder can still be read. Once: their numbers may be others' later."""
+        if self._stopped:
+            return
+        self._stopped = True
         if self._in_namespace:
-            reap.end_namespace(self._started.process, self._init)
+            reap.end_namespace(self._started.process, self._init_fd)
         else:
             reap.end_group(self._started.process, self._kernel)
 
