@@ -8,12 +8,14 @@ from pathlib import Path
 from docs.generators import rooms
 from nemotron_ops.memory.model import MIB, Settings, estimate
 from tests.fakes.shapes import true_header
+from tests.stages.attacks import corpus as sandbox_attacks
 from tests.tables import gateway_faults, host_faults
 
 DOCS = Path(__file__).parents[1]
 MODELS = ("4b", "30b", "120b")
 MEMORY = "explanation/memory.md"
 HOUSE = "explanation/architecture.md"
+SANDBOX = "explanation/sandbox.md"
 
 
 def pages() -> dict[str, str]:
@@ -22,6 +24,7 @@ def pages() -> dict[str, str]:
         _name(gateway_faults.PAGE): gateway_faults.page_with_table(gateway_faults.PAGE.read_text()),
         MEMORY: with_block((DOCS / MEMORY).read_text(), "models", models()),
     }
+    found[SANDBOX] = with_block((DOCS / SANDBOX).read_text(), "attacks", attacks())
     house = (DOCS / HOUSE).read_text()
     for name, block in (("rooms", rooms.rooms()), ("ground", rooms.ground()), ("floors", rooms.floors())):
         house = with_block(house, name, block)
@@ -38,6 +41,16 @@ def models() -> str:
         found = estimate(true_header(name, "Q8_0"), Settings(ctx_size=4096))
         rows.append(f"| {name} | {found.kv_per_token} B | {found.rs_per_sequence / MIB:.1f} MiB |")
     return "\n".join(rows)
+
+
+def attacks() -> str:
+    """The attacks that the tests hold, by class; bold: those that succeed without a wall."""
+    rows = ["| class | attacks |", "| --- | --- |"]
+    found: dict[str, list[str]] = {}
+    for attack in (a for a in sandbox_attacks() if a["lang"] != "js"):
+        bare = attack["measured"]["none"] == "escaped"
+        found.setdefault(attack["class"], []).append(f"**{attack['id']}**" if bare else attack["id"])
+    return "\n".join([*rows, *(f"| {name} | {', '.join(sorted(ids))} |" for name, ids in found.items())])
 
 
 def with_block(text: str, name: str, block: str) -> str:
