@@ -45,7 +45,6 @@ class Wall:
     filter_fd: int
     passwd_fd: int
     as_root: bool = False
-    own_proc: bool = True
 
 
 def argv(wall: Wall, command: Sequence[str]) -> tuple[str, ...]:
@@ -56,8 +55,20 @@ def argv(wall: Wall, command: Sequence[str]) -> tuple[str, ...]:
         *("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
         *("--die-with-parent", "--new-session", "--hostname", "sandbox"),
         *_system(wall.view),
-        *(("--proc", "/proc") if wall.own_proc else ("--dir", "/proc")),
-        *("--dev", "/dev", "--perms", "1777", "--size", str(SHM_BYTES), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"),
+        *(
+            "--proc",
+            "/proc",
+            "--dev",
+            "/dev",
+            "--perms",
+            "1777",
+            "--size",
+            str(SHM_BYTES),
+            "--tmpfs",
+            "/dev/shm",
+            "--remount-ro",
+            "/dev",
+        ),
         *(
             "--perms",
             "1777",

@@ -206,6 +206,7 @@ class Kernel:
     def run(self) -> None:
         sys.stdout.reconfigure(line_buffering=True, errors="replace")  # type: ignore[union-attr]
         signal.signal(signal.SIGTERM, lambda number, frame: None)  # `timeout` signals its whole group
+        os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))  # Pool.terminate
         signal.signal(signal.SIGINT, signal.default_int_handler)
         self.report({"ready": True})
         while (request := self.read()) is not None:

@@ -11,6 +11,7 @@ import os
 import platform
 import random
 import secrets
+import stat
 import subprocess
 import tempfile
 import time
@@ -141,7 +142,7 @@ def _bubblewrap(order: Order, pipes: _Pipes) -> Started:
 def _in_a_folder(order: Order, pipes: _Pipes) -> Started:
     """Landlock and Seatbelt: the work folder is one of the host's, and a guard ends what the code started."""
     uid = unused_uid() if os.geteuid() == 0 else None
-    order.scratch.mkdir(parents=True, exist_ok=True)
+    own_folder(order.scratch)
     work = Path(tempfile.mkdtemp(prefix="work-", dir=order.scratch)).resolve()
     if uid is not None:
         order.scratch.chmod(0o1777)  # the guard, which has this user id, removes its own folder and no other
@@ -242,6 +243,17 @@ def kernel_argv(interpreter: Interpreter, inside: Inside) -> tuple[str, ...]:
 @cache
 def kernel_source() -> str:
     return resources.files("nemotron_ops.sandbox").joinpath("kernel.py").read_text()
+
+
+def own_folder(path: Path) -> Path:
+    """`path`, made if needed. Raises HostError if it is another user's: its owner could exchange what is in it."""
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise HostError(
+            f"cannot use {path}: it is another user's, or a link", hint="remove it, or set NEMOTRON_OPS_RUNTIME"
+        )
+    return path
 
 
 def unused_uid() -> int:

@@ -23,6 +23,7 @@ from typing import Any
 from nemotron_ops import files, proc
 from nemotron_ops.errors import HostError, NemotronOpsError, UsageError
 from nemotron_ops.paths import Layout, system_layout, user_layout
+from nemotron_ops.sandbox import launch
 from nemotron_ops.sandbox.limits import CODE_BYTES
 from nemotron_ops.sandbox.open import Room
 from nemotron_ops.sandbox.outcome import Outcome, outcome_of
@@ -44,8 +45,7 @@ def path_of(layout: Layout, name: str) -> Path:
 
 
 def _folder(layout: Layout) -> Path:
-    folder = layout.runtime / "sessions"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder = launch.own_folder(layout.runtime / "sessions")
     folder.chmod(0o700)
     return folder
 

@@ -157,7 +157,8 @@ class Session:
             raise HostError("cannot start a sandbox: its processes are not visible in /proc")
         self._init, self._kernel = (outer[0], inner[0]) if self._in_namespace else (None, inner[0])
         if self._init is not None:
-            self._init_fd = os.pidfd_open(self._init)
+            with suppress(OSError, AttributeError):  # Linux before 5.3
+                self._init_fd = os.pidfd_open(self._init)
         where = f"/proc/{self._kernel}/root/work" if self._in_namespace else str(self._started.work)
         self._work_fd = os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 

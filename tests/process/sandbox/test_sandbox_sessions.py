@@ -9,13 +9,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from nemotron_ops.errors import HostError, UsageError
 from nemotron_ops.paths import Layout
-from nemotron_ops.sandbox import choose, probe, reap, selftest
+from nemotron_ops.progress import silent
+from nemotron_ops.sandbox import choose, interpreter, launch, probe, reap, selftest, server, toolbox
 from nemotron_ops.sandbox.choose import Backend, Facts
 from nemotron_ops.sandbox.limits import MIB, Limits
 from nemotron_ops.sandbox.open import Room, summary
@@ -309,7 +311,8 @@ def test_multiprocessing_works_behind_namespaces(open_on: Open) -> None:
     code = (
         "from multiprocessing import Pool\ndef f(n): return n * n\nwith Pool(2) as pool: print(pool.map(f, [1, 2, 3]))"
     )
-    assert open_on(Backend.BUBBLEWRAP).run("python", code).stdout == "[1, 4, 9]\n"
+    found = open_on(Backend.BUBBLEWRAP).run("python", code)
+    assert (found.stdout, found.exit_code, found.limits_hit) == ("[1, 4, 9]\n", 0, ())
 
 
 def test_each_process_of_a_session_killed_at_random_leaves_nothing(
@@ -411,3 +414,50 @@ def test_a_cold_start_is_bounded_and_a_warm_call_is_cheap(open_on: Open) -> None
     assert time.monotonic() - started < 5
     fastest = min(session.run("python", "1").took_s for _ in range(50))
     assert fastest < 0.01
+
+
+def test_a_folder_of_another_user_is_not_used_for_work(tmp_path: Path) -> None:
+    folder = launch.own_folder(tmp_path / "a" / "b")
+    assert folder.stat().st_mode & 0o777 == 0o700
+    (tmp_path / "link").symlink_to(folder)
+    with pytest.raises(HostError, match="another user's, or a link"):
+        launch.own_folder(tmp_path / "link")
+    if os.geteuid() == 0:
+        os.chown(folder, 64123, 64123)
+        with pytest.raises(HostError, match="another user's"):
+            launch.own_folder(folder)
+
+
+def test_an_idle_session_ends_by_itself(open_on: Open, tmp_path: Path) -> None:
+    session = open_on(Backend.BUBBLEWRAP, replace(SMALL, idle_s=0.1))
+    pids = pids_of(session)
+    server.serve(session, tmp_path / "s.sock")
+    assert session.over
+    assert gone(pids)
+    assert not (tmp_path / "s.sock").exists()
+
+
+def test_a_toolbox_that_cannot_be_made_leaves_nothing_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setattr(toolbox, "lock", lambda: f"no-such-package==1 --hash=sha256:{'0' * 64}\n")
+    python = os.path.realpath(sys.executable)
+    with pytest.raises(HostError, match="cannot make the toolbox: cannot install its packages") as caught:
+        toolbox.make(tmp_path, python, silent)
+    assert "No matching distribution" in " ".join(caught.value.log_tail)
+    assert [p.name for p in tmp_path.iterdir()] == [".lock"]
+    assert toolbox.current(tmp_path, python) is None
+
+
+def test_packages_of_a_toolbox_are_seen_inside_and_are_read_only(tmp_path: Path) -> None:
+    """A toolbox as it lies on disk, with one small package: the real one is made from the network."""
+    site = tmp_path / "t" / "lib" / f"python3.{sys.version_info.minor}" / "site-packages"
+    site.mkdir(parents=True)
+    (site / "boxed.py").write_text("value = 7")
+    inside = toolbox.with_packages(interpreter.present(), tmp_path / "t")
+    found = candidate(Backend.BUBBLEWRAP)
+    with Session(launch.Order(candidate=found, interpreter=inside, limits=SMALL, scratch=tmp_path)) as session:
+        assert session.run("python", "import boxed\nboxed.value").result == "7"
+        assert session.run("bash", f"{inside.python} -c 'import boxed; print(boxed.value)'").stdout == "7\n"
+        assert session.run("python", "open(boxed.__file__, 'a')").exit_code == 1

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from nemotron_ops.sandbox import reap
 
 pytestmark = [pytest.mark.process, pytest.mark.skipif(sys.platform != "linux", reason="walls of Linux")]
 
@@ -67,6 +71,27 @@ def test_a_session_keeps_variables_and_says_when_it_is_over(run: Run) -> None:
     assert run("run", "python", "--session", "mine", code="print('x' in globals())").stdout == "False\n"
     for name in ("mine", "other"):
         run("run", "python", "--session", name, code="import os; os._exit(1)", exit_code=1)
+
+
+def test_a_killed_session_leaves_nothing_and_the_next_call_begins_anew(
+    run: Run, home: Path, eventually: Callable[..., None]
+) -> None:
+    name = f"k{secrets.token_hex(6)}"
+    run("run", "python", "--session", name, code="x = 1")
+    (server,) = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if name in words_of(pid)]
+    pids = [server, *reap.tree(server)]
+    assert len(pids) > 2
+    os.kill(server, signal.SIGKILL)
+    eventually(lambda: not any(reap.alive(pid) for pid in pids))
+    assert run("run", "python", "--session", name, code="print('x' in globals())").stdout == "False\n"
+    run("run", "python", "--session", name, code="import os; os._exit(1)", exit_code=1)
+
+
+def words_of(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return []
 
 
 def test_mistakes_are_told_with_the_way_out(run: Run) -> None:
