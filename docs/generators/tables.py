@@ -48,7 +48,7 @@ def attacks() -> str:
     rows = ["| class | attacks |", "| --- | --- |"]
     found: dict[str, list[str]] = {}
     for attack in (a for a in sandbox_attacks() if a["lang"] != "js"):
-        bare = attack["measured"]["none"] == "escaped"
+        bare = attack["measured"].get("none") == "escaped"
         found.setdefault(attack["class"], []).append(f"**{attack['id']}**" if bare else attack["id"])
     return "\n".join([*rows, *(f"| {name} | {', '.join(sorted(ids))} |" for name, ids in found.items())])
 

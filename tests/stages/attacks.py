@@ -1,4 +1,4 @@
-"""A host with secrets, sockets and a victim, and the attacks of `tests/tables/sandbox_attacks.jsonl` against it.
+"""A host with secrets, sockets and a victim, and the attacks of `tests/tables/sandbox*_attacks.jsonl` against it.
 
 Run as a program, it holds them on one backend as the user that started it and prints one JSON object per attack; it
 needs nothing but the standard library, so that an ordinary user's plain Python can run it.
@@ -28,7 +28,8 @@ from nemotron_ops.sandbox.monty import MontySession
 from nemotron_ops.sandbox.output import for_model
 from nemotron_ops.sandbox.session import Sandbox, Session
 
-CORPUS = Path(__file__).parents[1] / "tables" / "sandbox_attacks.jsonl"
+TABLES = Path(__file__).parents[1] / "tables"
+CORPUS = ("sandbox_attacks.jsonl", "sandbox_more_attacks.jsonl")
 LIMITS = Limits(memory_bytes=256 * MIB, work_bytes=64 * MIB, processes=64, files=20_000, call_s=8, first_call_s=8)
 SECRET = "sk-very-secret-of-the-host"
 BARE_S = 10.0
@@ -66,11 +67,14 @@ def host() -> Iterator[Host]:
             (home / name).write_text("PRIVATE KEY of the host")
         unix, tcp, udp = socket.socket(socket.AF_UNIX), socket.socket(), socket.socket(type=socket.SOCK_DGRAM)
         unix.bind(str(home / "control.sock"))
+        abstract = socket.socket(socket.AF_UNIX)
+        if sys.platform == "linux":
+            abstract.bind(f"\0{home / 'control.sock'}")
         tcp.bind(("127.0.0.1", 0))
         udp.bind(("127.0.0.1", 0))
         victim = subprocess.Popen(["sleep", "600"])
         there = Host(home, home / "control.sock", tcp.getsockname()[1], udp.getsockname()[1], victim)
-        for name, listener in (("unix", unix), ("tcp", tcp), ("udp", udp)):
+        for name, listener in (("unix", unix), ("abstract", abstract), ("tcp", tcp), ("udp", udp)):
             there.heard[name] = []
             threading.Thread(target=_listen, args=(listener, there.heard[name]), daemon=True).start()
         signal.signal(signal.SIGUSR1, lambda number, frame: setattr(there, "signalled", True))
@@ -79,7 +83,7 @@ def host() -> Iterator[Host]:
         finally:
             victim.kill()
             victim.wait()
-            for listener in (unix, tcp, udp):
+            for listener in (unix, abstract, tcp, udp):
                 listener.close()
 
 
@@ -145,7 +149,7 @@ def _folder(work: int) -> tuple[int, int]:
 
 
 def corpus() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in CORPUS.read_text().splitlines() if line]
+    return [json.loads(line) for name in CORPUS for line in (TABLES / name).read_text().splitlines() if line]
 
 
 def held(attack: dict[str, Any], there: Host, session: Sandbox) -> str:
@@ -160,6 +164,7 @@ def held(attack: dict[str, Any], there: Host, session: Sandbox) -> str:
         "no": lambda: Path(argument).exists(),
         "yes": lambda: not Path(argument).exists(),
         "quiet": lambda: len(there.heard[argument]) > before[argument],
+        "full": lambda: not Path(argument).read_text(),
         "alive": lambda: there.victim.poll() is not None,
         "nosignal": lambda: there.signalled,
         "procs": lambda: peak.processes > int(argument),
@@ -227,7 +232,7 @@ def main() -> None:
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     attacks = [a for a in corpus() if a["lang"] != "js" and (not words.ids or a["id"] in words.ids)]
     if words.backend == "none":
-        for attack in (a for a in attacks if a["measured"]["none"] == "escaped"):
+        for attack in (a for a in attacks if a["measured"].get("none") == "escaped"):
             with host() as there:
                 print(json.dumps({"id": attack["id"], "escaped": bare(attack, there)}), flush=True)
         return

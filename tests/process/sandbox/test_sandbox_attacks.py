@@ -1,4 +1,4 @@
-"""The given attacks on every backend that this machine has, as root and as an ordinary user. About 40 s on 2 cores.
+"""The given attacks on every backend that this machine has, as root and as an ordinary user. About 40 s on 2 cores, a minute under load.
 
 Each attack is also run bare, to show that it is one. An ordinary user's run needs a Python that any user may start, so
 it uses the system's.
@@ -89,7 +89,7 @@ def test_the_attacks_succeed_without_a_wall() -> None:
     if os.geteuid() == 0 and (not SYSTEM_PYTHON.exists() or not _readable(ROOT)):
         pytest.skip("needs a Python for an ordinary user")
     lines = attacks_on("none", as_user=os.geteuid() == 0)
-    measured = {a["id"] for a in LINUX if a["measured"]["none"] == "escaped"}
+    measured = {a["id"] for a in LINUX if a["measured"].get("none") == "escaped"}
     # Without /dev/vsock, or where user namespaces are refused, two of them are held by the machine itself.
     of_the_machine = {"net-vsock", "clone3-userns"}
     assert {name for name, line in lines.items() if not line["escaped"]} <= of_the_machine
