@@ -1,4 +1,4 @@
-"""The given attacks on every backend that this machine has, as root and as an ordinary user. About 40 s on 2 cores, a minute under load.
+"""The given attacks on every backend that this machine has, as root and as an ordinary user. A minute on 2 busy cores.
 
 Each attack is also run bare, to show that it is one. An ordinary user's run needs a Python that any user may start, so
 it uses the system's.
