@@ -16,7 +16,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test rings check check-fast test-pure test-process test-real test-hosts chaos durations \
-	test-under-load test-setup llama-cpp lint types docs lock bench-build bench-gateway bench-instructions bench-fetch bench-serve bench-cuda bench-gpu clean
+	test-under-load test-setup llama-cpp lint types docs lock bench-build bench-gateway bench-instructions bench-fetch bench-serve bench-cuda bench-gpu bench-sandbox clean
 
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -131,6 +131,9 @@ bench-cuda: $(VENV)/.installed  ## Try CUDA toolkits from wheels without a GPU: 
 
 bench-gpu: $(VENV)/.installed-test  ## The full run on a machine with a GPU: build, self-test, true-size model
 	@$(PY) -m benchmarks.gpu
+
+bench-sandbox: $(VENV)/.installed  ## Time a sandbox beside a bare interpreter: cold start, warm call
+	@$(PY) -m benchmarks.sandbox
 
 clean:  ## Remove .venv and caches (builds and models stay)
 	@rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -16,6 +16,7 @@ The map of the house. Rooms do not import rooms, except through the doors drawn 
     studio      the page that people open: chats, models, what runs             -> supervisor.control, proc
     web         search and pages of the web, for tools                       -> recipes.check
     tune        fine-tuning: data, jobs, adapters
+    sandbox     runs code that is not trusted: walls, sessions, limits
     recipes     TOML -> Recipe -> Plan
 
 The ground, open to all rooms:

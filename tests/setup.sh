@@ -19,6 +19,7 @@ systemd-nspawn   systemd-container  tests/hosts
 mmdebstrap       mmdebstrap         tests/hosts
 zstd             zstd               tests/hosts
 ip               iproute2           tests/hosts
+bwrap            bubblewrap         tests of sandboxes
 nsenter          util-linux         tests/hosts
 node             nodejs             tests/real/clients
 npm              npm                tests/real/clients

@@ -9,6 +9,7 @@ from docs.generators import rooms
 from nemotron_ops.memory.model import MIB, Settings, estimate
 from nemotron_ops.tune.findings import KINDS
 from tests.fakes.shapes import true_header
+from tests.stages.attacks import corpus as sandbox_attacks
 from tests.tables import gateway_faults, host_faults
 
 DOCS = Path(__file__).parents[1]
@@ -16,6 +17,7 @@ MODELS = ("4b", "30b", "120b")
 MEMORY = "explanation/memory.md"
 DATA = "how-to/training-data.md"
 HOUSE = "explanation/architecture.md"
+SANDBOX = "explanation/sandbox.md"
 
 
 def pages() -> dict[str, str]:
@@ -25,6 +27,7 @@ def pages() -> dict[str, str]:
         MEMORY: with_block((DOCS / MEMORY).read_text(), "models", models()),
     }
     found[DATA] = with_block((DOCS / DATA).read_text(), "findings", findings())
+    found[SANDBOX] = with_block((DOCS / SANDBOX).read_text(), "attacks", attacks())
     house = (DOCS / HOUSE).read_text()
     for name, block in (("rooms", rooms.rooms()), ("ground", rooms.ground()), ("floors", rooms.floors())):
         house = with_block(house, name, block)
@@ -47,6 +50,16 @@ def findings() -> str:
     """What `tune check` finds, by name."""
     rows = [f"| `{name}` | {kind.level} | {kind.means} | {kind.remedy} |" for name, kind in KINDS.items()]
     return "\n".join(["| finding | level | means | do |", "| --- | --- | --- | --- |", *rows])
+
+
+def attacks() -> str:
+    """The attacks that the tests hold, by class; bold: those that succeed without a wall."""
+    rows = ["| class | attacks |", "| --- | --- |"]
+    found: dict[str, list[str]] = {}
+    for attack in (a for a in sandbox_attacks() if a["lang"] != "js"):
+        bare = attack["measured"].get("none") == "escaped"
+        found.setdefault(attack["class"], []).append(f"**{attack['id']}**" if bare else attack["id"])
+    return "\n".join([*rows, *(f"| {name} | {', '.join(sorted(ids))} |" for name, ids in found.items())])
 
 
 def with_block(text: str, name: str, block: str) -> str:

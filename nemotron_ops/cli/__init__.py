@@ -34,6 +34,10 @@ reads its words, calls `operations` or a room, and shows what comes back. Each f
     balancer         HAProxy in front of a group of targets
     export           manifests for other orchestrators
     chat             talk to a model
+    tools            what models may use: `tools run`, `tools doctor`, `tools enable`
+    tools_run        `tools run`: code in a sandbox
+    tools_doctor     `tools doctor`: which walls this machine has, and what they held
+    tools_enable     `tools enable`, `tools disable`
     tunnel           forwards a remote endpoint to a local port
     options          click options from a frozen dataclass
     remote           options and lines that commands for other machines share
@@ -84,6 +88,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "tunnel": ("tunnel", "tunnel", "Forward a remote endpoint to a local port."),
     "balancer": ("balancer", "balancer", "One endpoint for many hosts: HAProxy for a group of targets."),
     "export": ("export", "export", "Write manifests for other orchestrators (Kubernetes)."),
+    "tools": ("tools", "tools", "Run code in a sandbox; choose what models may use."),
     "service": ("service", "service", "Install, watch and remove the systemd or launchd service."),
 }
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
 
 import click
 
 from nemotron_ops.cli.app import App, json_option
 from nemotron_ops.errors import HostError
+
+if TYPE_CHECKING:
+    from nemotron_ops.builds.doctor.diagnosis import Finding
 
 MARKS = {"ok": "ok", "missing": "MISSING", "warning": "warning", "absent": "-"}
 
@@ -19,13 +23,17 @@ def doctor(offline: bool, as_json: bool) -> None:
     """Check this machine for everything that building and serving need.
 
     Looks at compilers, cmake, ninja, git, GPU and driver, CUDA, memory, disk, and whether llama.cpp's source, the
-    package registry and the model hub can be reached. Ends with 4 if the main job cannot run.
+    package registry and the model hub can be reached; holds attacks on the sandbox for code. Ends with 4 if the main
+    job cannot run.
     """
     with App() as app:
         from nemotron_ops.builds.doctor.diagnosis import can_run, diagnose
         from nemotron_ops.builds.doctor.network_check import surroundings
 
-        findings = diagnose(app.installation.facts, surroundings(app.installation, offline=offline))
+        findings = (
+            *diagnose(app.installation.facts, surroundings(app.installation, offline=offline)),
+            sandbox(app),
+        )
         if as_json:
             app.ui.json({"ok": can_run(findings), "findings": [asdict(f) for f in findings]})
         else:
@@ -38,3 +46,19 @@ def doctor(offline: bool, as_json: bool) -> None:
         if not can_run(findings):
             missing = ", ".join(f.what for f in findings if f.status == "missing")
             raise HostError(f"cannot run the main job on this machine: {missing} missing", hint="see the fixes above")
+
+
+def sandbox(app: App) -> Finding:
+    """The strongest wall for code that holds its attacks on this machine, or why there is none."""
+    from nemotron_ops.builds.doctor.diagnosis import Finding, Status
+    from nemotron_ops.sandbox import choose
+    from nemotron_ops.sandbox.open import Room
+
+    why = "walls in code that a model writes; without one, no code is run"
+    tried = Room(layout=app.layout, env=app.env).tried()
+    last = tried[-1]
+    if last.works and last.verdict:
+        found = f"{last.candidate.backend}: {last.verdict.held} of {last.verdict.of} attacks held"
+        return Finding(what="sandbox", status=Status.OK, found=found, why=why)
+    text, fix = choose.refusal(tuple(replace(t.candidate, reason=t.reason) for t in tried))
+    return Finding(what="sandbox", status=Status.WARNING, found=text, why=why, fix=fix or "see docs/how-to/run-code.md")

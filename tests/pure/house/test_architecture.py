@@ -12,7 +12,7 @@ import nemotron_ops
 ROOT = Path(nemotron_ops.__file__).parent
 ROOMS = {
     *("recipes", "models", "memory", "engine", "builds", "supervisor", "gateway", "service", "deploy"),
-    *("web", "tune", "studio"),
+    *("web", "tune", "studio", "sandbox"),
     *("operations", "cli"),
 }
 EVERYTHING = ROOMS - {"cli"}
