@@ -14,6 +14,8 @@ LABELS: dict[str, str] = {
     "kind": "`prompt`, `cached` (part of `prompt`) or `completion`",
     "key": "id of an API key; `anyone` where no keys are configured",
     "result": "`hit`, `miss` or `overloaded`",
+    "outcome": "`clean`, `healed`, `invalid` or `truncated`",
+    "step": "a step of [healing](../explanation/tool-calls.md)",
     "reason": "`asked` (by hand or for a change), `wedged`, or the cause of a death",
     "state": "state of an [instance](lifecycle.md)",
     "device": "`host`, or a GPU as llama.cpp names it",

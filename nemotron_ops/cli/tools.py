@@ -1,4 +1,4 @@
-"""`nemotron-ops tools`: run code in a sandbox, and choose what models may use. Imports a command when it is called."""
+"""`nemotron-ops tools`: run code, choose what models may use, look at tool calls. Imports a command when called."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import click
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "doctor": ("tools_doctor", "doctor", "Hold attacks on every sandbox that this machine can have."),
     "run": ("tools_run", "run", "Run Python or bash in a sandbox."),
+    "heal": ("tools_heal", "heal", "Show what healing makes of tool calls in a file."),
     "enable": ("tools_enable", "enable", "Let models use tools: python, web, mcp."),
     "disable": ("tools_enable", "disable", "Take tools away from models."),
 }
@@ -36,4 +37,4 @@ class ToolsGroup(click.Group):
 
 @click.group(cls=ToolsGroup)
 def tools() -> None:
-    """Run code in a sandbox; choose what models may use."""
+    """Run code in a sandbox, choose what models may use, look at tool calls."""

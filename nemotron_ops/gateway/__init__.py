@@ -19,6 +19,7 @@ Each file and floor uses only those below it; `observe.metrics` is below all of 
     warnings_log  writes warnings for the operator
     options       every option of the gateway process, from flags or a JSON file
     loop          additions to the event loop
+    toolcalls     checks and heals the tool calls of answers
     streams       passes an engine's events on to the client
     api           the APIs that clients speak: routes, model names, errors
 """

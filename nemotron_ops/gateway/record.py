@@ -13,6 +13,7 @@ from nemotron_ops.gateway.queue.ticket import Ticket
 from nemotron_ops.gateway.responses.conversion import Conversion
 from nemotron_ops.gateway.streams.relay import Relay
 from nemotron_ops.gateway.streams.usage import Usage
+from nemotron_ops.gateway.toolcalls.healing import Healing
 from nemotron_ops.gateway.upstream.connection import Upstream
 
 
@@ -44,4 +45,5 @@ class Record(msgspec.Struct, eq=False):
     usage: Usage | None = None  # an estimate, for a response that was cut off
     whole: bytes = b""  # a whole response, which states its own usage
     conversion: Conversion | None = None  # if the client speaks another API than its engine
+    healing: Healing | None = None  # if functions are offered
     losses: tuple[tuple[float, str, str], ...] = ()  # time, instance, reason of each failed attempt

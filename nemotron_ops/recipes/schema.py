@@ -22,6 +22,14 @@ class LostInThought(StrEnum):
     RETRY = "retry"
 
 
+class HealToolCalls(StrEnum):
+    """How far tool calls that a model wrote wrongly are healed."""
+
+    OFF = "off"
+    SAFE = "safe"
+    FULL = "full"
+
+
 class Synthetic(StrEnum):
     """Tiny models that are generated instead of fetched."""
 
@@ -124,6 +132,7 @@ class Requests:
     fixed: Mapping[str, float | int | str | bool] = field(default_factory=dict)  # fields that clients cannot change
     capped: Mapping[str, float | int] = field(default_factory=dict)  # request field -> largest value
     lost_in_thought: LostInThought = LostInThought.REPORT  # for answers that end after reasoning, without content
+    heal_tool_calls: HealToolCalls = HealToolCalls.SAFE  # for calls that the model wrote wrongly
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,6 +47,7 @@ class ModelView:
     queue_length: int = 256
     queue_wait_s: float = 600.0
     lost_in_thought: str = "report"
+    heal_tool_calls: str = "safe"
     on_demand: bool = False
 
 

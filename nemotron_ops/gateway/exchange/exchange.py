@@ -52,6 +52,7 @@ from nemotron_ops.gateway.streams import sse
 from nemotron_ops.gateway.streams.fold import Fold
 from nemotron_ops.gateway.streams.relay import Outlet, Relay, nothing
 from nemotron_ops.gateway.streams.usage import Tally, Usage
+from nemotron_ops.gateway.toolcalls.healing import Healing, level_of
 from nemotron_ops.gateway.upstream.attempt import Attempt, Late, Outcome, Whole
 from nemotron_ops.gateway.upstream.connection import Upstream
 from nemotron_ops.gateway.warnings_log import log_bug
@@ -132,6 +133,8 @@ class Exchange(Record, eq=False, kw_only=True):
             self.shared.steerable.discard(self)
             self.release(finished=False)
             self._estimate_usage()
+            if self.healing is not None:
+                self.healing.count(self.model, self.shared.metrics)
 
     # one request for a model
 
@@ -144,6 +147,9 @@ class Exchange(Record, eq=False, kw_only=True):
         if shared.denylist.bodies:
             shared.denylist.check(self.model, self.key_id, self.request.body, shared.loop.time())
         ticket = self.ticket = new_ticket(self, shared.pool, prepared)
+        if prepared.tools:
+            level = level_of(self.request.headers, model.heal_tool_calls)
+            self.healing = Healing(self.route.wire, prepared.fields, level)
         if prepared.stream or prepared.fold is not None:
             self.relay = self._new_relay(prepared)
         while True:
@@ -176,6 +182,8 @@ class Exchange(Record, eq=False, kw_only=True):
         outlet: Outlet = prepared.fold or self.client.answer
         if self.conversion is not None and prepared.fold is None:
             outlet = self.conversion.outlet(outlet)
+        if self.healing is not None and (prepared.fold is None or self.conversion is not None):
+            outlet = self.healing.stream(outlet)
         begin = partial(respond.begin_stream, self) if prepared.fold is None else nothing
         shared = self.shared
         relay = Relay(

@@ -32,7 +32,10 @@ def headers(record: Record) -> list[bytes]:
     if record.instance:
         queue_ms = b"%d" % round(record.queued_s * 1000) if record.queued_s else b"0"
         line = b"\r\n".join((line, b"X-Instance: " + record.instance.encode(), b"X-Queue-Ms: " + queue_ms))
-    return [*cors(record), line] if record.origins else [line]
+    lines = [*cors(record), line] if record.origins else [line]
+    if record.healing is not None and (steps := record.healing.steps):
+        lines.append(b"X-Tool-Calls-Healed: " + ", ".join(steps).encode())
+    return lines
 
 
 def refuse(record: Record, refusal: Refusal) -> None:
@@ -80,7 +83,7 @@ def streams(record: Record) -> bool:
     """Whether the client gets the events themselves, as opposed to what a fold makes of them."""
     if record.relay is None:
         return False
-    outlet = record.relay.outlet
+    outlet = record.relay.outlet if record.healing is None else record.healing.behind(record.relay.outlet)
     return outlet is record.client.answer or (record.conversion is not None and outlet is record.conversion.stream)
 
 
@@ -111,6 +114,8 @@ def end_stream(record: Record, fold: Fold | None) -> None:
     if result is None:
         raise Refusal(status=500, code="engine_error", message="the engine gave no answer")
     record.status = 200
+    if record.healing is not None and record.conversion is None:
+        record.healing.value(result)
     extra = headers(record)
     if record.cause == "lost_in_thought":
         extra.append(b"X-Lost-In-Thought: true")
@@ -134,6 +139,8 @@ def reply_whole(record: Record, whole: Whole, asked: str, *, hidden: str = "") -
         record.whole = body
         if hidden:
             body = without(body, hidden)
+        if record.healing is not None:
+            body = record.healing.whole(body)
         if record.conversion is not None:
             body = record.conversion.whole(body)
         elif (own := sse.name_in(body)) and own != (named := sse.named(asked)):

@@ -22,6 +22,8 @@ COUNTERS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "tokens": ("tokens", "Tokens by kind: prompt, cached (part of prompt), completion.", ("model", "instance", "kind")),
     "key_requests": ("key_requests", "Requests by key id.", ("key",)),
     "key_tokens": ("key_tokens", "Tokens by key id.", ("key", "kind")),
+    "tool_calls": ("tool_calls", "Tool calls of answers, by how they ended.", ("model", "outcome")),
+    "tool_call_heals": ("tool_call_heals", "Steps that healed tool calls.", ("model", "step")),
     "affinity": ("affinity", "Choices of an instance: hit, miss (none known), overloaded.", ("model", "result")),
 }
 RESTARTS = ("instance_restarts", "Restarts: asked for, wedged, or by what it died of.", ("model", "instance", "reason"))

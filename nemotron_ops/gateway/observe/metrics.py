@@ -52,6 +52,8 @@ class Metrics:
     tokens: defaultdict[Labels, int] = field(default_factory=lambda: defaultdict(int))  # model, instance, kind
     key_requests: defaultdict[Labels, int] = field(default_factory=lambda: defaultdict(int))  # key
     key_tokens: defaultdict[Labels, int] = field(default_factory=lambda: defaultdict(int))  # key, kind
+    tool_calls: defaultdict[Labels, int] = field(default_factory=lambda: defaultdict(int))  # model, outcome
+    tool_call_heals: defaultdict[Labels, int] = field(default_factory=lambda: defaultdict(int))  # model, step
     affinity: defaultdict[Labels, int] = field(default_factory=lambda: defaultdict(int))  # model, result
     queue_s: defaultdict[Labels, Histogram] = field(default_factory=lambda: defaultdict(_latency))  # model
     first_token_s: defaultdict[Labels, Histogram] = field(default_factory=lambda: defaultdict(_latency))  # and instance

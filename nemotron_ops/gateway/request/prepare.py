@@ -43,6 +43,7 @@ from nemotron_ops.gateway.request.reasoning import (
 )
 from nemotron_ops.gateway.request.tool_choice import Forced, check_refused, choose
 from nemotron_ops.gateway.streams.fold import Fold, fold_for
+from nemotron_ops.gateway.toolcalls.history import mended_messages
 
 TIMINGS = "timings"
 SMALL_BYTES = 16384
@@ -66,6 +67,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     fold: Fold | None = None  # set if llama-server streams an answer that the client gets whole
     answers: int = 1  # choices times prompts
     content_type: bytes = REQUEST_JSON
+    tools: bool = False  # functions are offered, and may be called
     forced: Forced | None = None  # a tool call that has to come
     hidden: str = ""  # a field of the whole answer that the client has not asked for
 
@@ -86,11 +88,13 @@ def prepare(route: Route, body: bytes, catalog: Catalog, only: tuple[str, ...] =
         check_refused(route.api, fields)
         for name in fields.keys() - allowed - CLIENT_REASONING:
             del fields[name]
-    forced = None
+    forced, tools = None, False
     if not BOUNDED.isdisjoint(fields):
         bound(fields, named.ctx_tokens or LAST_TOKENS_MAX)
         if route.generates and ("tools" in fields or "tool_choice" in fields) and route.api in CHATS:
             forced = choose(route.api, fields)
+            tools = "tools" in fields
+            mend_history(fields)
     if route.generates:
         map_reasoning(route.api, fields)
         fill(route.api, fields, named.filled_in)
@@ -119,8 +123,15 @@ def prepare(route: Route, body: bytes, catalog: Catalog, only: tuple[str, ...] =
         check_messages(fields)
     return Prepared(
         named=named, body=sent, stream=stream, fields=fields, limits=limits, fold=fold, answers=count, hidden=hidden,
-        forced=forced,
+        forced=forced, tools=tools,
     )  # fmt: skip
+
+
+def mend_history(fields: Fields) -> None:
+    """Mend arguments that the client sends back: llama-server answers 500 to those that are no object."""
+    mended = mended_messages(bytes(fields.get("messages", b"")))
+    if mended is not None:
+        fields["messages"] = msgspec.Raw(mended)
 
 
 def asks_for_stream(fields: Fields) -> bool:

@@ -35,20 +35,22 @@ GATEWAY = {
     "client": {"api", "loop"},
     "streams": {"api"},
     "keys": {"api", "options", "warnings_log"},
-    "request": {"api", "streams"},
+    "toolcalls": {"api"},
+    "request": {"api", "streams", "toolcalls"},
     "upstream": {"api.errors", "loop", "streams"},
     "queue": {"api", "loop", "options", "request", "upstream", "observe.metrics"},
     "continuation": {"api", "request", "streams"},
     "openapi": {"api", "request"},
     "responses": {"api", "request", "streams", "warnings_log"},
     "record": {
-        *("api", "client", "continuation", "keys", "queue", "request", "responses", "streams", "upstream.connection"),
+        *("api", "client", "continuation", "keys", "queue", "request", "responses", "streams"),
+        *("toolcalls", "upstream.connection"),
     },
     "observe": {"api", "keys", "options", "record", "streams", "warnings_log"},
     "shared": {"loop", "observe.metrics", "options", "queue", "record", "responses.store", "streams"},
     "exchange": {
         *("api", "client", "continuation", "keys", "loop", "queue", "request", "responses", "streams"),
-        *("options", "upstream", "record", "shared", "warnings_log"),
+        *("options", "toolcalls", "upstream", "record", "shared", "warnings_log"),
     },
 }
 TOP = {"__main__", "server"}  # may use every floor of the gateway

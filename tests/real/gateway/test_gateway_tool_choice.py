@@ -99,14 +99,8 @@ def test_a_required_call_comes_in_messages(stage: Stage, choice: Any, name: str,
     client = anthropic.Anthropic(base_url=stage.url, api_key="none", max_retries=0)
     tools: Any = [{"name": n, "input_schema": SCHEMA} for n in NAMES]
     for asked in (ASK, IDLE):
-        given: Any = {
-            "model": "tiny",
-            "messages": asked,
-            "tools": tools,
-            "tool_choice": choice,
-            "max_tokens": 200,
-            "temperature": 0,
-        }
+        given: Any = {"model": "tiny", "messages": asked, "tools": tools, "tool_choice": choice, "max_tokens": 200}
+        given["extra_body"] = {"temperature": 0}
         if stream:
             with client.messages.stream(**given) as events:
                 answer = events.get_final_message()
@@ -131,6 +125,7 @@ def test_a_required_call_comes_in_responses(stage: Stage, choice: Any, stream: b
     client = openai.OpenAI(base_url=f"{stage.url}/v1", api_key="none", max_retries=0)
     tools: Any = [{"type": "function", "name": n, "parameters": SCHEMA} for n in NAMES]
     given: Any = {"model": "tiny", "input": "What is 2 + 2?", "tools": tools, "tool_choice": choice}
+    given |= {"temperature": 0, "max_output_tokens": 200}
     if stream:
         with client.responses.stream(**given) as events:
             answer = events.get_final_response()

@@ -1,0 +1,128 @@
+"""Holds back what may be a call in a chat stream, and heals it at its end. Pure.
+
+Text flows until a letter that can begin a marker; then the block is held until it is known to be a call or not. What is
+no call goes out unchanged. The engine's own calls pass as they come: their arguments are streamed already.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import msgspec
+
+from nemotron_ops.gateway.toolcalls.chat_shape import written
+from nemotron_ops.gateway.toolcalls.heal import Answer, Ladder, ToolCall
+from nemotron_ops.gateway.toolcalls.read_json import NOT_JSON
+
+DATA = b"data: "
+CONTENT = b'"content":"'
+CALLS = b'"tool_calls":['
+FINISH = b'"finish_reason":"'
+
+
+class Outlet(Protocol):
+    """Where events go."""
+
+    def send(self, data: bytes, *, last: bool = False) -> None: ...
+
+
+class ChatStream:
+    """One chat's events on their way to `outlet`. `answer` holds what healing found, once the stream has ended."""
+
+    def __init__(self, ladder: Ladder, outlet: Outlet) -> None:
+        self.answer = Answer()
+        self._ladder, self.outlet = ladder, outlet
+        self._scanner = ladder.scanner()
+        self._over = False  # the engine calls by itself, or the stream has ended
+        self._calls: dict[int, ToolCall] = {}  # the engine's own
+        self._unpromoted = ""  # what was held at the end
+
+    def send(self, data: bytes, *, last: bool = False) -> None:
+        """Take whole events; what may go out goes to the outlet."""
+        if self._over and CALLS not in data and FINISH not in data:
+            self.outlet.send(data, last=last)
+            return
+        out = b"".join(self._event(event + b"\n\n") for event in data.split(b"\n\n") if event)
+        if out:
+            self.outlet.send(out, last=last)
+
+    def _event(self, event: bytes) -> bytes:
+        if not event.startswith(DATA) or not (CONTENT in event or CALLS in event or FINISH in event):
+            return event
+        try:
+            value = msgspec.json.decode(event[len(DATA) :])
+            choice = value["choices"][0]
+            delta = choice["delta"]
+        except (*NOT_JSON, KeyError, IndexError, TypeError):
+            return event
+        if not isinstance(delta, dict):
+            return event
+        if delta.get("tool_calls"):
+            return self._engines_call(event, value, delta)
+        if self._over and not choice.get("finish_reason"):
+            return event
+        return self._said(event, value, choice, delta)
+
+    def _engines_call(self, event: bytes, value: dict[str, Any], delta: dict[str, Any]) -> bytes:
+        for call in delta["tool_calls"]:
+            function = call.get("function") or {}
+            known = self._calls.setdefault(call.get("index", 0), ToolCall("", ""))
+            known.name += function.get("name") or ""
+            known.arguments += function.get("arguments") or ""
+        held = "" if self._over else self._scanner.end()[0]
+        self._over = True
+        return (_with(value, {"content": held}) if held else b"") + event
+
+    def _said(self, event: bytes, value: dict[str, Any], choice: dict[str, Any], delta: dict[str, Any]) -> bytes:
+        content = delta.get("content")
+        text = content if isinstance(content, str) else ""
+        out = text if self._over else self._scanner.feed(text)
+        reason = choice.get("finish_reason")
+        if reason:
+            return self._end(value, choice, delta, out)
+        if out == text:
+            return event
+        if out or len(delta) > 1:
+            delta["content"] = out
+            return DATA + msgspec.json.encode(value) + b"\n\n"
+        return b""
+
+    def _end(self, value: dict[str, Any], choice: dict[str, Any], delta: dict[str, Any], out: str) -> bytes:
+        """The last event of the answer, with the calls that were text before it."""
+        answer = self.answer
+        answer.calls = list(self._calls.values())
+        answer.length = choice["finish_reason"] == "length"
+        rest, leaks = ("", []) if self._over else self._scanner_end(hold=answer.length)
+        promoted = self._ladder.promoted(leaks) if leaks and not answer.length else None
+        if leaks and promoted is None:
+            rest = self._unpromoted
+        self._over = True
+        said = _with(value, {"content": out + rest}) if out + rest else b""
+        delta.pop("content", None)
+        if promoted is None:
+            for call in answer.calls:
+                self._ladder.judge(call)
+            if answer.length and answer.calls:
+                self._ladder.check(answer)
+                if answer.truncated_call:
+                    value["truncated_tool_call"] = answer.truncated_call
+            return said + DATA + msgspec.json.encode(value) + b"\n\n"
+        answer.calls, steps = promoted
+        answer.note(steps)
+        calls = [{"index": place, **written(call)} for place, call in enumerate(answer.calls)]
+        said += _with(value, {"tool_calls": calls})
+        choice["finish_reason"] = "tool_calls"
+        value["tool_calls_healed"] = answer.steps
+        return said + DATA + msgspec.json.encode(value) + b"\n\n"
+
+    def _scanner_end(self, *, hold: bool) -> tuple[str, list[Any]]:
+        self._unpromoted = self._scanner.held
+        rest, leaks = self._scanner.end()
+        return (self._unpromoted, []) if hold else (rest, leaks)
+
+
+def _with(value: dict[str, Any], delta: dict[str, Any]) -> bytes:
+    """An event like `value` with another delta, in the middle of the answer."""
+    choice = {**value["choices"][0], "delta": delta, "finish_reason": None}
+    kept = {name: inner for name, inner in value.items() if name not in ("usage", "timings")}
+    return DATA + msgspec.json.encode({**kept, "choices": [choice]}) + b"\n\n"

@@ -1,0 +1,90 @@
+"""Heals one request's answers: whole ones and chat streams. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from nemotron_ops.gateway.api.routes import Api
+from nemotron_ops.gateway.toolcalls.chat_shape import heal_chat, heal_message
+from nemotron_ops.gateway.toolcalls.chat_stream import ChatStream, Outlet
+from nemotron_ops.gateway.toolcalls.heal import Answer, Ladder, Level, Outcome
+from nemotron_ops.gateway.toolcalls.offered import offered
+from nemotron_ops.gateway.toolcalls.read_json import NOT_JSON
+
+
+class Counts(Protocol):
+    """Metrics of tool calls."""
+
+    tool_calls: defaultdict[tuple[str, ...], int]
+    tool_call_heals: defaultdict[tuple[str, ...], int]
+
+
+HEADER = b"x-heal-tool-calls"
+
+
+class Healing:
+    """What one request's tools make of its answers. `answer` is what was found, once there is one."""
+
+    def __init__(self, api: Api, fields: Mapping[str, msgspec.Raw], level: Level) -> None:
+        self._api = api
+        self._ladder = Ladder(offered(fields), level)
+        self._stream: ChatStream | None = None
+        self._answer: Answer | None = None
+
+    @property
+    def answer(self) -> Answer | None:
+        """What was found in the answer; None before its end."""
+        return self._stream.answer if self._stream is not None else self._answer
+
+    def stream(self, outlet: Outlet) -> Outlet:
+        """An outlet that heals a chat's events on their way to `outlet`; other APIs' pass as they are."""
+        if self._api is not Api.CHAT or self._ladder.level is Level.OFF:
+            return outlet
+        self._stream = ChatStream(self._ladder, outlet)
+        return self._stream
+
+    @staticmethod
+    def behind(outlet: Any) -> Any:
+        """The outlet that gets what a stream's healing lets go."""
+        return outlet.outlet if isinstance(outlet, ChatStream) else outlet
+
+    @property
+    def steps(self) -> list[str]:
+        """The steps that changed the answer."""
+        return self.answer.steps if self.answer is not None else []
+
+    def count(self, model: str, metrics: Counts) -> None:
+        """Count the calls of the answer by how they ended, and the steps."""
+        found = self.answer
+        if found is None:
+            return
+        for call in found.calls:
+            metrics.tool_calls[(model, str(call.outcome))] += 1
+        if found.truncated_call:
+            metrics.tool_calls[(model, str(Outcome.TRUNCATED))] += 1
+        for step in found.steps:
+            metrics.tool_call_heals[(model, step)] += 1
+
+    def whole(self, body: bytes) -> bytes:
+        """A whole answer, healed; the same bytes if nothing changed."""
+        try:
+            value = msgspec.json.decode(body)
+        except NOT_JSON:
+            return body
+        return body if not isinstance(value, dict) or not self.value(value) else msgspec.json.encode(value)
+
+    def value(self, body: dict[str, Any]) -> bool:
+        """Heal a whole answer in place; returns whether it changed."""
+        heal = {Api.CHAT: heal_chat, Api.MESSAGES: heal_message}.get(self._api)
+        self._answer = answer = heal(body, self._ladder) if heal is not None else None
+        return answer is not None and bool(answer.steps or answer.truncated_call)
+
+
+def level_of(headers: Mapping[bytes, bytes], default: str) -> Level:
+    """The level that a request asks for by its header, or the model's own."""
+    asked = headers.get(HEADER, b"").strip().lower().decode("latin-1")
+    return Level(asked if asked in tuple(Level) else default)
