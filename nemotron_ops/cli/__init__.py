@@ -35,6 +35,7 @@ reads its words, calls `operations` or a room, and shows what comes back. Each f
     export           manifests for other orchestrators
     chat             talk to a model
     tools            what models may use: `tools run`, `tools doctor`, `tools enable`
+    tools_heal       `tools heal`: what healing makes of tool calls in a file
     tools_run        `tools run`: code in a sandbox
     tools_doctor     `tools doctor`: which walls this machine has, and what they held
     tools_enable     `tools enable`, `tools disable`

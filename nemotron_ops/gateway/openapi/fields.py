@@ -77,19 +77,22 @@ MESSAGE: Schema = {
         "tool_calls": {"type": "array", "items": {"type": "object"}},
     },
 }  # fmt: skip
+TOOL_NAME: Schema = {"type": "string", "minLength": 1}
 TOOL: Schema = {
     "type": "object", "required": ["type", "function"],
     "properties": {
         "type": {"const": "function"},
         "function": {
             "type": "object", "required": ["name"],
-            "properties": {"name": TEXT, "description": TEXT, "parameters": {"type": "object"}},
+            "properties": {"name": TOOL_NAME, "description": TEXT, "parameters": {"type": "object"}},
         },
     },
 }  # fmt: skip
 ANTHROPIC_TOOL: Schema = {
     "type": "object", "required": ["name", "input_schema"],
-    "properties": {"name": TEXT, "description": TEXT, "input_schema": {"type": "object"}},
+    "properties": {
+        "type": {"const": "custom"}, "name": TOOL_NAME, "description": TEXT, "input_schema": {"type": "object"},
+    },
 }  # fmt: skip
 
 SPECIAL: dict[str, Schema] = {

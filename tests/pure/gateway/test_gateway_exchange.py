@@ -183,7 +183,7 @@ def test_a_client_that_cannot_be_written_to_does_not_keep_comments_from_the_othe
     def stream(send: Callable[[bytes], None]) -> Any:
         client = SimpleNamespace(answer=SimpleNamespace(began=True, send=send))
         relay = SimpleNamespace(complete=False, failed=False, last_at=0.0, outlet=client.answer)
-        return Hashed(relay=relay, client=client)
+        return Hashed(relay=relay, client=client, healing=None, conversion=None)
 
     def fail(_: bytes) -> None:
         sent.append(b"broken")
