@@ -231,7 +231,7 @@ class Exchange(Record, eq=False, kw_only=True):
             prepared = await self._continue_call(upstream, self.recovery.partial_call, prepared)
         elif prepared.forced is not None:
             known, api = shared.call_formats, self.route.wire
-            body = await begin_call(prepared.forced, api, prepared.fields, upstream, known, self.relay)
+            body = await begin_call(prepared.forced, api, prepared.body, upstream, known, self.relay)
             prepared = replace(prepared, body=body)
         headers, relay = self.request.headers, self.relay
         head = upstream_head(
@@ -307,7 +307,7 @@ class Exchange(Record, eq=False, kw_only=True):
         assert self.relay is not None
         self.recovery.go_on(self.relay, plan)
         self.patient_until = self.shared.loop.time() + prepared.named.model.queue_wait_s
-        return replace(prepared, body=plan.body, forced=None)
+        return replace(prepared, body=plan.body, forced=prepared.forced if plan.replays else None)
 
     async def _continue_call(self, upstream: Upstream, call: PartialCall, prepared: Prepared) -> Prepared:
         """The request that continues a partial tool call, if the model's template shows how the call is written."""

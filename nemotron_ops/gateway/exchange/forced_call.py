@@ -6,17 +6,19 @@ tool in a prompt; a model with another format gets only the tools that may be ca
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 
 import msgspec
 
 from nemotron_ops.gateway.api.routes import Api
 from nemotron_ops.gateway.exchange.ask_whole import ask_whole
-from nemotron_ops.gateway.request.json_fields import Fields
+from nemotron_ops.gateway.request.json_fields import read_fields
 from nemotron_ops.gateway.request.tool_choice import Forced, may_be_opened, narrowed, opened, with_brace, writes_so
 from nemotron_ops.gateway.streams.relay import Relay
 from nemotron_ops.gateway.upstream.connection import Upstream
 
+PROBE_S = 10.0
 PROBE = msgspec.json.encode(
     {
         "messages": [{"role": "user", "content": "-"}],
@@ -26,16 +28,21 @@ PROBE = msgspec.json.encode(
 
 
 async def begin_call(
-    forced: Forced, api: Api, fields: Fields, upstream: Upstream, known: dict[str, bool], relay: Relay | None
+    forced: Forced, api: Api, body: bytes, upstream: Upstream, known: dict[str, bool], relay: Relay | None
 ) -> bytes:
-    """The body to send for a forced call; `known` says which instances' templates have the format."""
+    """What to send instead of `body` for a forced call; `known` says which instances' templates have the format."""
+    fields = read_fields(body)
     if upstream.name not in known:
-        answer = await ask_whole(upstream, "/apply-template", PROBE)
+        try:
+            async with asyncio.timeout(PROBE_S):
+                answer = await ask_whole(upstream, "/apply-template", PROBE)
+        except TimeoutError:
+            answer = None
         if answer is None or answer.status != 200:
             return narrowed(api, fields, forced)
         known[upstream.name] = writes_so(answer.body)
     if not known[upstream.name] or not may_be_opened(fields):
         return narrowed(api, fields, forced)
     if relay is not None and forced.name and api is Api.CHAT:
-        relay.restart(partial(with_brace, forced.name))
+        relay.rewrite_first(partial(with_brace, forced.name))
     return opened(api, fields, forced)

@@ -135,6 +135,11 @@ class Relay:
         self._own = b""
         self._rewrite = rewrite
 
+    def rewrite_first(self, rewrite: Callable[[bytes], bytes]) -> None:
+        """Rewrite an attempt's bytes before what rewrites them already."""
+        then = self._rewrite
+        self._rewrite = rewrite if then is None else lambda blob: then(rewrite(blob))
+
     def _pass(self, blob: bytes) -> None:
         if not self.began and not self._begins(blob):
             return

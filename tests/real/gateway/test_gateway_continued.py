@@ -61,18 +61,27 @@ class Dying(threading.Thread):
         self.server.listen()
 
     def run(self) -> None:
+        while not self.dies():
+            pass
+
+    def dies(self) -> bool:
+        """Serve one connection; a question for the template is answered, and the next request dies."""
         s, _ = self.server.accept()
         with s, socket.socket(socket.AF_UNIX) as engine:
             request = read_request(s)
             assert request is not None
             engine.connect(str(self.real))
+            template = request.path == "/apply-template"
             head = "".join(f"{k}: {v}\r\n" for k, v in request.headers.items())
-            engine.sendall(f"POST {request.path} HTTP/1.1\r\n{head}\r\n".encode() + request.body)
+            close = "Connection: close\r\n" if template else ""
+            engine.sendall(f"POST {request.path} HTTP/1.1\r\n{close}{head}\r\n".encode() + request.body)
             seen = b""
-            while seen.count(b"data: ") < self.events and (part := engine.recv(100)):
+            while (template or seen.count(b"data: ") < self.events) and (part := engine.recv(100)):
                 seen += part
                 s.sendall(part)
-            self.last_act()
+            if not template:
+                self.last_act()
+            return not template
 
 
 class Overhearing(threading.Thread):

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.real
 USER = [{"role": "user", "content": "What is 2 + 2?"}]
 BEGUN = [*USER, {"role": "assistant", "content": "2 + 2 ="}]
 ADD = {"name": "add", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}}
-TOOL = {"tools": [{"type": "function", "function": ADD}], "tool_choice": "required", "max_tokens": 60}
+TOOL = {"tools": [{"type": "function", "function": ADD}], "max_tokens": 60}
 SPACE = {"grammar": 'root ::= " \\n "'}
 QUIET = {"chat_template_kwargs": {"enable_thinking": False}}
 GO_ON = {"add_generation_prompt": False}

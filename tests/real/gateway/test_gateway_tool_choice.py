@@ -134,3 +134,24 @@ def test_a_required_call_comes_in_responses(stage: Stage, choice: Any, stream: b
     (call,) = [item for item in answer.output if item.type == "function_call"]
     assert call.name == (choice["name"] if isinstance(choice, dict) else call.name)
     assert (set(json.loads(call.arguments)), answer.status) == ({"city"}, "completed")
+
+
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+SOUND = {"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}}
+LOST: Any = {"type": "object", "properties": {"a": {"$ref": "#/definitions/Nope"}}}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"messages": [{"role": "user", "content": [IMAGE]}]},
+        {"messages": [{"role": "user", "content": [SOUND]}]},
+        {"messages": ASK, "tools": [{"type": "function", "function": {"name": "f", "parameters": LOST}}]},
+    ],
+    ids=["image", "sound", "ref"],
+)
+def test_what_a_request_will_always_cause_is_no_500(stage: Stage, body: Any, stream: bool) -> None:
+    client = openai.OpenAI(base_url=f"{stage.url}/v1", api_key="none", max_retries=0)
+    with pytest.raises(openai.BadRequestError):
+        client.chat.completions.create(model="tiny", stream=stream, **body)
