@@ -20,6 +20,7 @@ mmdebstrap       mmdebstrap         tests/hosts
 zstd             zstd               tests/hosts
 ip               iproute2           tests/hosts
 bwrap            bubblewrap         tests of sandboxes
+chromium         chromium           tests of the web page
 nsenter          util-linux         tests/hosts
 node             nodejs             tests/real/clients
 npm              npm                tests/real/clients

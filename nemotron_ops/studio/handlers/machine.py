@@ -36,14 +36,14 @@ async def verb(request: Request) -> Response:
 
 
 async def logs(request: Request) -> Response:
-    """The last lines of an instance's log, or the last events."""
+    """The last lines of an instance's log, or the last events; none where no supervisor answers."""
     here, name = shared(request), request.query_params.get("name", "")
     try:
         if not name:
             return answer(await here.supervisor.ask("events", count=100))
         return answer(await here.supervisor.ask("logs", names=[name], lines=200))
     except ControlError as exc:
-        raise Refusal(409, exc.message) from exc
+        return answer({"events": [], "logs": [], "error": exc.message})
 
 
 async def stored(request: Request) -> Response:
