@@ -44,7 +44,7 @@ async function open(chat, { push = true } = {}) {
   if (push) history.pushState(null, "", chat ? `/chat/${chat}` : "/chat");
   at("side").classList.remove("open");
   list.replaceChildren();
-  question.value = "";
+  if (push) question.value = "";  // what was typed before this script ran stays
   if (!chat) {
     list.append(el("div", { class: "empty" }, el("h1", {}, t.empty_title), el("p", {}, t.empty_words)));
     showChats(); running(null); question.focus();
@@ -116,8 +116,7 @@ function paint() {
     one.take(line);
     if (line.end) {
       running(null);
-      at("notice").textContent = line.state === "done" ? t.answer_done : "";
-      setTimeout(() => { at("notice").textContent = ""; }, 1500);
+      at("spoken").textContent = line.state === "done" ? t.answer_done : "";
       countSoon();
     }
   }

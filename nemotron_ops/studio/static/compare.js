@@ -122,8 +122,7 @@ at("ask").addEventListener("submit", async (event) => {
     hideNames(at("blind").checked);
   });
   at("send").disabled = false;
-  at("notice").textContent = t.answer_done;
-  setTimeout(() => { at("notice").textContent = ""; }, 1500);
+  at("spoken").textContent = t.answer_done;
 });
 at("question").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); at("ask").requestSubmit(); }
