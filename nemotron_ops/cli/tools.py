@@ -11,6 +11,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "doctor": ("tools_doctor", "doctor", "Hold attacks on every sandbox that this machine can have."),
     "run": ("tools_run", "run", "Run Python or bash in a sandbox."),
     "heal": ("tools_heal", "heal", "Show what healing makes of tool calls in a file."),
+    "search": ("tools_web", "search", "Search the web with the provider of web.toml."),
+    "read": ("tools_web", "read", "Read a page as text."),
     "enable": ("tools_enable", "enable", "Let models use tools: python, web, mcp."),
     "disable": ("tools_enable", "disable", "Take tools away from models."),
 }

@@ -178,7 +178,7 @@ def checked(url: str) -> tuple[SplitResult, str, int]:
     except ValueError as exc:
         raise Unreachable(f"cannot read {shown}: {exc}") from exc
     if parts.scheme not in PORTS:
-        raise Unreachable(f"cannot read {shown}: only http and https addresses are read")
+        raise Unreachable(f"cannot read {shown}: only http and https addresses are read", hint="name a page: https://…")
     if parts.username is not None or parts.password is not None:
         raise Unreachable(f"cannot read {shown}: an address with a user in it is not read")
     if any(ord(c) < 33 or ord(c) == 127 for c in url.strip()):

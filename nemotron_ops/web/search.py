@@ -38,7 +38,7 @@ class Search:
     async def search(self, query: Query, *, key: str = "") -> list[Hit] | Failure:
         """Results for `query` on behalf of API key `key`, or why there are none."""
         if refusal := self.web.refusal:
-            return Failure(kind="key", said=refusal, hint="nemotron-ops tools doctor")
+            return Failure(kind="key", said=refusal, hint="")
         words = " ".join(query.words.split())[:MOST_WORDS]
         if not words:
             return Failure(kind="empty", said="the query is empty")

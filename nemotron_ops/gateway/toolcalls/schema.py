@@ -9,11 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from importlib import import_module
 from typing import Any
 
+_parser: Any
+_constants: Any
 try:
-    from re import _constants, _parser  # type: ignore[attr-defined]  # Python 3.11 and later
-except ImportError:  # pragma: no cover
+    _parser, _constants = import_module("re._parser"), import_module("re._constants")
+except ImportError:  # not a part of Python's promises
     _constants = _parser = None
 
 MOST_STEPS = 20_000  # schemas and values together; beyond it nothing more is checked
