@@ -99,6 +99,8 @@ def calls_in_json(text: str, *, bare: bool) -> list[Leak]:
     `bare`: no tag says that these are calls, so that each needs arguments.
     """
     values, mended = _values(text)
+    if len(values) > MOST_CALLS:
+        return []
     calls = [_call(value, mended=mended, bare=bare) for value in values]
     return [call for call in calls if call is not None] if all(calls) else []
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-MOST_LETTERS = 65536  # longer text is read strictly, and not mended
+MOST_LETTERS = 16384  # longer text is read strictly, and not mended
 MOST_OPEN = 200  # brackets; deeper nesting is not mended
 NOTHING = frozenset({"", "null", "None", "{}"})
 FENCE = "```"

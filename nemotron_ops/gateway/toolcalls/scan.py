@@ -32,16 +32,39 @@ from nemotron_ops.gateway.toolcalls.quoted import Context
 
 MOST_LETTERS = 65536
 HEAD_LETTERS = 300
+PIECE_LETTERS = 256  # judged at once, so that no letter is judged often
+SPACE_LETTERS = 1024  # of white space that waits
 LONGEST_CLOSER = 24
 HEADS = (
     *("<tool_call", "<toolcall", "<function_call", "<functioncall", "<|tool_call", "<|toolcall", "<|function_call"),
     *("<function=", "<function =", "<function name", "<invoke name", "[tool_calls]"),
 )
 AFTER_HEADS = (*HEADS, "<parameter", "</", "<|im_end|>", "[/tool_calls]")
-LETTERS = re.compile(r"[<\[]")
 CLOSING = re.compile(CLOSER.pattern.replace("parameter|", ""), re.IGNORECASE)
 OPENING = re.compile(f"{OPENER.pattern}|{FUNCTION.pattern}", re.IGNORECASE)
+MOST_MARKERS = 64  # that came to nothing; a text with more of them is about calls
+FENCE_LETTERS = 16
 FENCED = re.compile(r"\s*(?:```[a-z]{0,10}\s*)?[\[{]")
+
+
+def _beginnings(heads: tuple[str, ...]) -> re.Pattern[str]:
+    """A pattern for one of `heads`, or for the beginning of one at the end of the text: a tree of their letters."""
+    return re.compile(_branches({head.lower() for head in heads}), re.IGNORECASE)
+
+
+def _branches(rests: set[str]) -> str:
+    firsts = sorted({rest[0] for rest in rests})
+    return "|".join(re.escape(first) + _after_letter({r[1:] for r in rests if r[0] == first}) for first in firsts)
+
+
+def _after_letter(rests: set[str]) -> str:
+    return "" if "" in rests else rf"(?:{_branches(rests)}|\Z)"
+
+
+BEGINNING = _beginnings(HEADS)
+AFTER_BEGINNING = _beginnings(AFTER_HEADS)
+MARKER = re.compile("|".join(map(re.escape, HEADS)), re.IGNORECASE)
+ENDED = re.compile(r"[<>]")
 
 
 class Phase(Enum):
@@ -51,6 +74,7 @@ class Phase(Enum):
     HEAD = 2
     BODY = 3
     AFTER = 4
+    INVENTED = 5  # text behind the calls, which `full` drops
 
 
 class Scanner:
@@ -69,12 +93,9 @@ class Scanner:
         self._size = 0
         self._window = ""  # the end of the block that is not judged yet
         self._phase = Phase.FLOWING
-        self._begun = before is not None  # something went out, so that no loose form can follow
-
-    @property
-    def quiet(self) -> bool:
-        """Whether nothing is held."""
-        return self._phase is Phase.FLOWING and not self._wait
+        self._called = 0  # letters of the block that are calls
+        self._markers = 0  # that came to nothing
+        self._begun = False  # something went out, so that no loose form can follow
 
     @property
     def held(self) -> str:
@@ -82,9 +103,14 @@ class Scanner:
         return "".join(self._held) + self._wait
 
     @property
+    def quiet(self) -> bool:
+        """Whether nothing is held."""
+        return self._phase is Phase.FLOWING and not self._wait
+
+    @property
     def at_ease(self) -> bool:
         """Whether text without marks need not come through `feed`."""
-        return self.quiet and (self.spent or not self.attentive)
+        return self.quiet and (self.spent or not self.attentive) and (self._begun or not self.full)
 
     def next_blob(self) -> None:
         """What has gone out until now can be had from `before`."""
@@ -94,20 +120,21 @@ class Scanner:
     def feed(self, text: str) -> str:
         """Take more text; returns what may go out."""
         out: list[str] = []
-        while text:
-            take = self._flow if self._phase is Phase.FLOWING else self._block
-            text = take(text, out)
+        for place in range(0, len(text), PIECE_LETTERS):
+            piece = text[place : place + PIECE_LETTERS]
+            while piece:
+                piece = self._flow(piece, out) if self._phase is Phase.FLOWING else self._block(piece, out)
         return "".join(out)
 
     def end(self) -> tuple[str, list[Leak]]:
         """The text has ended: what else goes out, and the calls that were held."""
-        held, phase = "".join(self._held) + self._wait, self._phase
+        held, phase, called = self.held, self._phase, self._called
         self.reset()
-        if phase in (Phase.BODY, Phase.AFTER):
-            block = held.lstrip()
+        if phase not in (Phase.FLOWING, Phase.HEAD):
+            block = (held[:called] if phase is Phase.INVENTED else held).lstrip()
             calls = calls_in_json(unfenced(block), bare=True) if block[:1] in "{[`" else None
             if not calls:
-                calls = read_block(block if phase is Phase.BODY or not self.full else called_part(block), self.find)
+                calls = read_block(block, self.find)
             if calls:
                 return "", calls
         return held, []
@@ -125,46 +152,35 @@ class Scanner:
         if self.spent:
             out.append(text)
             return ""
-        if self.full and not self._begun and self._loose(text):
-            return ""
-        place = 0
-        while found := LETTERS.search(text, place):
+        if self.full and not self._begun:
+            bare = text.lstrip()
+            if not bare or (bare[0] == "`" and len(bare) < FENCE_LETTERS and not FENCED.match(text)):
+                self._wait = text
+                return ""
+            self._begun = True
+            if FENCED.match(text):
+                self._phase, self._window = Phase.BODY, ""
+                return text
+        if found := BEGINNING.search(text):
             start = found.start()
-            head = _head_at(text, start, HEADS)
-            if head is None:
-                place = start + 1
-                continue
-            space = start - len(text[place:start]) + len(text[place:start].rstrip())
+            space = len(text[:start].rstrip())
             self._go_out(text[:space], out)
-            if not head:
+            if not MARKER.match(text, start):
                 self._wait = text[space:]
                 return ""
             if self._is_quoted(text[space:start]):
+                self._in_vain()
                 self._go_out(text[space : start + 1], out)
-                return self._flow_on(text[start + 1 :], out)
+                return text[start + 1 :]
             self._hold(text[space:start])
             self._phase, self._window = Phase.HEAD, ""
             return text[start:]
         space = len(text.rstrip())
+        if len(text) - space > SPACE_LETTERS:
+            space = len(text)
         self._go_out(text[:space], out)
         self._wait = text[space:]
         return ""
-
-    def _flow_on(self, text: str, out: list[str]) -> str:
-        return text
-
-    def _loose(self, text: str) -> bool:
-        """Whether an answer begins in a loose form, which only `full` knows; then all of it is held."""
-        bare = text.lstrip()
-        if not bare or (bare.startswith("`") and len(bare) < 16 and not FENCED.match(text)):
-            self._wait = text
-            return True
-        self._begun = True
-        if not FENCED.match(text):
-            return False
-        self._phase, self._window = Phase.BODY, ""
-        self._hold(text)
-        return True
 
     def _go_out(self, text: str, out: list[str]) -> None:
         if text:
@@ -186,9 +202,11 @@ class Scanner:
     def _block(self, text: str, out: list[str]) -> str:
         """Take text of a block; returns the rest, if the block turned out to be none."""
         self._hold(text)
-        self._window += text
         if self._size > MOST_LETTERS:
             return self._release(out)
+        if self._phase is Phase.INVENTED:
+            return ""
+        self._window += text
         while True:
             match self._phase:
                 case Phase.HEAD:
@@ -206,12 +224,18 @@ class Scanner:
         self._held.append(text)
         self._size += len(text)
 
+    def _in_vain(self) -> None:
+        """Count a marker that came to nothing."""
+        self._markers += 1
+        self.spent = self.spent or self._markers >= MOST_MARKERS
+
     def _release(self, out: list[str]) -> str:
         """No call: the block goes out, but its last letters may begin another one."""
         held = "".join(self._held)
         spent = self._phase is not Phase.HEAD or self.spent or self._size > MOST_LETTERS
         self.reset()
         self.spent = spent
+        self._in_vain()
         begin = len(held) - len(held.lstrip())
         self._go_out(held[: begin + 1], out)
         return held[begin + 1 :]
@@ -230,7 +254,8 @@ class Scanner:
                 return False
             self._phase, self._window = Phase.BODY, bare[found.end() :]
             return True
-        if bare[0] in "{[" and _head_at(bare, 0, HEADS) is None:
+        waits = BEGINNING.match(bare) is not None
+        if bare[0] in "{[" and not waits:
             self._phase = Phase.BODY
             return True
         if CALL_HEAD.match(bare):
@@ -239,7 +264,7 @@ class Scanner:
         if len(bare) > HEAD_LETTERS:
             return False
         if bare[0] in "<[":
-            return None if _head_at(bare, 0, HEADS) is not None and ">" not in bare[:HEAD_LETTERS] else False
+            return None if waits and not ENDED.search(bare, 1) else False
         return None if bare.rstrip().replace(".", "").replace("-", "").isidentifier() else False
 
     def _body(self) -> bool | None:
@@ -264,11 +289,11 @@ class Scanner:
         if PARAMETER.match(bare):
             self._phase, self._window = Phase.BODY, bare
             return True
-        if len(bare) < HEAD_LETTERS and _head_at(bare, 0, AFTER_HEADS) is not None and ">" not in bare:
+        if len(bare) < HEAD_LETTERS and AFTER_BEGINNING.match(bare) and not ENDED.search(bare, 1):
             return None
         if self.full:
-            self._window = ""
-            self._phase = Phase.AFTER
+            self._called = self._size - len(bare)
+            self._phase = Phase.INVENTED
             return None
         return False
 
@@ -280,26 +305,3 @@ def unfenced(block: str) -> str:
         return bare
     first, _, rest = bare.partition("\n")
     return rest.rstrip().removesuffix("```") if rest.rstrip().endswith("```") else first
-
-
-def called_part(block: str) -> str:
-    """A block without the text that was invented behind its calls."""
-    place = 0
-    while found := CLOSING.search(block, place):
-        place = found.end()
-        rest = block[place:].lstrip()
-        if rest and not CLOSER.match(rest) and not OPENING.match(rest) and not PARAMETER.match(rest):
-            return block[:place]
-    return block
-
-
-def _head_at(text: str, place: int, heads: tuple[str, ...]) -> bool | None:
-    """Whether a marker stands at `place`: True, False if it may come yet, None if not."""
-    end = place + 16
-    found = text[place:end].lower()
-    waits = False
-    for head in heads:
-        if found.startswith(head):
-            return True
-        waits = waits or head.startswith(found)
-    return False if waits else None
