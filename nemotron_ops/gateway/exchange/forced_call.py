@@ -6,7 +6,6 @@ tool in a prompt; a model with another format gets only the tools that may be ca
 
 from __future__ import annotations
 
-import asyncio
 from functools import partial
 
 import msgspec
@@ -18,7 +17,6 @@ from nemotron_ops.gateway.request.tool_choice import Forced, may_be_opened, narr
 from nemotron_ops.gateway.streams.relay import Relay
 from nemotron_ops.gateway.upstream.connection import Upstream
 
-PROBE_S = 10.0
 PROBE = msgspec.json.encode(
     {
         "messages": [{"role": "user", "content": "-"}],
@@ -33,11 +31,7 @@ async def begin_call(
     """What to send instead of `body` for a forced call; `known` says which instances' templates have the format."""
     fields = read_fields(body)
     if upstream.name not in known:
-        try:
-            async with asyncio.timeout(PROBE_S):
-                answer = await ask_whole(upstream, "/apply-template", PROBE)
-        except TimeoutError:
-            answer = None
+        answer = await ask_whole(upstream, "/apply-template", PROBE)
         if answer is None or answer.status != 200:
             return narrowed(api, fields, forced)
         known[upstream.name] = writes_so(answer.body)

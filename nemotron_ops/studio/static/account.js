@@ -9,6 +9,7 @@ if (code && location.hash.length > 1) {
   form.elements.password.focus();
 }
 
+form.querySelector("button").disabled = false;  // a form that is sent before this script would go its own way
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
   const error = form.querySelector(".error");

@@ -285,3 +285,4 @@ addEventListener("pagehide", keepDraft);
 await showModels();
 setInterval(() => { if (!document.hidden) showModels(); }, 10000);
 await open(state.chat, { push: false });
+at("send").disabled = false;

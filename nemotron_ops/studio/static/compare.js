@@ -131,3 +131,4 @@ const found = await api("/api/status").catch(() => null);
 models = found?.models.map((m) => m.id) ?? [];
 addPane();
 addPane();
+at("send").disabled = false;
