@@ -49,7 +49,7 @@ Fields that other servers have for reasoning are translated: {_names(CLIENT_REAS
 
 ## Fields that are refused
 
-What would change the answer is honoured or refused, never dropped: 400 `unsupported_field`.
+These would change the answer, and no llama-server has them: 400 `unsupported_field`.
 
 | request | field | instead |
 |---|---|---|
