@@ -26,6 +26,7 @@ reads its words, calls `operations` or a room, and shows what comes back. Each f
     keys             make, list and revoke the keys that clients show
     status           what is running
     stop             `stop`, `start`, `restart`, `drain`
+    add              `add`, `change`, `remove`: what a running supervisor serves
     reload           apply changed recipes and settings
     logs             `logs`, `events`, `attach`
     deploy           the same program on other machines, over SSH
@@ -82,6 +83,9 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "start": ("stop", "start", "Start what is stopped, failed or drained."),
     "restart": ("stop", "restart", "Drain, stop and start again."),
     "drain": ("stop", "drain", "Take instances out of traffic; models stay loaded."),
+    "add": ("add", "add", "Serve one more model at the running endpoint."),
+    "change": ("add", "change", "Serve a model with other options, without an outage."),
+    "remove": ("add", "remove", "Serve a model no longer."),
     "reload": ("reload", "reload", "Apply changed recipes and settings without an outage."),
     "tune": ("tune", "tune", "Fine-tune a model on your own data."),
     "events": ("logs", "events", "Show or follow events."),

@@ -77,5 +77,7 @@ class Announcer:
         if self.as_json:
             self.app.ui.json({"endpoint": endpoint.url, "models": [p.alias for p in plans]})
             return
+        if not plans:
+            self.app.ui.data(f"ready  {endpoint.url}   no model yet; add one with: nemotron-ops add 30b")
         for plan in plans:
             self.app.ui.data(snippet(endpoint, plan.alias))

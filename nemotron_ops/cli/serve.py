@@ -64,24 +64,37 @@ class ServeOptions:
     no_build: bool = option("Fail rather than build llama.cpp.")
     no_fetch: bool = option("Fail rather than download a model.")
     offline: bool = option("Use no network: --no-build and --no-fetch.")
+    decided: tuple[str, ...] = option("Quant that the caller decided on.", hidden=True, default=())
+    empty: bool = option("Start also without a model: `nemotron-ops add` brings one.")
+    fresh: bool = option("Forget what `add`, `change` and `remove` did since these words were served last.")
     studio: bool = option("Also serve the web page, at --studio-port.")
     studio_port: int = option("Port of the web page.", default=8888, type=click.IntRange(1, 65535))
     detach: bool = option("Return when ready (or failed); keep running in the background.")
 
     def wish(self, targets: tuple[str, ...], extra: Sequence[str]) -> Wish:
-        """What is to be served. Raises UsageError if no model is named."""
-        from nemotron_ops.operations.wish import Wish
+        """What is to be served. Raises UsageError if no model is named, unless there may be none."""
+        from nemotron_ops.operations.wish import ModelWish, Wish
 
         named = (*targets, *self.files, *self.repos)
-        if not named:
-            raise UsageError("cannot serve: no model named", hint="try `nemotron-ops serve 30b`, or see `recipes list`")
+        if not named and not (self.empty or self.studio):
+            raise UsageError(
+                "cannot serve: no model named",
+                hint="try `nemotron-ops serve 30b`, or see `recipes list`; with --empty models can come later",
+            )
+        if len(named) > 1 and self.alias:
+            raise UsageError("cannot use --alias with several models: which one is meant is unclear")
+        of_all = {k: v for k, v in self.flags.items() if k in OF_ALL}
+        of_each = {k: v for k, v in self.flags.items() if k not in OF_ALL}
         return Wish(
-            targets=named,
-            quants={name: quant for name, _, quant in (q.rpartition("=") for q in self.quants)},
-            profile=self.profile,
-            flags=self.flags,
+            models=tuple(
+                ModelWish(target=settled(t), profile=self.profile, flags=of_each, extra=tuple(extra)) for t in named
+            ),
+            quants=by_name(self.quants),
+            decided=by_name(self.decided),
+            flags=of_all,
             gateway=self.gateway,
-            extra=tuple(extra),
+            empty=self.empty,
+            fresh=self.fresh,
             may_build=not (self.no_build or self.offline),
             may_fetch=not (self.no_fetch or self.offline),
             studio=self.studio,
@@ -110,9 +123,24 @@ class ServeOptions:
 
 
 GATEWAY = frozenset({"allowed_hosts", "allowed_origins", "tls_cert", "tls_key", "max_connections", "max_receiving_mib"})
+OF_ALL = frozenset({"host", "port", "api_key_file"})  # where clients connect
 NO_FLAGS = GATEWAY | frozenset(
-    {"files", "repos", "quants", "profile", "no_build", "no_fetch", "offline", "detach", "studio", "studio_port"}
-)
+    {
+        "files", "repos", "quants", "decided", "profile", "no_build", "no_fetch", "offline", "detach", "empty", "fresh",
+        "studio", "studio_port",
+    }
+)  # fmt: skip
+
+
+def by_name(words: Sequence[str]) -> dict[str, str]:
+    """`RECIPE=QUANT` words by recipe, `QUANT` alone under ""."""
+    return {name: quant for name, _, quant in (w.rpartition("=") for w in words)}
+
+
+def settled(target: str) -> str:
+    """A file's absolute path, which still names it from another folder; any other target as it is."""
+    path = Path(target)
+    return str(path.absolute()) if path.suffix.lower() == ".gguf" and path.is_file() else target
 
 
 @click.command(cls=ServeCommand)
@@ -134,10 +162,12 @@ def serve(ctx: click.Context, /, targets: tuple[str, ...], wanted: ServeOptions,
     from nemotron_ops.operations.detach import serve_detached
 
     with App() as app:
-        wish = wanted.wish(targets, ctx.meta["extra"])
+        words = wanted.wish(targets, ctx.meta["extra"])
         if wanted.special:
             app.ui.warn(SPECIAL)
         here = app.installation
+        asked = serving.asked_for(words, here)
+        wish = asked.wish
         composed = compose(wish, here, dry_run=dry_run, confirm=confirmation(as_json=as_json, dry_run=dry_run))
         app.ui.end_bars()
         for note in composed.notes:
@@ -149,7 +179,7 @@ def serve(ctx: click.Context, /, targets: tuple[str, ...], wanted: ServeOptions,
         if wish.studio and not wanted.detach:
             _say_page(app, wish, composed)
         if not wanted.detach:
-            ctx.exit(serving.serve(wish, composed, here, on_snapshot=on_snapshot))
+            ctx.exit(serving.serve(asked, composed, here, on_snapshot=on_snapshot))
         started = serve_detached(ctx.meta["own"], ctx.meta["extra"], composed, here, on_snapshot=on_snapshot)
         app.ui.say(f"running in the background (pid {started.pid}); see `nemotron-ops status`, log in {started.log}")
         if wish.studio:

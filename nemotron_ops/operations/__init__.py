@@ -3,9 +3,11 @@
 Nothing here prints, asks or knows the command line; a question is a callable, `confirm`. Pages, jobs and commands call
 the same functions. Each file uses only those below it:
 
+    serving_changes   adds, changes and removes models of a running supervisor
     detach            starts a supervisor in a session of its own, and waits until it is ready
     serving           runs the supervisor of a composed configuration; the gateway's command line
     converse          llama-cli's command line, for a conversation without a running endpoint
+    wish_file         keeps what is to be served in the state folder, for the supervisor and its next start
     compose           from a wish to what the supervisor runs: resolve, look, decide, make, argv
     memory_budget     what each model asks of memory; what the decision makes of its settings
     model_files       a model's files: made on the spot, found in the store, or fetched
@@ -21,6 +23,7 @@ the same functions. Each file uses only those below it:
     service           what `service install` is asked for, completed and made ready
     launchd_agent     the service on a Mac
     gpu_sight         whether a GPU is visible: device nodes, llama-server's list
+    wish_changes      models are added to a wish, changed and removed; a wish as JSON
     wish              what `serve` is asked for, resolved into plans and an endpoint
     deploying         what a deploy takes along from this machine
     targets           other machines: named, connected, asked, changed

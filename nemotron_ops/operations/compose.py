@@ -12,7 +12,7 @@ The order is the order in which things can fail cheaply. A dry run stops after d
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,8 +30,8 @@ from nemotron_ops.operations.memory_budget import (
     with_placement,
     with_quant,
 )
-from nemotron_ops.operations.model_files import ModelFiles, have_files
-from nemotron_ops.operations.wish import Composed, Wish, endpoint_of, plans_for
+from nemotron_ops.operations.model_files import ModelFiles, files_here, have_files
+from nemotron_ops.operations.wish import Composed, ModelWish, Wish, endpoint_for, plans_for
 from nemotron_ops.recipes.load import load_settings
 from nemotron_ops.recipes.resolve import Plan, Settings, public_names, request_fields
 from nemotron_ops.supervisor.snapshot import ModelView
@@ -75,25 +75,33 @@ def compose(wish: Wish, here: Installation, *, dry_run: bool = False, confirm: C
     """
     settings = wish.settings(load_settings(here.layout))
     plans = plans_for(wish, here, settings)
-    endpoint = endpoint_of(plans[0], settings, here.layout)
+    endpoint = endpoint_for(wish, plans, here, settings)
+    if not plans:
+        return Composed(endpoint=endpoint, plans=(), config=Config(models=(), instances=()))
 
     found_build = look_for_build(here, may_build=wish.may_build or dry_run, confirm=confirm)
     found = [
         look_for_model(
-            plan, here, quant_is_open=wish.quant_is_open(target, plan.name), may_fetch=wish.may_fetch, dry_run=dry_run
+            _with_found_quant(plan, model, wish, here), here,
+            quant_is_open=wish.quant_is_open(model, plan.name), may_fetch=wish.may_fetch, dry_run=dry_run,
         )
-        for target, plan in zip(wish.targets, plans, strict=True)
-    ]
+        for model, plan in zip(wish.models, plans, strict=True)
+    ]  # fmt: skip
 
     packed = decide(found, here, backend=found_build.backend)
 
     build = found_build.build if dry_run else have_build(found_build, here)
     models = [_make(f, chosen, wish, here, dry_run=dry_run) for f, chosen in zip(found, packed, strict=True)]
 
-    server = _llama_server(build, wish, here)
+    server = _llama_server(build, here)
+    extras = [model.extra for model in wish.models]
     config = Config(
         models=tuple(_view(m.plan) for m in models),
-        instances=tuple(spec for m in models for spec in _instances(m, server)),
+        instances=tuple(
+            spec
+            for m, extra in zip(models, extras, strict=True)
+            for spec in _instances(m, replace(server, extra=extra))
+        ),
         default_model=_default_model(settings, models),
         capacity_bytes=capacity_bytes(here.machine, backend=found_build.backend),
     )
@@ -108,11 +116,19 @@ def _make(found: FoundModel, chosen: PackedModel, wish: Wish, here: Installation
     return ReadyModel(plan=plan, files=files, devices=devices_of(plan, here), placements=chosen.placements)
 
 
-def _llama_server(build: Build | None, wish: Wish, here: Installation) -> LlamaServer:
+def _with_found_quant(plan: Plan, model: ModelWish, wish: Wish, here: Installation) -> Plan:
+    """`plan`, with the quant that was served before where its own is not here and nothing may be fetched."""
+    before = wish.found.get(plan.name, "")
+    if wish.may_fetch or not before or not wish.quant_is_open(model, plan.name) or files_here(plan, here):
+        return plan
+    return with_quant(plan, before)
+
+
+def _llama_server(build: Build | None, here: Installation) -> LlamaServer:
     if build is None:
-        return LlamaServer(binary=Path("llama-server"), extra=wish.extra)
+        return LlamaServer(binary=Path("llama-server"))
     flags = known_flags(build, here.layout)
-    return LlamaServer(binary=build.binary("llama-server"), build_id=build.id, flags=flags, extra=wish.extra)
+    return LlamaServer(binary=build.binary("llama-server"), build_id=build.id, flags=flags)
 
 
 def _instances(model: ReadyModel, server: LlamaServer) -> list[InstanceSpec]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from nemotron_ops.installation import Installation
 from nemotron_ops.operations.building import Confirm, have_build, look_for_build
 from nemotron_ops.operations.model_files import expected_files, files_here, have_files
-from nemotron_ops.operations.wish import Wish, plans_for
+from nemotron_ops.operations.wish import ModelWish, Wish, plans_for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,8 @@ def llama_cli_argv(wanted: Conversation, here: Installation, *, dry_run: bool, c
 
     recipe = recipe_for(wanted.target, here.layout, here.env)
     profile = wanted.profile or ("conversation" if "conversation" in recipe.profiles else "")
-    wish = Wish(targets=(wanted.target,), profile=profile, flags={"special": True} if wanted.show_special else {})
+    flags = {"special": True} if wanted.show_special else {}
+    wish = Wish(models=(ModelWish(target=wanted.target, profile=profile, flags=flags),))
     plan = plans_for(wish, here, load_settings(here.layout))[0]
     found = look_for_build(here, confirm=confirm)
     build = found.build if dry_run else have_build(found, here)

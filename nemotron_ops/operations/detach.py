@@ -57,7 +57,7 @@ def serve_argv(own: Sequence[str], extra: Sequence[str], composed: Composed) -> 
     argv = [*python_argv("nemotron_ops", "serve"), *words, "--no-build", "--no-fetch"]
     for plan in composed.plans:
         if plan.recipe.model.repo and plan.recipe.model.quant:
-            argv += ["--quant", f"{plan.name}={plan.recipe.model.quant}"]
+            argv += ["--decided", f"{plan.name}={plan.recipe.model.quant}"]
     return [*argv, "--", *extra] if extra else argv
 
 

@@ -3,35 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 
 from nemotron_ops.installation import Installation
-from nemotron_ops.operations.compose import compose
 from nemotron_ops.operations.page import studio_companion
 from nemotron_ops.operations.service_manager import service_manager_hooks
 from nemotron_ops.operations.unclean_shutdown import noted_while_serving
 from nemotron_ops.operations.wish import Composed, Endpoint, Wish
+from nemotron_ops.operations.wish_file import WishFile, continued
 from nemotron_ops.paths import Layout
 from nemotron_ops.proc import python_argv
 from nemotron_ops.supervisor.snapshot import Snapshot, State
 from nemotron_ops.supervisor.spec import Config
 
 
-def serve(wish: Wish, composed: Composed, here: Installation, *, on_snapshot: Callable[[Snapshot], None]) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What the command line says, `words`, and what is served: with the changes since an earlier start."""
+
+    words: Wish
+    wish: Wish
+
+
+def asked_for(words: Wish, here: Installation) -> Asked:
+    """`words` with the changes that `add`, `change` and `remove` have made since the same words were served."""
+    return Asked(words=words, wish=continued(words, here))
+
+
+def serve(asked: Asked, composed: Composed, here: Installation, *, on_snapshot: Callable[[Snapshot], None]) -> int:
     """Become the supervisor until stopped; returns its exit code. `on_snapshot` is called with each change."""
     from nemotron_ops.supervisor.run import supervise
     from nemotron_ops.supervisor.supervisor import Hooks, Options
 
-    endpoint = composed.endpoint
+    endpoint, wish = composed.endpoint, asked.wish
     first = [composed.config]
+    kept = WishFile(asked.words, wish, composed, here)
 
     def load_config() -> Config:
-        """What was composed already the first time, then what recipes and settings say at each reload."""
-        return first.pop() if first else compose(wish, here).config
+        """What was composed already the first time, then what wish, recipes and settings say at each reload."""
+        return first.pop() if first else kept.reload()
 
     manager = service_manager_hooks(here.env, on_snapshot, lazy=lazy_models(composed))
     options = Options(
         host=endpoint.host, port=endpoint.port, scheme=endpoint.scheme,
-        gateway_argv=gateway_argv(endpoint, here.layout), exit_on_failed=not wish.studio,
+        gateway_argv=gateway_argv(endpoint, here.layout), exit_on_failed=bool(wish.models) and not wish.studio,
         companions=(studio_companion(wish, endpoint, here),) if wish.studio else (),
     )  # fmt: skip
     hooks = Hooks(
@@ -41,6 +56,7 @@ def serve(wish: Wish, composed: Composed, here: Installation, *, on_snapshot: Ca
         on_reload=manager.on_reload,
         free_bytes=free_bytes(here.env),
         socket_stays=manager.socket_stays,
+        wishes=kept,
     )
     with noted_while_serving(composed.plans, here, on_proof=manager.on_proof):
         return supervise(options, layout=here.layout, load_config=load_config, env=here.env, hooks=hooks)
@@ -67,9 +83,9 @@ def gateway_argv(endpoint: Endpoint, layout: Layout) -> tuple[str, ...]:
 
 
 def all_ready(snapshot: Snapshot, *, lazy: Collection[str] = ()) -> bool:
-    """Whether every instance is ready; those of models in `lazy` may also wait, stopped, for their first request."""
+    """Whether every instance is ready, also where there is none; `lazy` models may wait for their first request."""
     expected = [i for i in snapshot.instances if i.model not in lazy or i.state is not State.STOPPED]
-    return bool(snapshot.instances) and not snapshot.stopping and all(i.state is State.READY for i in expected)
+    return snapshot.serial > 0 and not snapshot.stopping and all(i.state is State.READY for i in expected)
 
 
 def lazy_models(composed: Composed) -> frozenset[str]:

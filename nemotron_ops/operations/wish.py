@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,41 +15,59 @@ from nemotron_ops.hub_names import names_quant
 from nemotron_ops.installation import Installation
 from nemotron_ops.paths import Layout
 from nemotron_ops.recipes.load import recipe_for
-from nemotron_ops.recipes.resolve import Plan, Settings, disputed_alias, resolve
-from nemotron_ops.recipes.schema import Recipe
+from nemotron_ops.recipes.resolve import Plan, Setting, Settings, disputed_alias, resolve, resolve_endpoint
 from nemotron_ops.supervisor.spec import Config
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
-    """What `serve` was asked for. `flags` are fields of `schema.Server`, or host, port, api_key_file, alias.
+class ModelWish:
+    """One model that is to be served. `flags` are fields of `schema.Server`, or alias; `extra` goes to llama-server.
 
-    `gateway` holds fields of `Settings` that were given by hand, for the gateway.
-    `quants` maps a recipe's name, or "" for all, to the quant to serve.
+    `name` is the recipe's name, "" until the recipe was read; `quant` was given by hand, or decided when it was added.
     """
 
-    targets: tuple[str, ...]
-    quants: Mapping[str, str] = field(default_factory=dict)
+    target: str
+    name: str = ""
+    quant: str = ""
     profile: str = ""
     flags: Mapping[str, Any] = field(default_factory=dict)
-    gateway: Mapping[str, Any] = field(default_factory=dict)
     extra: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What is to be served: the models, and what holds for all of them.
+
+    `flags` are host, port and api_key_file; `gateway` holds fields of `Settings` that were given by hand. `quants` maps
+    a recipe's name, or "" for all, to the quant given by hand; `decided` a name to the one that memory planning chose.
+    `found` are quants that were served before: they take the place of a quant that is not here, where nothing may be
+    fetched. `empty`: a wish without models is no mistake.
+    """
+
+    models: tuple[ModelWish, ...]
+    quants: Mapping[str, str] = field(default_factory=dict)
+    decided: Mapping[str, str] = field(default_factory=dict)
+    found: Mapping[str, str] = field(default_factory=dict)
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    gateway: Mapping[str, Any] = field(default_factory=dict)
     may_build: bool = True
     may_fetch: bool = True
+    empty: bool = False
+    fresh: bool = False
     studio: bool = False
     studio_port: int = 8888
 
-    def quant_of(self, name: str) -> str:
-        """The quant given by hand for the recipe `name`, or ""."""
-        return self.quants.get(name) or self.quants.get("", "")
+    def quant_of(self, model: ModelWish, name: str) -> str:
+        """The quant given by hand or decided for `model`, whose recipe is called `name`; "" if there is none."""
+        return model.quant or self.quants.get(name) or self.quants.get("") or self.decided.get(name, "")
 
     def settings(self, of_machine: Settings) -> Settings:
         """The machine's settings with those given by hand in their place."""
         return replace(of_machine, **self.gateway)
 
-    def quant_is_open(self, target: str, name: str) -> bool:
+    def quant_is_open(self, model: ModelWish, name: str) -> bool:
         """Whether another quant may be served where the recipe's own does not fit: none was given by hand."""
-        return not names_quant(target) and not self.quant_of(name)
+        return not names_quant(model.target) and not self.quant_of(model, name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,13 +100,8 @@ class Composed:
 
 
 def plans_for(wish: Wish, here: Installation, settings: Settings) -> tuple[Plan, ...]:
-    """One Plan per target. Raises UsageError where two would have the same name."""
-    if len(wish.targets) > 1 and wish.flags.get("alias"):
-        raise UsageError("cannot use --alias with several models: which one is meant is unclear")
-    recipes = [_with_quant(recipe_for(target, here.layout, here.env), wish) for target in wish.targets]
-    plans = tuple(
-        resolve(recipe, profile=wish.profile, settings=settings, env=here.env, flags=wish.flags) for recipe in recipes
-    )
+    """One Plan per model. Raises UsageError where two would have the same name."""
+    plans = tuple(_plan(model, wish, here, settings) for model in wish.models)
     names = [p.name for p in plans]
     if twice := {n for n in names if names.count(n) > 1}:
         raise UsageError(f"cannot serve {sorted(twice)[0]} twice", hint="set lifecycle.replicas in a recipe instead")
@@ -101,13 +114,25 @@ def plans_for(wish: Wish, here: Installation, settings: Settings) -> tuple[Plan,
     return plans
 
 
+def endpoint_for(wish: Wish, plans: Sequence[Plan], here: Installation, settings: Settings) -> Endpoint:
+    """Where to listen: as the first plan says; without a plan, as settings, environment and flags say."""
+    values = plans[0].settings if plans else resolve_endpoint(settings=settings, env=here.env, flags=wish.flags)
+    return endpoint_at(values, settings, here.layout)
+
+
 def endpoint_of(plan: Plan, settings: Settings, layout: Layout) -> Endpoint:
+    """Where `plan` says to listen; see `endpoint_at`."""
+    return endpoint_at(plan.settings, settings, layout)
+
+
+def endpoint_at(values: Mapping[str, Setting], settings: Settings, layout: Layout) -> Endpoint:
     """Where to listen, and which keys clients must show: those named, else the ones that `keys create` made.
 
     Raises GatewayError for an address beyond loopback without keys, or for files that do not exist.
     """
     own = layout.config / "keys.json"
-    host, port, key_file = plan.value("host"), plan.value("port"), plan.value("api_key_file")
+    named = values.get("api_key_file")
+    host, port, key_file = values["host"].value, values["port"].value, named.value if named else None
     if not key_file and os.path.lexists(own):  # a dangling link, too: not the same as no keys
         key_file = str(own)
     if not is_loopback(host) and not key_file:
@@ -121,6 +146,9 @@ def endpoint_of(plan: Plan, settings: Settings, layout: Layout) -> Endpoint:
     return Endpoint(host=host, port=port, api_key_file=key_file or "", settings=settings)
 
 
-def _with_quant(recipe: Recipe, wish: Wish) -> Recipe:
-    quant = wish.quant_of(recipe.name)
-    return replace(recipe, model=replace(recipe.model, quant=quant)) if quant else recipe
+def _plan(model: ModelWish, wish: Wish, here: Installation, settings: Settings) -> Plan:
+    recipe = recipe_for(model.target, here.layout, here.env)
+    if quant := wish.quant_of(model, recipe.name):
+        recipe = replace(recipe, model=replace(recipe.model, quant=quant))
+    flags = {**wish.flags, **model.flags}
+    return resolve(recipe, profile=model.profile, settings=settings, env=here.env, flags=flags)

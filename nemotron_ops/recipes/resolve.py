@@ -108,19 +108,21 @@ def resolve(
         _add_layer(layers, sampling | _given(chosen.server), f"profile {name}")
     if settings:
         _add_layer(layers, _given(settings.server), "settings.toml [server]")
-        machine = {
-            k: getattr(settings, k) for k in ("host", "port", "api_key_file") if getattr(settings, k) is not None
-        }
-        _add_layer(layers, machine, "settings.toml")
-    for variable, key in ENVIRONMENT.items():
-        if value := (env or {}).get(variable):
-            layers[key] = Setting(value=_port(variable, value) if key == "port" else value, source=variable)
-    for key, value in (flags or {}).items():
-        if value is not None and value != ():
-            layers[key] = Setting(value=value, source=f"--{key.replace('_', '-')}")
+        _add_layer(layers, _endpoint_settings(settings), "settings.toml")
+    _add_layers_of_run(layers, env or {}, flags or {})
     _check_context(recipe, layers["ctx_size"])
     alias = layers.pop("alias", None)
     return Plan(recipe=recipe, profile=name, alias=alias.value if alias else default_alias(recipe), settings=layers)
+
+
+def resolve_endpoint(
+    *, settings: Settings, env: Mapping[str, str], flags: Mapping[str, Any]
+) -> Mapping[str, Setting]:  # fmt: skip
+    """Host, port and api_key_file where no model is served: the layers of `resolve` without a recipe."""
+    layers = {k: Setting(value=v, source="built in") for k, v in (("host", DEFAULT_HOST), ("port", DEFAULT_PORT))}
+    _add_layer(layers, _endpoint_settings(settings), "settings.toml")
+    _add_layers_of_run(layers, env, {k: v for k, v in flags.items() if k in ENVIRONMENT.values()})
+    return layers
 
 
 def default_alias(recipe: Recipe) -> str:
@@ -183,6 +185,20 @@ def _given(server: Server) -> dict[str, Any]:
 
 def _add_layer(layers: dict[str, Setting], values: Mapping[str, Any], source: str) -> None:
     layers.update({k: Setting(value=v, source=source) for k, v in values.items()})
+
+
+def _endpoint_settings(settings: Settings) -> dict[str, Any]:
+    return {k: v for k in ENVIRONMENT.values() if (v := getattr(settings, k)) is not None}
+
+
+def _add_layers_of_run(layers: dict[str, Setting], env: Mapping[str, str], flags: Mapping[str, Any]) -> None:
+    """The environment's values, and over them those of flags."""
+    for variable, key in ENVIRONMENT.items():
+        if value := env.get(variable):
+            layers[key] = Setting(value=_port(variable, value) if key == "port" else value, source=variable)
+    for key, value in flags.items():
+        if value is not None and value != ():
+            layers[key] = Setting(value=value, source=f"--{key.replace('_', '-')}")
 
 
 def _port(variable: str, value: str) -> int:

@@ -90,16 +90,16 @@ def timeout_runs(sent: NotifyState) -> bool:
 
 
 def is_up(instances: tuple[InstanceState, ...]) -> bool:
-    """Whether the service counts as up: no instance is loading, and not all have failed."""
-    if not instances or any(i.state not in SETTLED for i in instances):
+    """Whether the service counts as up: no instance is loading, and not all have failed; also without any."""
+    if any(i.state not in SETTLED for i in instances):
         return False
-    return not all(i.state == "failed" for i in instances)
+    return not instances or not all(i.state == "failed" for i in instances)
 
 
 def status_line(instances: tuple[InstanceState, ...]) -> str:
     """One line for `systemctl status`: `1 of 2 ready; loading 30b-0 40 %; failed 4b-0: out of device memory`."""
     if not instances:
-        return "starting"
+        return "no model is served"
     ready = sum(i.state == "ready" for i in instances)
     parts = [f"{ready} of {len(instances)} ready"]
     for i in instances:

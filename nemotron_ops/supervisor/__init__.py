@@ -11,6 +11,7 @@ Each file uses only those below it:
     instance    one llama-server: its lifecycle and what watches it
     watchdog    when the supervisor's own tasks count as alive: the condition for the service manager's heartbeat
     records     records of processes, by which the next supervisor finds its children
+    wishes      what is to be served, as the supervisor's surroundings keep it
     journal     events in order: a ring for people and programs, and a log of JSON lines
     spec        what the supervisor runs: one frozen spec per instance, complete and serialisable
     snapshot    what the supervisor tells the gateway: an immutable picture of all instances

@@ -21,7 +21,8 @@ from nemotron_ops.paths import Layout
 from nemotron_ops.supervisor.control.verbs import Verbs
 from nemotron_ops.supervisor.records import lock
 from nemotron_ops.supervisor.spec import Config
-from nemotron_ops.supervisor.supervisor import RESUME, Hooks, Options, Supervisor
+from nemotron_ops.supervisor.supervisor import Hooks, Options, Supervisor
+from nemotron_ops.supervisor.wishes import RESUME
 
 
 def supervise(

@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from nemotron_ops.errors import EngineError, NemotronOpsError
 from nemotron_ops.paths import Layout
@@ -30,8 +31,8 @@ from nemotron_ops.supervisor.records import adopt, record
 from nemotron_ops.supervisor.snapshot import Snapshot, State
 from nemotron_ops.supervisor.spec import Config
 from nemotron_ops.supervisor.watchdog import Timing
+from nemotron_ops.supervisor.wishes import RESUME, NoWishes, Proposal, Wishes
 
-RESUME = "NEMOTRON_OPS_RESUME"  # descriptors handed to the next version by `reload --exec`
 ENDLESS = 1 << 30
 # The gateway is the only way in for clients, so it is started again for ever: a process that comes back by itself after
 # a repair (a key file, a certificate) serves them better than one that waits for a restart by hand. With waits of at
@@ -69,10 +70,10 @@ class Hooks:
     """Callables between the supervisor and its surroundings.
 
     `on_tick` is called each second (the service manager's heartbeat) while all tasks of the supervisor come round;
-    `on_progress` at each sign of progress of a load; `on_reload` with True when a reload begins and with False when it
-    has ended, well or not. `socket_stays` says, at the end, whether the service manager, which passed the listening
-    socket (LISTEN_FDS), keeps it open: if not, new requests are refused during the drain. `free_bytes` is the free
-    memory by device.
+    `on_progress` at each sign of progress of a load; `on_reload` with True when a reload or a change of the wish begins
+    and with False when it has ended, well or not. `socket_stays` says, at the end, whether the service manager, which
+    passed the listening socket (LISTEN_FDS), keeps it open: if not, new requests are refused during the drain.
+    `free_bytes` is the free memory by device. `wishes` keeps what is to be served.
     """
 
     on_snapshot: Callable[[Snapshot], None] = lambda snapshot: None
@@ -82,6 +83,7 @@ class Hooks:
     on_reload: Callable[[bool], None] = lambda begins: None
     socket_stays: Callable[[], bool] = lambda: True
     free_bytes: Callable[[], Mapping[str, int]] | None = None
+    wishes: Wishes = field(default_factory=NoWishes)
 
 
 class Supervisor:
@@ -99,6 +101,7 @@ class Supervisor:
         self.env = {k: v for k, v in env.items() if k != RESUME}
         self.executing = False
         self.code = 0
+        self.exit_on_failed = options.exit_on_failed
         self.journal = Journal(layout.logs / "events.jsonl", hooks.on_event)
         self.control = ControlServer(layout, changed=lambda: self.fleet.changed())
         context = Context(
@@ -184,14 +187,36 @@ class Supervisor:
 
     async def preview(self) -> Changes:
         """The changes of a reload. Raises the errors of `load_config`, and RecipeError."""
-        config = await asyncio.to_thread(self.load_config)
-        check(config)
-        return diff(rollout.running(self.fleet, config), config)
+        return self._changes(await asyncio.to_thread(self.load_config))
 
-    async def apply(self, config: Config) -> rollout.Outcome:
+    async def change_wish(self, change: Mapping[str, Any], *, strict: bool = False) -> rollout.Outcome:
+        """Change what is to be served, and serve it. Raises the errors of `Wishes`, with nothing changed.
+
+        The changed wish is kept once it runs; where a replacement failed, everything goes on as it was.
+        """
         await self.configured.wait()
         async with self._change:
-            return await self._apply(config)
+            self.hooks.on_reload(True)
+            try:
+                return await self._change_wish(await asyncio.to_thread(self.hooks.wishes.propose, change), strict)
+            finally:
+                self.hooks.on_reload(False)
+
+    async def preview_wish(self, change: Mapping[str, Any]) -> Changes:
+        """What `change_wish` would do. Raises the errors of `Wishes`, and RecipeError."""
+        await self.configured.wait()
+        async with self._change:
+            proposal = await asyncio.to_thread(self.hooks.wishes.propose, change)
+        return self._changes(proposal.config)
+
+    async def go_back(self, config: Config, models: list[dict[str, Any]]) -> rollout.Outcome:
+        """Run an earlier configuration, of the wish `models`."""
+        await self.configured.wait()
+        async with self._change:
+            await asyncio.to_thread(self.hooks.wishes.prepare, models)
+            outcome = await self._apply(config)
+            await asyncio.to_thread(self.hooks.wishes.keep, models)
+            return outcome
 
     @property
     def changing(self) -> bool:
@@ -203,7 +228,32 @@ class Supervisor:
     async def _apply_first(self, config: Config) -> None:
         async with self._change:
             self.configured.set()
+            try:
+                await asyncio.to_thread(self.hooks.wishes.begin)
+            except NemotronOpsError as exc:  # a full disk must not keep models from being served
+                self.journal.add("not-recorded", exc.message, level="warning")
             await self._apply(config)
+
+    async def _change_wish(self, proposal: Proposal, strict: bool) -> rollout.Outcome:
+        wishes, before = self.hooks.wishes, self.fleet.config
+        check(proposal.config)
+        await asyncio.to_thread(wishes.prepare, proposal.models)
+        self.exit_on_failed = False  # an added model that cannot run must not end the endpoint
+        self.fleet.forget_holds(self._changes(proposal.config).add)
+        outcome = await self._apply(proposal.config, strict=strict)
+        try:
+            if not outcome.failed:
+                await asyncio.to_thread(wishes.keep, proposal.models)
+                return outcome
+        except NemotronOpsError:
+            await rollout.apply(self.fleet, before)
+            raise
+        await rollout.apply(self.fleet, before)
+        return outcome
+
+    def _changes(self, config: Config) -> Changes:
+        check(config)
+        return diff(rollout.running(self.fleet, config), config)
 
     async def _apply(self, config: Config, *, strict: bool = False) -> rollout.Outcome:
         outcome = await rollout.apply(self.fleet, config, strict=strict)
@@ -261,7 +311,7 @@ class Supervisor:
         self.control.publish(snapshot)
         self.hooks.on_snapshot(snapshot)
         states = {i.state for i in snapshot.instances}
-        if self.options.exit_on_failed and states == {State.FAILED} and not self._end.is_set():
+        if self.exit_on_failed and states == {State.FAILED} and not self._end.is_set():
             self.code = EngineError.exit_code
             self.journal.add("giving-up", "every instance has failed", level="error")
             self.end()

@@ -13,6 +13,7 @@ from nemotron_ops.gateway.api.errors import Refusal
 from nemotron_ops.supervisor.snapshot import InstanceView, ModelView, Snapshot, State
 
 LISTED_NAMES = 20
+NO_MODEL = "no model is served here yet; `nemotron-ops add 30b` on this machine adds one"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +67,8 @@ class Catalog:
         return self.snapshot.models[0].name if len(self.snapshot.models) == 1 else ""
 
     def _unknown(self, asked: str, only: tuple[str, ...]) -> Refusal:
+        if not self.snapshot.models:
+            return Refusal(status=404, code="model_not_found", message=NO_MODEL)
         models = [m for m in self.snapshot.models if not only or not {m.name, *m.names}.isdisjoint(only)]
         known = [n for m in models for n in (*m.names, *(f"{m.name}:{p}" for p in m.profiles))]
         shown = ", ".join(dict.fromkeys(known[:LISTED_NAMES])) or "none yet"

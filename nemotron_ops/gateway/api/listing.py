@@ -52,7 +52,10 @@ def _cards(model: ModelView, snapshot: Snapshot) -> list[dict[str, Any]]:
 
 
 def health(snapshot: Snapshot, shown: Callable[[ModelView], bool]) -> tuple[int, bytes]:
-    """Status and body of `/health`: 503 until a model can answer, as llama-server's. Only `shown` models are named."""
+    """Status and body of `/health`: 503 until a model can answer, as llama-server's; so also while none is served.
+
+    Only `shown` models are named.
+    """
     found = {m.names[0]: model_card(m, snapshot)["state"] for m in snapshot.models}
     states = {m.names[0]: found[m.names[0]] for m in snapshot.models if shown(m)}
     if snapshot.stopping:
@@ -60,5 +63,6 @@ def health(snapshot: Snapshot, shown: Callable[[ModelView], bool]) -> tuple[int,
         return 503, msgspec.json.encode({"error": error, "models": states})
     if any(s in ("ready", "on_demand") for s in found.values()):
         return 200, msgspec.json.encode({"status": "ok", "models": states})
-    error = {"message": "Loading model", "type": "unavailable_error", "code": 503}
+    message = "Loading model" if snapshot.models else "No model is served"
+    error = {"message": message, "type": "unavailable_error", "code": 503}
     return 503, msgspec.json.encode({"error": error, "models": states})

@@ -5,6 +5,7 @@ start|stop|restart|drain  {names}            stop without names ends the supervi
 reload  {strict, exec, detach}               rollback
 logs    {name, lines}                        events  {count, follow}
 want    {model}                              starts a model for which a request waits
+wish    {change, dry_run, strict}            what is to be served; with `change` it is changed, without an outage
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from nemotron_ops.supervisor.instance.state import Event
 from nemotron_ops.supervisor.snapshot import State
 from nemotron_ops.supervisor.spec import Config
 from nemotron_ops.supervisor.supervisor import Supervisor
+from nemotron_ops.supervisor.wishes import Models
 
 TAIL_SHOWN = 20
 TAKEN_POLLS = 200
@@ -39,7 +41,7 @@ class Verbs:
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
         self._began = time.time()
-        self._before: Config | None = None  # the configuration that `rollback` restores
+        self._before: tuple[Config, Models] | None = None  # the configuration and wish that `rollback` restores
         self._background: set[asyncio.Task[None]] = set()
 
     def table(self) -> dict[str, Verb]:
@@ -56,6 +58,7 @@ class Verbs:
             "logs": self.logs,
             "events": self.events,
             "want": self._once_configured(self.want),
+            "wish": self._once_configured(self.wish),
         }
 
     def _once_configured(self, verb: Callable[[dict[str, Any]], Awaitable[Answer]]) -> Verb:
@@ -99,14 +102,20 @@ class Verbs:
                 {"name": m.name, "names": list(m.names), "on_demand": m.on_demand}
                 for m in supervisor.fleet.snapshot.models
             ],
+            "wish": await self._wished(),
             "instances": instances,
-            "ready": bool(instances) and all(i["state"] == "ready" for i in wanted) and gateway.record is not None,
+            "ready": self._shown and all(i["state"] == "ready" for i in wanted) and gateway.record is not None,
             "failed": bool(wanted) and all(i["state"] == "failed" for i in wanted),
             "stopping": supervisor.fleet.stopping,
             "changing": supervisor.changing,
             "refused": supervisor.refused,
             "serial": supervisor.fleet.snapshot.serial,
         }
+
+    @property
+    def _shown(self) -> bool:
+        """Whether the instances of the first configuration are known; there may be none of them."""
+        return self._supervisor.fleet.snapshot.serial > 0
 
     async def start(self, args: dict[str, Any]) -> Answer:
         keepers = self._named(args)
@@ -165,7 +174,7 @@ class Verbs:
             return {"ok": True, "dry_run": True, **outcome.to_json()}
         if args.get("exec"):
             await asyncio.to_thread(check_program)
-        before = self._supervisor.fleet.config
+        before = await self._now()
         outcome = await self._supervisor.reload(strict=bool(args.get("strict")))
         self._before = before
         if args.get("exec"):
@@ -176,9 +185,33 @@ class Verbs:
         """Applies the configuration before the last reload."""
         if self._before is None:
             raise ControlError("cannot roll back: nothing was reloaded since this supervisor started")
-        before, self._before = self._before, self._supervisor.fleet.config
-        outcome = await self._supervisor.apply(before)
+        before, self._before = self._before, await self._now()
+        outcome = await self._supervisor.go_back(*before)
         return {"ok": not outcome.failed, **outcome.to_json()}
+
+    async def wish(self, args: dict[str, Any]) -> Answer:
+        """The models that are to be served; with a change, once it runs, or has failed and everything is as before."""
+        change = args.get("change")
+        if change is None:
+            return {"ok": True, "models": await self._wished()}
+        if not isinstance(change, dict):
+            raise ControlError("cannot read the request: change is not an object")
+        if args.get("dry_run"):
+            changes = await self._supervisor.preview_wish(change)
+            outcome = Outcome(kept=changes.keep, added=changes.add, removed=changes.remove, replaced=changes.replace)
+            return {"ok": True, "dry_run": True, **outcome.to_json(), "models": await self._wished()}
+        before = await self._now()
+        outcome = await self._supervisor.change_wish(change, strict=bool(args.get("strict")))
+        if not outcome.failed:
+            self._before = before
+        return {"ok": not outcome.failed, **outcome.to_json(), "models": await self._wished()}
+
+    async def _wished(self) -> Models:
+        return await asyncio.to_thread(self._supervisor.hooks.wishes.show)
+
+    async def _now(self) -> tuple[Config, Models]:
+        """The configuration that runs, and the wish."""
+        return self._supervisor.fleet.config, await self._wished()
 
     async def logs(self, args: dict[str, Any]) -> Answer:
         """The last lines of each named instance's log, and its path."""

@@ -182,6 +182,11 @@ class Fleet:
         if not record.write_held(self.context.layout, self.held):
             self.context.journal.add("not-recorded", "starts and stops by hand: the disk is full?", level="warning")
 
+    def forget_holds(self, names: Sequence[str]) -> None:
+        """Forget stops by hand of instances that are added anew."""
+        if any(self.held.pop(name, None) is not None for name in list(names)):
+            self.hold((), True)
+
     def named(self, names: Sequence[str]) -> list[Keeper]:
         """The keepers with these ids, instance names or model names (all for none). Raises ControlError."""
         if not names:
@@ -283,7 +288,7 @@ class Fleet:
             self.snapshot, models=tuple(self._model(m) for m in self.config.models), instances=instances,
             stopping=self.stopping, default_model=self.config.default_model,
         )  # fmt: skip
-        if self.showing and new != self.snapshot:
+        if self.showing and (new != self.snapshot or not self.snapshot.serial):
             self.snapshot = replace(new, serial=self.snapshot.serial + 1)
             self._publish(self.snapshot)
 

@@ -15,7 +15,7 @@ from nemotron_ops.operations.building import ZIG_QUESTION, refuse, with_zig
 from nemotron_ops.operations.detach import serve_argv, tail
 from nemotron_ops.operations.memory_budget import settings_by_hand, with_placement, with_quant
 from nemotron_ops.operations.serving import gateway_argv
-from nemotron_ops.operations.wish import Composed, Endpoint, Wish
+from nemotron_ops.operations.wish import Composed, Endpoint, ModelWish, Wish
 from nemotron_ops.paths import user_layout
 from nemotron_ops.recipes.load import load_recipe
 from nemotron_ops.recipes.resolve import Plan, Settings, resolve
@@ -63,7 +63,8 @@ def test_zig_is_asked_for_only_where_there_is_no_compiler(tmp_path: Path) -> Non
     ],
 )
 def test_a_quant_given_by_hand_is_served_or_refused(target: str, quants: dict[str, str], is_open: bool) -> None:
-    assert Wish(targets=(target,), quants=quants).quant_is_open(target, "30b") is is_open
+    model = ModelWish(target=target)
+    assert Wish(models=(model,), quants=quants).quant_is_open(model, "30b") is is_open
 
 
 def test_memory_planning_keeps_what_was_chosen_by_hand_and_says_what_it_decided(plan: Plan, tmp_path: Path) -> None:
@@ -120,5 +121,5 @@ def test_a_detached_serve_gets_the_quant_that_was_decided_and_makes_nothing_itse
         endpoint=Endpoint(host="127.0.0.1", port=8001), plans=(chosen,), config=Config(models=(), instances=())
     )
     words = serve_argv(["30b", "--detach", "--json"], ["--swa-full"], composed)[4:]
-    assert words == ["serve", "30b", "--no-build", "--no-fetch", "--quant", "30b=Q2_K", "--", "--swa-full"]
+    assert words == ["serve", "30b", "--no-build", "--no-fetch", "--decided", "30b=Q2_K", "--", "--swa-full"]
     assert with_quant(plan, plan.recipe.model.quant.lower()) is plan
