@@ -77,9 +77,9 @@ def wait_until_up(layout: Layout, names: Sequence[str], *, on_snapshot: Callable
         if snapshot.stopping:
             raise ControlError(f"cannot wait for {names[0]}: the supervisor stops")
         resting = [i.name for i in own.values() if i.state is State.STOPPED]
-        if seen >= set(names) and all(i.state in (State.READY, State.STOPPED) for i in own.values()):
-            if not resting or not _wanted(layout, resting):
-                return
+        settled = seen >= set(names) and all(i.state in (State.READY, State.STOPPED) for i in own.values())
+        if settled and not (resting and _wanted(layout, resting)):
+            return
 
 
 def _wanted(layout: Layout, names: Sequence[str]) -> bool:

@@ -11,7 +11,7 @@ A copy, `wish.last.json`, takes the place of a file that was damaged since.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +31,7 @@ from nemotron_ops.supervisor.spec import Config
 from nemotron_ops.supervisor.wishes import RESUME, Proposal
 
 VERSION = 1
+Composing = Callable[[Wish, Installation], Composed]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +102,10 @@ def asked_json(wish: Wish) -> dict[str, Any]:
 class WishFile:
     """The wish of a running supervisor; the file is the truth, read for each change. `supervisor.wishes.Wishes`."""
 
-    def __init__(self, asked: Wish, wish: Wish, composed: Composed, here: Installation) -> None:
-        self._here, self._asked = here, asked_json(asked)
+    def __init__(
+        self, asked: Wish, wish: Wish, composed: Composed, here: Installation, *, composing: Composing = compose
+    ) -> None:
+        self._here, self._asked, self._composing = here, asked_json(asked), composing
         found = {p.name: p.recipe.model.quant for p in composed.plans}
         self._wish = replace(wish, models=named(wish.models, composed.plans), found=found)
 
@@ -127,12 +130,12 @@ class WishFile:
         """
         present = self._present()
         models = wish_changes.changed(present.models, change)
-        composed = compose(replace(present, models=models, may_build=False, may_fetch=False), self._here)
+        composed = self._composing(replace(present, models=models, may_build=False, may_fetch=False), self._here)
         return Proposal(config=composed.config, models=wish_changes.to_json(named(models, composed.plans)))
 
     def reload(self) -> Config:
         """The configuration of the wish, as recipes and settings are now. Raises the errors of `compose`."""
-        return compose(self._present(), self._here).config
+        return self._composing(self._present(), self._here).config
 
     def prepare(self, models: list[dict[str, Any]]) -> None:
         """Write the next wish beside the present one, so that a full disk shows before anything runs. HostError."""

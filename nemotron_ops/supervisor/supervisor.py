@@ -198,7 +198,9 @@ class Supervisor:
         async with self._change:
             self.hooks.on_reload(True)
             try:
-                return await self._change_wish(await asyncio.to_thread(self.hooks.wishes.propose, change), strict)
+                outcome = await self._change_wish(await asyncio.to_thread(self.hooks.wishes.propose, change), strict)
+                await self.fleet.until(self._published)
+                return outcome
             finally:
                 self.hooks.on_reload(False)
 
@@ -250,6 +252,10 @@ class Supervisor:
             raise
         await rollout.apply(self.fleet, before)
         return outcome
+
+    def _published(self) -> bool:
+        """Whether the snapshot, by which gateways route, has the models of the configuration."""
+        return [m.name for m in self.fleet.snapshot.models] == [m.name for m in self.fleet.config.models]
 
     def _changes(self, config: Config) -> Changes:
         check(config)
