@@ -7,7 +7,8 @@ advance; `ui.py` draws a bar on a terminal and plain lines elsewhere.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +29,10 @@ class Step:
     eta_s: float | None = None
     note: str = ""
     warning: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields that say something; seconds as `eta_s`, amounts in `unit`."""
+        return {k: v for k, v in asdict(self).items() if not (v is None or v is False or v == "")}
 
 
 Report = Callable[[Step], None]

@@ -1,7 +1,8 @@
 """Prints results to stdout, remarks and progress to stderr: bars on a terminal, plain lines elsewhere. Terminal.
 
 A `Ui` is made once per command; rooms get its `report` as their progress callable. On a terminal each kind of work has
-one bar with rate and time left. Elsewhere it gets a line at its start, one every few seconds, and one at its end.
+one bar with rate and time left. Elsewhere it gets a line at its start, one every few seconds, and one at its end. With
+`progress="json"` every line of stderr is a JSON object: a `Step`, at most four a second, or a remark as its `note`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -19,17 +21,29 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 PLAIN_PERIOD_S = 5.0
+JSON_PERIOD_S = 0.25
+ENDED = float("inf")
+PROGRESS = ("auto", "json", "none")
 
 
 class Ui:
     """Prints remarks to `err` and data to `out`. A context manager: closes its bars at the end."""
 
-    def __init__(self, *, out: TextIO | None = None, err: TextIO | None = None, quiet: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        out: TextIO | None = None,
+        err: TextIO | None = None,
+        quiet: bool = False,
+        progress: str = "auto",
+    ) -> None:
         self.out = out or sys.stdout
         self.err = err or sys.stderr
         self.quiet = quiet
+        self.progress = progress
         self._bars: _Bars | None = None
-        self._plain: dict[str, float] = {}
+        self._shown: dict[str, float] = {}  # when each work's last line was printed
+        self._shown_at = 0.0
 
     def __enter__(self) -> Ui:
         return self
@@ -41,13 +55,18 @@ class Ui:
         """A remark for people, above any bar."""
         if self.quiet:
             return
-        if self._bars:
+        if self.progress == "json":
+            self._json_line(Step(what="", note=text))
+        elif self._bars:
             self._bars.say(text)
         else:
             print(text, file=self.err, flush=True)
 
     def warn(self, text: str) -> None:
         """A warning; shown even when quiet."""
+        if self.progress == "json":
+            self._json_line(Step(what="", note=text, warning=True))
+            return
         quiet, self.quiet = self.quiet, False
         self.say(f"warning: {text}")
         self.quiet = quiet
@@ -69,9 +88,12 @@ class Ui:
         """Show one step of long-running work: the `Report` that rooms get."""
         if step.note:
             self.warn(step.note) if step.warning else self.say(step.note)
-        if step.done is None or self.quiet:
+        if step.done is None or self.quiet or self.progress == "none":
             return
-        if self.err.isatty():
+        if self.progress == "json":
+            if self._is_due(step, JSON_PERIOD_S, together=True):
+                self._json_line(replace(step, note="", warning=False))
+        elif self.err.isatty():
             if self._bars is None:
                 self._bars = _Bars(self.err)
             self._bars.update(step)
@@ -84,14 +106,22 @@ class Ui:
             self._bars = None
 
     def _plain_line(self, step: Step) -> None:
-        now = time.monotonic()
-        ended = step.total is not None and step.done is not None and step.done >= step.total
-        if not ended and now - self._plain.get(step.what, -PLAIN_PERIOD_S) < PLAIN_PERIOD_S:
-            return
-        if ended and self._plain.get(step.what) == float("inf"):
-            return
-        self._plain[step.what] = float("inf") if ended else now
-        print(plain_line(step), file=self.err, flush=True)
+        if self._is_due(step, PLAIN_PERIOD_S):
+            print(plain_line(step), file=self.err, flush=True)
+
+    def _json_line(self, step: Step) -> None:
+        print(json.dumps(step.to_json()), file=self.err, flush=True)
+
+    def _is_due(self, step: Step, period_s: float, *, together: bool = False) -> bool:
+        """Whether a line is due: at a work's first step, its last, and once a period for it, or for all `together`."""
+        now, ended = time.monotonic(), step.total is not None and (step.done or 0) >= step.total
+        last = self._shown.get(step.what)
+        if last == ENDED:
+            return False
+        if last is not None and not ended and now - (self._shown_at if together else last) < period_s:
+            return False
+        self._shown[step.what], self._shown_at = (ENDED if ended else now), now
+        return True
 
 
 class _Bars:

@@ -9,7 +9,8 @@ reads its words, calls `operations` or a room, and shows what comes back. Each f
     builds           list, choose, compare, move and remove builds
     upgrade          `upgrade` and `rollback`: a new build or quant beside the running one
     removed          how commands tell of removed builds
-    models           list, check, move and remove downloaded models
+    models           list, check, move and remove downloaded models; search the hub
+    models_found     what `models search` shows
     fetch            download a model and verify its checksums
     plan             what fits this machine, before anything is downloaded
     plan_view        how a memory plan looks: table, bars

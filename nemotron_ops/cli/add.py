@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nemotron_ops.cli.app import App, confirmation, dry_run_option, json_option
+from nemotron_ops.cli.app import App, confirmation, dry_run_option, json_option, progress_option
 from nemotron_ops.cli.options import option, options_of
 from nemotron_ops.cli.serve import ServeCommand, settled
 
@@ -78,6 +78,7 @@ class AddOptions(ModelOptions):
 @click.argument("target", metavar=ARGUMENT)
 @options_of(AddOptions)
 @dry_run_option
+@progress_option
 @json_option
 @click.pass_context
 def add(ctx: click.Context, /, target: str, wanted: AddOptions, dry_run: bool, as_json: bool) -> None:
@@ -99,6 +100,7 @@ def add(ctx: click.Context, /, target: str, wanted: AddOptions, dry_run: bool, a
 @click.argument("model", metavar="MODEL [-- LLAMA-SERVER-FLAGS]")
 @options_of(ModelOptions)
 @dry_run_option
+@progress_option
 @json_option
 @click.pass_context
 def change(ctx: click.Context, /, model: str, wanted: ModelOptions, dry_run: bool, as_json: bool) -> None:

@@ -23,12 +23,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from nemotron_ops.paths import Layout, system_layout, user_layout
-from nemotron_ops.ui import Ui
+from nemotron_ops.ui import PROGRESS, Ui
 
 if TYPE_CHECKING:
     from nemotron_ops.installation import Installation
     from nemotron_ops.operations.building import Confirm
 
+PROGRESS_META = "nemotron_ops.progress"
 F = TypeVar("F", bound=Callable[..., Any])
 
 json_option: Callable[[F], F] = click.option(
@@ -39,12 +40,27 @@ dry_run_option: Callable[[F], F] = click.option(
 )
 
 
+def _keep_progress(ctx: click.Context, _: click.Parameter, value: str) -> None:
+    ctx.find_root().meta[PROGRESS_META] = value
+
+
+progress_option: Callable[[F], F] = click.option(
+    "--progress",
+    type=click.Choice(PROGRESS),
+    default="auto",
+    expose_value=False,
+    callback=_keep_progress,
+    help="Progress on stderr: bars or lines, or JSON Lines, at most four a second.",
+)
+
+
 class App:
     """One run of one command. `with App() as app:` closes progress bars at the end."""
 
     def __init__(self, *, env: Mapping[str, str] | None = None, quiet: bool = False) -> None:
         self.env: Mapping[str, str] = dict(os.environ) if env is None else env
-        self.ui = Ui(quiet=quiet)
+        ctx = click.get_current_context(silent=True)
+        self.ui = Ui(quiet=quiet, progress=ctx.find_root().meta.get(PROGRESS_META, "auto") if ctx else "auto")
 
     def __enter__(self) -> App:
         return self

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nemotron_ops.builds.spec import Backend, BuildOptions, BuildRequest
-from nemotron_ops.cli.app import App, confirmation, dry_run_option, json_option
+from nemotron_ops.cli.app import App, confirmation, dry_run_option, json_option, progress_option
 from nemotron_ops.cli.options import choice, option, options_of
 from nemotron_ops.cli.removed import prune_old, removed_json
 
@@ -80,6 +80,7 @@ class BuildFlags:
 @click.command()
 @options_of(BuildFlags)
 @dry_run_option
+@progress_option
 @json_option
 def build(wanted: BuildFlags, dry_run: bool, as_json: bool) -> None:
     """Build llama.cpp for this machine, prove that it answers, and make it the current build.

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from nemotron_ops.cli.app import App, dry_run_option, json_option
+from nemotron_ops.cli.app import App, dry_run_option, json_option, progress_option
 from nemotron_ops.cli.removed import freed, prune_old, removed_json
 from nemotron_ops.files import write_atomic
 
@@ -217,6 +217,7 @@ def diff(a: str, b: str, as_json: bool) -> None:
 @click.argument("build", default="current")
 @click.option("--to", type=click.Path(path_type=Path), default=".", help="File, or folder for ID.tar.gz.")
 @dry_run_option
+@progress_option
 @json_option
 def export_command(build: str, to: Path, dry_run: bool, as_json: bool) -> None:
     """Write a build as one archive, for another machine of the same kind."""
@@ -238,6 +239,7 @@ def export_command(build: str, to: Path, dry_run: bool, as_json: bool) -> None:
 @builds.command("import")
 @click.argument("archive", type=click.Path(path_type=Path))
 @click.option("--no-use", is_flag=True, help="Keep the build that is current.")
+@progress_option
 @json_option
 def import_command(archive: Path, no_use: bool, as_json: bool) -> None:
     """Import an archive that `export` wrote: checked against its manifest, and tested on this machine."""
@@ -257,6 +259,7 @@ def import_command(archive: Path, no_use: bool, as_json: bool) -> None:
     "--table", type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="A table other than the shipped one; --refresh adds to it.",
 )  # fmt: skip
+@progress_option
 @json_option
 def packages(refresh: bool, table: Path | None, as_json: bool) -> None:
     """List published packages that carry llama.cpp, and which llama.cpp each carries."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from nemotron_ops.cli.app import App, confirmation, json_option
+from nemotron_ops.cli.app import App, confirmation, json_option, progress_option
 from nemotron_ops.errors import EngineError
 from nemotron_ops.operations.ask import Answer, ask
 from nemotron_ops.operations.building import have_build, look_for_build
@@ -30,6 +30,7 @@ STOP_S = 30.0
 
 @click.command()
 @click.option("--port", type=click.IntRange(1, 65535), default=8001, show_default=True, help="Port to listen on.")
+@progress_option
 @json_option
 def demo(port: int, as_json: bool) -> None:
     """Build llama.cpp, serve a tiny model, ask it a question, stop.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nemotron_ops.cli.app import App, json_option
+from nemotron_ops.cli.app import App, json_option, progress_option
 from nemotron_ops.cli.deploy_run import run
 from nemotron_ops.cli.deploy_view import show_outcomes
 from nemotron_ops.cli.options import option, options_of
@@ -69,6 +69,7 @@ class RollbackOptions:
 @options_of(RollbackOptions)
 @scope_option
 @ssh_option
+@progress_option
 @json_option
 def rollback(
     targets: tuple[str, ...], wanted: RollbackOptions, system: bool | None, ssh_config: Path | None, as_json: bool

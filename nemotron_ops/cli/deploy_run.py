@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nemotron_ops.addresses import LOOPBACK
-from nemotron_ops.cli.app import App, dry_run_option, json_option
+from nemotron_ops.cli.app import App, dry_run_option, json_option, progress_option
 from nemotron_ops.cli.deploy_view import show_outcomes, show_plan
 from nemotron_ops.cli.options import choice, option, options_of
 from nemotron_ops.cli.remote import BALANCER, scope_option, ssh_option, targets_argument
@@ -70,6 +70,7 @@ class DeployOptions:
 @scope_option
 @ssh_option
 @dry_run_option
+@progress_option
 @json_option
 def run(
     targets: tuple[str, ...], wanted: DeployOptions, system: bool | None, ssh_config: Path | None, dry_run: bool,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nemotron_ops.cli.app import App, dry_run_option, json_option
+from nemotron_ops.cli.app import App, dry_run_option, json_option, progress_option
 from nemotron_ops.cli.options import option, options_of
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class FetchOptions:
 @click.argument("model", metavar="RECIPE|REPO[:QUANT]")
 @options_of(FetchOptions)
 @dry_run_option
+@progress_option
 @json_option
 def fetch(model: str, wanted: FetchOptions, dry_run: bool, as_json: bool) -> None:
     """Download a model and verify its checksums.

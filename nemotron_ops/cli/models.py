@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nemotron_ops.cli.app import App, dry_run_option, json_option
+from nemotron_ops.cli.app import App, dry_run_option, json_option, progress_option
 from nemotron_ops.cli.fetch import model_value
 
 if TYPE_CHECKING:
@@ -46,6 +46,30 @@ def list_models(as_json: bool) -> None:
 
 
 @models.command()
+@click.argument("words", nargs=-1, required=True)
+@click.option("--limit", type=click.IntRange(1, 100), default=10, show_default=True, help="Most repositories shown.")
+@click.option("--no-quants", is_flag=True, help="Do not ask each repository for its files: one request in all.")
+@click.option("--fit", is_flag=True, help="Also read a header per quant, and show what fits this machine.")
+@progress_option
+@json_option
+def search(words: tuple[str, ...], limit: int, no_quants: bool, fit: bool, as_json: bool) -> None:
+    """Search the hub for models: repositories with GGUF files, their quants and sizes.
+
+    The most downloaded come first. `plan REPO` shows what of one repository fits this machine, before the download.
+    """
+    with App() as app:
+        from nemotron_ops.cli import models_found
+        from nemotron_ops.models.search import search as search_hub
+
+        found = search_hub(" ".join(words), app.installation, limit=limit, with_quants=not no_quants)
+        fits = models_found.fits(found, app) if fit else {}
+        if as_json:
+            app.ui.json(models_found.value(found, fits))
+        else:
+            models_found.show(found, fits, app)
+
+
+@models.command()
 @click.argument("model", metavar="RECIPE|REPO[:QUANT]")
 @json_option
 def show(model: str, as_json: bool) -> None:
@@ -74,6 +98,7 @@ def show(model: str, as_json: bool) -> None:
 @models.command()
 @click.argument("names", metavar="[RECIPE|REPO[:QUANT]]...", nargs=-1)
 @click.option("--quick", is_flag=True, help="Compare size and time only; do not read the bytes.")
+@progress_option
 @json_option
 def verify(names: tuple[str, ...], quick: bool, as_json: bool) -> None:
     """Check models (all, or those named) against the hashes they were fetched with. Exit code 7 if one is damaged."""
@@ -115,6 +140,7 @@ def rm(names: tuple[str, ...], force: bool, dry_run: bool, as_json: bool) -> Non
 @models.command("import")
 @click.argument("path", type=click.Path(exists=True, path_type=Path))
 @click.option("--as", "name", metavar="REPO[:QUANT]", help="Name in the store. Default: its own name, or local/FILE.")
+@progress_option
 @json_option
 def import_(path: Path, name: str | None, as_json: bool) -> None:
     """Import a GGUF file, or a folder that `export` wrote, into the store."""
@@ -129,6 +155,7 @@ def import_(path: Path, name: str | None, as_json: bool) -> None:
 @models.command()
 @click.argument("model", metavar="RECIPE|REPO[:QUANT]")
 @click.argument("folder", type=click.Path(path_type=Path))
+@progress_option
 @json_option
 def export(model: str, folder: Path, as_json: bool) -> None:
     """Copy a model and its manifest into FOLDER, to carry it to a machine without network."""

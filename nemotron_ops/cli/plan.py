@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nemotron_ops.cli.app import App, json_option
+from nemotron_ops.cli.app import App, json_option, progress_option
 from nemotron_ops.cli.options import option, options_of
 from nemotron_ops.errors import FitError, UsageError
 from nemotron_ops.policy import GIB
@@ -44,6 +44,7 @@ class PlanOptions:
 @click.command()
 @click.argument("model", metavar="RECIPE|REPO[:QUANT]|FILE.gguf")
 @options_of(PlanOptions)
+@progress_option
 @json_option
 def plan(model: str, wanted: PlanOptions, as_json: bool) -> None:
     """Show what fits this machine: every quant with several contexts, and the recommended one.
@@ -51,30 +52,11 @@ def plan(model: str, wanted: PlanOptions, as_json: bool) -> None:
     Only headers are read, over the network if the model is not here. Exit code 8 if nothing fits.
     """
     with App() as app:
-        from nemotron_ops.memory.machine import machine
-        from nemotron_ops.memory.pack import ModelToPack, quant_table
-        from nemotron_ops.operations.quants import known_quants
-        from nemotron_ops.recipes.load import load_settings, recipe_for
-        from nemotron_ops.recipes.resolve import resolve
-
-        recipe = recipe_for(model, app.layout, app.env)
-        contexts, parallel = wanted.contexts, wanted.parallel
-        flags = {"parallel": parallel, "ctx_size": contexts[0] if len(contexts) == 1 else None}
-        settings = load_settings(app.layout)
-        resolved = resolve(recipe, profile=wanted.profile, settings=settings, env=app.env, flags=flags)
-        known = known_quants(resolved, app.installation, wanted.quants)
+        resolved = resolved_model(app, model, wanted)
         if wanted.compare_log:
-            _compare(app, resolved, known, wanted.compare_log, as_json=as_json)
+            _compare(app, resolved, _known(app, resolved, wanted), wanted.compare_log, as_json=as_json)
             return
-        pools = machine(_facts(app, wanted.gpu, wanted.ram), backend=wanted.backend or _backend(app, wanted.gpu))
-        packed = ModelToPack(
-            name=resolved.name,
-            quants=known,
-            server=resolved.server,
-            by_hand=frozenset({"parallel"} if parallel else ()),
-            most_tokens=recipe.context.max_tokens,
-        )
-        result = quant_table(packed, pools, _contexts(contexts, resolved), preferred=recipe.model.quant)
+        result = table_of(app, resolved, wanted)
         if as_json:
             app.ui.json(_value(resolved, result))
         else:
@@ -84,6 +66,41 @@ def plan(model: str, wanted: PlanOptions, as_json: bool) -> None:
                 f"cannot fit {resolved.name} on this machine with any of these quants and contexts",
                 hint="try a smaller model or context, or plan another machine with --gpu and --ram",
             )
+
+
+def resolved_model(app: App, model: str, wanted: PlanOptions) -> Resolved:
+    """The model with the options that `plan` was given."""
+    from nemotron_ops.recipes.load import load_settings, recipe_for
+    from nemotron_ops.recipes.resolve import resolve
+
+    flags = {
+        "parallel": wanted.parallel,
+        "ctx_size": wanted.contexts[0] if len(wanted.contexts) == 1 else None,
+    }
+    recipe, settings = recipe_for(model, app.layout, app.env), load_settings(app.layout)
+    return resolve(recipe, profile=wanted.profile, settings=settings, env=app.env, flags=flags)
+
+
+def table_of(app: App, resolved: Resolved, wanted: PlanOptions) -> QuantTable:
+    """What of the model fits the machine. Raises ModelError where no header can be read."""
+    from nemotron_ops.memory.machine import machine
+    from nemotron_ops.memory.pack import ModelToPack, quant_table
+
+    pools = machine(_facts(app, wanted.gpu, wanted.ram), backend=wanted.backend or _backend(app, wanted.gpu))
+    packed = ModelToPack(
+        name=resolved.name,
+        quants=_known(app, resolved, wanted),
+        server=resolved.server,
+        by_hand=frozenset({"parallel"} if wanted.parallel else ()),
+        most_tokens=resolved.recipe.context.max_tokens,
+    )
+    return quant_table(packed, pools, _contexts(wanted.contexts, resolved), preferred=resolved.recipe.model.quant)
+
+
+def _known(app: App, resolved: Resolved, wanted: PlanOptions) -> tuple[Quant, ...]:
+    from nemotron_ops.operations.quants import known_quants
+
+    return known_quants(resolved, app.installation, wanted.quants)
 
 
 def _backend(app: App, gpu: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nemotron_ops.cli.app import App, confirmation, dry_run_option, json_option
+from nemotron_ops.cli.app import App, confirmation, dry_run_option, json_option, progress_option
 from nemotron_ops.cli.options import option, options_of
 from nemotron_ops.errors import UsageError
 
@@ -147,6 +147,7 @@ def settled(target: str) -> str:
 @click.argument("targets", nargs=-1, metavar="RECIPE|REPO:QUANT|FILE.gguf... [-- LLAMA-SERVER-FLAGS]")
 @options_of(ServeOptions)
 @dry_run_option
+@progress_option
 @json_option
 @click.pass_context
 def serve(ctx: click.Context, /, targets: tuple[str, ...], wanted: ServeOptions, dry_run: bool, as_json: bool) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nemotron_ops.cli.app import App, dry_run_option, json_option
+from nemotron_ops.cli.app import App, dry_run_option, json_option, progress_option
 from nemotron_ops.cli.options import option, options_of
 from nemotron_ops.cli.service_scope import agent_on_a_mac, scope_option, service_app
 
@@ -71,6 +71,7 @@ class InstallOptions:
 @scope_option
 @options_of(InstallOptions)
 @dry_run_option
+@progress_option
 @json_option
 def install(
     recipes: tuple[str, ...], system: bool | None, wanted: InstallOptions, dry_run: bool, as_json: bool

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nemotron_ops.cli.app import App, json_option
+from nemotron_ops.cli.app import App, json_option, progress_option
 from nemotron_ops.cli.options import option, options_of
 from nemotron_ops.errors import UsageError
 
@@ -49,6 +49,7 @@ class RunOptions:
 @click.argument("language", type=click.Choice(["python", "bash"]))
 @click.argument("file", default="-", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
 @options_of(RunOptions)
+@progress_option
 @json_option
 def run(language: str, file: str, wanted: RunOptions, as_json: bool) -> int:
     """Run Python or bash from FILE, or from standard input, in a sandbox.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nemotron_ops.cli.app import App, json_option
+from nemotron_ops.cli.app import App, json_option, progress_option
 
 if TYPE_CHECKING:
     from nemotron_ops.tune.data_check import Checked
@@ -28,6 +28,7 @@ FOUND_ERRORS = 1  # exit code where a finding stops training
 @click.option(
     "--max-length", default=0, type=click.IntRange(min=0), metavar="TOKENS", help="Longest row, with its answer."
 )
+@progress_option
 @json_option
 def check(files: tuple[Path, ...], tests: tuple[Path, ...], max_length: int, as_json: bool) -> int:
     """Check training data: shapes, answers, reasoning share, duplicates, test questions, secrets.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import click
 
-from nemotron_ops.cli.app import App, confirmation, dry_run_option, json_option
+from nemotron_ops.cli.app import App, confirmation, dry_run_option, json_option, progress_option
 from nemotron_ops.cli.options import option, options_of
 from nemotron_ops.cli.removed import prune_old
 from nemotron_ops.errors import UsageError
@@ -29,6 +29,7 @@ class UpgradeOptions:
 @click.argument("recipe", required=False)
 @options_of(UpgradeOptions)
 @dry_run_option
+@progress_option
 @json_option
 def upgrade(recipe: str | None, wanted: UpgradeOptions, dry_run: bool, as_json: bool) -> None:
     """Try a new build or quant beside the running one; keep it if it is as good.
@@ -61,6 +62,7 @@ def upgrade(recipe: str | None, wanted: UpgradeOptions, dry_run: bool, as_json: 
 
 @click.command()
 @dry_run_option
+@progress_option
 @json_option
 def rollback(dry_run: bool, as_json: bool) -> None:
     """Make the build before this one current again, and serve with it."""

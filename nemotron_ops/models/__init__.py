@@ -4,6 +4,7 @@ Each file uses only those below it:
 
     carry         imports models from files, and exports them into folders for machines without network
     garbage       chooses the models to remove when room is needed
+    search        finds repositories with models on the hub, by words
     offers        the quants of a repository with their headers, before any download
     fetch         fetches a model: plans the download, downloads what is missing, verifies every file
     caches        files in the caches of the hub's client and of llama.cpp

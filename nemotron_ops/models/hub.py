@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from nemotron_ops.errors import ModelError, conceal
@@ -22,6 +23,10 @@ from nemotron_ops.models.ref import RemoteFile, check_shards, shown
 from nemotron_ops.models.refusals import Refusal, Stalled, refused
 from nemotron_ops.models.web import Patience, Web, endpoint_of, is_private
 
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+T = TypeVar("T")
 YES = {"1", "on", "yes", "true"}
 READERS = 6
 LISTING_TRIES = 2  # an unreachable hub must be detected soon, because a stored model may do
@@ -89,55 +94,63 @@ def list_files(repo: str, *, revision: str, env: Mapping[str, str], patience: Pa
 
 
 def _list_files(repo: str, *, revision: str, env: Mapping[str, str], patience: Patience) -> Listing:
-    """The listing; where the hub refuses the token, once more without it."""
-    token = token_of(env)
+    found, note = refused_token_dropped(lambda token: _asked(repo, revision, env, patience, token), token_of(env))
+    return replace(found, note="; ".join(filter(None, (note, found.note)))) if note else found
+
+
+def refused_token_dropped(ask: Callable[[str], T], token: str) -> tuple[T, str]:
+    """What `ask(token)` finds; where the hub refuses the token, what it finds without one, and a remark about it."""
     try:
-        return _asked(repo, revision, env, patience, token)
-    except _Refused as exc:
+        return ask(token), ""
+    except HubRefused as exc:
         if not exc.refusal.may_be_the_token:
             raise exc.error from exc
         try:
-            found = _asked(repo, revision, env, patience, "")
-        except _Refused:
+            found = ask("")
+        except HubRefused:
             raise exc.error from exc
         why = exc.refusal.said or exc.refusal.status
-        note = f'the hub refuses the token in use ("{why}"): going on without it'
-        return replace(found, note="; ".join(filter(None, (note, found.note))))
+        return found, f'the hub refuses the token in use ("{why}"): going on without it'
 
 
-class _Refused(Exception):
-    """The hub answered, but not with a listing."""
+class HubRefused(Exception):
+    """The hub answered, but with an error."""
 
     def __init__(self, refusal: Refusal) -> None:
         self.refusal, self.error = refusal, refused(refusal, datetime.now(UTC))
 
 
 def _asked(repo: str, revision: str, env: Mapping[str, str], patience: Patience, token: str) -> Listing:
+    with hub_api(env, token, what=repo, revision=revision) as api:
+        info = api.model_info(repo, revision=revision, files_metadata=True, timeout=patience.connect_s)
+    with Web(env, token=token, patience=patience) as web:
+        return _listing(repo, revision, info, web)
+
+
+@contextmanager
+def hub_api(env: Mapping[str, str], token: str, *, what: str, revision: str = "") -> Iterator[HfApi]:
+    """The hub's client, to ask for `what`. Raises HubRefused, Stalled if it cannot be reached, ModelError."""
     from huggingface_hub import HfApi, errors
 
     endpoint = endpoint_of(env)
     network: tuple[type[Exception], ...] = (*_network_errors(), OSError)
     if is_private(urlsplit(endpoint).hostname or ""):
         _go_direct()
-    api = HfApi(endpoint=endpoint, token=token or False)
     try:
-        info = api.model_info(repo, revision=revision, files_metadata=True, timeout=patience.connect_s)
+        yield HfApi(endpoint=endpoint, token=token or False)
     except errors.HFValidationError as exc:
-        raise ModelError(f"cannot read {repo}: {exc}") from exc
+        raise ModelError(f"cannot read {what}: {exc}") from exc
     except errors.HfHubHTTPError as exc:
-        page = f"{endpoint}/{repo}"
         refusal = Refusal(
-            status=exc.response.status_code, headers=exc.response.headers, what=repo, page=page, revision=revision,
-            with_token=bool(token),
+            status=exc.response.status_code, headers=exc.response.headers, what=what, page=f"{endpoint}/{what}",
+            revision=revision, with_token=bool(token),
         )  # fmt: skip
-        raise _Refused(refusal) from exc
+        raise HubRefused(refusal) from exc
     except network as exc:
         hint = "check the network, or HF_ENDPOINT; with HF_HUB_OFFLINE=1 only local files are used"
         raise Stalled(f"cannot reach {endpoint}: {exc}", hint=hint) from exc
     except (ValueError, TypeError, KeyError) as exc:
         raise ModelError(f"cannot read the answer of {endpoint}: {exc}", hint="check HF_ENDPOINT") from exc
-    with Web(env, token=token, patience=patience) as web:
-        return _listing(repo, revision, info, web)
 
 
 @cache

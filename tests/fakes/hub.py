@@ -78,6 +78,8 @@ class Hub:
         self.commit = COMMIT
         self.refuses_tokens = ""  # the words of a 401 to every request with a token
         self.renamed: dict[str, str] = {}  # old name of a repository -> its name now
+        self.downloads: dict[str, int] = {}
+        self.gated_repos: set[str] = set()
         self.lists_sizes = self.sends_etags = True
         self.files: dict[str, dict[str, Entry]] = {}
         self.faults: list[Fault] = []
@@ -178,7 +180,9 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             auth, host = self.headers.get("authorization", ""), self.headers.get("host", "")
             seen = Seen(path=path, range=self.headers.get("range", ""), authorization=auth, host=host)
             hub.seen.append(seen)
-            if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/revision/([^/]+)", path):
+            if path == "/api/models":
+                self.found(parse_qs(parts.query))
+            elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/revision/([^/]+)", path):
                 self.information(match[1], match[2], blobs="blobs" in parse_qs(parts.query))
             elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/]+).*", path):
                 self.tree(match[1])
@@ -200,6 +204,23 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             code = {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access is restricted."} if hub.gated else {}
             self.reply(403 if hub.gated else 401, code, b"{}")
             return False
+
+        def found(self, query: dict[str, list[str]]) -> None:
+            """Repositories whose names have the words, as huggingface.co answers `list_models`."""
+            if not self.allowed():
+                return
+            words = query.get("search", [""])[0].lower().split()
+            rows = [
+                {
+                    "_id": "0", "id": repo, "modelId": repo, "downloads": hub.downloads.get(repo, 0), "likes": 1,
+                    "gated": "auto" if repo in hub.gated_repos else False, "lastModified": "2026-11-02T10:00:00.000Z",
+                }
+                for repo, files in hub.files.items()
+                if all(w in repo.lower() for w in words) and any(n.endswith(".gguf") for n in files)
+            ]  # fmt: skip
+            rows.sort(key=lambda row: -int(str(row["downloads"])))
+            body = json.dumps(rows[: int(query.get("limit", ["100"])[0])]).encode()
+            self.reply(200, {"content-type": "application/json"}, body)
 
         def information(self, repo: str, revision: str, *, blobs: bool) -> None:
             if not self.allowed():

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,28 @@ def test_progress_is_plain_lines_where_there_is_no_terminal() -> None:
 def test_a_line_of_progress_has_amount_rate_and_time_left() -> None:
     step = Step(what="fetch m.gguf", done=1e9, total=4e9, unit="B", rate_per_s=1e8, eta_s=30)
     assert plain_line(step) == "fetch m.gguf: 25 % 1 GB of 4 GB at 100 MB/s, 30 s left"
+
+
+def test_progress_for_programs_is_a_step_per_line_at_most_four_a_second() -> None:
+    err = io.StringIO()
+    ui = Ui(out=io.StringIO(), err=err, progress="json")
+    begun = time.monotonic()
+    for done in range(2001):
+        ui.report(Step(what=f"fetch {done % 2}", done=done, total=2000, unit="B", eta_s=1.5))
+    ui.report(Step(what="", note="going on without the token", warning=True))
+    ui.say("done")
+    lines = [json.loads(line) for line in err.getvalue().splitlines()]
+    assert lines[0] == {"what": "fetch 0", "done": 0, "total": 2000, "unit": "B", "eta_s": 1.5}
+    assert lines[-3]["done"] == 2000
+    assert lines[-2:] == [{"note": "going on without the token", "warning": True}, {"note": "done"}]
+    assert len(lines) <= 5 + 4 * (time.monotonic() - begun) + 1
+
+
+def test_no_progress_keeps_remarks() -> None:
+    err = io.StringIO()
+    ui = Ui(out=io.StringIO(), err=err, progress="none")
+    ui.report(Step(what="compile", done=1, total=2, note="two cores"))
+    assert err.getvalue() == "two cores\n"
 
 
 def test_stdout_is_data_and_stderr_is_talk() -> None:
