@@ -70,14 +70,14 @@ def show(name: str, resolved: bool, profile: str, as_json: bool) -> None:
 @json_option
 def validate(files: tuple[Path, ...], as_json: bool) -> None:
     """Check recipe files (all known recipes if none are named)."""
-    from nemotron_ops.recipes.load import read_recipe, recipe_files
+    from nemotron_ops.recipes.load import read_recipe, recipe_files, template_text
 
     with App() as app:
         wrong: dict[str, str] = {}
         chosen = files or tuple(recipe_files(app.layout).values())
         for path in chosen:
             try:
-                read_recipe(path)
+                template_text(read_recipe(path))
             except RecipeError as exc:
                 wrong[str(path)] = exc.message
         if as_json:

@@ -10,6 +10,7 @@ the same functions. Each file uses only those below it:
     wish_file         keeps what is to be served in the state folder, for the supervisor and its next start
     compose           from a wish to what the supervisor runs: resolve, look, decide, make, argv
     memory_budget     what each model asks of memory; what the decision makes of its settings
+    templates         chat templates of recipes, as files that llama-server reads
     model_files       a model's files: made on the spot, found in the store, or fetched
     quants            a model's quants with their headers, from files or over the network
     fetching          what a fetch needs of an installation

@@ -31,6 +31,7 @@ from nemotron_ops.operations.memory_budget import (
     with_quant,
 )
 from nemotron_ops.operations.model_files import ModelFiles, files_here, have_files
+from nemotron_ops.operations.templates import template_words
 from nemotron_ops.operations.wish import Composed, ModelWish, Wish, endpoint_for, plans_for
 from nemotron_ops.recipes.load import load_settings
 from nemotron_ops.recipes.resolve import Plan, Settings, public_names, request_fields
@@ -60,6 +61,7 @@ class ReadyModel:
     files: ModelFiles
     devices: tuple[str, ...]
     placements: tuple[Placement | None, ...]
+    template: tuple[str, ...] = ()  # words of the command line for a chat template of the recipe's own
 
     @property
     def placed(self) -> Plan:
@@ -113,7 +115,10 @@ def _make(found: FoundModel, chosen: PackedModel, wish: Wish, here: Installation
     """The model with its decided quant, fetched unless this is a dry run."""
     plan = with_quant(found.plan, chosen.quant)
     files = found.files if dry_run else have_files(plan, here, may_fetch=wish.may_fetch)
-    return ReadyModel(plan=plan, files=files, devices=devices_of(plan, here), placements=chosen.placements)
+    return ReadyModel(
+        plan=plan, files=files, devices=devices_of(plan, here), placements=chosen.placements,
+        template=template_words(plan.recipe, here.layout, dry_run=dry_run),
+    )  # fmt: skip
 
 
 def _with_found_quant(plan: Plan, model: ModelWish, wish: Wish, here: Installation) -> Plan:
@@ -150,7 +155,7 @@ def _instance(model: ReadyModel, llama_server: LlamaServer, i: int) -> InstanceS
     )  # fmt: skip
     parallel, ctx = server["parallel"], server["ctx_size"]
     return InstanceSpec(
-        name=f"{plan.name}-{i}", model=plan.name, argv=argv, slots=parallel,
+        name=f"{plan.name}-{i}", model=plan.name, argv=(*argv, *model.template), slots=parallel,
         ctx_tokens=ctx if server.get("kv_unified") else ctx // parallel,
         memory_bytes=placement.bytes_by_device if placement else {},
         build=llama_server.build_id, files=model.files.all,

@@ -54,12 +54,16 @@ def local_model(recipe: str, here: Installation) -> LocalModel:
 
 
 def own_recipes(names: tuple[str, ...], here: Installation) -> dict[str, str]:
-    """The recipes among `names` that are the user's own files, by name: they are sent too."""
-    from nemotron_ops.recipes.load import recipe_files, shipped_dir
+    """The files, by name, of the recipes among `names` that are the user's own, and of their chat templates."""
+    from nemotron_ops.recipes.load import read_recipe, recipe_files, shipped_dir, template_text
 
     files = recipe_files(here.layout)
-    own = {n: files[n] for n in names if n in files and not files[n].is_relative_to(shipped_dir())}
-    return {name: path.read_text(encoding="utf-8") for name, path in own.items()}
+    own = [files[n] for n in names if n in files and not files[n].is_relative_to(shipped_dir())]
+    found = {path.name: path.read_text(encoding="utf-8") for path in own}
+    for recipe in map(read_recipe, own):
+        if text := template_text(recipe):
+            found[recipe.model.chat_template_file] = text
+    return found
 
 
 def hooks_for(balancer: Path | None) -> Hooks:

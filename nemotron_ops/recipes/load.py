@@ -22,6 +22,8 @@ from nemotron_ops.recipes.resolve import Settings
 from nemotron_ops.recipes.schema import Model, Recipe, Server
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
+TEMPLATE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\.jinja")
+TEMPLATE_BYTES = 1 << 20
 PROFILE = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 
 ALIAS_LETTERS = 200
@@ -75,6 +77,27 @@ def parse_recipe(text: str, *, name: str, origin: str) -> Recipe:
     return recipe
 
 
+def template_text(recipe: Recipe) -> str:
+    """The recipe's own chat template; "" if it names none. Raises RecipeError if the file cannot be used."""
+    name = recipe.model.chat_template_file
+    if not name:
+        return ""
+    path = Path(recipe.origin).parent / name
+    try:
+        text = read_plain(path).decode()
+    except OSError as exc:
+        raise RecipeError(
+            f"cannot read the chat template {path}: {exc.strerror or exc}",
+            hint=f"`nemotron-ops models show {recipe.name} --template` prints the model's own, to begin with",
+        ) from exc
+    except UnicodeDecodeError as exc:
+        raise RecipeError(f"cannot use the chat template {path}: not UTF-8 text") from exc
+    if not text.strip() or len(text) > TEMPLATE_BYTES:
+        size = f"{len(text):,} letters, more than {TEMPLATE_BYTES:,}" if text.strip() else "empty"
+        raise RecipeError(f"cannot use the chat template {path}: it is {size}")
+    return text
+
+
 def recipe_for(target: str, layout: Layout, env: Mapping[str, str] | None = None) -> Recipe:
     """The recipe for a command line argument: a recipe's name, a model on a hub by name or address, or a GGUF file.
 
@@ -124,6 +147,9 @@ def _check_rules(recipe: Recipe) -> None:
         if not alias or any(map(str.isspace, alias)) or len(alias) > ALIAS_LETTERS or alias.count("*") > ALIAS_STARS:
             rules = f"at most {ALIAS_LETTERS} letters, no space in them, and at most {ALIAS_STARS} times *"
             raise RecipeError(f"{recipe.origin}: model.aliases: an alias has {rules}, not {alias[:80]!r}")
+    if model.chat_template_file and not TEMPLATE.fullmatch(model.chat_template_file):
+        rules = "expected the name of a .jinja file beside the recipe, with letters a-z, digits and . _ -"
+        raise RecipeError(f"{recipe.origin}: model.chat_template_file: {rules}, not {model.chat_template_file!r}")
     for name in recipe.profiles:
         if not PROFILE.fullmatch(name):
             raise RecipeError(f"{recipe.origin}: profiles.{name}: a profile's name has letters a-z, digits, _ and -")

@@ -49,6 +49,7 @@ class Model:
     alias: str = ""  # public model name; defaults to repo without "-GGUF"
     aliases: tuple[str, ...] = ()  # further public names; * and ? stand for any letters: "claude-*"
     mmproj: bool = False  # also fetch the multimodal projector
+    chat_template_file: str = ""  # a .jinja file beside the recipe, used instead of the model's own template
     memory_gb: Mapping[str, float] = field(default_factory=dict)  # memory by quant, from the guide: {"4-bit": 24}
     sha256: Mapping[str, str] = field(default_factory=dict)  # file name -> hash, for a pinned revision
 

@@ -168,7 +168,7 @@ def _recipes(ctx: Context) -> str:
     folder = ctx.release_dir / "recipes"
     lines = [f"  mkdir -p {q(folder)}"]
     for name, text in sorted(ctx.request.own_recipes.items()):
-        lines.append(f"  printf '%s' {q(text)} > {q(folder / f'{name}.toml')}")
+        lines.append(f"  printf '%s' {q(text)} > {q(folder / name)}")
     return "\n".join(lines)
 
 

@@ -22,7 +22,7 @@ class Request:
     profile: str = ""
     host: str = "127.0.0.1"
     port: int = 8001
-    own_recipes: Mapping[str, str] = field(default_factory=dict)  # name -> TOML of recipes that are not shipped
+    own_recipes: Mapping[str, str] = field(default_factory=dict)  # file -> text, with their templates
     service_words: tuple[str, ...] = ()  # further words for `service install`
     serve_options: tuple[str, ...] = ()  # further words for `serve`, of the service and of its trial
     backend: str = ""  # as requested: "cuda", "cpu" …; by default what the target has

@@ -21,9 +21,9 @@ def activate_sh(ctx: Context) -> str:
 set -eu
 {prelude(ctx.site.scope)}cd {q(ctx.site.root)}
 mkdir -p {ctx.config}/recipes
-cp -f releases/{ctx.name}/recipes/*.toml {ctx.config}/recipes/ 2>/dev/null || true
+cp -f releases/{ctx.name}/recipes/* {ctx.config}/recipes/ 2>/dev/null || true
 # recipes that only came with another release must not hide the shipped ones of that name
-for r in {ctx.config}/recipes/*.toml; do
+for r in {ctx.config}/recipes/*.toml {ctx.config}/recipes/*.jinja; do
   [ -f "releases/{ctx.name}/recipes/${{r##*/}}" ] && continue
   for d in releases/*/recipes; do
     if cmp -s "$r" "$d/${{r##*/}}"; then rm -f "$r"; break; fi

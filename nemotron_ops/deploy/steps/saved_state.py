@@ -75,7 +75,7 @@ if [ -n "$gone" ]; then
   {self._ctl} disable --quiet $gone 2>/dev/null || true
   for u in $gone; do rm -f {self._units}/$u; done
 fi
-for r in {q(release)}/recipes/*.toml; do rm -f {self.config}/recipes/"${{r##*/}}"; done
+for r in {q(release)}/recipes/*; do rm -f {self.config}/recipes/"${{r##*/}}"; done
 [ ! -d before/config/recipes ] || cp -rpf before/config/recipes {self.config}/
 if [ -f before/config/service.json ]; then cp -pf before/config/service.json {self.config}/
 else rm -f {self.config}/service.json; fi

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def activate(home: Path, **own_recipes: str) -> dict[str, str]:
+def activate(home: Path, own_recipes: Mapping[str, str]) -> dict[str, str]:
     """Switch to a release with these recipes; the recipes that its program finds in the configuration."""
     facts = TargetFacts(
         user="me", uid=1000, home=str(home), hostname="gpu1", machine="x86_64", python="/usr/bin/python3",
@@ -39,21 +40,23 @@ def activate(home: Path, **own_recipes: str) -> dict[str, str]:
     program.chmod(0o755)
     (release / "recipes").mkdir(exist_ok=True)
     for name, text in own_recipes.items():
-        (release / f"recipes/{name}.toml").write_text(text)
+        (release / "recipes" / name).write_text(text)
     script = unpack.partition("<<'ACTIVATE'\n")[2].partition("ACTIVATE\n")[0]
     subprocess.run(["sh", "-s"], input=script, text=True, check=True, env={"PATH": "/usr/bin:/bin", "HOME": str(home)})
-    return {p.stem: p.read_text() for p in (home / ".config/nemotron-ops/recipes").glob("*.toml")}
+    return {p.name: p.read_text() for p in (home / ".config/nemotron-ops/recipes").iterdir()}
 
 
 def test_a_recipe_that_came_with_a_release_hides_the_shipped_one_only_while_that_release_serves(home: Path) -> None:
-    assert activate(home, tiny="title = 'mine'") == {"tiny": "title = 'mine'"}
-    assert activate(home) == {}
-    assert activate(home, tiny="title = 'mine'") == {"tiny": "title = 'mine'"}
-    assert activate(home, tiny="title = 'newer'") == {"tiny": "title = 'newer'"}
-    assert activate(home) == {}
+    mine = {"tiny.toml": "title = 'mine'", "tiny.jinja": "{{ messages }}"}
+    newer = {"tiny.toml": "title = 'newer'"}
+    assert activate(home, mine) == mine
+    assert activate(home, {}) == {}
+    assert activate(home, mine) == mine
+    assert activate(home, newer) == newer
+    assert activate(home, {}) == {}
 
 
 def test_a_recipe_that_somebody_wrote_over_there_stays(home: Path) -> None:
-    activate(home, tiny="title = 'mine'")
+    activate(home, {"tiny.toml": "title = 'mine'"})
     (home / ".config/nemotron-ops/recipes/theirs.toml").write_text("title = 'theirs'")
-    assert activate(home) == {"theirs": "title = 'theirs'"}
+    assert activate(home, {}) == {"theirs.toml": "title = 'theirs'"}

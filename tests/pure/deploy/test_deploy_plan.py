@@ -46,7 +46,7 @@ MODEL = (Artifact(name="model-30b/m.json", sha256="d"), Artifact(name="model-30b
 USER = Request(scope=Scope.USER, recipes=("30b",))
 SYSTEM = Request(
     scope=Scope.SYSTEM, recipes=("30b", "mine"), profile="guide", host="0.0.0.0",
-    own_recipes={"mine": "title = 'it'\n"}, backend="cuda", service_words=("--allow-from", "10.0.0.0/8"),
+    own_recipes={"mine.toml": "title = 'it'\n"}, backend="cuda", service_words=("--allow-from", "10.0.0.0/8"),
     serve_options=("--ctx-size", "8192"),
 )  # fmt: skip
 
@@ -143,7 +143,7 @@ def test_same_content_is_the_same_release_and_any_change_another() -> None:
     others = [
         RELEASE.id(replace(USER, recipes=("4b",))),
         RELEASE.id(replace(USER, port=9000)),
-        RELEASE.id(replace(USER, own_recipes={"30b": "x"})),
+        RELEASE.id(replace(USER, own_recipes={"30b.toml": "x"})),
         replace(RELEASE, bundle=Artifact(name="bundle", sha256="c" * 64)).id(USER),
         replace(RELEASE, build_id="cpu-9").id(USER),
     ]
@@ -157,7 +157,9 @@ def test_who_and_when_are_no_part_of_a_releases_name() -> None:
 
 
 def test_words_from_outside_cannot_break_out_of_a_script() -> None:
-    evil = replace(USER, recipes=("a; touch /tmp/evil",), own_recipes={"x": "'; touch /tmp/evil; '"}, profile="$(id)")
+    evil = replace(
+        USER, recipes=("a; touch /tmp/evil",), own_recipes={"x.toml": "'; touch /tmp/evil; '"}, profile="$(id)"
+    )
     for name, script in scripts(plan_for(evil)).items():
         done = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True)
         assert done.returncode == 0, name

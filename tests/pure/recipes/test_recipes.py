@@ -77,6 +77,8 @@ def test_the_guide_profile_is_the_guides_server_line(name: str, layout: Layout) 
         ("title = 3\n" + MINIMAL, "recipes/x.toml: title: expected a string, found 3"),
         ('[model]\nquant = "Q8_0"', "expected one of repo, path, synthetic, found none of them"),
         ('[model]\nrepo = "a/b"\npath = "c"', "found repo and path"),
+        ('[model]\nrepo = "a/b"\nchat_template_file = "../x.jinja"', "a .jinja file beside the recipe"),
+        ('[model]\nrepo = "a/b"\nchat_template_file = "/etc/passwd"', "model.chat_template_file: expected the name"),
         ("[modell]", "recipes/x.toml: modell: unknown key (did you mean model?)"),
         ('name = "y"\n' + MINIMAL, "recipes/x.toml: name: unknown key"),
         ("model = ", "not valid TOML"),

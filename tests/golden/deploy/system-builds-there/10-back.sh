@@ -1,9 +1,9 @@
 cd /opt/nemotron-ops
 rm -rf incoming LOCK.json
-: > releases/1.2.3-e37b9f2a63/BAD || true; rm -f releases/1.2.3-e37b9f2a63/GOOD
-{ printf '%s\n' '{"time": "2026-01-01T00:00:00+00:00", "who": "ann@desk", "event": "failed", "release": "1.2.3-e37b9f2a63"}' >> /opt/nemotron-ops/deploy.log; } 2>/dev/null || echo 'cannot write the audit log'
+: > releases/1.2.3-1e026844f2/BAD || true; rm -f releases/1.2.3-1e026844f2/GOOD
+{ printf '%s\n' '{"time": "2026-01-01T00:00:00+00:00", "who": "ann@desk", "event": "failed", "release": "1.2.3-1e026844f2"}' >> /opt/nemotron-ops/deploy.log; } 2>/dev/null || echo 'cannot write the audit log'
 old=$(readlink previous || true)
-if [ -n "$old" ] && [ "$old" != releases/1.2.3-e37b9f2a63 ] && [ -x "$old/activate.sh" ]; then
+if [ -n "$old" ] && [ "$old" != releases/1.2.3-1e026844f2 ] && [ -x "$old/activate.sh" ]; then
   exec "$old/activate.sh"
 fi
 rm -f current
@@ -19,7 +19,7 @@ if [ -n "$gone" ]; then
   systemctl disable --quiet $gone 2>/dev/null || true
   for u in $gone; do rm -f /etc/systemd/system/$u; done
 fi
-for r in /opt/nemotron-ops/releases/1.2.3-e37b9f2a63/recipes/*.toml; do rm -f /etc/nemotron-ops/recipes/"${r##*/}"; done
+for r in /opt/nemotron-ops/releases/1.2.3-1e026844f2/recipes/*; do rm -f /etc/nemotron-ops/recipes/"${r##*/}"; done
 [ ! -d before/config/recipes ] || cp -rpf before/config/recipes /etc/nemotron-ops/
 if [ -f before/config/service.json ]; then cp -pf before/config/service.json /etc/nemotron-ops/
 else rm -f /etc/nemotron-ops/service.json; fi
@@ -30,7 +30,7 @@ systemctl reset-failed $gone 2>/dev/null || true
 if [ ! -f before/units/nemotron-ops.service ]; then echo "no service was there before, and none is now"
 elif [ "$(cat before/state)" = active ]; then
   [ -z "$moved" ] || systemctl stop nemotron-ops.service nemotron-ops.socket
-  /opt/nemotron-ops/releases/1.2.3-e37b9f2a63/venv/bin/nemotron-ops service restart --system --ready-timeout 3600
+  /opt/nemotron-ops/releases/1.2.3-1e026844f2/venv/bin/nemotron-ops service restart --system --ready-timeout 3600
 else
   systemctl stop nemotron-ops.socket nemotron-ops.service nemotron-ops-engines.service
 fi

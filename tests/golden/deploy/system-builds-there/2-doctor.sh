@@ -1,1 +1,1 @@
-runuser -u nemotron -- env NEMOTRON_OPS_SYSTEM=1 HOME=/var/lib/nemotron-ops /opt/nemotron-ops/releases/1.2.3-e37b9f2a63/venv/bin/nemotron-ops doctor
+runuser -u nemotron -- env NEMOTRON_OPS_SYSTEM=1 HOME=/var/lib/nemotron-ops /opt/nemotron-ops/releases/1.2.3-1e026844f2/venv/bin/nemotron-ops doctor

@@ -9,8 +9,8 @@ if [ ! -L current ] && [ ! -d before ]; then
   systemctl is-active nemotron-ops.service > .before/state 2>/dev/null || true
   mv -T .before before
 fi
-printf '%s\n' '{"time": "2026-01-01T00:00:00+00:00", "who": "ann@desk", "event": "activate", "release": "1.2.3-e37b9f2a63"}' >> /opt/nemotron-ops/deploy.log
+printf '%s\n' '{"time": "2026-01-01T00:00:00+00:00", "who": "ann@desk", "event": "activate", "release": "1.2.3-1e026844f2"}' >> /opt/nemotron-ops/deploy.log
 old=$(readlink current || true)
-if [ -n "$old" ] && [ "$old" != releases/1.2.3-e37b9f2a63 ]; then rm -f .previous.new; ln -s "$old" .previous.new; mv -T .previous.new previous; fi
-rm -f /opt/nemotron-ops/releases/1.2.3-e37b9f2a63/BAD
-exec /opt/nemotron-ops/releases/1.2.3-e37b9f2a63/activate.sh
+if [ -n "$old" ] && [ "$old" != releases/1.2.3-1e026844f2 ]; then rm -f .previous.new; ln -s "$old" .previous.new; mv -T .previous.new previous; fi
+rm -f /opt/nemotron-ops/releases/1.2.3-1e026844f2/BAD
+exec /opt/nemotron-ops/releases/1.2.3-1e026844f2/activate.sh

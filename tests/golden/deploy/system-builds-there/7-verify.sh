@@ -1,1 +1,1 @@
-exec /opt/nemotron-ops/releases/1.2.3-e37b9f2a63/verify.sh
+exec /opt/nemotron-ops/releases/1.2.3-1e026844f2/verify.sh

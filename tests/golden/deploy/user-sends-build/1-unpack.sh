@@ -25,9 +25,9 @@ set -eu
 export XDG_RUNTIME_DIR="/run/user/$(id -u)" NO_COLOR=1
 cd /home/me/.local/lib/nemotron-ops
 mkdir -p "$HOME/.config/nemotron-ops"/recipes
-cp -f releases/1.2.3-7b1a537594/recipes/*.toml "$HOME/.config/nemotron-ops"/recipes/ 2>/dev/null || true
+cp -f releases/1.2.3-7b1a537594/recipes/* "$HOME/.config/nemotron-ops"/recipes/ 2>/dev/null || true
 # recipes that only came with another release must not hide the shipped ones of that name
-for r in "$HOME/.config/nemotron-ops"/recipes/*.toml; do
+for r in "$HOME/.config/nemotron-ops"/recipes/*.toml "$HOME/.config/nemotron-ops"/recipes/*.jinja; do
   [ -f "releases/1.2.3-7b1a537594/recipes/${r##*/}" ] && continue
   for d in releases/*/recipes; do
     if cmp -s "$r" "$d/${r##*/}"; then rm -f "$r"; break; fi

@@ -19,7 +19,7 @@ if [ -n "$gone" ]; then
   systemctl --user disable --quiet $gone 2>/dev/null || true
   for u in $gone; do rm -f "$HOME/.config/systemd/user"/$u; done
 fi
-for r in /home/me/.local/lib/nemotron-ops/releases/1.2.3-7b1a537594/recipes/*.toml; do rm -f "$HOME/.config/nemotron-ops"/recipes/"${r##*/}"; done
+for r in /home/me/.local/lib/nemotron-ops/releases/1.2.3-7b1a537594/recipes/*; do rm -f "$HOME/.config/nemotron-ops"/recipes/"${r##*/}"; done
 [ ! -d before/config/recipes ] || cp -rpf before/config/recipes "$HOME/.config/nemotron-ops"/
 if [ -f before/config/service.json ]; then cp -pf before/config/service.json "$HOME/.config/nemotron-ops"/
 else rm -f "$HOME/.config/nemotron-ops"/service.json; fi
