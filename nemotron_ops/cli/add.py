@@ -61,6 +61,7 @@ class AddOptions(ModelOptions):
     no_build: bool = option("Fail rather than build llama.cpp.")
     no_fetch: bool = option("Fail rather than download a model.")
     offline: bool = option("Use no network: --no-build and --no-fetch.")
+    yes: bool = option("Answer yes to questions, such as whether to build with zig where there is no compiler.")
     no_wait: bool = option("Return once the model is added; do not wait until it is loaded.")
 
     def wish(self, target: str, extra: Sequence[str]) -> Wish:
@@ -91,7 +92,7 @@ def add(ctx: click.Context, /, target: str, wanted: AddOptions, dry_run: bool, a
 
     with App() as app:
         wish = wanted.wish(target, ctx.meta["extra"])
-        confirm = confirmation(as_json=as_json, dry_run=dry_run)
+        confirm = confirmation(as_json=as_json, dry_run=dry_run, yes=wanted.yes)
         answer = serving_changes.add(wish, app.installation, dry_run=dry_run, confirm=confirm)
         _finish(app, answer, as_json=as_json, wait=not (dry_run or wanted.no_wait))
 
@@ -124,6 +125,7 @@ def change(ctx: click.Context, /, model: str, wanted: ModelOptions, dry_run: boo
 @click.command()
 @click.argument("model")
 @dry_run_option
+@progress_option
 @json_option
 def remove(model: str, dry_run: bool, as_json: bool) -> None:
     """Serve a model no longer: requests in flight end first.

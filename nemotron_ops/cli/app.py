@@ -83,8 +83,10 @@ class App:
         return Installation(layout=self.layout, env=self.env, report=self.ui.report)
 
 
-def confirmation(*, as_json: bool, dry_run: bool = False) -> Confirm:
-    """Asks at a terminal. Answers no without one, and in a command whose output a program reads."""
+def confirmation(*, as_json: bool, dry_run: bool = False, yes: bool = False) -> Confirm:
+    """Asks at a terminal. Answers no without one, and in a command whose output a program reads; `yes` answers yes."""
+    if yes:
+        return lambda question: True
     if as_json or dry_run or not sys.stdin.isatty():
         return lambda question: False
     return lambda question: click.confirm(question, err=True)

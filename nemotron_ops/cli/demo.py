@@ -54,6 +54,7 @@ def demo(port: int, as_json: bool) -> None:
         if code != 0:
             raise EngineError(f"cannot stop cleanly: the supervisor ended with {code}", log_tail=tail(log))
         app.ui.say("stopped cleanly")
+        app.ui.say("next: nemotron-ops studio, a web page that leads from here to a model of your own")
         if as_json:
             app.ui.json(_result(answer))
 

@@ -208,7 +208,10 @@ def _remove(
     for model in found:
         removed += [f.path for f in model.files] if dry_run else [str(p) for p in store.remove(app.layout, model)]
     if as_json:
-        app.ui.json({"models": [m.id for m in found], "files": removed, "dry_run": dry_run})
+        app.ui.json(
+            {"models": [m.id for m in found], "files": removed, "size_bytes": sum(m.size_bytes for m in found)}
+            | {"dry_run": dry_run}
+        )
         return
     verb = "would remove" if dry_run else "removed"
     for model in found:

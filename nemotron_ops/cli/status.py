@@ -35,6 +35,9 @@ def show(app: App, answer: dict[str, Any]) -> None:
     """The answer for people: one line for the endpoint, a table, and the reasons below it."""
     since = duration(answer["uptime_s"])
     app.ui.data(f"{answer['endpoint']['url']}  (nemotron-ops {answer['version']}, pid {answer['pid']}, up {since})")
+    for name, one in answer.get("companions", {}).items():
+        reason = f": {one['reason']}" if one["reason"] else ""
+        app.ui.data(f"{one['url']}/  ({name}, {one['state']}{reason})")
     if not answer["instances"]:
         app.ui.data("no model is served; add one with: nemotron-ops add 30b")
         return

@@ -8,6 +8,7 @@ from time import time
 from nemotron_ops import addresses
 from nemotron_ops.errors import GatewayError
 from nemotron_ops.files import write_atomic
+from nemotron_ops.gateway.api.routes import Scope
 from nemotron_ops.gateway.keys import keystore
 from nemotron_ops.gateway.keys.ring import Key
 from nemotron_ops.installation import Installation
@@ -43,6 +44,7 @@ def studio_companion(wish: Wish, endpoint: Endpoint, here: Installation) -> Comp
         ("--folder", str(folder(layout))),
         ("--endpoint", addresses.url(endpoint.scheme, addresses.near(endpoint.host), endpoint.port)),
         ("--key-file", _key_file(endpoint, layout)),
+        ("--keys-file", endpoint.api_key_file or str(layout.config / "keys.json")),
         ("--ca", settings.tls_cert),
         ("--tls-cert", settings.tls_cert),
         ("--tls-key", settings.tls_key),
@@ -63,11 +65,12 @@ def page_url(wish: Wish, endpoint: Endpoint, layout: Layout) -> str:
 
 
 def _key_file(endpoint: Endpoint, layout: Layout) -> str:
-    """A file with a key of the page's own, where the endpoint asks for keys; each start replaces the last one."""
-    if not endpoint.api_key_file:
-        return ""
-    key = Key(id="", sha256="", name=KEY_NAME, created_at=time())
-    _, text = keystore.create(Path(endpoint.api_key_file), key, replace_old=True)
+    """The file of the page's own key, made anew where the endpoint asks for keys; else there is none yet."""
     path = folder(layout) / "gateway.key"
+    if not endpoint.api_key_file:
+        return str(path)
+    scopes = (Scope.INFERENCE, Scope.METRICS)
+    key = Key(id="", sha256="", name=KEY_NAME, created_at=time(), scopes=scopes)
+    _, text = keystore.create(Path(endpoint.api_key_file), key, replace_old=True)
     write_atomic(path, text + "\n", mode=0o600)
     return str(path)

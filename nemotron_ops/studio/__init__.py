@@ -9,6 +9,7 @@ Each file uses only those below it; nothing outside uses this room but `operatio
     pages       the pages as templates, and their texts
     static      styles and scripts of the pages
     turns       one answer, from its question to its end
+    pdf_text    the text of a PDF, read in a process with bounded memory and time
     neighbours  gateway, control socket, and children of our own command line
     threads     chats: their messages as a tree, on disk
     login       who may use the page

@@ -8,12 +8,14 @@ import signal
 import socket
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import Thread
 
 import uvicorn
 
 from nemotron_ops.errors import GatewayError, NemotronOpsError
+from nemotron_ops.files import write_atomic
 from nemotron_ops.paths import Layout
 from nemotron_ops.proc import python_argv
 from nemotron_ops.studio.app import make_app
@@ -30,6 +32,7 @@ from nemotron_ops.studio.turns.feed import Feed
 from nemotron_ops.studio.turns.run import Turns
 
 DRAIN_S = 3
+KEY_NAME = "studio"  # of the page's key at the gateway
 
 
 def share(options: Options, port: int) -> Shared:
@@ -40,15 +43,27 @@ def share(options: Options, port: int) -> Shared:
         data=folder, cache=folder, config=folder, state=folder, logs=folder, runtime=control.parent
     )  # only the control socket of it is used
     store, feed = Store(folder), Feed()
-    gateway = Gateway(options.endpoint, key_file=Path(options.key_file) if options.key_file else None, ca=options.ca)
-    command = shlex.split(options.command) or [*python_argv("nemotron_ops")]
+    work = Work(shlex.split(options.command) or [*python_argv("nemotron_ops")], folder / "jobs.json")
+    key_file = Path(options.key_file) if options.key_file else None
+    renew = partial(new_key, work, key_file, options.keys_file) if key_file and options.keys_file else None
+    gateway = Gateway(options.endpoint, key_file=key_file, ca=options.ca, renew=renew)
     turns = Turns(store, gateway, feed)
     turns.recover()
     places = Places(port=port, hosts=LOOPBACK | set(options.allowed_host), tls=bool(options.tls_cert))
     return Shared(
         places=places, login=LoginStore(folder), store=store, gateway=gateway, supervisor=Supervisor(layout),
-        work=Work(command), feed=feed, turns=turns,
+        work=work, feed=feed, turns=turns,
     )  # fmt: skip
+
+
+async def new_key(work: Work, key_file: Path, keys_file: str) -> bool:
+    """Make the page another key, which replaces its last one. Whether that worked."""
+    words = ("keys", "create", KEY_NAME, "--replace", "--file", keys_file, "--scope", "inference", "--scope", "metrics")
+    value, _ = await work.json(*words, "--json")
+    if not isinstance(value, dict) or not isinstance(value.get("text"), str):
+        return False
+    await asyncio.to_thread(write_atomic, key_file, value["text"] + "\n", mode=0o600)
+    return True
 
 
 async def serve(options: Options) -> None:

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nemotron_ops.errors import NemotronOpsError
 from nemotron_ops.studio.guard import HEADERS, refusal
-from nemotron_ops.studio.handlers import account, chat, feed, machine, pages
+from nemotron_ops.studio.handlers import account, chat, feed, jobs, machine, pages, shelf
 from nemotron_ops.studio.handlers.asked import Refusal, answer
 from nemotron_ops.studio.login.sessions import form_token, same
 from nemotron_ops.studio.shared import Shared
@@ -62,12 +62,24 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/api/status", machine.status),
     ("POST", "/api/instances", machine.verb),
     ("GET", "/api/logs", machine.logs),
-    ("GET", "/api/stored", machine.stored),
-    ("GET", "/api/plan", machine.plan),
-    ("GET", "/api/search", machine.search),
     ("GET", "/api/doctor", machine.doctor),
-    ("POST", "/api/fetch", machine.fetch),
-    ("POST", "/api/jobs/{job}/stop", machine.stop_job),
+    ("GET", "/api/stored", shelf.stored),
+    ("GET", "/api/plan", shelf.plan),
+    ("GET", "/api/search", shelf.search),
+    ("GET", "/api/builds", shelf.builds),
+    ("GET", "/api/template", shelf.template),
+    ("GET", "/api/keys", shelf.keys),
+    ("POST", "/api/keys", shelf.keys),
+    ("POST", "/api/models/remove", shelf.remove),
+    ("POST", "/api/fetch", jobs.fetch),
+    ("POST", "/api/serve", jobs.serve),
+    ("POST", "/api/models/verify", jobs.verify),
+    ("POST", "/api/models/import", jobs.bring),
+    ("POST", "/api/upgrade", jobs.upgrade),
+    ("GET", "/api/jobs", jobs.listed),
+    ("POST", "/api/jobs/{job}/stop", jobs.stop),
+    ("POST", "/api/jobs/{job}/again", jobs.again),
+    ("POST", "/api/jobs/{job}/forget", jobs.forget),
 )
 
 

@@ -18,7 +18,8 @@ class Options:
     control: str = ""  # control socket of the supervisor
     folder: str = ""  # chats, files, login
     endpoint: str = "http://127.0.0.1:8001/v1"  # the gateway
-    key_file: str = ""  # key for the gateway
+    key_file: str = ""  # key for the gateway; renewed where the gateway no longer takes it
+    keys_file: str = ""  # the keys that the gateway takes
     ca: str = ""  # certificate of the gateway
     tls_cert: str = ""
     tls_key: str = ""

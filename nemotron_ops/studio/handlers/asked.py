@@ -62,6 +62,14 @@ def text(value: dict[str, Any], name: str, *, most: int = 2_000_000, default: st
     return found
 
 
+def word(value: dict[str, Any], name: str, *, most: int = 300) -> str:
+    """A text that may stand on a command line: not empty, no option, no control character. Raises Refusal."""
+    found = text(value, name, most=most, default="")
+    if not found or found.startswith("-") or not found.isprintable():
+        raise Refusal(400, f"{name}: expected a name" + (", which may not begin with -" if found else ""))
+    return found
+
+
 def answer(value: Any, status: int = 200) -> JSONResponse:
     """JSON of any value that msgspec knows."""
     return _Json(value, status)

@@ -6,12 +6,12 @@ import asyncio
 import re
 import time
 from dataclasses import asdict, replace
-from importlib import import_module
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
+from nemotron_ops.studio import pdf_text
 from nemotron_ops.studio.handlers.asked import Refusal, answer, bounded_body, json_of, shared, text
 from nemotron_ops.studio.render.growing import whole
 from nemotron_ops.studio.shared import Shared
@@ -193,7 +193,7 @@ async def upload(request: Request) -> Response:
     data = await bounded_body(request, MOST_FILE)
     kind = request.headers.get("x-file-type", "")
     mime = kind if kind in PICTURES else "text/plain"
-    words = "" if mime in PICTURES else await asyncio.to_thread(_text_of, name, data)
+    words = "" if mime in PICTURES else await _text_of(name, data)
     sha = await asyncio.to_thread(here.store.keep_file, data)
     return answer(asdict(Attachment(name=name, mime=mime, sha256=sha, size_bytes=len(data), text=words)), 201)
 
@@ -292,26 +292,16 @@ def _attachment(value: Any) -> Attachment:
     return made
 
 
-def _text_of(name: str, data: bytes) -> str:
-    if name.lower().endswith(".pdf"):
-        return _pdf_text(data)
+async def _text_of(name: str, data: bytes) -> str:
+    if name.lower().endswith(".pdf") or data.startswith(b"%PDF-"):
+        try:
+            return await pdf_text.text_of(data)
+        except pdf_text.Unreadable as exc:
+            raise Refusal(415, str(exc)) from exc
     if b"\x00" in data[:8192] and not data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise Refusal(415, "this file is neither text, PDF nor a picture")
     encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
     return data.decode(encoding, errors="replace")
-
-
-def _pdf_text(data: bytes) -> str:
-    from io import BytesIO
-
-    try:
-        reader = import_module("pypdf").PdfReader
-    except ImportError as exc:
-        raise Refusal(415, "PDF needs the package pypdf: pip install pypdf") from exc
-    try:
-        return "\n\n".join(page.extract_text() for page in reader(BytesIO(data)).pages)
-    except Exception as exc:
-        raise Refusal(415, "this PDF cannot be read") from exc
 
 
 def _listed(chat: Chat) -> dict[str, Any]:

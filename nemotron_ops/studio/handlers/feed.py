@@ -12,7 +12,7 @@ from nemotron_ops.studio.handlers.asked import Refusal, shared
 
 
 async def feed(request: Request) -> Response:
-    """Lines of the chats in `chats`, each `id:since`, until the tab goes."""
+    """Lines of the chat in `chats`, `id:since`, until the tab goes; with `once` what there is, without waiting."""
     here = shared(request)
     wanted = request.query_params.get("chats", "").split(",")[:8]
     try:
@@ -22,6 +22,10 @@ async def feed(request: Request) -> Response:
     if len(since) != 1:
         raise Refusal(400, "chats: expected one")
     ((chat, at),) = since.items()
+
+    if request.query_params.get("once"):
+        found = [msgspec.json.encode(line) + b"\n" for line in here.feed.since(chat, at)]
+        return Response(b"".join(found), media_type="application/x-ndjson")
 
     async def lines() -> AsyncIterator[bytes]:
         async for line in here.feed.follow(chat, at):

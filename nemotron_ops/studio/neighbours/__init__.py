@@ -5,5 +5,6 @@ Each file uses only those below it:
     work        children of our own command line, with their progress: search, fetch, plan
     supervisor  the control socket: status, logs, events, verbs
     gateway     the gateway, as a client with a key of its own
+    counts      a gateway's metrics: tokens by instance, waiting requests by model
     deltas      a gateway's events as parts of an answer: thinking, text, calls, usage, end
 """

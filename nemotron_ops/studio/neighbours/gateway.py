@@ -5,8 +5,9 @@ So admission, fairness, quotas, continuation after an engine's death and metrics
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from nemotron_ops.studio.neighbours.deltas import Delta, Events
 
 FIRST_S = 900.0  # until the first byte: a request may wait in the queue, or for a model that loads
 MOST_ERROR = 65536
+MOST_METRICS = 4 << 20
+RENEWED_S = (0.2, 0.5, 1.0, 2.0)  # a gateway reads new keys within a second or two
+Renew = Callable[[], Awaitable[bool]]
 
 
 class GatewayRefused(Exception):
@@ -46,8 +50,9 @@ class Answer:
 class Gateway:
     """A client of the endpoint at `base`, which ends in /v1. `key_file` holds its key, and may change."""
 
-    def __init__(self, base: str, *, key_file: Path | None = None, ca: str = "") -> None:
-        self.base, self._key_file = base.rstrip("/"), key_file
+    def __init__(self, base: str, *, key_file: Path | None = None, ca: str = "", renew: Renew | None = None) -> None:
+        self.base, self._key_file, self._renew = base.rstrip("/"), key_file, renew
+        self._renewing = asyncio.Lock()
         timeout = httpx.Timeout(FIRST_S, connect=5.0)
         limits = httpx.Limits(max_connections=200, max_keepalive_connections=20)
         self._http = httpx.AsyncClient(trust_env=False, timeout=timeout, limits=limits, verify=ca or True)
@@ -68,17 +73,24 @@ class Gateway:
     async def ask(self, body: dict[str, Any]) -> AsyncIterator[Answer]:
         """A streamed chat. Raises GatewayRefused."""
         try:
-            async with self._http.stream(
-                "POST", f"{self.base}/chat/completions", json=body, headers=self._headers
-            ) as response:
-                if response.status_code != 200:
-                    raise GatewayRefused(_said(response.status_code, await response.aread()))
-                made_by = {"model": body.get("model", ""), "instance": response.headers.get("x-instance", "")}
-                yield Answer(response, made_by)
+            async with self._posted(body) as response:
+                if response.status_code != 401 or not await self._has_new_key():
+                    yield await self._begun(response, body)
+                    return
+            async with self._posted(body) as response:
+                yield await self._begun(response, body)
         except httpx.ConnectError as exc:
             raise GatewayRefused("the endpoint cannot be reached: is it running?") from exc
         except httpx.HTTPError as exc:
             raise GatewayRefused(f"the endpoint does not answer: {str(exc) or type(exc).__name__}") from exc
+
+    def _posted(self, body: dict[str, Any]) -> AbstractAsyncContextManager[httpx.Response]:
+        return self._http.stream("POST", f"{self.base}/chat/completions", json=body, headers=self._headers)
+
+    async def _begun(self, response: httpx.Response, body: dict[str, Any]) -> Answer:
+        if response.status_code != 200:
+            raise GatewayRefused(_said(response.status_code, await response.aread()))
+        return Answer(response, {"model": body.get("model", ""), "instance": response.headers.get("x-instance", "")})
 
     async def end_thinking(self, answer: Answer) -> bool:
         """Ask the engine to end the thinking of a running answer."""
@@ -87,11 +99,42 @@ class Gateway:
 
     async def get(self, path: str) -> tuple[int, Any]:
         """Status and JSON of a route below /v1; status 0 where it cannot be reached."""
-        return await self._plain("GET", path, None)
+        status, value = await self._plain("GET", path, None)
+        if status == 401 and await self._has_new_key():
+            return await self._plain("GET", path, None)
+        return status, value
 
     async def post(self, path: str, body: dict[str, Any], *, native: bool = False) -> tuple[int, Any]:
         """Status and JSON of a POST below /v1, or of a native route; status 0 where it cannot be reached."""
         return await self._plain("POST", path, body, native=native)
+
+    async def metrics(self) -> str:
+        """The gateway's metrics in Prometheus' text format; "" where it gives none."""
+        try:
+            url = self.base.removesuffix("/v1") + "/metrics"
+            answer = await self._http.get(url, headers=self._headers, timeout=httpx.Timeout(5.0))
+        except httpx.HTTPError:
+            return ""
+        return answer.text[:MOST_METRICS] if answer.status_code == 200 else ""
+
+    async def _has_new_key(self) -> bool:
+        """Whether the endpoint, which asks for keys since, takes the page's key now; it is renewed if need be."""
+        if self._renew is None:
+            return False
+        async with self._renewing:
+            if await self._accepted():
+                return True
+            if not await self._renew():
+                return False
+            for wait_s in RENEWED_S:
+                if await self._accepted():
+                    return True
+                await asyncio.sleep(wait_s)
+        return False
+
+    async def _accepted(self) -> bool:
+        status, _ = await self._plain("GET", "/models", None)
+        return status != 401
 
     async def _plain(
         self, method: str, path: str, body: dict[str, Any] | None, *, native: bool = False

@@ -22,19 +22,21 @@ Patch = tuple[int, str]  # number of a block, its HTML
 
 @dataclass
 class Growing:
-    """One growing text. `clock` counts processor time in seconds."""
+    """One growing text. `clock` counts processor time in seconds.
+
+    One thread may add while another flushes: `add` alone writes `text`, `flush` everything else.
+    """
 
     clock: Callable[[], float] = time.thread_time
     text: str = ""
     final: int = 0  # blocks that do not change any more
-    _rest: str = ""  # behind the final blocks
+    _at: int = 0  # where the text behind the final blocks begins
     _shown: list[tuple[str, str]] = field(default_factory=list)  # each block and its HTML, as last flushed
     _cost_s: float = 0.0
 
     def add(self, text: str) -> None:
         """Append `text`."""
         self.text += text
-        self._rest += text
 
     @property
     def pause_s(self) -> float:
@@ -45,15 +47,17 @@ class Growing:
         """The blocks that changed since the last flush; with `ended` all are final."""
         begun = self.clock()
         patches: list[Patch] = []
-        whole = self._rest if ended else self._rest[: self._rest.rfind("\n") + 1]
+        rest = self.text[self._at :]
+        whole = rest if ended else rest[: rest.rfind("\n") + 1]
         done = segments(whole)
         if not ended:
             done = done[:-1]
         for block in done:
             self._show(self.final, block, html_of, patches)
             self.final += 1
-            self._rest = self._rest[len(block) :]
-        for number, block in enumerate(segments(self._rest), self.final):
+            self._at += len(block)
+            rest = rest[len(block) :]
+        for number, block in enumerate(segments(rest), self.final):
             slow = self._cost_s > SLOW_S and not ended
             self._show(number, block, _plain if slow else html_of, patches)
         self._cost_s = self.clock() - begun

@@ -93,9 +93,23 @@ export function size(bytes) {
   return `${bytes >= 100 || at === 0 ? Math.round(bytes) : bytes.toFixed(1)} ${units[at]}`;
 }
 
+/** Seconds for people. */
+export function span(seconds) {
+  const s = Math.round(seconds);
+  if (s < 60) return `${s} s`;
+  return s < 3600 ? `${Math.round(s / 60)} min` : `${Math.floor(s / 3600)} h ${Math.round(s % 3600 / 60)} min`;
+}
+
 export function table(head, rows) {
   return el("table", {}, el("thead", {}, el("tr", {}, head.map((h) => el("th", {}, h)))),
     el("tbody", {}, rows.map((row) => el("tr", {}, row.map((cell) => el("td", {}, ...[cell].flat()))))));
+}
+
+/** A word that explains itself: a button, so that a key and a screen reader reach it, with its words in a popover. */
+let terms = 0;
+export function term(word, words) {
+  const id = `term-${terms += 1}`;
+  return el("span", { class: "term" }, el("button", { type: "button", class: "word", popovertarget: id, "aria-haspopup": "true" }, word), el("span", { id, popover: "", class: "words" }, words));
 }
 
 export function dialog(...content) {

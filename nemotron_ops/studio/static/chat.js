@@ -7,7 +7,7 @@ import { Sheet } from "./sheet.js";
 const at = (id) => document.getElementById(id);
 const list = at("messages"), question = at("question"), form = at("ask");
 const sheet = new Sheet(() => countSoon());
-const state = { chat: at("thread").dataset.chat, leaf: "", views: new Map(), end: null, files: [], running: null, bottom: true, context: 0 };
+const state = { chat: at("thread").dataset.chat, leaf: "", views: new Map(), end: null, files: [], running: null, bottom: true, contexts: null };
 
 // ---- the list of chats
 
@@ -62,7 +62,9 @@ async function load() {
   state.leaf = chat.leaf;
   sheet.set(chat.settings);
   chooseModel(chat.settings.model ?? "");
-  if (!question.value) question.value = chat.draft;
+  if (!question.value) question.value = sessionStorage.getItem(`draft:${chat.id}`) ?? chat.draft;
+  state.drafted = chat.id;
+  if (question.value !== chat.draft) draftSoon();
   state.views.clear();
   list.replaceChildren();
   if (chat.earlier) list.append(earlier());
@@ -116,11 +118,17 @@ function paint() {
     one.take(line);
     if (line.end) {
       running(null);
-      at("spoken").textContent = line.state === "done" ? t.answer_done : "";
+      announce(line.state);
       countSoon();
     }
   }
   if (reload) load(); else toBottom();
+}
+
+/** Told once, when an answer that was asked for here has ended. */
+function announce(how) {
+  at("spoken").textContent = state.awaited && how === "done" ? t.answer_done : "";
+  state.awaited = false;
 }
 
 function toBottom() {
@@ -156,10 +164,13 @@ form.addEventListener("submit", async (event) => {
     await api(`/api/chats/${state.chat}/ask`, { content, parent: state.leaf, attachments: state.files, settings: settings() });
     await api(`/api/chats/${state.chat}`, { settings: settings() });
     question.value = "";
+    keepDraft();
     state.files = [];
     showFiles();
+    state.awaited = true;
     await load();
     showChats();
+    if (!state.running) announce([...state.views.values()].at(-1)?.message.state);
   });
   at("send").disabled = false;
 });
@@ -183,7 +194,10 @@ let draftTimer;
 function draftSoon() { clearTimeout(draftTimer); draftTimer = setTimeout(keepDraft, 800); }
 function keepDraft() {
   clearTimeout(draftTimer);
-  if (state.chat) api(`/api/chats/${state.chat}`, { draft: question.value }).catch(() => {});
+  const { chat } = state, draft = question.value;
+  if (!chat || state.drafted !== chat) return;  // before its load, the field says nothing of this chat
+  sessionStorage.setItem(`draft:${chat}`, draft);  // until the server has it: the session may have ended
+  api(`/api/chats/${chat}`, { draft }).then(() => sessionStorage.removeItem(`draft:${chat}`), () => {});
 }
 
 async function addFiles(files) {
@@ -244,8 +258,8 @@ async function count() {
   const chat = state.chat;
   const found = await api(`/api/chats/${chat}/count`, { content: question.value, parent: state.leaf, settings: settings() }).catch(() => null);
   if (!found || chat !== state.chat || found.tokens === null || found.tokens === undefined) { at("gauge").textContent = ""; return; }
-  const full = state.context > 0 && found.tokens >= state.context;
-  at("gauge").textContent = full ? t.too_long : say("tokens_of", { n: found.tokens, all: state.context || "?" });
+  const most = context(), full = most > 0 && found.tokens >= most;
+  at("gauge").textContent = full ? t.too_long : say("tokens_of", { n: found.tokens, all: most || "?" });
   at("gauge").classList.toggle("full", full);
   at("send").disabled = full;
 }
@@ -257,10 +271,19 @@ async function showModels() {
   if (!found) return;
   const select = at("model"), chosen = select.value || select.dataset.wanted || "";
   const names = found.models.map((m) => m.id);
-  select.replaceChildren(...(names.length ? [el("option", { value: "" }, t.default_model)] : [el("option", { value: "" }, t.no_model)]), ...names.map((n) => el("option", { value: n }, n)));
+  const first = names.length > 1 ? [] : [el("option", { value: "" }, names.length ? t.default_model : t.no_model)];  // of several, one is named
+  select.replaceChildren(...first, ...names.map((n) => el("option", { value: n }, n)));
   chooseModel(chosen);
-  const slots = found.supervisor.instances.map((i) => i.ctx_tokens).filter(Boolean);
-  state.context = slots.length ? Math.max(...slots) : 0;
+  state.contexts = new Map();
+  for (const model of found.supervisor.models ?? []) {
+    const slots = found.supervisor.instances.filter((i) => i.model === model.name).map((i) => i.ctx_tokens ?? 0);
+    for (const name of model.names) state.contexts.set(name, Math.max(0, ...slots));
+  }
+}
+/** The context of the chosen model; of the only one, or the least, where none is chosen. */
+function context() {
+  const all = [...(state.contexts ?? new Map()).values()].filter(Boolean);
+  return state.contexts?.get(at("model").value.split(":")[0]) ?? (all.length ? Math.min(...all) : 0);
 }
 function chooseModel(name) {
   const select = at("model");
@@ -282,6 +305,7 @@ for (const link of document.querySelectorAll("#more a")) {
 }
 addEventListener("popstate", () => open(location.pathname.split("/")[2] ?? "", { push: false }));
 addEventListener("pagehide", keepDraft);
+at("model").dataset.wanted = new URLSearchParams(location.search).get("model") ?? "";
 await showModels();
 setInterval(() => { if (!document.hidden) showModels(); }, 10000);
 await open(state.chat, { push: false });

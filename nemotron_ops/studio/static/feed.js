@@ -1,5 +1,20 @@
 // The stream of one visible tab. A hidden tab lets go after ten seconds and joins again by number.
+// A browser opens six connections to a host, and streams hold them: of many visible tabs, four have a stream, and the
+// others ask every second.
 import { leave } from "./base.js";
+
+const STREAMS = 4, ASK_MS = 1000;
+
+/** Run `work(true)` with one of the streams of this browser, or `work(false)` where all are taken. */
+async function withStream(work) {
+  const locks = navigator.locks;  // absent where the page is neither loopback nor HTTPS
+  if (!locks) { await work(true); return; }
+  for (let n = 0; n < STREAMS; n += 1) {
+    const done = await locks.request(`nemotron-feed-${n}`, { ifAvailable: true }, async (lock) => { if (lock) await work(true); return Boolean(lock); });
+    if (done) return;
+  }
+  await work(false);
+}
 
 /** Calls `onLine` with each line after number `at`; `onLost` when lines are gone. Returns a function that ends it. */
 export function follow(chat, at, onLine, onLost) {
@@ -10,15 +25,18 @@ export function follow(chat, at, onLine, onLost) {
       if (document.hidden && hiddenAt) { await visible(); continue; }
       control = new AbortController();
       try {
-        const answer = await fetch(`/feed?chats=${chat}:${at}`, { signal: control.signal });
-        if (answer.status === 401) { leave(); return; }
-        if (!answer.ok) throw new Error(String(answer.status));
-        wait = 250;
-        await read(answer.body.getReader());
+        await withStream(async (streams) => {
+          if (ended) return;
+          const answer = await fetch(`/feed?chats=${chat}:${at}${streams ? "" : "&once=1"}`, { signal: control.signal });
+          if (answer.status === 401) { ended = true; leave(); return; }
+          if (!answer.ok) throw new Error(String(answer.status));
+          wait = streams ? 250 : ASK_MS;
+          await read(answer.body.getReader());
+        });
       } catch (error) {
         if (ended) return;
       }
-      if (!document.hidden) { await new Promise((r) => setTimeout(r, wait)); wait = Math.min(5000, wait * 2); }
+      if (!ended && !document.hidden) { await new Promise((r) => setTimeout(r, wait)); wait = Math.min(5000, wait * 2); }
     }
   }
 

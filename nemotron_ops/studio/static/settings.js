@@ -21,6 +21,24 @@ async function sessions() {
     s.this ? t.this_session : el("button", { class: "small", onclick: async () => { await attempt(() => api("/api/logout", { id: s.id })); sessions(); } }, t.end_session)])));
 }
 
+async function keys() {
+  const found = await attempt(() => api("/api/keys"));
+  if (!found) return;
+  const revoke = async (key) => { if (!confirm(`${t.revoke} ${key.name}?`)) return; await attempt(() => api("/api/keys", { name: key.id, revoke: true })); keys(); };
+  at("keys").replaceChildren(found.length ? table([t.key_name, "id", t.requests, "token", ""], found.map((key) => [key.name, el("code", {}, key.id ?? ""), String(key.used?.requests ?? ""), String(key.used?.tokens ?? ""),
+    key.name === "studio" ? t.own_key : el("button", { class: "small", onclick: () => revoke(key) }, t.revoke)])) : el("p", { class: "hint" }, t.no_keys));
+}
+
+at("new-key").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const made = await attempt(() => api("/api/keys", Object.fromEntries(new FormData(event.target))));
+  if (!made) return;
+  at("key-text").hidden = false;
+  at("key-text").replaceChildren(t.key_once, " ", el("code", {}, made.text), " ", el("button", { class: "small", onclick: async () => { await attempt(() => navigator.clipboard.writeText(made.text)); notice(t.copied); } }, t.copy));
+  event.target.reset();
+  keys();
+});
+
 at("others").addEventListener("click", async () => { await attempt(() => api("/api/logout", { others: true })); sessions(); });
 at("logout").addEventListener("click", async () => { await attempt(() => api("/api/logout", {})); location.href = "/login"; });
 at("password").addEventListener("submit", async (event) => {
@@ -35,4 +53,5 @@ at("password").addEventListener("submit", async (event) => {
   } catch (failure) { error.textContent = failure.message; }
 });
 presets();
+keys();
 sessions();

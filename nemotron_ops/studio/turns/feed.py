@@ -50,18 +50,22 @@ class Feed:
         if channel is not None and channel.readers == 0:
             del self._channels[chat]
 
+    def since(self, chat: str, since: int) -> list[dict[str, Any]]:
+        """The lines after number `since`; `{"lost": true}` alone if some of them are gone."""
+        channel = self._channels.get(chat, Channel())
+        first = channel.lines[0]["at"] if channel.lines else channel.next
+        if since + 1 < first or since >= channel.next:
+            return [{"at": channel.next - 1, "lost": True}]
+        return [line for line in channel.lines if line["at"] > since]
+
     async def follow(self, chat: str, since: int) -> AsyncIterator[dict[str, Any]]:
         """Lines after number `since`, for ever; `{"lost": true}` first if some of them are gone."""
         channel = self._channels.setdefault(chat, Channel())
         channel.readers += 1
         try:
-            first = channel.lines[0]["at"] if channel.lines else channel.next
-            if since + 1 < first or since >= channel.next:
-                yield {"at": channel.next - 1, "lost": True}
-                since = channel.next - 1
             while True:
                 moved = channel.moved
-                for line in [line for line in channel.lines if line["at"] > since]:
+                for line in self.since(chat, since):
                     since = line["at"]
                     yield line
                 try:

@@ -41,6 +41,8 @@ class Turn:
     stats: dict[str, Any] = field(default_factory=dict)
     stopping: bool = False
     task: asyncio.Task[None] | None = None
+    showing: asyncio.Lock = field(default_factory=asyncio.Lock)  # held from rendering to telling
+    shown: asyncio.Future[None] | None = None  # the last telling; it ends although the ticking is cancelled
     answer: Answer | None = None
 
     @property
@@ -172,7 +174,8 @@ class Turns:
         stored = time.monotonic()
         while True:
             await asyncio.sleep(TICK_S)
-            await self._show(turn)
+            turn.shown = asyncio.ensure_future(self._show(turn))
+            await asyncio.shield(turn.shown)  # what is rendered counts as told: it must not be dropped half-way
             wait_s = max(turn.text.pause_s, turn.thinking.pause_s) - TICK_S
             if time.monotonic() - stored >= STORE_S:
                 stored = time.monotonic()
@@ -182,6 +185,10 @@ class Turns:
                 await asyncio.sleep(min(wait_s, STORE_S))
 
     async def _show(self, turn: Turn, *, ended: bool = False) -> None:
+        async with turn.showing:
+            await self._show_new(turn, ended=ended)
+
+    async def _show_new(self, turn: Turn, *, ended: bool) -> None:
         text = await asyncio.to_thread(turn.text.flush, ended=ended)
         thinking = await asyncio.to_thread(turn.thinking.flush, ended=ended or bool(turn.text.text))
         line: dict[str, Any] = {"turn": turn.message.id, "state": turn.state, "n": turn.tokens}

@@ -21,6 +21,7 @@ from nemotron_ops.errors import ControlError, NemotronOpsError
 from nemotron_ops.proc import python_argv, run
 from nemotron_ops.processes import logfiles
 from nemotron_ops.supervisor import snapshot as snapshots
+from nemotron_ops.supervisor.companion import Companion
 from nemotron_ops.supervisor.control.server import Answer, Verb
 from nemotron_ops.supervisor.fleet.rollout import Outcome
 from nemotron_ops.supervisor.instance.keeper import Keeper
@@ -90,13 +91,10 @@ class Verbs:
                 "port": gateway.at.port,
                 "url": url(supervisor.options.scheme, gateway.at.host, gateway.at.port),
             },
-            "gateway": {
-                "pid": gateway.record.pid if gateway.record else None,
-                "state": str(gateway.status.state),
-                "reason": gateway.status.reason,
-                "restarts": gateway.status.restarts,
-                "log": str(gateway.log),
-                "following": supervisor.control.following,
+            "gateway": _companion(gateway) | {"following": supervisor.control.following},
+            "companions": {
+                c.spec.id: _companion(c) | {"url": url(supervisor.options.scheme, c.at.host, c.at.port)}
+                for c in supervisor.companions
             },
             "models": [
                 {"name": m.name, "names": list(m.names), "on_demand": m.on_demand}
@@ -279,12 +277,24 @@ class Verbs:
             "build": k.spec.build,
             "slots": k.spec.slots,
             "ctx_tokens": k.spec.ctx_tokens,
+            "planned_bytes": dict(k.spec.memory_bytes),
             "busy": k.busy,
             "inflight": self._supervisor.control.inflight(k.id) or 0,
             "draining": view.draining,
             "load_progress": view.load_progress,
             "socket": view.socket,
         }
+
+
+def _companion(companion: Companion) -> dict[str, Any]:
+    """The process of the gateway or of the page, for `status`."""
+    return {
+        "pid": companion.record.pid if companion.record else None,
+        "state": str(companion.status.state),
+        "reason": companion.status.reason,
+        "restarts": companion.status.restarts,
+        "log": str(companion.log),
+    }
 
 
 def check_program() -> None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from nemotron_ops.studio.login.store import LoginStore
 from tests.fakes.endpoint import Script, endpoint
-from tests.fakes.programs import need
-from tests.stages.studio import PASSWORD, Page, page
+from tests.stages.browser import Visit, chromium
+from tests.stages.studio import Page, page
 from tests.tables.hostile import HOSTILE
 
 NARROW = {"width": 390, "height": 780}
@@ -20,12 +19,8 @@ NARROW = {"width": 390, "height": 780}
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    need("chromium")
-    with sync_playwright() as player:
-        path = shutil.which("chromium")
-        made = player.chromium.launch(executable_path=path, args=["--no-sandbox"])  # root has no user namespace
+    with chromium() as made:
         yield made
-        made.close()
 
 
 @pytest.fixture(scope="module")
@@ -39,45 +34,10 @@ def studio(tmp_path_factory: pytest.TempPathFactory, script: Script) -> Iterator
         yield made
 
 
-class Visit:
-    """One browser context: what went wrong in it is kept."""
-
-    def __init__(self, browser: Browser, studio: Page, **context: Any) -> None:
-        self.context = browser.new_context(**context)
-        self.tab = self.context.new_page()
-        self.wrong: list[str] = []
-        self.studio = studio
-        self.tab.on("console", lambda m: self.wrong.append(m.text) if m.type in ("error", "warning") else None)
-        self.tab.on("pageerror", lambda e: self.wrong.append(str(e)))
-        self.tab.on("dialog", lambda d: self.wrong.append(f"dialog {d.message}"))
-        self.tab.on("request", lambda r: None if r.url.startswith((studio.base, "data:")) else self.wrong.append(r.url))
-
-    def log_in(self) -> None:
-        self.tab.goto(f"{self.studio.base}/login")
-        self.tab.fill("[name=password]", PASSWORD)
-        self.tab.click("button.primary")
-        self.tab.wait_for_url("**/chat")
-
-    def ask(self, text: str, *, until: str) -> None:
-        self.tab.fill("#question", text)
-        self.tab.click("#send")
-        self.tab.locator("article.assistant").last.get_by_text(until).first.wait_for()
-
-    def end(self) -> None:
-        self.context.close()
-        assert self.wrong == []
-
-
 def test_from_the_first_launch_to_an_answer_by_clicks(browser: Browser, studio: Page, script: Script) -> None:
-    visit = Visit(browser, studio, viewport={"width": 1280, "height": 800})
+    visit = Visit(browser, studio.base, may_be_refused=True, viewport={"width": 1280, "height": 800})
     tab = visit.tab
-    tab.goto(f"{studio.base}/setup#{LoginStore(studio.folder).new_code()}")
-    assert tab.input_value("[name=code]")
-    assert "#" not in tab.url
-    tab.fill("[name=password]", PASSWORD)
-    tab.fill("[name=again]", PASSWORD)
-    tab.click("button.primary")
-    tab.wait_for_url("**/welcome")
+    visit.set_up(f"{studio.base}/setup#{LoginStore(studio.folder).new_code()}")
     tab.click("#go")
     tab.wait_for_url("**/chat")
     script.thinking = ["Let me count."]
@@ -93,7 +53,7 @@ def test_from_the_first_launch_to_an_answer_by_clicks(browser: Browser, studio: 
 
 
 def test_hostile_answers_run_nothing_and_fetch_nothing(browser: Browser, studio: Page, script: Script) -> None:
-    visit = Visit(browser, studio)
+    visit = Visit(browser, studio.base)
     visit.log_in()
     script.thinking, script.tokens = [], [f"{text}\n\n" for text in HOSTILE] + ["the end"]
     visit.ask("<img src=x onerror=alert(1)>", until="the end")
@@ -107,7 +67,7 @@ def test_hostile_answers_run_nothing_and_fetch_nothing(browser: Browser, studio:
 
 
 def test_an_answer_is_stopped_and_goes_on(browser: Browser, studio: Page, script: Script) -> None:
-    visit = Visit(browser, studio)
+    visit = Visit(browser, studio.base)
     visit.log_in()
     script.tokens, script.hold_at = ["one ", "two ", "three"], 2
     visit.ask("Go.", until="one two")
@@ -120,7 +80,7 @@ def test_an_answer_is_stopped_and_goes_on(browser: Browser, studio: Page, script
 
 
 def test_two_panes_answer_side_by_side(browser: Browser, studio: Page, script: Script) -> None:
-    visit = Visit(browser, studio)
+    visit = Visit(browser, studio.base)
     visit.log_in()
     script.tokens, script.hold_at = ["one ", "two ", "three"], -1
     visit.tab.goto(f"{studio.base}/compare")
@@ -135,7 +95,7 @@ def test_two_panes_answer_side_by_side(browser: Browser, studio: Page, script: S
 
 @pytest.mark.parametrize("colours", ["light", "dark"])
 def test_a_phone_shows_the_chat_in_its_width(browser: Browser, studio: Page, colours: Any) -> None:
-    visit = Visit(browser, studio, viewport=NARROW, color_scheme=colours, locale="zh-CN")
+    visit = Visit(browser, studio.base, viewport=NARROW, color_scheme=colours, locale="zh-CN")
     visit.log_in()
     visit.tab.goto(f"{studio.base}/chat")
     visit.tab.get_by_role("button", name="发送").wait_for()

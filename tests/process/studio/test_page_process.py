@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from nemotron_ops.studio.guard import HEADERS
@@ -158,6 +160,19 @@ def test_a_tab_that_joins_again_by_number_misses_nothing(studio: Page, script: S
     assert gone[0]["lost"] is True
 
 
+@pytest.mark.parametrize("round", range(12))
+def test_an_end_in_the_middle_of_a_rendering_drops_no_block(studio: Page, script: Script, round: int) -> None:
+    script.tokens = [f"word{n} " + ("\n\n```py\nx = 1\n```\n\n" if n % 9 == 0 else "") for n in range(160)]
+    script.hold_at, script.pace_s = 10, 0.0004 + round * 0.0001  # the end comes at another moment of a tick each time
+    chat = studio.new_chat()
+    studio.ask(chat, "Go.")
+    script.gate.set()
+    blocks: dict[int, str] = {}
+    for line in feed(studio, chat, 0, lambda line: line.get("end")):
+        blocks.update(line.get("p", []))
+    assert "".join(blocks[n] for n in sorted(blocks)) == "".join(studio.last(chat)["html"])
+
+
 def test_stop_closes_the_request_at_once_and_keeps_what_came(studio: Page, script: Script) -> None:
     script.hold_at = 2
     chat = studio.new_chat()
@@ -298,6 +313,44 @@ def test_files_are_read_as_text_pictures_kept_and_the_rest_refused(studio: Page,
     parts = script.asked[-1]["messages"][0]["content"]
     assert parts[0]["text"].startswith("[file: a.py]\nx = 1")
     assert parts[1]["image_url"]["url"] == "data:image/png;base64,iVBORw=="
+
+
+def pdf(content: bytes, *, packed: bool = False) -> bytes:
+    """A PDF of one page that draws `content`."""
+    stream = zlib.compress(content) if packed else content
+    how = b"/Filter /FlateDecode " if packed else b""
+    parts = [
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 300 200] /Contents 4 0 R"
+        b" /Resources << /Font << /F 5 0 R >> >> >>",
+        b"<< %s/Length %d >>\nstream\n%s\nendstream" % (how, len(stream), stream),
+        b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+    ]
+    whole, places = bytearray(b"%PDF-1.4\n"), []
+    for number, part in enumerate(parts, start=1):
+        places.append(len(whole))
+        whole += b"%d 0 obj\n%s\nendobj\n" % (number, part)
+    table = b"".join(b"%010d 00000 n \n" % at for at in places)
+    start = len(whole)
+    whole += b"xref\n0 6\n0000000000 65535 f \n" + table
+    return bytes(whole) + b"trailer << /Size 6 /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF" % start
+
+
+def test_a_pdf_is_read_as_text_and_a_hostile_one_costs_the_page_nothing(studio: Page) -> None:
+    token = studio.http.get("/chat").text.partition('form-token" content="')[2].partition('"')[0]
+    sent = {"Content-Type": "application/x-www-form-urlencoded", "X-Form-Token": token}
+
+    def upload(data: bytes) -> httpx.Response:
+        return studio.http.post("/api/files?name=a.pdf", content=data, headers=sent)
+
+    words = b"BT /F 18 Tf 20 100 Td (Two plus two) Tj ET"
+    assert "Two plus two" in upload(pdf(words)).json()["text"]
+    refused = upload(pdf(b""))
+    assert (refused.status_code, "no text" in refused.json()["error"]) == (415, True)
+    for hostile in (b"%PDF-1.4 nonsense", pdf(words)[:200], pdf(b" " * (400 << 20), packed=True)):
+        assert upload(hostile).status_code == 415
+    assert studio.http.get("/health").status_code == 200
 
 
 @pytest.mark.parametrize(
