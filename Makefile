@@ -16,7 +16,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test rings check check-fast test-pure test-process test-real test-hosts chaos durations \
-	test-under-load test-setup llama-cpp lint types docs lock bench-build bench-gateway bench-instructions bench-fetch bench-serve bench-cuda bench-gpu bench-sandbox clean
+	test-under-load test-setup llama-cpp lint types docs lock bench-build bench-gateway bench-instructions bench-fetch bench-serve bench-cuda bench-gpu bench-sandbox bench-studio screenshots clean
 
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -131,6 +131,12 @@ bench-cuda: $(VENV)/.installed  ## Try CUDA toolkits from wheels without a GPU: 
 
 bench-gpu: $(VENV)/.installed-test  ## The full run on a machine with a GPU: build, self-test, true-size model
 	@$(PY) -m benchmarks.gpu
+
+bench-studio: $(VENV)/.installed-test  ## Measure the web page in headless Chromium: frames, keys, main thread, server
+	@$(PY) -m benchmarks.studio
+
+screenshots: $(VENV)/.installed-test  ## Take the pictures of the web page for the docs (Chromium)
+	@PYTHONPATH=. $(PY) docs/screenshots.py
 
 bench-sandbox: $(VENV)/.installed  ## Time a sandbox beside a bare interpreter: cold start, warm call
 	@$(PY) -m benchmarks.sandbox

@@ -51,6 +51,7 @@ def endpoint(script: Script) -> Iterator[str]:
                 return
             self.send_response(200)
             self.send_header("Content-Type", "text/event-stream")
+            self.send_header("Transfer-Encoding", "chunked")
             self.send_header("Connection", "close")
             self.end_headers()
             script.open += 1
@@ -75,12 +76,13 @@ def endpoint(script: Script) -> Iterator[str]:
             self._event({"choices": [{"index": 0, "delta": {}, "finish_reason": script.reason}]})
             self._event({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": len(parts)}})
             self._send(b"data: [DONE]\n\n")
+            self.wfile.write(b"0\r\n\r\n")
 
         def _event(self, value: Any) -> None:
             self._send(b"data: " + json.dumps(value).encode() + b"\n\n")
 
         def _send(self, data: bytes) -> None:
-            self.wfile.write(data)
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
             self.wfile.flush()
 
         def _json(self, status: int, value: Any) -> None:

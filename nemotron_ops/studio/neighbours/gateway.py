@@ -6,6 +6,7 @@ So admission, fairness, quotas, continuation after an engine's death and metrics
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from nemotron_ops.studio.neighbours.deltas import Delta, Events
 
 FIRST_S = 900.0  # until the first byte: a request may wait in the queue, or for a model that loads
 MOST_ERROR = 65536
+AT_ONCE_S = 0.001  # what comes sooner was read already
+GATHER_S = 0.045  # half a tick of the page; a read for each token costs more than all else
 MOST_METRICS = 4 << 20
 RENEWED_S = (0.2, 0.5, 1.0, 2.0)  # a gateway reads new keys within a second or two
 Renew = Callable[[], Awaitable[bool]]
@@ -39,10 +42,15 @@ class Answer:
     async def deltas(self) -> AsyncIterator[Delta]:
         """Its events as they come. Raises GatewayRefused where the connection breaks."""
         try:
+            before = time.monotonic()
             async for chunk in self.response.aiter_raw():
+                waited_s = time.monotonic() - before
                 for delta in self.events.feed(chunk):
                     self.id = self.id or delta.id
                     yield delta
+                if waited_s > AT_ONCE_S:  # nothing more was there: let some events come, and read them at once
+                    await asyncio.sleep(GATHER_S)
+                before = time.monotonic()
         except httpx.HTTPError as exc:
             raise GatewayRefused(f"the connection to the endpoint broke: {str(exc) or type(exc).__name__}") from exc
 

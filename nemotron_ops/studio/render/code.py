@@ -7,6 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pygments.formatters import HtmlFormatter
     from pygments.lexer import Lexer
 
 MOST_COLOURED = 100_000  # letters; longer code stays plain
@@ -25,15 +26,22 @@ def lexer_for(language: str) -> Lexer | None:
         return None
 
 
+@lru_cache(maxsize=1)
+def formatter() -> HtmlFormatter[str]:
+    """Spans with short classes; made once, because it reads a whole style."""
+    from pygments.formatters import HtmlFormatter
+
+    return HtmlFormatter(nowrap=True)
+
+
 def coloured(code: str, language: str) -> str:
     """`code` as HTML: spans with Pygments' short classes, or plain text."""
     from pygments import highlight
-    from pygments.formatters import HtmlFormatter
 
     lexer = lexer_for(language) if language and len(code) <= MOST_COLOURED else None
     if lexer is None:
         return escape(code)
-    return str(highlight(code, lexer, HtmlFormatter(nowrap=True)))
+    return str(highlight(code, lexer, formatter()))
 
 
 def warm() -> None:
