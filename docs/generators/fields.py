@@ -49,7 +49,8 @@ Fields that other servers have for reasoning are translated: {_names(CLIENT_REAS
 
 ## Fields that are refused
 
-These would change the answer, and no llama-server has them: 400 `unsupported_field`.
+These would change the answer, and no llama-server has them: 400 `unsupported_field`; for tools that would run at the
+server 400 `tools_not_enabled`.
 
 | request | field | instead |
 |---|---|---|

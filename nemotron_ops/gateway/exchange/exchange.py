@@ -149,7 +149,8 @@ class Exchange(Record, eq=False, kw_only=True):
         ticket = self.ticket = new_ticket(self, shared.pool, prepared)
         if prepared.tools:
             level = level_of(self.request.headers, model.heal_tool_calls)
-            self.healing = Healing(self.route.wire, prepared.fields, level)
+            most = self.conversion.turn.most_calls if self.conversion is not None else 0
+            self.healing = Healing(self.route.wire, prepared.fields, level, most)
         if prepared.stream or prepared.fold is not None:
             self.relay = self._new_relay(prepared)
         while True:

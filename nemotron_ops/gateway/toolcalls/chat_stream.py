@@ -64,14 +64,25 @@ class ChatStream:
         return self._said(event, value, choice, delta)
 
     def _engines_call(self, event: bytes, value: dict[str, Any], delta: dict[str, Any]) -> bytes:
-        for call in delta["tool_calls"]:
+        kept = [call for call in delta["tool_calls"] if self._kept(call.get("index", 0))]
+        if len(kept) < len(delta["tool_calls"]):
+            self.answer.note({"parallel"})
+            delta["tool_calls"] = kept
+            event = DATA + msgspec.json.encode(value) + b"\n\n" if kept else b""
+        for call in kept:
             function = call.get("function") or {}
-            known = self._calls.setdefault(call.get("index", 0), ToolCall("", ""))
+            known = self._calls[call.get("index", 0)]
             known.name += function.get("name") or ""
             known.arguments += function.get("arguments") or ""
         held = "" if self._over else self._scanner.end()[0]
         self._over = True
         return (_with(value, {"content": held}) if held else b"") + event
+
+    def _kept(self, index: int) -> bool:
+        """Whether a call is one of those that the request allows; a new one is then among the known."""
+        if index not in self._calls and len(self._calls) < self._ladder.most:
+            self._calls[index] = ToolCall("", "")
+        return index in self._calls
 
     def _said(self, event: bytes, value: dict[str, Any], choice: dict[str, Any], delta: dict[str, Any]) -> bytes:
         content = delta.get("content")
@@ -106,6 +117,8 @@ class ChatStream:
                 self._ladder.check(answer)
                 if answer.truncated_call:
                     value["truncated_tool_call"] = answer.truncated_call
+            if answer.steps:
+                value["tool_calls_healed"] = answer.steps
             return said + DATA + msgspec.json.encode(value) + b"\n\n"
         answer.calls, steps = promoted
         answer.note(steps)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 import msgspec
@@ -12,7 +13,7 @@ from nemotron_ops.gateway.api.routes import Api
 from nemotron_ops.gateway.toolcalls.chat_shape import heal_chat, heal_message
 from nemotron_ops.gateway.toolcalls.chat_stream import ChatStream, Outlet
 from nemotron_ops.gateway.toolcalls.heal import Answer, Ladder, Level, Outcome
-from nemotron_ops.gateway.toolcalls.offered import offered
+from nemotron_ops.gateway.toolcalls.offered import MOST_CALLS, offered
 from nemotron_ops.gateway.toolcalls.read_json import NOT_JSON
 
 
@@ -27,11 +28,12 @@ HEADER = b"x-heal-tool-calls"
 
 
 class Healing:
-    """What one request's tools make of its answers. `answer` is what was found, once there is one."""
+    """What one request's tools make of its answers. `most` limits the calls of an answer, 0 does not."""
 
-    def __init__(self, api: Api, fields: Mapping[str, msgspec.Raw], level: Level) -> None:
+    def __init__(self, api: Api, fields: Mapping[str, msgspec.Raw], level: Level, most: int = 0) -> None:
         self._api = api
-        self._ladder = Ladder(offered(fields), level)
+        found = offered(fields)
+        self._ladder = Ladder(replace(found, most=most) if most else found, level)
         self._stream: ChatStream | None = None
         self._answer: Answer | None = None
 
@@ -42,7 +44,7 @@ class Healing:
 
     def stream(self, outlet: Outlet) -> Outlet:
         """An outlet that heals a chat's events on their way to `outlet`; other APIs' pass as they are."""
-        if self._api is not Api.CHAT or self._ladder.level is Level.OFF:
+        if self._api is not Api.CHAT or (self._ladder.level is Level.OFF and self._ladder.most == MOST_CALLS):
             return outlet
         self._stream = ChatStream(self._ladder, outlet)
         return self._stream
