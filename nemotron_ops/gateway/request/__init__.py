@@ -13,6 +13,7 @@ Each file uses only those below it:
     media        refuses requests whose media are not inline
     documents    makes text of text documents; refuses content that llama-server would leave out
     json_fields  reads and writes the top level of a JSON body
+    meanings     the fields that change an answer: honoured by what, or refused
     limits       the most that a request may ask for: each bound, with its reason
     fields       the fields of each API that reach llama-server, their bounds and names
 """

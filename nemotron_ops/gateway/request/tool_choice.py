@@ -87,14 +87,16 @@ def choose(api: Api, fields: Fields) -> Forced | None:
         for field in ("tools", "tool_choice", "parallel_tool_calls"):
             fields.pop(field, None)
         return None
-    if names:
-        _check_format(api, fields)
     if kind not in ("required", "named"):
+        if names:
+            _check_format(api, fields)
         return None
     if not names:
         raise _invalid("tool_choice", "a call is required, but no tools are offered")
     if name and name not in names:
         raise _invalid("tool_choice", f"no tool {name[:100]!r} is offered; offered: {', '.join(names)[:300]}")
+    for field in FORMATS if api is Api.CHAT else ():
+        fields.pop(field, None)  # the answer is a call, and has no text
     put(fields, "tool_choice", "required" if api is Api.CHAT else {"type": "any"})
     return Forced(name or (names[0] if len(names) == 1 else ""), names)
 
