@@ -6,24 +6,19 @@ no call goes out unchanged. The engine's own calls pass as they come: their argu
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from nemotron_ops.gateway.toolcalls.chat_shape import written
 from nemotron_ops.gateway.toolcalls.heal import Answer, Ladder, ToolCall
+from nemotron_ops.gateway.toolcalls.outlet import Outlet
 from nemotron_ops.gateway.toolcalls.read_json import NOT_JSON
 
 DATA = b"data: "
 CONTENT = b'"content":"'
 CALLS = b'"tool_calls":['
 FINISH = b'"finish_reason":"'
-
-
-class Outlet(Protocol):
-    """Where events go."""
-
-    def send(self, data: bytes, *, last: bool = False) -> None: ...
 
 
 class ChatStream:

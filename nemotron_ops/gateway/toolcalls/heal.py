@@ -114,6 +114,8 @@ class Ladder:
 
     def promoted(self, leaks: list[Leak]) -> tuple[list[ToolCall], set[str]] | None:
         """The calls that were text, with the steps; None unless each of them is right."""
+        if self.level is Level.OFF:
+            return None
         calls: list[ToolCall] = []
         steps = {"extract"}
         for leak in leaks:
@@ -201,12 +203,3 @@ def coerced_fault(read: Read, tool: Tool) -> str:
     """What is wrong with arguments as they are."""
     arguments, fault = coerced(read.value, tool.schema)
     return fault or ("" if arguments is read.value else "of another type")
-
-
-def split_indexes(calls: list[ToolCall]) -> bool:
-    """Whether two calls came under one index; each gets its own."""
-    seen = [call.index for call in calls if call.index is not None]
-    split = len(set(seen)) < len(seen)
-    for place, call in enumerate(calls):
-        call.index = place
-    return split

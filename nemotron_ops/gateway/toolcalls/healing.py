@@ -11,9 +11,11 @@ import msgspec
 
 from nemotron_ops.gateway.api.routes import Api
 from nemotron_ops.gateway.toolcalls.chat_shape import heal_chat, heal_message
-from nemotron_ops.gateway.toolcalls.chat_stream import ChatStream, Outlet
+from nemotron_ops.gateway.toolcalls.chat_stream import ChatStream
 from nemotron_ops.gateway.toolcalls.heal import Answer, Ladder, Level, Outcome
+from nemotron_ops.gateway.toolcalls.messages_stream import MessagesStream
 from nemotron_ops.gateway.toolcalls.offered import MOST_CALLS, offered
+from nemotron_ops.gateway.toolcalls.outlet import Outlet
 from nemotron_ops.gateway.toolcalls.read_json import NOT_JSON
 
 
@@ -24,6 +26,7 @@ class Counts(Protocol):
     tool_call_heals: defaultdict[tuple[str, ...], int]
 
 
+STREAMS: dict[Api, type[ChatStream | MessagesStream]] = {Api.CHAT: ChatStream, Api.MESSAGES: MessagesStream}
 HEADER = b"x-heal-tool-calls"
 
 
@@ -34,7 +37,7 @@ class Healing:
         self._api = api
         found = offered(fields)
         self._ladder = Ladder(replace(found, most=most) if most else found, level)
-        self._stream: ChatStream | None = None
+        self._stream: ChatStream | MessagesStream | None = None
         self._answer: Answer | None = None
 
     @property
@@ -43,16 +46,17 @@ class Healing:
         return self._stream.answer if self._stream is not None else self._answer
 
     def stream(self, outlet: Outlet) -> Outlet:
-        """An outlet that heals a chat's events on their way to `outlet`; other APIs' pass as they are."""
-        if self._api is not Api.CHAT or (self._ladder.level is Level.OFF and self._ladder.most == MOST_CALLS):
+        """An outlet that heals events on their way to `outlet`."""
+        kind = STREAMS.get(self._api)
+        if kind is None or (self._ladder.level is Level.OFF and self._ladder.most == MOST_CALLS):
             return outlet
-        self._stream = ChatStream(self._ladder, outlet)
+        self._stream = kind(self._ladder, outlet)
         return self._stream
 
     @staticmethod
     def behind(outlet: Any) -> Any:
         """The outlet that gets what a stream's healing lets go."""
-        return outlet.outlet if isinstance(outlet, ChatStream) else outlet
+        return outlet.outlet if isinstance(outlet, ChatStream | MessagesStream) else outlet
 
     @property
     def steps(self) -> list[str]:

@@ -1,0 +1,170 @@
+"""Holds back what may be a call in a stream of the messages API, and heals it at its end. Pure.
+
+A text block flows until a letter that can begin a marker; its start is sent with its first letters, and its end waits
+for the end of what is held. Calls that were text become blocks behind it. The engine's own blocks pass as they come,
+those beyond what the request allows are left out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from nemotron_ops.gateway.toolcalls.chat_shape import new_id
+from nemotron_ops.gateway.toolcalls.heal import Answer, Ladder, ToolCall
+from nemotron_ops.gateway.toolcalls.outlet import Outlet
+from nemotron_ops.gateway.toolcalls.read_json import NOT_JSON
+
+BLOCK = b"event: content_block_"
+ENDING = b"event: message_delta\n"
+LIMIT = "max_tokens"
+
+
+class MessagesStream:
+    """One message's events on their way to `outlet`. `answer` holds what healing found, once the stream has ended."""
+
+    def __init__(self, ladder: Ladder, outlet: Outlet) -> None:
+        self.answer = Answer()
+        self._ladder, self.outlet = ladder, outlet
+        self._scanner = ladder.scanner()
+        self._calls: dict[int, ToolCall] = {}  # the engine's own, by the index of their block
+        self._dropped: set[int] = set()  # indexes of blocks that are left out
+        self._text = -1  # index of the text block
+        self._open = False  # the client has its start
+        self._closed = False  # the engine has sent its end, which the client does not have yet
+        self._last = -1  # the highest index of a block
+
+    def send(self, data: bytes, *, last: bool = False) -> None:
+        """Take whole events; what may go out goes to the outlet."""
+        out = b"".join(self._event(event + b"\n\n") for event in data.split(b"\n\n") if event)
+        if out:
+            self.outlet.send(out, last=last)
+
+    def _event(self, event: bytes) -> bytes:
+        if not event.startswith((BLOCK, ENDING)):
+            return event
+        try:
+            value = msgspec.json.decode(event[event.index(b"\ndata: ") + 7 :])
+            kind, index = value["type"], value.get("index", -1)
+            if kind == "content_block_start":
+                return self._start(event, index, value["content_block"])
+            if kind == "content_block_delta":
+                return self._delta(event, index, value["delta"])
+            if kind == "content_block_stop":
+                return self._stop(event, index)
+            return self._end(value)
+        except (*NOT_JSON, KeyError, ValueError, TypeError):
+            return event
+
+    def _start(self, event: bytes, index: int, block: dict[str, Any]) -> bytes:
+        self._last = max(self._last, index)
+        if block["type"] == "text" and self._text < 0:
+            self._text = index
+            return b""
+        before = self._flush()
+        if block["type"] != "tool_use":
+            return before + event
+        if len(self._calls) >= self._ladder.most:
+            self._dropped.add(index)
+            self.answer.note({"parallel"})
+            return before
+        self._calls[index] = ToolCall(str(block.get("name")), "", str(block.get("id") or ""))
+        return before + event
+
+    def _delta(self, event: bytes, index: int, delta: dict[str, Any]) -> bytes:
+        if index in self._dropped:
+            return b""
+        if index in self._calls:
+            self._calls[index].arguments += delta.get("partial_json") or ""
+            return event
+        text = delta.get("text")
+        if index != self._text or not isinstance(text, str):
+            return event
+        out = self._scanner.feed(text)
+        if out == text:
+            return self._opened() + event
+        return self._said(out)
+
+    def _stop(self, event: bytes, index: int) -> bytes:
+        if index in self._dropped:
+            return b""
+        if index != self._text:
+            return event
+        self._closed = True
+        return b""
+
+    def _end(self, value: dict[str, Any]) -> bytes:
+        """The end of the message, with the calls that were text before it."""
+        answer, delta = self.answer, value["delta"]
+        answer.length = delta.get("stop_reason") == LIMIT
+        answer.calls = list(self._calls.values())
+        held = self._scanner.held
+        rest, leaks = self._scanner.end()
+        promoted = self._ladder.promoted(leaks) if leaks and not answer.length and not answer.calls else None
+        if promoted is None:
+            out = self._close(held if leaks else rest)
+            self._judge(value)
+        else:
+            answer.calls, steps = promoted
+            answer.note(steps)
+            out = (self._close("") if self._open else b"") + b"".join(map(self._block, answer.calls))
+            delta["stop_reason"] = "tool_use"
+        if answer.steps:
+            value["tool_calls_healed"] = answer.steps
+        return out + written(value)
+
+    def _judge(self, value: dict[str, Any]) -> None:
+        """Say of the engine's calls whether they are right, and name the one that the token limit cut."""
+        answer = self.answer
+        for call in answer.calls:
+            self._ladder.judge(call)
+        if answer.length and answer.calls:
+            self._ladder.check(answer)
+            if answer.truncated_call:
+                value["truncated_tool_call"] = answer.truncated_call
+
+    def _block(self, call: ToolCall) -> bytes:
+        """The events of a call that was text."""
+        index = self._last + 1 if self._open or self._text < 0 else self._text
+        self._open, self._last = True, max(self._last, index)
+        call.id = call.id or new_id()
+        block = {"type": "tool_use", "id": call.id, "name": call.name, "input": {}}
+        delta = {"type": "input_json_delta", "partial_json": call.arguments}
+        return (
+            written({"type": "content_block_start", "index": index, "content_block": block})
+            + written({"type": "content_block_delta", "index": index, "delta": delta})
+            + written({"type": "content_block_stop", "index": index})
+        )
+
+    def _flush(self) -> bytes:
+        """All that is held, before a block of another type."""
+        return self._close(self._scanner.end()[0]) if self._text >= 0 and self._closed else b""
+
+    def _close(self, rest: str) -> bytes:
+        """The rest of the text block, and its end if the engine has sent it."""
+        if not self._closed:
+            return self._said(rest)
+        self._closed = False
+        out = self._opened() + self._said(rest)
+        return out + written({"type": "content_block_stop", "index": self._text})
+
+    def _said(self, text: str) -> bytes:
+        if not text:
+            return b""
+        delta = {"type": "text_delta", "text": text}
+        return self._opened() + written({"type": "content_block_delta", "index": self._text, "delta": delta})
+
+    def _opened(self) -> bytes:
+        """The start of the text block, unless the client has it."""
+        if self._open or self._text < 0:
+            return b""
+        self._open = True
+        block = {"type": "text", "text": ""}
+        return written({"type": "content_block_start", "index": self._text, "content_block": block})
+
+
+def written(value: dict[str, Any]) -> bytes:
+    """A value as an event."""
+    name: str = value["type"]
+    return b"event: " + name.encode() + b"\ndata: " + msgspec.json.encode(value) + b"\n\n"
