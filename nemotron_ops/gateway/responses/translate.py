@@ -90,7 +90,8 @@ def _check(values: dict[str, Any]) -> None:
     if values.get("truncation") not in (None, "disabled"):
         message = 'truncation: only "disabled": a conversation that is too long is refused, not cut'
         raise Refusal(status=400, code="unsupported_field", message=message)
-    if (most := values.get("max_tool_calls")) is not None and (type(most) is not int or most < 1):
+    most = values.get("max_tool_calls")
+    if most is not None and (type(most) not in (int, float) or most < 1 or most % 1):
         raise Refusal(status=400, code="invalid_field", message="max_tool_calls: expected a number from 1 on")
     if not isinstance(values.get("previous_response_id"), str | None):
         raise Refusal(status=400, code="invalid_field", message="previous_response_id: expected text")
@@ -137,7 +138,7 @@ def _add_limits(chat: dict[str, Any], values: dict[str, Any], turn: Turn) -> Non
         chat["max_tokens"] = values["max_output_tokens"]
         chat.pop("n_predict", None)
     include = values.get("include")
-    turn.most_calls = values.get("max_tool_calls") or 0
+    turn.most_calls = int(values.get("max_tool_calls") or 0)
     turn.packs_reasoning = isinstance(include, list) and ENCRYPTED in include
     top = values.get("top_logprobs")
     if isinstance(include, list) and LOGPROBS in include:

@@ -13,6 +13,7 @@ import msgspec
 from nemotron_ops.gateway.toolcalls.chat_shape import written
 from nemotron_ops.gateway.toolcalls.heal import Answer, Ladder, ToolCall
 from nemotron_ops.gateway.toolcalls.outlet import Outlet
+from nemotron_ops.gateway.toolcalls.plain_words import PlainWords, known_word
 from nemotron_ops.gateway.toolcalls.read_json import NOT_JSON
 
 DATA = b"data: "
@@ -27,13 +28,22 @@ class ChatStream:
     def __init__(self, ladder: Ladder, outlet: Outlet) -> None:
         self.answer = Answer()
         self._ladder, self.outlet = ladder, outlet
-        self._scanner = ladder.scanner()
+        self._words = PlainWords(CONTENT)
+        self._scanner = ladder.scanner(self._words.text)
+        self._at_ease = False
         self._over = False  # the engine calls by itself, or the stream has ended
         self._calls: dict[int, ToolCall] = {}  # the engine's own
         self._unpromoted = ""  # what was held at the end
 
     def send(self, data: bytes, *, last: bool = False) -> None:
         """Take whole events; what may go out goes to the outlet."""
+        words = self._words
+        if self._at_ease and data.startswith(words.prefix) and data.endswith(words.tail):
+            word = known_word(data[words.at : words.until])
+            if word is not None:
+                words.said.append(word)
+                self.outlet.send(data, last=last)
+                return
         if self._over and CALLS not in data and FINISH not in data:
             self.outlet.send(data, last=last)
             return
@@ -70,7 +80,7 @@ class ChatStream:
             known.name += function.get("name") or ""
             known.arguments += function.get("arguments") or ""
         held = "" if self._over else self._scanner.end()[0]
-        self._over = True
+        self._over, self._at_ease = True, False
         return (_with(value, {"content": held}) if held else b"") + event
 
     def _kept(self, index: int) -> bool:
@@ -82,16 +92,26 @@ class ChatStream:
     def _said(self, event: bytes, value: dict[str, Any], choice: dict[str, Any], delta: dict[str, Any]) -> bytes:
         content = delta.get("content")
         text = content if isinstance(content, str) else ""
-        out = text if self._over else self._scanner.feed(text)
+        out = text if self._over else self._fed(text)
         reason = choice.get("finish_reason")
         if reason:
             return self._end(value, choice, delta, out)
         if out == text:
+            self._words.learn(event, text)
             return event
         if out or len(delta) > 1:
             delta["content"] = out
             return DATA + msgspec.json.encode(value) + b"\n\n"
         return b""
+
+    def _fed(self, text: str) -> str:
+        """What of more text may go out."""
+        out, scanner = self._scanner.feed(text), self._scanner
+        if not scanner.attentive:
+            self._words.said.append(out.encode())
+            scanner.next_blob()
+        self._at_ease = scanner.at_ease
+        return out
 
     def _end(self, value: dict[str, Any], choice: dict[str, Any], delta: dict[str, Any], out: str) -> bytes:
         """The last event of the answer, with the calls that were text before it."""

@@ -36,7 +36,7 @@ class Healing:
     def __init__(self, api: Api, fields: Mapping[str, msgspec.Raw], level: Level, most: int = 0) -> None:
         self._api = api
         found = offered(fields)
-        self._ladder = Ladder(replace(found, most=most) if most else found, level)
+        self.ladder = Ladder(replace(found, most=most) if most else found, level)
         self._stream: ChatStream | MessagesStream | None = None
         self._answer: Answer | None = None
 
@@ -48,9 +48,9 @@ class Healing:
     def stream(self, outlet: Outlet) -> Outlet:
         """An outlet that heals events on their way to `outlet`."""
         kind = STREAMS.get(self._api)
-        if kind is None or (self._ladder.level is Level.OFF and self._ladder.most == MOST_CALLS):
+        if kind is None or (self.ladder.level is Level.OFF and self.ladder.most == MOST_CALLS):
             return outlet
-        self._stream = kind(self._ladder, outlet)
+        self._stream = kind(self.ladder, outlet)
         return self._stream
 
     @staticmethod
@@ -86,7 +86,7 @@ class Healing:
     def value(self, body: dict[str, Any]) -> bool:
         """Heal a whole answer in place; returns whether it changed."""
         heal = {Api.CHAT: heal_chat, Api.MESSAGES: heal_message}.get(self._api)
-        self._answer = answer = heal(body, self._ladder) if heal is not None else None
+        self._answer = answer = heal(body, self.ladder) if heal is not None else None
         return answer is not None and bool(answer.steps or answer.truncated_call)
 
 

@@ -14,9 +14,11 @@ import msgspec
 from nemotron_ops.gateway.toolcalls.chat_shape import new_id
 from nemotron_ops.gateway.toolcalls.heal import Answer, Ladder, ToolCall
 from nemotron_ops.gateway.toolcalls.outlet import Outlet
+from nemotron_ops.gateway.toolcalls.plain_words import PlainWords, known_word
 from nemotron_ops.gateway.toolcalls.read_json import NOT_JSON
 
 BLOCK = b"event: content_block_"
+TEXT = b'"text":"'
 ENDING = b"event: message_delta\n"
 LIMIT = "max_tokens"
 
@@ -27,7 +29,9 @@ class MessagesStream:
     def __init__(self, ladder: Ladder, outlet: Outlet) -> None:
         self.answer = Answer()
         self._ladder, self.outlet = ladder, outlet
-        self._scanner = ladder.scanner()
+        self._words = PlainWords(TEXT)
+        self._scanner = ladder.scanner(self._words.text)
+        self._at_ease = False
         self._calls: dict[int, ToolCall] = {}  # the engine's own, by the index of their block
         self._dropped: set[int] = set()  # indexes of blocks that are left out
         self._text = -1  # index of the text block
@@ -37,6 +41,13 @@ class MessagesStream:
 
     def send(self, data: bytes, *, last: bool = False) -> None:
         """Take whole events; what may go out goes to the outlet."""
+        words = self._words
+        if self._at_ease and data.startswith(words.prefix) and data.endswith(words.tail):
+            word = known_word(data[words.at : words.until])
+            if word is not None:
+                words.said.append(word)
+                self.outlet.send(data, last=last)
+                return
         out = b"".join(self._event(event + b"\n\n") for event in data.split(b"\n\n") if event)
         if out:
             self.outlet.send(out, last=last)
@@ -81,8 +92,13 @@ class MessagesStream:
         text = delta.get("text")
         if index != self._text or not isinstance(text, str):
             return event
-        out = self._scanner.feed(text)
+        out, scanner = self._scanner.feed(text), self._scanner
+        if not scanner.attentive:
+            self._words.said.append(out.encode())
+            scanner.next_blob()
+        self._at_ease = scanner.at_ease and (self._open or bool(out))
         if out == text:
+            self._words.learn(event, text)
             return self._opened() + event
         return self._said(out)
 
@@ -139,6 +155,7 @@ class MessagesStream:
 
     def _flush(self) -> bytes:
         """All that is held, before a block of another type."""
+        self._at_ease = False
         return self._close(self._scanner.end()[0]) if self._text >= 0 and self._closed else b""
 
     def _close(self, rest: str) -> bytes:

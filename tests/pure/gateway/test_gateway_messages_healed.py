@@ -25,6 +25,7 @@ REASONS = {"stop": "end_turn", "tool_calls": "tool_use", "length": "max_tokens"}
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 TOOLS = [{"name": "get_weather", "input_schema": SCHEMA}]
 LEAK = "<function=get_weather>\n<parameter=city>\nOslo\n</parameter>\n</function>\n</tool_call>"
+END = b"\n\n"
 USE: dict[str, Any] = {"type": "tool_use", "id": "a", "name": "get_weather", "input": {}}
 
 
@@ -185,3 +186,29 @@ def test_off_promotes_nothing() -> None:
     choice = {"type": "auto", "disable_parallel_tool_use": True}
     for more in ({}, {"tool_choice": choice}):
         assert client([*said(0, LEAK), ended("end_turn")], level=Level.OFF, **more).text == LEAK
+
+
+@pytest.mark.parametrize("api", [Api.CHAT, Api.MESSAGES])
+@pytest.mark.parametrize("level", [Level.SAFE, Level.FULL])
+def test_plain_words_pass_by_their_bytes_and_quoted_markup_is_still_seen(api: Api, level: Level) -> None:
+    """The text of events that were not decoded is known where a marker comes: here it stands in a fence."""
+
+    def chat(text: str) -> bytes:
+        return b"data: " + msgspec.json.encode({"choices": [{"finish_reason": None, "delta": {"content": text}}]}) + END
+
+    words = ["See", "this", "see", "this:\n", "```\n", "x", "x", LEAK, "\n```", " x"]
+    sink = Sink()
+    tools = TOOLS if api is Api.MESSAGES else [{"type": "function", "function": {"name": "get_weather"}}]
+    stream: Any = Healing(api, read_fields(msgspec.json.encode({"tools": tools})), level).stream(sink)
+    if api is Api.MESSAGES:
+        stream.send(said(0)[0])
+    for word in words * 2:
+        stream.send(chat(word) if api is Api.CHAT else delta(0, type="text_delta", text=word))
+    if api is Api.CHAT:
+        stream.send(chat("").replace(b"null", b'"stop"'))
+        events = [msgspec.json.decode(part[6:]) for part in sink.data.split(END)[:-1]]
+        assert "".join(e["choices"][0]["delta"].get("content") or "" for e in events) == "".join(words * 2)
+    else:
+        for event in (stop(0), ended("end_turn")):
+            stream.send(event)
+        assert Client(sink.data).text == "".join(words * 2)
