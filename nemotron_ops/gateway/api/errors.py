@@ -107,5 +107,5 @@ def engine_error(status: int, body: bytes) -> Refusal:
 
 
 def upstream_error(api: Api, status: int, body: bytes) -> bytes:
-    """An error body of llama-server, in the shape that clients of `api` read."""
+    """An error body of llama-server, in the shape that clients of `api` read: their `code` is a text, not a number."""
     return error_body(api, engine_error(status, body))

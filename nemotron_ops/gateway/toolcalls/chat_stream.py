@@ -1,7 +1,7 @@
 """Holds back what may be a call in a chat stream, and heals it at its end. Pure.
 
 Text flows until a letter that can begin a marker; then the block is held until it is known to be a call or not. What is
-no call goes out unchanged. The engine's own calls pass as they come: their arguments are streamed already.
+no call goes out unchanged. The engine's own calls are held until they are whole, and healed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 
 from nemotron_ops.gateway.toolcalls.chat_shape import written
-from nemotron_ops.gateway.toolcalls.heal import Answer, Ladder, ToolCall
+from nemotron_ops.gateway.toolcalls.heal import Answer, Ladder, Level, ToolCall
+from nemotron_ops.gateway.toolcalls.held_calls import HeldCalls
 from nemotron_ops.gateway.toolcalls.outlet import Outlet
 from nemotron_ops.gateway.toolcalls.plain_words import PlainWords, known_word
 from nemotron_ops.gateway.toolcalls.read_json import NOT_JSON
@@ -32,6 +33,7 @@ class ChatStream:
         self._scanner = ladder.scanner(self._words.text)
         self._at_ease = False
         self._over = False  # the engine calls by itself, or the stream has ended
+        self._held = HeldCalls(active=ladder.level is not Level.OFF)
         self._calls: dict[int, ToolCall] = {}  # the engine's own
         self._unpromoted = ""  # what was held at the end
 
@@ -45,7 +47,7 @@ class ChatStream:
                 self.outlet.send(data, last=last)
                 return
         if self._over and CALLS not in data and FINISH not in data:
-            self.outlet.send(data, last=last)
+            self.outlet.send(self._held.take() + data if last else data, last=last)
             return
         out = b"".join(self._event(event + b"\n\n") for event in data.split(b"\n\n") if event)
         if out:
@@ -77,11 +79,12 @@ class ChatStream:
         for call in kept:
             function = call.get("function") or {}
             known = self._calls[call.get("index", 0)]
+            known.id = known.id or str(call.get("id") or "")
             known.name += function.get("name") or ""
             known.arguments += function.get("arguments") or ""
         held = "" if self._over else self._scanner.end()[0]
         self._over, self._at_ease = True, False
-        return (_with(value, {"content": held}) if held else b"") + event
+        return (_with(value, {"content": held}) if held else b"") + (self._held.add(event) if event else b"")
 
     def _kept(self, index: int) -> bool:
         """Whether a call is one of those that the request allows; a new one is then among the known."""
@@ -126,12 +129,7 @@ class ChatStream:
         said = _with(value, {"content": out + rest}) if out + rest else b""
         delta.pop("content", None)
         if promoted is None:
-            for call in answer.calls:
-                self._ladder.judge(call)
-            if answer.length and answer.calls:
-                self._ladder.check(answer)
-                if answer.truncated_call:
-                    value["truncated_tool_call"] = answer.truncated_call
+            said += self._checked(value)
             if answer.steps:
                 value["tool_calls_healed"] = answer.steps
             return said + DATA + msgspec.json.encode(value) + b"\n\n"
@@ -142,6 +140,22 @@ class ChatStream:
         choice["finish_reason"] = "tool_calls"
         value["tool_calls_healed"] = answer.steps
         return said + DATA + msgspec.json.encode(value) + b"\n\n"
+
+    def _checked(self, value: dict[str, Any]) -> bytes:
+        """The engine's own calls, healed; as they came if nothing had to be. Names in `value` the one that was cut."""
+        answer, ladder = self.answer, self._ladder
+        healed: set[str] = set()
+        for call in answer.calls:
+            healed |= ladder.mend(call) if self._held.whole and not answer.length else ladder.judge(call)
+        if answer.length and answer.calls:
+            ladder.check(answer)
+            if answer.truncated_call:
+                value["truncated_tool_call"] = answer.truncated_call
+        events = self._held.take()
+        if not healed:
+            return events
+        answer.note(healed)
+        return _with(value, {"tool_calls": [{"index": n, **written(call)} for n, call in enumerate(answer.calls)]})
 
     def _scanner_end(self, *, hold: bool) -> tuple[str, list[Any]]:
         self._unpromoted = self._scanner.held

@@ -1,8 +1,8 @@
 """Holds back what may be a call in a stream of the messages API, and heals it at its end. Pure.
 
 A text block flows until a letter that can begin a marker; its start is sent with its first letters, and its end waits
-for the end of what is held. Calls that were text become blocks behind it. The engine's own blocks pass as they come,
-those beyond what the request allows are left out.
+for the end of what is held. Calls that were text become blocks behind it. The engine's own calls are held until they
+are whole, and healed; those beyond what the request allows are left out.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 
 from nemotron_ops.gateway.toolcalls.chat_shape import new_id
-from nemotron_ops.gateway.toolcalls.heal import Answer, Ladder, ToolCall
+from nemotron_ops.gateway.toolcalls.heal import Answer, Ladder, Level, ToolCall
+from nemotron_ops.gateway.toolcalls.held_calls import HeldCalls
 from nemotron_ops.gateway.toolcalls.outlet import Outlet
 from nemotron_ops.gateway.toolcalls.plain_words import PlainWords, known_word
 from nemotron_ops.gateway.toolcalls.read_json import NOT_JSON
@@ -32,6 +33,7 @@ class MessagesStream:
         self._words = PlainWords(TEXT)
         self._scanner = ladder.scanner(self._words.text)
         self._at_ease = False
+        self._held = HeldCalls(active=ladder.level is not Level.OFF)
         self._calls: dict[int, ToolCall] = {}  # the engine's own, by the index of their block
         self._dropped: set[int] = set()  # indexes of blocks that are left out
         self._text = -1  # index of the text block
@@ -70,10 +72,11 @@ class MessagesStream:
 
     def _start(self, event: bytes, index: int, block: dict[str, Any]) -> bytes:
         self._last = max(self._last, index)
+        before = self._held.release() if self._calls and block["type"] != "tool_use" else b""
         if block["type"] == "text" and self._text < 0:
             self._text = index
-            return b""
-        before = self._flush()
+            return before
+        before += self._flush()
         if block["type"] != "tool_use":
             return before + event
         if len(self._calls) >= self._ladder.most:
@@ -81,14 +84,14 @@ class MessagesStream:
             self.answer.note({"parallel"})
             return before
         self._calls[index] = ToolCall(str(block.get("name")), "", str(block.get("id") or ""))
-        return before + event
+        return before + self._held.add(event)
 
     def _delta(self, event: bytes, index: int, delta: dict[str, Any]) -> bytes:
         if index in self._dropped:
             return b""
         if index in self._calls:
             self._calls[index].arguments += delta.get("partial_json") or ""
-            return event
+            return self._held.add(event)
         text = delta.get("text")
         if index != self._text or not isinstance(text, str):
             return event
@@ -105,6 +108,8 @@ class MessagesStream:
     def _stop(self, event: bytes, index: int) -> bytes:
         if index in self._dropped:
             return b""
+        if index in self._calls:
+            return self._held.add(event)
         if index != self._text:
             return event
         self._closed = True
@@ -120,7 +125,7 @@ class MessagesStream:
         promoted = self._ladder.promoted(leaks) if leaks and not answer.length and not answer.calls else None
         if promoted is None:
             out = self._close(held if leaks else rest)
-            self._judge(value)
+            out += self._checked(value)
         else:
             answer.calls, steps = promoted
             answer.note(steps)
@@ -130,28 +135,27 @@ class MessagesStream:
             value["tool_calls_healed"] = answer.steps
         return out + written(value)
 
-    def _judge(self, value: dict[str, Any]) -> None:
-        """Say of the engine's calls whether they are right, and name the one that the token limit cut."""
-        answer = self.answer
+    def _checked(self, value: dict[str, Any]) -> bytes:
+        """The engine's own calls, healed; as they came if nothing had to be. Names in `value` the one that was cut."""
+        answer, ladder = self.answer, self._ladder
+        healed: set[str] = set()
         for call in answer.calls:
-            self._ladder.judge(call)
+            healed |= ladder.mend(call) if self._held.whole and not answer.length else ladder.judge(call)
         if answer.length and answer.calls:
-            self._ladder.check(answer)
+            ladder.check(answer)
             if answer.truncated_call:
                 value["truncated_tool_call"] = answer.truncated_call
+        events = self._held.take()
+        if not healed:
+            return events
+        answer.note(healed)
+        return b"".join(block_events(index, call) for index, call in self._calls.items())
 
     def _block(self, call: ToolCall) -> bytes:
         """The events of a call that was text."""
         index = self._last + 1 if self._open or self._text < 0 else self._text
         self._open, self._last = True, max(self._last, index)
-        call.id = call.id or new_id()
-        block = {"type": "tool_use", "id": call.id, "name": call.name, "input": {}}
-        delta = {"type": "input_json_delta", "partial_json": call.arguments}
-        return (
-            written({"type": "content_block_start", "index": index, "content_block": block})
-            + written({"type": "content_block_delta", "index": index, "delta": delta})
-            + written({"type": "content_block_stop", "index": index})
-        )
+        return block_events(index, call)
 
     def _flush(self) -> bytes:
         """All that is held, before a block of another type."""
@@ -179,6 +183,18 @@ class MessagesStream:
         self._open = True
         block = {"type": "text", "text": ""}
         return written({"type": "content_block_start", "index": self._text, "content_block": block})
+
+
+def block_events(index: int, call: ToolCall) -> bytes:
+    """The events of a whole call."""
+    call.id = call.id or new_id()
+    block = {"type": "tool_use", "id": call.id, "name": call.name, "input": {}}
+    delta = {"type": "input_json_delta", "partial_json": call.arguments}
+    return (
+        written({"type": "content_block_start", "index": index, "content_block": block})
+        + written({"type": "content_block_delta", "index": index, "delta": delta})
+        + written({"type": "content_block_stop", "index": index})
+    )
 
 
 def written(value: dict[str, Any]) -> bytes:
