@@ -15,6 +15,7 @@ from nemotron_ops.gateway.toolcalls.heal import Level
 from nemotron_ops.gateway.toolcalls.healing import Healing
 from nemotron_ops.gateway.toolcalls.held_calls import COMMENT, COMMENT_EVERY, MOST_BYTES
 from nemotron_ops.gateway.toolcalls.messages_stream import written
+from tests.fakes.told import as_response
 
 SCHEMA = {
     "type": "object",
@@ -159,3 +160,8 @@ def test_a_block_behind_the_calls_lets_them_go() -> None:
     more = written({"type": "content_block_start", "index": 1, "content_block": block})
     parts = [*call(Api.MESSAGES, 0, '{"city":"Oslo","days":"3"}'), more, end(Api.MESSAGES)]
     assert through(Api.MESSAGES, parts)[0][-1] == b"".join(parts)
+
+
+def test_comments_reach_a_client_of_the_responses_api() -> None:
+    begun = as_response(b"")
+    assert as_response(COMMENT) == begun + COMMENT
