@@ -116,6 +116,7 @@ bench-build: $(VENV)/.installed  ## Compare build times with plain cmake, as rat
 
 bench-gateway: $(VENV)/.installed-test  ## Compare the gateway with its peers, as ratios; draws gateway-bench.svg
 	@$(PY) -m benchmarks.gateway --plot gateway-bench.svg
+	@$(PY) -m benchmarks.toolcalls
 
 bench-instructions: $(VENV)/.installed-test  ## Count the gateway's instructions per request and per token (valgrind)
 	@$(PY) -m benchmarks.gateway.instructions

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from nemotron_ops.gateway.api.routes import Api
 from nemotron_ops.gateway.request import limits
 from nemotron_ops.gateway.request.fields import DROPPED, FORM, allowed
+from nemotron_ops.gateway.request.meanings import ROWS
 from nemotron_ops.gateway.request.reasoning import CLIENT_REASONING
 from nemotron_ops.gateway.request.tool_choice import ENABLE, HOSTED, REFUSED
 
@@ -32,6 +33,10 @@ def page() -> str:
         for api, those in REFUSED.items()
         for name, remedy in those.items()
     )
+    meanings = "".join(
+        f"| {OF[row.api]} | {row.field} | {row.by}{f' `{row.code}`' if row.code else ''} | {row.note} |\n"
+        for row in ROWS
+    )
     hosted = "".join(f"| `{kind}…` | {_enables(what)} |\n" for kind, what in HOSTED.items())
     return f"""# Fields of requests
 
@@ -47,9 +52,18 @@ llama-server makes of a new field is not known.
 Fields that other servers have for reasoning are translated: {_names(CLIENT_REASONING)}
 ([connect clients](../how-to/connect-clients.md#thinking)).
 
+## Fields that change what an answer means
+
+None of these is dropped. Each row is sent to a real llama-server by `tests/real/gateway/test_gateway_meanings.py`.
+Refusals have status 400; errors of the messages API have no code.
+
+| request | field | honoured by | |
+|---|---|---|---|
+{meanings}
 ## Fields that are refused
 
-These would change the answer, and no llama-server has them: 400 `unsupported_field`.
+These would change the answer, and no llama-server has them: 400 `unsupported_field`; for tools that would run at the
+server 400 `tools_not_enabled`.
 
 | request | field | instead |
 |---|---|---|

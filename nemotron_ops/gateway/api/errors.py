@@ -107,8 +107,5 @@ def engine_error(status: int, body: bytes) -> Refusal:
 
 
 def upstream_error(api: Api, status: int, body: bytes) -> bytes:
-    """An error body of llama-server, in the shape that clients of `api` read."""
-    caused = client_faults.status_of(status, body) != status
-    if api is not Api.MESSAGES and context_overflow.KIND not in body and not caused:
-        return body
+    """An error body of llama-server, in the shape that clients of `api` read: their `code` is a text, not a number."""
     return error_body(api, engine_error(status, body))

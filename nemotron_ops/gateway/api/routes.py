@@ -70,7 +70,7 @@ class Route:
     generates: bool = field(init=False)  # the model generates text
     light: bool = field(init=False)  # the model needs no slot
     form: bool = field(init=False)
-    plain: bool = field(init=False)  # the body goes upstream as JSON, in the client's own API
+    plain: bool = field(init=False)  # the body is prepared as it came; others are read first
     local: bool = field(init=False)
     wire: Api = field(init=False)  # the API that is spoken with llama-server
 
@@ -81,7 +81,7 @@ class Route:
         ):  # fmt: skip
             object.__setattr__(self, name, self.kind in kinds)
         object.__setattr__(self, "wire", Api.CHAT if self.api is Api.RESPONSES else self.api)
-        object.__setattr__(self, "plain", not self.form and self.wire is self.api)
+        object.__setattr__(self, "plain", not self.form and self.api not in (Api.RESPONSES, Api.MESSAGES))
 
 
 def _post(

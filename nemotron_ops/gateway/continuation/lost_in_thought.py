@@ -6,38 +6,28 @@ any content is held back, so that content can still be asked for. If none comes,
 
     chat        in the chunk with the `finish_reason`
     messages    in the `message_delta`
-    responses   in the `response` of `response.completed`
 
-An answer that ended because its tokens ran out is not lost in thought. Its end says so, except for a response, which
-llama-server calls completed however it ended; there the token counts decide.
+An answer that ended because its tokens ran out is not lost in thought; its end says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
-
-import msgspec
+from collections.abc import Callable
 
 from nemotron_ops.gateway.api.routes import Api
-from nemotron_ops.gateway.request.fields import SPELLINGS
 from nemotron_ops.gateway.streams import sse
-from nemotron_ops.gateway.streams.usage import Usage
 
 REASONING_MARKS = {
     Api.CHAT: b'"reasoning_content":"',
     Api.MESSAGES: b'"type":"thinking_delta"',
-    Api.RESPONSES: b"event: response.reasoning_text.delta\n",
 }
 CONTENT_MARKS = {
     Api.CHAT: (b'"content":"', b'"tool_calls":['),
     Api.MESSAGES: (b'"type":"text_delta"', b'"type":"tool_use"'),
-    Api.RESPONSES: (b"event: response.output_text.delta\n", b'"type":"function_call"'),
 }
 END_MARKS = {
     Api.CHAT: b'"finish_reason":"stop"',
     Api.MESSAGES: b'"stop_reason":"end_turn"',
-    Api.RESPONSES: b"event: response.completed\n",
 }
 Rewrite = Callable[[bytes], bytes]
 
@@ -90,16 +80,6 @@ def can_be_lost(api: Api) -> bool:
     return api in REASONING_MARKS
 
 
-def ran_out(api: Api, fields: Mapping[str, msgspec.Raw], usage: Usage | None, ctx_tokens: int) -> bool:
-    """Whether a response ended because its tokens or context ran out; False for APIs whose end says so itself."""
-    if api is not Api.RESPONSES or usage is None:
-        return False
-    limits = [bytes(fields[name]) for name in SPELLINGS[api] if name in fields]
-    if any(limit.isdigit() and usage.completion_tokens >= int(limit) for limit in limits):
-        return True
-    return 0 < ctx_tokens <= usage.prompt_tokens + usage.completion_tokens + 1
-
-
 def marked(api: Api, end: bytes) -> bytes:
     """The end of a stream, marked as lost in thought."""
     return b"".join(_marked(api, event + b"\n\n") for event in end.split(b"\n\n")[:-1])
@@ -109,7 +89,6 @@ def _marked(api: Api, event: bytes) -> bytes:
     if END_MARKS[api] not in event:
         return event
     for value in sse.events(event):
-        place: dict[str, Any] = value["response"] if api is Api.RESPONSES else value
-        place["lost_in_thought"] = True
+        value["lost_in_thought"] = True
         return sse.event(value)
     return event

@@ -77,11 +77,10 @@ def continuation(
             [prompt, *transcript.token_ids] if transcript.token_ids else prompt + transcript.content
         )
         return Continuation(body=msgspec.json.encode(changed), transcript=transcript, prior_tokens=given)
-    name = "input" if api is Api.RESPONSES else "messages"
-    if not _may_be_answered(turns := _turns(fields, name)):
+    if not _may_be_answered(turns := _turns(fields)):
         return replay(dict(fields), transcript)
     closed = closed or bool(transcript.content or transcript.calls)
-    changed[name] = _raw([*turns, *_beginning(api, transcript, call, closed=closed)])
+    changed["messages"] = _raw([*turns, *_beginning(api, transcript, call, closed=closed)])
     if api is Api.MESSAGES:  # llama-server repeats the prefill here (tools/server/server-schema.cpp:327, v0.5.0)
         return Continuation(
             body=msgspec.json.encode(changed), transcript=transcript, prior_tokens=given,
@@ -123,12 +122,10 @@ def _has_own_grammar(api: Api, fields: Fields) -> bool:
     return "grammar" in fields or (api in (Api.COMPLETION, Api.NATIVE) and "json_schema" in fields)
 
 
-def _turns(fields: Fields, name: str) -> list[Any]:
+def _turns(fields: Fields) -> list[Any]:
     """The turns of the conversation, unchanged; empty if there is no conversation."""
-    raw = fields.get(name, msgspec.Raw(b"[]"))
+    raw = fields.get("messages", msgspec.Raw(b"[]"))
     try:
-        if bytes(raw)[:1] == b'"':  # the input of a response may be text
-            return [{"role": "user", "content": raw}]
         return msgspec.json.decode(raw, type=list[msgspec.Raw])
     except NOT_JSON:
         return []
@@ -142,9 +139,7 @@ def _may_be_answered(turns: list[Any]) -> bool:
         last = turns[-1] if isinstance(turns[-1], dict) else msgspec.json.decode(turns[-1])
     except NOT_JSON:
         return False
-    if not isinstance(last, dict):
-        return False
-    return last.get("role", "assistant") != "assistant" or last.get("type") == "function_call_output"
+    return isinstance(last, dict) and bool(last.get("role", "assistant") != "assistant")
 
 
 def _beginning(api: Api, transcript: Transcript, call: str, *, closed: bool) -> list[dict[str, Any]]:
@@ -158,13 +153,6 @@ def _beginning(api: Api, transcript: Transcript, call: str, *, closed: bool) -> 
             if closed:  # even an empty text ends the reasoning
                 blocks.append({"type": "text", "text": content})
             return [{"role": "assistant", "content": blocks}]
-        case Api.RESPONSES:
-            text = {"type": "reasoning_text", "text": reasoning}
-            items: list[dict[str, Any]] = [{"type": "reasoning", "summary": [], "content": [text]}] if reasoning else []
-            if content or not items:
-                text = {"type": "output_text", "text": content}
-                items.append({"type": "message", "role": "assistant", "content": [text]})
-            return items
         case _:
             message = {"role": "assistant", "content": content}
             return [{**message, "reasoning_content": reasoning} if reasoning else message]

@@ -16,14 +16,13 @@ from collections.abc import Mapping
 import msgspec
 
 from nemotron_ops.gateway.api.routes import Api
-from nemotron_ops.gateway.continuation.lost_in_thought import LostInThought, can_be_lost, marked, ran_out
+from nemotron_ops.gateway.continuation.lost_in_thought import LostInThought, can_be_lost, marked
 from nemotron_ops.gateway.continuation.partial_call import PartialCall, partial_call, text_of_call
 from nemotron_ops.gateway.continuation.plan import TIMES_AGAIN, can_continue, continuation, replay
 from nemotron_ops.gateway.continuation.rewrite import Continuation, rewriter
 from nemotron_ops.gateway.continuation.transcript import transcript_of
 from nemotron_ops.gateway.streams import sse
 from nemotron_ops.gateway.streams.relay import Relay
-from nemotron_ops.gateway.streams.usage import usage_in
 
 Fields = Mapping[str, msgspec.Raw]
 MAX_ENGINE_DEATHS = 2
@@ -126,15 +125,6 @@ class Recovery(msgspec.Struct, eq=False):
     def lost_in_thought(self) -> bool:
         """Whether the stream has ended without content."""
         return self._detector is not None and self._detector.lost
-
-    def ran_out(self, fields: Fields, ctx_tokens: int) -> bool:
-        """Whether the stream's tokens ran out before any content: then its end is sent unmarked."""
-        assert self._detector is not None
-        held_end = self._detector.held_end
-        if not ran_out(self.api, fields, usage_in(held_end), ctx_tokens):
-            return False
-        self._held_end = held_end
-        return True
 
     def content(self, relay: Relay, fields: Fields, *, wanted: bool, whole: bool) -> Continuation | None:
         """How to ask for content, once, if `wanted`. The end is kept, and marked unless the answer is sent `whole`."""

@@ -13,7 +13,6 @@ from nemotron_ops.gateway.api.routes import Api
 from nemotron_ops.gateway.continuation.overlap import Overlap
 from nemotron_ops.gateway.continuation.transcript import Transcript, event_key
 from nemotron_ops.gateway.streams import sse
-from nemotron_ops.gateway.streams.relay import Diverged
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,8 +34,6 @@ def rewriter(api: Api, plan: Continuation) -> Rewriter:
     match api:
         case Api.MESSAGES:
             return MessagesRewriter(plan)
-        case Api.RESPONSES:
-            return ResponsesRewriter(plan)
         case _:
             return Rewriter(plan)
 
@@ -51,7 +48,6 @@ class Rewriter:
             plan.transcript, skip_reasoning=plan.skip_reasoning, skip_content=plan.skip_content, closed=plan.closed,
             tail=plan.tail,
         )  # fmt: skip
-        self.sequence = plan.transcript.sequence
 
     def __call__(self, blob: bytes) -> bytes:
         """The events of `blob` that the client does not have. Raises Diverged."""
@@ -59,12 +55,7 @@ class Rewriter:
         for value in sse.events(blob):
             if not isinstance(value, dict):
                 continue
-            if "error" in value:
-                out.append(sse.event(value))
-            elif self.event(value):
-                if "sequence_number" in value:
-                    self.sequence += 1
-                    value["sequence_number"] = self.sequence
+            if "error" in value or self.event(value):
                 out.append(sse.event(value))
         return b"".join(out) + (sse.DONE if blob.endswith(sse.DONE) else b"")
 
@@ -180,80 +171,3 @@ class MessagesRewriter(Rewriter):
         if "partial_json" in delta:
             delta["partial_json"] = self.overlap.take_arguments(call, delta["partial_json"])
         return "signature" in delta or any(v for k, v in delta.items() if k != "type")
-
-
-class ResponsesRewriter(Rewriter):
-    """For OpenAI's responses: items keep their ids, and the full texts at the end are those that the client has."""
-
-    def __init__(self, plan: Continuation) -> None:
-        super().__init__(plan)
-        self._ids: dict[str, str] = {}  # the continuation's item id -> the client's
-        self._call_of: dict[str, int] = {}  # the continuation's item -> index of the call
-
-    def event(self, value: dict[str, Any]) -> bool:
-        kind = value["type"]
-        if kind == "response.output_item.added":
-            return self._added(value["item"])
-        if "item_id" in value:
-            call = self._call_of.get(value["item_id"], 0)
-            value["item_id"] = self._known(value["item_id"], "message")
-            if "delta" in value:
-                value["delta"] = self._delta(kind, value["delta"], call)
-                return bool(value["delta"])
-        if kind == "response.output_text.done":
-            value["text"] = self.overlap.content
-        if "part" in value and kind.endswith(".done"):
-            value["part"]["text"] = self.overlap.content
-        if kind == "response.output_item.done":
-            self._whole(value["item"])
-        if isinstance(value.get("response"), dict):
-            self._response(kind, value["response"])
-        return event_key(value) not in self.transcript.seen
-
-    def _known(self, item_id: str, kind: str) -> str:
-        """The client's id of an item; an item without new text was not added again."""
-        return self._ids.get(item_id) or self.transcript.items.get(kind, item_id)
-
-    def _added(self, item: dict[str, Any]) -> bool:
-        if item["type"] == "function_call":
-            call = len(self._call_of)
-            self._call_of[item["id"]] = call
-            known = "" if self.overlap.take_name(call, item["name"]) else self.transcript.calls[call].id
-        else:
-            known = self.transcript.items.get(item["type"], "")
-        self._ids[item["id"]] = known or item["id"]
-        return not known
-
-    def _delta(self, kind: str, delta: str, call: int) -> str:
-        match kind:
-            case "response.reasoning_text.delta":
-                return self.overlap.take_reasoning(delta)
-            case "response.output_text.delta":
-                return self.overlap.take_content(delta)
-            case "response.function_call_arguments.delta":
-                return self.overlap.take_arguments(call, delta)
-            case _:
-                return delta
-
-    def _whole(self, item: dict[str, Any]) -> None:
-        """Rewrite a complete item."""
-        if item["type"] == "function_call":
-            call = self._call_of.get(item["id"], len(self.transcript.calls))
-            if call < len(self.transcript.calls):
-                item["id"], item["call_id"] = self.transcript.calls[call].id, self.transcript.calls[call].call_id
-                if item.get("arguments") != self.overlap.calls[call]:
-                    raise Diverged
-            return
-        item["id"] = self._known(item["id"], item["type"])
-        text = {"reasoning": self.overlap.reasoning, "message": self.overlap.content}.get(item["type"])
-        if text is not None and item.get("content"):
-            item["content"][0]["text"] = text
-
-    def _response(self, kind: str, response: dict[str, Any]) -> None:
-        first = self.transcript.first.get("response") or {}
-        response["id"] = first.get("id", response["id"])
-        for item in response.get("output", ()):
-            self._whole(item)
-        self.count(response.get("usage"), "input_tokens", "output_tokens")
-        if kind == "response.completed":
-            self.overlap.end()

@@ -1,7 +1,7 @@
 """Reads from the events that were forwarded what a client has received of an answer. Pure.
 
 A transcript is the same for every API: reasoning, content, tool calls as far as they went, and the ids and indexes that
-the client has for message, items and blocks. It holds what a continuation needs, and nothing of a stream's format.
+the client has for message and blocks. It holds what a continuation needs, and nothing of a stream's format.
 """
 
 from __future__ import annotations
@@ -12,17 +12,13 @@ from typing import Any
 
 from nemotron_ops.gateway.streams import sse
 
-CLOSING = frozenset({"response.output_item.done", "content_block_stop"})
-
 
 @dataclass(slots=True)
 class Call:
-    """A tool call as far as the client has received it. `id` and `call_id` are those of a response's item."""
+    """A tool call as far as the client has received it."""
 
     name: str = ""
     arguments: str = ""
-    id: str = ""
-    call_id: str = ""
     pieces: list[str] = field(default_factory=list)  # of `arguments`, until `joined`
 
 
@@ -34,11 +30,9 @@ class Transcript:
     content: str = ""
     calls: list[Call] = field(default_factory=list)
     blocks: dict[int, str] = field(default_factory=dict)  # Anthropic: index -> type
-    items: dict[str, str] = field(default_factory=dict)  # responses: type -> id
     seen: set[str] = field(default_factory=set)  # keys of events that occur once; see `event_key`
-    call_index: dict[object, int] = field(default_factory=dict)  # block's index or item's id -> index in `calls`
+    call_index: dict[int, int] = field(default_factory=dict)  # a block's index -> index in `calls`
     first: dict[str, Any] = field(default_factory=dict)  # the first event
-    sequence: int = -1  # the last `sequence_number`
     tokens: int = 0  # estimated: one for each event with text
     call_tokens: int = 0  # estimated: one for each event of a tool call
     token_ids: list[int] | None = field(default_factory=list)  # of `content`; None if some are unknown
@@ -51,13 +45,10 @@ class Transcript:
     def add(self, value: dict[str, Any]) -> None:
         """Add one event."""
         self.first = self.first or value
-        self.sequence = value.get("sequence_number", self.sequence)
         pieces, calls = len(self.content_pieces) + len(self.reasoning_pieces), self._call_pieces()
         if "choices" in value:
             for choice in value["choices"]:
                 self._add_choice(choice)
-        elif str(value.get("type", "")).startswith("response."):
-            self._add_item(value)
         elif "type" in value:
             self._add_block(value)
         elif "content" in value:
@@ -118,33 +109,11 @@ class Transcript:
                 pass
         self._add_once(value, self.blocks.get(value.get("index", -1)) == "thinking")
 
-    def _add_item(self, value: Mapping[str, Any]) -> None:
-        """Add an event of OpenAI's responses API."""
-        match value["type"]:
-            case "response.output_item.added":
-                item = value["item"]
-                if item["type"] == "function_call":
-                    self.call_index[item["id"]] = len(self.calls)
-                    self.calls.append(Call(name=item["name"], id=item["id"], call_id=item["call_id"]))
-                else:
-                    self.items[item["type"]] = item["id"]
-            case "response.reasoning_text.delta":
-                self._add_reasoning(value["delta"])
-            case "response.output_text.delta":
-                self._add_content(value["delta"])
-            case "response.function_call_arguments.delta":
-                self.calls[self.call_index[value["item_id"]]].pieces.append(value["delta"])
-            case "response.output_text.done":
-                self.ending = True
-            case _:
-                pass
-        self._add_once(value, (value.get("item") or {}).get("type") == "reasoning")
-
     def _add_once(self, value: Mapping[str, Any], reasoning: bool) -> None:
         if (key := event_key(value)) is None:
             return
         self.seen.add(key)
-        if value["type"] in CLOSING:
+        if value["type"] == "content_block_stop":
             self.reasoning_closed |= reasoning
             self.ending |= not reasoning
 
@@ -163,13 +132,13 @@ class Transcript:
 def event_key(value: Mapping[str, Any], index: object = None) -> str | None:
     """The key of an event that occurs once in an answer, else None. `index` replaces that of its block or item."""
     kind = value["type"]
-    if kind.endswith(".delta") or kind in ("content_block_start", "response.output_item.added"):
+    if kind == "content_block_start":
         return None
     if kind == "content_block_delta":
         delta = value["delta"]["type"]
         return delta if delta == "signature_delta" else None
     if index is None:
-        index = value.get("index", value.get("item_id", (value.get("item") or {}).get("id", "")))
+        index = value.get("index", "")
     return f"{kind}:{index}"
 
 

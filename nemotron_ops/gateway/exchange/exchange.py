@@ -149,7 +149,8 @@ class Exchange(Record, eq=False, kw_only=True):
         ticket = self.ticket = new_ticket(self, shared.pool, prepared)
         if prepared.tools:
             level = level_of(self.request.headers, model.heal_tool_calls)
-            self.healing = Healing(self.route.wire, prepared.fields, level)
+            most = self.conversion.turn.most_calls if self.conversion is not None else 0
+            self.healing = Healing(self.route.wire, prepared.fields, level, most)
         if prepared.stream or prepared.fold is not None:
             self.relay = self._new_relay(prepared)
         while True:
@@ -321,9 +322,6 @@ class Exchange(Record, eq=False, kw_only=True):
     def _ask_for_content(self, prepared: Prepared) -> Continuation | None:
         """How to ask for content after a stream without any, if the recipe wants that (once), else None."""
         assert self.relay is not None
-        instance = self.shared.pool.directory.by_name.get(self.instance)
-        if self.recovery.ran_out(prepared.fields, instance.ctx_tokens if instance is not None else 0):
-            return None
         self.cause = "lost_in_thought"
         wanted = prepared.named.model.lost_in_thought == "retry"
         plan = self.recovery.content(self.relay, prepared.fields, wanted=wanted, whole=prepared.fold is not None)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 
+from nemotron_ops.gateway.api.routes import Api
 from nemotron_ops.gateway.exchange.responses_intake import prepare_response
 from nemotron_ops.gateway.queue.affinity import prefixes, session_of
 from nemotron_ops.gateway.queue.pool import Pool
 from nemotron_ops.gateway.queue.ticket import Ticket
 from nemotron_ops.gateway.record import Record
+from nemotron_ops.gateway.request.documents import with_text_documents
 from nemotron_ops.gateway.request.form import prepare_form
 from nemotron_ops.gateway.request.prepare import Prepared, prepare
 from nemotron_ops.gateway.shared import Shared
@@ -23,6 +25,8 @@ def prepare_request(record: Record, shared: Shared) -> Prepared:
     if record.route.form:
         resolve = partial(directory.resolve, only=models)
         return prepare_form(request.headers.get(b"content-type", b""), request.body, resolve)
+    if record.route.api is Api.MESSAGES:
+        return prepare(record.route, with_text_documents(request.body), directory, models)
     return prepare_response(record, directory, shared.responses)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from nemotron_ops.gateway.api.routes import Api, Kind, Route
 from nemotron_ops.gateway.request import fields, limits
+from nemotron_ops.gateway.request.bounds import RESERVED_KWARGS
 
 Schema = dict[str, Any]
 
@@ -95,7 +96,41 @@ ANTHROPIC_TOOL: Schema = {
     },
 }  # fmt: skip
 
+
+def _block(kind: str, **properties: Schema) -> Schema:
+    """A block of a message in Anthropic's API."""
+    return {
+        "type": "object", "required": ["type", *properties], "additionalProperties": False,
+        "properties": {"type": {"const": kind}, **properties},
+    }  # fmt: skip
+
+
+def _source(kind: str, media_type: str, data: Schema) -> Schema:
+    return _block(kind, media_type={"const": media_type}, data=data)
+
+
+BASE64: Schema = {"type": "string", "pattern": "^[A-Za-z0-9+/]*$"}
+BLOCKS: Schema = {
+    "anyOf": [
+        _block("text", text=TEXT),
+        _block("thinking", thinking=TEXT),
+        _block("image", source=_source("base64", "image/png", BASE64)),
+        _block("document", title=TEXT, source=_source("text", "text/plain", TEXT)),
+        _block("tool_use", id=TEXT, name=TEXT, input={"type": "object"}),
+        _block("tool_result", tool_use_id=TEXT, content=TEXT),
+    ]
+}
+BLOCK_MESSAGE: Schema = {
+    "type": "object", "required": ["role", "content"],
+    "properties": {
+        "role": {"enum": ["user", "assistant"]}, "content": {"anyOf": [TEXT, {"type": "array", "items": BLOCKS}]},
+    },
+}  # fmt: skip
+
 SPECIAL: dict[str, Schema] = {
+    "chat_template_kwargs": {
+        "type": ["object", "null"], "propertyNames": {"not": {"enum": sorted(RESERVED_KWARGS)}},
+    },
     "messages": {"type": "array", "items": MESSAGE, "minItems": 1},
     "tools": {"type": "array", "items": TOOL},
     "tool_choice": {"anyOf": [{"enum": ["auto", "none", "required"]}, {"type": "object"}]},
@@ -135,12 +170,18 @@ INPUT_ITEM: Schema = {
     },
 }  # fmt: skip
 OF_API: dict[Api, dict[str, Schema]] = {
-    Api.MESSAGES: {"tools": {"type": "array", "items": ANTHROPIC_TOOL}, "tool_choice": {"type": "object"}},
+    Api.MESSAGES: {
+        "tools": {"type": "array", "items": ANTHROPIC_TOOL},
+        "tool_choice": {"type": "object"},
+        "system": {"anyOf": [TEXT, {"type": "array", "items": _block("text", text=TEXT)}]},
+        "messages": {"type": "array", "items": BLOCK_MESSAGE, "minItems": 1},
+    },
     Api.RESPONSES: {
         "tools": {"type": "array", "items": RESPONSES_TOOL},
         "input": {"anyOf": [TEXT, {"type": "array", "items": INPUT_ITEM}]},
         "truncation": {"enum": ["disabled", None]},
         "n": {"enum": [1, None]},
+        "max_tool_calls": {"type": ["integer", "null"], "minimum": 1},
         "background": {"enum": [False, None]},
         "previous_response_id": {"type": "null"},  # any id that a response had
     },

@@ -9,12 +9,11 @@ Each file uses only those below it:
     bounds       bounds the fields that llama-server allocates memory or computes for
     grammar      measures a grammar (GBNF): its nesting, rules, and ways to go on
     schemas      measures JSON schemas, tools and template arguments
-    counts       bounds       bounds the fields that llama-server allocates memory or computes for
-    grammar      measures a grammar (GBNF): its nesting, rules, and ways to go on
-    schemas      measures JSON schemas, tools and template arguments
-    counts the answers that a request asks for: choices times prompts, or texts to embed
+    counts       counts the answers that a request asks for: choices times prompts, or texts to embed
     media        refuses requests whose media are not inline
+    documents    makes text of text documents; refuses content that llama-server would leave out
     json_fields  reads and writes the top level of a JSON body
+    meanings     the fields that change an answer: honoured by what, or refused
     limits       the most that a request may ask for: each bound, with its reason
     fields       the fields of each API that reach llama-server, their bounds and names
 """

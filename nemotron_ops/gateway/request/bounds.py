@@ -18,6 +18,8 @@ from nemotron_ops.gateway.request.json_fields import NULL, Fields, number_of, pu
 from nemotron_ops.gateway.request.limits import COUNTS, LAST_TOKENS, LISTS_BYTES, Limit, exceeded
 from nemotron_ops.gateway.request.schemas import check_depth, check_schema, check_tools
 
+RESERVED_KWARGS = frozenset({"messages", "tools"})  # llama-server renders the prompt with them, and fails
+STOPS = frozenset({"stop", "stop_sequences"})
 KEPT_VERDICTS = 4096
 BYTES_A_TOKEN = 4  # of English text, about: such a prompt is refused before its tokens are counted
 _accepted: set[tuple[str, int, int]] = set()  # name, size and hash of fields that were measured
@@ -33,6 +35,8 @@ def bound(fields: Fields, ctx_tokens: int) -> None:
         most = COUNTS[name]
         if len(bytes(fields[name])) > LISTS_BYTES or _count(number_of(fields, name)) > most:
             raise Refusal(status=400, code="limit_exceeded", message=f"{name}: at most {most}")
+        if name in STOPS:
+            _drop_empty(fields, name)
     if "samplers" in fields:
         _check_samplers(value_of(fields, "samplers"))
     for name in MEASURES.keys() & fields.keys():
@@ -46,6 +50,18 @@ def _count(value: Any) -> float:
     if isinstance(value, int | float):
         return value
     return len(value) if isinstance(value, list | dict) else 0
+
+
+def _drop_empty(fields: Fields, name: str) -> None:
+    """Leave out empty stop texts, which llama-server finds in each answer. Raises Refusal for what is no text."""
+    value = value_of(fields, name)
+    given = [value] if isinstance(value, str) else value
+    if given is None:
+        return
+    if not isinstance(given, list) or not all(isinstance(text, str) for text in given):
+        raise Refusal(status=400, code="invalid_field", message=f"{name}: expected a text or a list of texts")
+    if "" in given:
+        put(fields, name, [text for text in given if text])
 
 
 def _check_samplers(samplers: Any) -> None:
@@ -95,6 +111,12 @@ def _tools(value: Any, name: str) -> None:
 
 
 def _kwargs(value: Any, name: str) -> None:
+    """The template's arguments: an object, without the names that llama-server sets from the request itself."""
+    if not isinstance(value, dict):
+        raise Refusal(status=400, code="invalid_field", message=f"{name}: expected an object")
+    if taken := sorted(value.keys() & RESERVED_KWARGS):
+        message = f"{name}: {', '.join(taken)} cannot be set here; set the request's own field"
+        raise Refusal(status=400, code="invalid_field", message=message)
     check_depth(value, limits.KWARGS_DEPTH, name)
 
 

@@ -35,7 +35,7 @@ REFUSED: dict[Api, dict[str, str]] = {
     Api.CHAT: {
         "functions": "use `tools`, each with type `function`",
         "function_call": "use `tool_choice`",
-        "web_search_options": f"the endpoint does not search by itself: {ENABLE.format('web')}",
+        "web_search_options": f"the endpoint does not search by itself: `{ENABLE.format('web')}`",
         "modalities": "answers are text",
         "audio": "answers are text",
     },
@@ -46,6 +46,9 @@ REFUSED: dict[Api, dict[str, str]] = {
         "container": f"the endpoint does not run code by itself: {ENABLE.format('python')}",
     },
 }
+# Fields that ask for hosted tools, also when they are empty -> what enables those
+ENABLED_BY = {"web_search_options": "web", "mcp_servers": "mcp", "container": "python"}
+NOTHING = frozenset({b"null", b"[]", b'""'})
 EMPTY = frozenset({b"null", b"[]", b"{}", b'""'})
 HARMLESS = {"modalities": frozenset({b'["text"]'}), "function_call": frozenset({b'"none"'})}
 FORMATS = ("response_format", "json_schema", "grammar")
@@ -62,6 +65,9 @@ def check_refused(api: Api, fields: Fields) -> None:
     """Raises Refusal for a field that would be dropped although it changes the answer."""
     for name, remedy in REFUSED.get(api, {}).items():
         raw = bytes(fields.get(name, b"null"))
+        if name in ENABLED_BY and raw not in NOTHING:
+            message = f"{name}: runs at the server and is not enabled: {ENABLE.format(ENABLED_BY[name])}"
+            raise Refusal(status=400, code="tools_not_enabled", message=message)
         if raw not in EMPTY and raw not in HARMLESS.get(name, ()):
             if name == "output_config" and "format" not in (value_of(fields, name) or {}):
                 continue  # its other fields are hints
@@ -81,14 +87,16 @@ def choose(api: Api, fields: Fields) -> Forced | None:
         for field in ("tools", "tool_choice", "parallel_tool_calls"):
             fields.pop(field, None)
         return None
-    if names:
-        _check_format(api, fields)
     if kind not in ("required", "named"):
+        if names:
+            _check_format(api, fields)
         return None
     if not names:
         raise _invalid("tool_choice", "a call is required, but no tools are offered")
     if name and name not in names:
         raise _invalid("tool_choice", f"no tool {name[:100]!r} is offered; offered: {', '.join(names)[:300]}")
+    for field in FORMATS if api is Api.CHAT else ():
+        fields.pop(field, None)  # the answer is a call, and has no text
     put(fields, "tool_choice", "required" if api is Api.CHAT else {"type": "any"})
     return Forced(name or (names[0] if len(names) == 1 else ""), names)
 
@@ -151,12 +159,17 @@ def _name(tool: Any, place: int, api: Api) -> str:
         if not isinstance(name, str) or not name:
             raise _invalid(f"tools[{place}]", "it has no name")
         return name
-    enables = next((what for begin, what in HOSTED.items() if str(kind).startswith(begin)), None)
+    raise not_enabled(str(kind), place)
+
+
+def not_enabled(kind: str, place: int) -> Refusal:
+    """The Refusal of a tool that would run at the server, with the command that enables it."""
+    enables = next((what for begin, what in HOSTED.items() if kind.startswith(begin)), None)
     if enables:
-        message = f"tools[{place}]: {str(kind)[:60]!r} runs at the server and is not enabled: {ENABLE.format(enables)}"
-        raise Refusal(status=400, code="tools_not_enabled", message=message)
-    message = f"tools[{place}]: tools of type {str(kind)[:60]!r} are not run here; offer a function instead"
-    raise Refusal(status=400, code="tools_not_enabled", message=message)
+        message = f"tools[{place}]: {kind[:60]!r} runs at the server and is not enabled: {ENABLE.format(enables)}"
+    else:
+        message = f"tools[{place}]: tools of type {kind[:60]!r} are not run here; offer a function instead"
+    return Refusal(status=400, code="tools_not_enabled", message=message)
 
 
 def _choice(choice: Any, api: Api) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from nemotron_ops.gateway.api.errors import Refusal
+from nemotron_ops.gateway.request.documents import file_text, titled
 from nemotron_ops.gateway.responses.thoughts import unpacked
 
 Message = dict[str, Any]
@@ -179,7 +180,20 @@ def part_of(part: Any, place: str) -> dict[str, Any]:
         return {"type": "image_url", "image_url": url if isinstance(url, dict) else {"url": url}}
     if kind == "input_audio":
         return {"type": "input_audio", "input_audio": part.get("input_audio")}
+    if kind == "input_file":
+        return {"type": "text", "text": file_in(part, place)}
     raise refused(f"{place}: content of type {str(kind)[:80]!r} is not known here")
+
+
+def file_in(part: Mapping[str, Any], place: str) -> str:
+    """The name and text of a file in a message. Raises Refusal if it holds no text."""
+    data = part.get("file_data")
+    if not isinstance(data, str):
+        raise refused(f"{place}: input_file needs file_data with inline data; files are not kept or fetched here")
+    text = file_text(data)
+    if text is None:
+        raise refused(f"{place}: input_file: only text files are read, as data:text/...;base64,...")
+    return titled((part.get("filename"),), text)
 
 
 def refused(message: str) -> Refusal:

@@ -70,6 +70,8 @@ class ResponsesStream:
                 except NOT_JSON:
                     continue
                 self._take(value, out)
+            elif event == b":":  # a comment, which keeps the connection busy
+                out.append(b":\n\n")
         if data.endswith(DONE):
             self._end(out)
         self._outlet.send(b"".join(out), last=last)

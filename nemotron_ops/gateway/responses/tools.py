@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from nemotron_ops.gateway.api.errors import Refusal
+from nemotron_ops.gateway.request.tool_choice import not_enabled
 
 INPUT = {
     "type": "object",
@@ -31,7 +32,6 @@ LOCAL = {
         "required": ["command"],
     }
 }
-TOOLS_HINT = "this gateway runs no tools of its own; offer function tools, and run them in the client"
 
 
 class Tools(NamedTuple):
@@ -75,8 +75,7 @@ def _tool(tool: dict[str, Any], place: int) -> dict[str, Any]:
         return _function(str(tool.get("name")), _description(tool), INPUT)
     if isinstance(kind, str) and kind in LOCAL:
         return _function(kind, f"the client's {kind}", LOCAL[kind])
-    message = f"tools[{place}]: {str(kind)[:80]!r} would run at the server: {TOOLS_HINT}"
-    raise Refusal(status=400, code="tools_not_enabled", message=message)
+    raise not_enabled(str(kind), place)
 
 
 def _function(name: str, description: str, parameters: dict[str, Any]) -> dict[str, Any]:

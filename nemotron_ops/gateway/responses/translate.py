@@ -34,6 +34,8 @@ ECHOED = LABELS | {
 PASSED = (ALLOWED[Api.CHAT] | CLIENT_REASONING) - RESPONSES - {"messages", "stream_options", "n", "metadata"}
 REFUSED = {
     "conversation": "conversations are not kept here; continue with previous_response_id",
+    "functions": "use `tools`, each with type `function`",
+    "function_call": "use `tool_choice`",
     "prompt": "prompts are not kept here; send instructions and input",
 }
 ENCRYPTED = "reasoning.encrypted_content"
@@ -88,6 +90,9 @@ def _check(values: dict[str, Any]) -> None:
     if values.get("truncation") not in (None, "disabled"):
         message = 'truncation: only "disabled": a conversation that is too long is refused, not cut'
         raise Refusal(status=400, code="unsupported_field", message=message)
+    most = values.get("max_tool_calls")
+    if most is not None and (type(most) not in (int, float) or most < 1 or most % 1):
+        raise Refusal(status=400, code="invalid_field", message="max_tool_calls: expected a number from 1 on")
     if not isinstance(values.get("previous_response_id"), str | None):
         raise Refusal(status=400, code="invalid_field", message="previous_response_id: expected text")
 
@@ -133,6 +138,7 @@ def _add_limits(chat: dict[str, Any], values: dict[str, Any], turn: Turn) -> Non
         chat["max_tokens"] = values["max_output_tokens"]
         chat.pop("n_predict", None)
     include = values.get("include")
+    turn.most_calls = int(values.get("max_tool_calls") or 0)
     turn.packs_reasoning = isinstance(include, list) and ENCRYPTED in include
     top = values.get("top_logprobs")
     if isinstance(include, list) and LOGPROBS in include:

@@ -16,6 +16,7 @@ class Turn(msgspec.Struct, eq=False, kw_only=True):
     asked: str = ""  # the client's name for the model
     echo: dict[str, Any] = {}
     custom: frozenset[str] = frozenset()  # names of tools whose input is free text
+    most_calls: int = 0  # of the answer; 0 is no limit
     packs_reasoning: bool = False  # the client keeps reasoning itself, as `encrypted_content`
     stored: bool = True
     previous: str = ""  # id of the response that this turn continues

@@ -31,7 +31,7 @@ def fold_for(api: Api, fields: dict[str, msgspec.Raw]) -> Fold | None:
         return None
     if "continue_final_message" in fields and bytes(fields["continue_final_message"]) not in (b"false", b"null"):
         return None  # a stream leaves out the beginning that the client gave
-    if "grammar" in fields and api in (Api.CHAT, Api.RESPONSES):
+    if "grammar" in fields and api is Api.CHAT:
         return None  # a stream leaves out an answer that is all white space, which a grammar can demand
     one = bytes(fields.get("n", b"1")) in (b"1", b"null")
     match api:
@@ -43,15 +43,13 @@ def fold_for(api: Api, fields: dict[str, msgspec.Raw]) -> Fold | None:
             return None
         case Api.MESSAGES:
             return MessagesFold()
-        case Api.RESPONSES:
-            return ResponsesFold()
         case Api.NATIVE:
             return (
                 NativeFold(tokens=bytes(fields.get("return_tokens", b"")) == b"true")
                 if _is_text(fields.get("prompt"))
                 else None
             )
-        case Api.OTHER:
+        case Api.OTHER | Api.RESPONSES:  # engines are asked for chats instead
             return None
 
 
@@ -266,34 +264,6 @@ def _object(text: str) -> Any:
         return msgspec.json.decode(text)
     except msgspec.DecodeError:
         return {}
-
-
-class ResponsesFold(_Base):
-    """OpenAI's `response`: its last event has nearly all of it."""
-
-    def __init__(self) -> None:
-        self._response: dict[str, Any] | None = None
-
-    def take(self, value: dict[str, Any]) -> None:
-        if value.get("type") in ("response.completed", "response.incomplete", "response.failed"):
-            self._response = value["response"]
-
-    def result(self) -> dict[str, Any] | None:
-        response = self._response
-        if response is None:
-            return None
-        output = [_ordered(item) for item in response.get("output", ())]
-        created = response.get("created_at")
-        first = {"completed_at": created, "created_at": created, "id": response.get("id")}
-        first |= {"model": response.get("model"), "object": "response", "output": output}
-        return {**first, **{k: v for k, v in response.items() if k not in first}}
-
-
-def _ordered(item: dict[str, Any]) -> dict[str, Any]:
-    """An output item with its fields in the order of a whole answer."""
-    if item.get("type") == "message":
-        return {k: item[k] for k in ("content", "id", "role", "status", "type") if k in item}
-    return {**item, "status": item.get("status", "completed")}
 
 
 def _without_none(value: dict[str, Any]) -> dict[str, Any]:

@@ -29,10 +29,7 @@ LAST_EVENT = {  # carries nothing but the end of the stream
 PLAIN = (
     b'data: {"choices":[{"finish_reason":null,',
     b"event: content_block_delta\n",
-    b"event: response.output_text.delta\n",
-    b"event: response.reasoning_text.delta\n",
 )
-RESPONSE_ENDS = (b"event: response.completed\n", b"event: response.incomplete\n", b"event: response.failed\n")
 
 
 def whole_events(data: bytes) -> int:
@@ -44,12 +41,10 @@ def whole_events(data: bytes) -> int:
 def is_complete(api: Api, blob: bytes) -> bool:
     """Whether `blob`, the latest events, holds the one that completes the answer."""
     match api:
-        case Api.CHAT | Api.COMPLETION:
+        case Api.CHAT | Api.COMPLETION | Api.RESPONSES:
             return blob.endswith(DONE)
         case Api.MESSAGES:
             return b"event: message_stop\n" in blob
-        case Api.RESPONSES:
-            return any(mark in blob for mark in RESPONSE_ENDS)
         case Api.NATIVE:
             return b'"stop":true' in blob
         case Api.OTHER:

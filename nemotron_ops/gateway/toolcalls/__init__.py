@@ -6,6 +6,10 @@ Each file uses only those below it:
     healing    heals one request's answers: whole ones and chat streams
     chat_shape  the ladder on whole chat answers and messages
     chat_stream  holds back what may be a call in a chat stream, and heals it
+    messages_stream  the same for a stream of the messages API
+    plain_words  tells by their bytes events that healing need not look at
+    held_calls  holds an engine's calls until their arguments are whole
+    outlet      where the events of a stream go
     history    mends arguments that a client sends back
     heal       the ladder, from an engine's answer to the calls that were meant
     scan       splits growing text into what may go out and what may be a call

@@ -1,17 +1,20 @@
 """Holds back what may be a call in a chat stream, and heals it at its end. Pure.
 
 Text flows until a letter that can begin a marker; then the block is held until it is known to be a call or not. What is
-no call goes out unchanged. The engine's own calls pass as they come: their arguments are streamed already.
+no call goes out unchanged. The engine's own calls are held until they are whole, and healed.
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from nemotron_ops.gateway.toolcalls.chat_shape import written
-from nemotron_ops.gateway.toolcalls.heal import Answer, Ladder, ToolCall
+from nemotron_ops.gateway.toolcalls.heal import Answer, Ladder, Level, ToolCall
+from nemotron_ops.gateway.toolcalls.held_calls import HeldCalls
+from nemotron_ops.gateway.toolcalls.outlet import Outlet
+from nemotron_ops.gateway.toolcalls.plain_words import PlainWords, known_word
 from nemotron_ops.gateway.toolcalls.read_json import NOT_JSON
 
 DATA = b"data: "
@@ -20,27 +23,31 @@ CALLS = b'"tool_calls":['
 FINISH = b'"finish_reason":"'
 
 
-class Outlet(Protocol):
-    """Where events go."""
-
-    def send(self, data: bytes, *, last: bool = False) -> None: ...
-
-
 class ChatStream:
     """One chat's events on their way to `outlet`. `answer` holds what healing found, once the stream has ended."""
 
     def __init__(self, ladder: Ladder, outlet: Outlet) -> None:
         self.answer = Answer()
         self._ladder, self.outlet = ladder, outlet
-        self._scanner = ladder.scanner()
+        self._words = PlainWords(CONTENT)
+        self._scanner = ladder.scanner(self._words.text)
+        self._at_ease = False
         self._over = False  # the engine calls by itself, or the stream has ended
+        self._held = HeldCalls(active=ladder.level is not Level.OFF)
         self._calls: dict[int, ToolCall] = {}  # the engine's own
         self._unpromoted = ""  # what was held at the end
 
     def send(self, data: bytes, *, last: bool = False) -> None:
         """Take whole events; what may go out goes to the outlet."""
+        words = self._words
+        if self._at_ease and data.startswith(words.prefix) and data.endswith(words.tail):
+            word = known_word(data[words.at : words.until])
+            if word is not None:
+                words.said.append(word)
+                self.outlet.send(data, last=last)
+                return
         if self._over and CALLS not in data and FINISH not in data:
-            self.outlet.send(data, last=last)
+            self.outlet.send(self._held.take() + data if last else data, last=last)
             return
         out = b"".join(self._event(event + b"\n\n") for event in data.split(b"\n\n") if event)
         if out:
@@ -64,28 +71,50 @@ class ChatStream:
         return self._said(event, value, choice, delta)
 
     def _engines_call(self, event: bytes, value: dict[str, Any], delta: dict[str, Any]) -> bytes:
-        for call in delta["tool_calls"]:
+        kept = [call for call in delta["tool_calls"] if self._kept(call.get("index", 0))]
+        if len(kept) < len(delta["tool_calls"]):
+            self.answer.note({"parallel"})
+            delta["tool_calls"] = kept
+            event = DATA + msgspec.json.encode(value) + b"\n\n" if kept else b""
+        for call in kept:
             function = call.get("function") or {}
-            known = self._calls.setdefault(call.get("index", 0), ToolCall("", ""))
+            known = self._calls[call.get("index", 0)]
+            known.id = known.id or str(call.get("id") or "")
             known.name += function.get("name") or ""
             known.arguments += function.get("arguments") or ""
         held = "" if self._over else self._scanner.end()[0]
-        self._over = True
-        return (_with(value, {"content": held}) if held else b"") + event
+        self._over, self._at_ease = True, False
+        return (_with(value, {"content": held}) if held else b"") + (self._held.add(event) if event else b"")
+
+    def _kept(self, index: int) -> bool:
+        """Whether a call is one of those that the request allows; a new one is then among the known."""
+        if index not in self._calls and len(self._calls) < self._ladder.most:
+            self._calls[index] = ToolCall("", "")
+        return index in self._calls
 
     def _said(self, event: bytes, value: dict[str, Any], choice: dict[str, Any], delta: dict[str, Any]) -> bytes:
         content = delta.get("content")
         text = content if isinstance(content, str) else ""
-        out = text if self._over else self._scanner.feed(text)
+        out = text if self._over else self._fed(text)
         reason = choice.get("finish_reason")
         if reason:
             return self._end(value, choice, delta, out)
         if out == text:
+            self._words.learn(event, text)
             return event
         if out or len(delta) > 1:
             delta["content"] = out
             return DATA + msgspec.json.encode(value) + b"\n\n"
         return b""
+
+    def _fed(self, text: str) -> str:
+        """What of more text may go out."""
+        out, scanner = self._scanner.feed(text), self._scanner
+        if not scanner.attentive:
+            self._words.said.append(out.encode())
+            scanner.next_blob()
+        self._at_ease = scanner.at_ease
+        return out
 
     def _end(self, value: dict[str, Any], choice: dict[str, Any], delta: dict[str, Any], out: str) -> bytes:
         """The last event of the answer, with the calls that were text before it."""
@@ -100,12 +129,9 @@ class ChatStream:
         said = _with(value, {"content": out + rest}) if out + rest else b""
         delta.pop("content", None)
         if promoted is None:
-            for call in answer.calls:
-                self._ladder.judge(call)
-            if answer.length and answer.calls:
-                self._ladder.check(answer)
-                if answer.truncated_call:
-                    value["truncated_tool_call"] = answer.truncated_call
+            said += self._checked(value)
+            if answer.steps:
+                value["tool_calls_healed"] = answer.steps
             return said + DATA + msgspec.json.encode(value) + b"\n\n"
         answer.calls, steps = promoted
         answer.note(steps)
@@ -114,6 +140,22 @@ class ChatStream:
         choice["finish_reason"] = "tool_calls"
         value["tool_calls_healed"] = answer.steps
         return said + DATA + msgspec.json.encode(value) + b"\n\n"
+
+    def _checked(self, value: dict[str, Any]) -> bytes:
+        """The engine's own calls, healed; as they came if nothing had to be. Names in `value` the one that was cut."""
+        answer, ladder = self.answer, self._ladder
+        healed: set[str] = set()
+        for call in answer.calls:
+            healed |= ladder.mend(call) if self._held.whole and not answer.length else ladder.judge(call)
+        if answer.length and answer.calls:
+            ladder.check(answer)
+            if answer.truncated_call:
+                value["truncated_tool_call"] = answer.truncated_call
+        events = self._held.take()
+        if not healed:
+            return events
+        answer.note(healed)
+        return _with(value, {"tool_calls": [{"index": n, **written(call)} for n, call in enumerate(answer.calls)]})
 
     def _scanner_end(self, *, hold: bool) -> tuple[str, list[Any]]:
         self._unpromoted = self._scanner.held

@@ -3,6 +3,7 @@
 Each step is done only if what comes out fulfils the tool's schema; otherwise the model's own bytes stay.
 
     truncated    an answer cut by the token limit: nothing is promoted, a call that is not whole is dropped and named
+    parallel     calls beyond those that the request allows are left out
     index        two ids under one index are two calls
     extract      a call that the model wrote as text becomes a call
     repair_json  arguments that are not JSON
@@ -23,7 +24,7 @@ from nemotron_ops.gateway.toolcalls.offered import Offered, Tool
 from nemotron_ops.gateway.toolcalls.read_json import Read, read_object, read_strict, text_of
 from nemotron_ops.gateway.toolcalls.scan import Scanner
 
-STEPS = ("index", "extract", "repair_json", "coerce", "name", "reask")
+STEPS = ("index", "parallel", "extract", "repair_json", "coerce", "name", "reask")
 
 
 class Level(StrEnum):
@@ -79,6 +80,7 @@ class Ladder:
         self.level = level
         self.offered = offered
         self.full = level is Level.FULL
+        self.most = 1 if not offered.parallel else offered.most
         self.names = Names(offered.callable, full=self.full)
 
     def scanner(self, before: Callable[[], str] | None = None) -> Scanner:
@@ -99,6 +101,7 @@ class Ladder:
             if leaks and (promoted := self.promoted(leaks)):
                 calls, steps = promoted
                 self.check(answer)
+                del calls[self.most - len(answer.calls) :]
                 setattr(answer, channel, out.rstrip())
                 if channel == "reasoning":
                     answer.content = ""
@@ -111,6 +114,8 @@ class Ladder:
 
     def promoted(self, leaks: list[Leak]) -> tuple[list[ToolCall], set[str]] | None:
         """The calls that were text, with the steps; None unless each of them is right."""
+        if self.level is Level.OFF:
+            return None
         calls: list[ToolCall] = []
         steps = {"extract"}
         for leak in leaks:
@@ -129,7 +134,7 @@ class Ladder:
             steps |= {"coerce"} if arguments is not read.value or read.repeated else set()
             steps |= {"name"} if tool.name != leak.name else set()
             calls.append(ToolCall(tool.name, text_of(arguments), outcome=Outcome.HEALED))
-        if len(calls) > 1 and not self.offered.parallel:
+        if len(calls) > self.most:
             return None
         return calls, steps
 
@@ -137,7 +142,8 @@ class Ladder:
         """Heal the engine's own calls; drop the one that the token limit cut."""
         if answer.length and answer.calls and not self._is_whole(answer.calls[-1]):
             answer.truncated_call = answer.calls.pop().name
-        steps: set[str] = set()
+        steps: set[str] = {"parallel"} if len(answer.calls) > self.most else set()
+        del answer.calls[self.most :]
         for call in answer.calls:
             steps |= self.mend(call) if not answer.length else self.judge(call)
         answer.note(steps)
@@ -197,12 +203,3 @@ def coerced_fault(read: Read, tool: Tool) -> str:
     """What is wrong with arguments as they are."""
     arguments, fault = coerced(read.value, tool.schema)
     return fault or ("" if arguments is read.value else "of another type")
-
-
-def split_indexes(calls: list[ToolCall]) -> bool:
-    """Whether two calls came under one index; each gets its own."""
-    seen = [call.index for call in calls if call.index is not None]
-    split = len(set(seen)) < len(seen)
-    for place, call in enumerate(calls):
-        call.index = place
-    return split

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 import msgspec
 
 from nemotron_ops.gateway.api.routes import Api
 from nemotron_ops.gateway.toolcalls.chat_shape import heal_chat, heal_message
-from nemotron_ops.gateway.toolcalls.chat_stream import ChatStream, Outlet
+from nemotron_ops.gateway.toolcalls.chat_stream import ChatStream
 from nemotron_ops.gateway.toolcalls.heal import Answer, Ladder, Level, Outcome
-from nemotron_ops.gateway.toolcalls.offered import offered
+from nemotron_ops.gateway.toolcalls.messages_stream import MessagesStream
+from nemotron_ops.gateway.toolcalls.offered import MOST_CALLS, offered
+from nemotron_ops.gateway.toolcalls.outlet import Outlet
 from nemotron_ops.gateway.toolcalls.read_json import NOT_JSON
 
 
@@ -23,16 +26,18 @@ class Counts(Protocol):
     tool_call_heals: defaultdict[tuple[str, ...], int]
 
 
+STREAMS: dict[Api, type[ChatStream | MessagesStream]] = {Api.CHAT: ChatStream, Api.MESSAGES: MessagesStream}
 HEADER = b"x-heal-tool-calls"
 
 
 class Healing:
-    """What one request's tools make of its answers. `answer` is what was found, once there is one."""
+    """What one request's tools make of its answers. `most` limits the calls of an answer, 0 does not."""
 
-    def __init__(self, api: Api, fields: Mapping[str, msgspec.Raw], level: Level) -> None:
+    def __init__(self, api: Api, fields: Mapping[str, msgspec.Raw], level: Level, most: int = 0) -> None:
         self._api = api
-        self._ladder = Ladder(offered(fields), level)
-        self._stream: ChatStream | None = None
+        found = offered(fields)
+        self.ladder = Ladder(replace(found, most=most) if most else found, level)
+        self._stream: ChatStream | MessagesStream | None = None
         self._answer: Answer | None = None
 
     @property
@@ -41,16 +46,17 @@ class Healing:
         return self._stream.answer if self._stream is not None else self._answer
 
     def stream(self, outlet: Outlet) -> Outlet:
-        """An outlet that heals a chat's events on their way to `outlet`; other APIs' pass as they are."""
-        if self._api is not Api.CHAT or self._ladder.level is Level.OFF:
+        """An outlet that heals events on their way to `outlet`."""
+        kind = STREAMS.get(self._api)
+        if kind is None or (self.ladder.level is Level.OFF and self.ladder.most == MOST_CALLS):
             return outlet
-        self._stream = ChatStream(self._ladder, outlet)
+        self._stream = kind(self.ladder, outlet)
         return self._stream
 
     @staticmethod
     def behind(outlet: Any) -> Any:
         """The outlet that gets what a stream's healing lets go."""
-        return outlet.outlet if isinstance(outlet, ChatStream) else outlet
+        return outlet.outlet if isinstance(outlet, ChatStream | MessagesStream) else outlet
 
     @property
     def steps(self) -> list[str]:
@@ -80,7 +86,7 @@ class Healing:
     def value(self, body: dict[str, Any]) -> bool:
         """Heal a whole answer in place; returns whether it changed."""
         heal = {Api.CHAT: heal_chat, Api.MESSAGES: heal_message}.get(self._api)
-        self._answer = answer = heal(body, self._ladder) if heal is not None else None
+        self._answer = answer = heal(body, self.ladder) if heal is not None else None
         return answer is not None and bool(answer.steps or answer.truncated_call)
 
 

@@ -16,6 +16,7 @@ import msgspec
 Schema = Mapping[str, Any]
 NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 FUNCTION_TYPES = frozenset({"function", "custom"})  # what the client runs itself; other types are hosted
+MOST_CALLS = 1 << 30  # of a request that sets no limit
 TOOL_FIELDS = ("tools", "functions")
 CHOICE_FIELDS = ("tool_choice", "function_call")
 
@@ -47,6 +48,7 @@ class Offered:
     choice: Choice = Choice.AUTO
     names: tuple[str, ...] = ()  # that the choice allows, if it names any: one for `NAMED`
     parallel: bool = True  # several calls in one answer are allowed
+    most: int = MOST_CALLS  # calls in one answer
 
     @property
     def callable(self) -> Mapping[str, Tool]:

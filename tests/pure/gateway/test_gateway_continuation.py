@@ -131,9 +131,8 @@ REQUESTS: dict[Api, dict[str, Any]] = {
     Api.COMPLETION: {"prompt": "q"},
     Api.NATIVE: {"prompt": "q"},
     Api.MESSAGES: {"messages": [{"role": "user", "content": "q"}]},
-    Api.RESPONSES: {"input": "q"},
 }
-THINKING = (Api.CHAT, Api.MESSAGES, Api.RESPONSES)
+THINKING = (Api.CHAT, Api.MESSAGES)
 
 
 def rest_after(parts: tuple[str, ...], said: str) -> tuple[str, ...]:
@@ -187,11 +186,11 @@ def test_another_tool_or_none_is_not_forwarded_as_the_call(api: Api) -> None:
                 continued(api, REQUESTS[api], whole[:n], other)
 
 
-@pytest.mark.parametrize("api", [Api.MESSAGES, Api.RESPONSES])
-def test_no_text_follows_once_the_end_has_begun(api: Api) -> None:
+def test_no_text_follows_once_the_end_has_begun() -> None:
+    api = Api.MESSAGES
     whole = events(api.value)
-    end = next(n for n, event in enumerate(whole) if b"_stop" in event or b"_text.done" in event)
-    more = events(api.value, (*WORDS, " Or five.")) if api is Api.MESSAGES else events(api.value, (" Or five.",))
+    end = next(n for n, event in enumerate(whole) if b"_stop" in event)
+    more = events(api.value, (*WORDS, " Or five."))
     with pytest.raises(Diverged):
         rewriter(api, plan_after(api, whole[: end + 1]))(b"".join(more))
 
@@ -200,16 +199,6 @@ def plan_after(api: Api, seen: list[bytes]) -> Any:
     plan = continuation(api, fields(**REQUESTS[api]), transcript_of(seen))
     assert plan is not None
     return plan
-
-
-def test_a_response_is_given_its_reasoning_and_content_as_items() -> None:
-    whole = events("responses", thoughts=THOUGHTS)
-    cut = next(n for n, event in enumerate(whole) if b" answer" in event) + 1
-    body = json.loads(plan_after(Api.RESPONSES, whole[:cut]).body)
-    assert [item.get("type", item.get("role")) for item in body["input"]] == ["user", "reasoning", "message"]
-    assert body["input"][1]["content"][0]["text"] == "Hm, so."  # the template closes it with a line end
-    assert body["input"][2]["content"][0]["text"] == "The answer"
-    assert body["continue_final_message"] == "content"
 
 
 def test_before_a_messages_call_an_empty_text_closes_the_reasoning() -> None:
@@ -239,19 +228,6 @@ def test_the_clients_seed_is_changed_after_a_call_diverged() -> None:
         assert json.loads(plan.body)["seed"] == seed
 
 
-def test_sequence_numbers_continue_where_there_are_any() -> None:
-    def numbered(stream: list[bytes]) -> list[bytes]:
-        values = [json.loads(event.partition(b"data: ")[2]) for event in stream]
-        return [sse.event({**value, "sequence_number": n}) for n, value in enumerate(values)]
-
-    whole = numbered(events("responses"))
-    rest = rewriter(Api.RESPONSES, plan_after(Api.RESPONSES, whole[:6]))(
-        b"".join(numbered(events("responses", WORDS[2:], given=("", "The answer"))))
-    )
-    numbers = [value["sequence_number"] for value in sse.events(b"".join(whole[:6]) + rest)]
-    assert numbers == list(range(len(whole)))
-
-
 def test_of_two_calls_the_second_continues_and_the_first_stays() -> None:
     def calls(*parts: dict[str, Any]) -> bytes:
         return b"".join(say(tool_calls=[part]) for part in parts)
@@ -273,28 +249,3 @@ def test_of_two_calls_the_second_continues_and_the_first_stays() -> None:
     assert rewrite(end)
     with pytest.raises(Diverged):
         rewriter(Api.CHAT, plan)(calls(more(1, "o")) + end)
-
-
-def test_of_two_calls_of_a_response_each_keeps_its_ids() -> None:
-    def added(n: int, name: str, new: str) -> dict[str, Any]:
-        item = {"id": f"fc_{new}{n}", "call_id": f"call_{new}{n}", "name": name, "type": "function_call"}
-        return {"type": "response.output_item.added", "item": item}
-
-    def delta(n: int, new: str, text: str) -> dict[str, Any]:
-        return {"type": "response.function_call_arguments.delta", "item_id": f"fc_{new}{n}", "delta": text}
-
-    begun = [added(0, "f", "old"), delta(0, "old", "{}"), added(1, "g", "old"), delta(1, "old", '{"y":"tw')]
-    transcript = transcript_of([b"".join(map(sse.event, begun))])
-    plan = continuation(Api.RESPONSES, fields(input="q"), transcript, call="<f><g y=tw", tail="")
-    assert plan is not None
-    whole = [
-        {**added(n, name, "new")["item"], "arguments": a} for n, name, a in ((0, "f", "{}"), (1, "g", '{"y":"two"}'))
-    ]
-    done = [{"type": "response.output_item.done", "item": item} for item in whole]
-    new = [added(0, "f", "new"), added(1, "g", "new"), delta(1, "new", 'o"'), delta(1, "new", "}"), *done]
-    rest = list(sse.events(rewriter(Api.RESPONSES, plan)(b"".join(map(sse.event, new)))))
-    assert [(v["item_id"], v["delta"]) for v in rest[:2]] == [("fc_old1", 'o"'), ("fc_old1", "}")]
-    assert [(v["item"]["id"], v["item"]["call_id"]) for v in rest[2:]] == [
-        ("fc_old0", "call_old0"),
-        ("fc_old1", "call_old1"),
-    ]

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
-import msgspec
 import pytest
 
 from nemotron_ops.gateway.api.routes import Api
-from nemotron_ops.gateway.continuation.lost_in_thought import LostInThought, marked, ran_out
+from nemotron_ops.gateway.continuation.lost_in_thought import LostInThought, marked
 from nemotron_ops.gateway.streams import sse
-from nemotron_ops.gateway.streams.usage import Usage
 from tests.fakes.scripted_engine import call_events, events
 from tests.fakes.stream_reader import put_together
 
-APIS = [Api.CHAT, Api.MESSAGES, Api.RESPONSES]
+APIS = [Api.CHAT, Api.MESSAGES]
 THOUGHTS = ("Hm. ", '"content":"no"')
 
 
@@ -64,21 +61,3 @@ def test_the_marked_end_differs_in_one_word(api: Api) -> None:
     end = marked(api, detector.held_end)
     assert end.count(b'"lost_in_thought":true') == 1
     assert put_together(end.replace(b',"lost_in_thought":true', b"")) == put_together(detector.held_end)
-
-
-@pytest.mark.parametrize(
-    ("body", "ctx_tokens", "out"),
-    [
-        ({}, 0, False),
-        ({"max_output_tokens": 20}, 0, True),
-        ({"max_output_tokens": 21}, 0, False),
-        ({}, 30, True),
-        ({}, 31, True),
-        ({}, 32, False),
-    ],
-)
-def test_a_responses_usage_tells_whether_its_tokens_ran_out(body: dict[str, int], ctx_tokens: int, out: bool) -> None:
-    usage = Usage(prompt_tokens=10, completion_tokens=20)
-    fields = msgspec.json.decode(json.dumps(body).encode(), type=dict[str, msgspec.Raw])
-    assert ran_out(Api.RESPONSES, fields, usage, ctx_tokens) is out
-    assert ran_out(Api.CHAT, fields, usage, ctx_tokens) is False

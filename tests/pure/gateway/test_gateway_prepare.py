@@ -231,7 +231,7 @@ def test_a_field_twice_reaches_the_engine_once() -> None:
 
 
 def test_a_body_that_is_nested_a_thousand_deep_is_refused() -> None:
-    ready(CHAT, b'{"messages":[],"stop":' + b"[" * 60 + b"]" * 60 + b"}")
+    ready(CHAT, b'{"messages":[],"logit_bias":' + b"[" * 60 + b"]" * 60 + b"}")
     with pytest.raises(Refusal, match="too deeply"):
         ready(CHAT, b'{"messages":[],"tools":' + b"[" * 1000 + b"]" * 1000 + b"}")
 

@@ -25,7 +25,6 @@ APIS = {
     "completion": Api.COMPLETION,
     "native": Api.NATIVE,
     "messages": Api.MESSAGES,
-    "responses": Api.RESPONSES,
 }
 
 

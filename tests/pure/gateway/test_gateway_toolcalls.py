@@ -250,3 +250,28 @@ def test_hostile_text_takes_no_long_time() -> None:
         "[TOOL_CALLS]{" * 5000,
     ):
         assert healed({"tools": [TOOL], "raw_content": text}, Level.FULL)["calls"] == []
+
+
+CALLS = [
+    {"index": n, "id": f"c{n}", "type": "function", "function": {"name": "get_weather", "arguments": '{"city":"Oslo"}'}}
+    for n in range(3)
+]
+
+
+@pytest.mark.parametrize("level", list(Level))
+@pytest.mark.parametrize(("field", "most", "left"), [(False, 0, 1), (True, 2, 2), (True, 0, 3)])
+def test_calls_beyond_those_that_the_request_allows_are_left_out(
+    level: Level, field: bool, most: int, left: int
+) -> None:
+    fields = read_fields(json.dumps({"tools": [TOOL], "parallel_tool_calls": field}).encode())
+    whole: dict[str, Any] = {"choices": [{"message": {"tool_calls": CALLS}, "finish_reason": "tool_calls"}]}
+    Healing(Api.CHAT, fields, level, most).value(whole)
+    assert [c["id"] for c in whole["choices"][0]["message"]["tool_calls"]] == ["c0", "c1", "c2"][:left]
+    for together in (False, True):
+        sink, healing = Sink(), Healing(Api.CHAT, fields, level, most)
+        stream = healing.stream(sink)
+        for calls in [CALLS] if together else [[call] for call in CALLS]:
+            stream.send(event({"tool_calls": calls}))
+        stream.send(event({}, "tool_calls"))
+        assert [n for n in range(3) if f'"c{n}"'.encode() in sink.data] == list(range(left))
+        assert healing.steps == (["parallel"] if left < 3 else [])
