@@ -34,7 +34,8 @@ reads its words, calls `operations` or a room, and shows what comes back. Each f
     deploy_view      a deploy's plan, and its outcome on each target
     balancer         HAProxy in front of a group of targets
     export           manifests for other orchestrators
-    bench            how fast an endpoint is: `bench`, `bench list`, `bench show`, `bench compare`
+    bench            how fast an endpoint is: `bench`, `bench list`, `bench show`, `bench compare`, `bench plot`
+    bench_view       how runs and their comparisons look: tables, pictures, a page
     chat             talk to a model
     tools            what models may use: `tools run`, `tools doctor`, `tools enable`
     tools_heal       `tools heal`: what healing makes of tool calls in a file

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nemotron_ops.cli.app import App, dry_run_option, json_option
+from nemotron_ops.cli.bench_view import show_changes, show_run, write_pictures
 from nemotron_ops.cli.options import option, options_of
 from nemotron_ops.errors import HostError, UsageError
 
 if TYPE_CHECKING:
     from nemotron_ops.measure.bench import Asked
     from nemotron_ops.measure.load import Load
-    from nemotron_ops.measure.runs import Result, Run
+    from nemotron_ops.measure.runs import Run
 
 SLOWER = 1  # exit code of a comparison that found something slower
 
@@ -111,10 +112,10 @@ def run(recipes: tuple[str, ...], wanted: BenchOptions, dry_run: bool, as_json: 
             app.ui.json([value_of(r) for r in found])
             return
         for one in found:
-            _show_run(app, one)
+            show_run(app, one)
         app.ui.say(f"kept as {', '.join(r.id for r in found)}; see `nemotron-ops bench list`")
         if len(found) > 1:
-            _show_changes(app, found[0], found[1])
+            show_changes(app, found[0], found[1])
 
 
 @bench.command("list")
@@ -149,7 +150,7 @@ def show(name: str, as_json: bool) -> None:
         from nemotron_ops.measure import runs
 
         found = runs.find(app.layout, name)
-        app.ui.json(value_of(found)) if as_json else _show_run(app, found)
+        app.ui.json(value_of(found)) if as_json else show_run(app, found)
 
 
 @bench.command()
@@ -169,8 +170,37 @@ def compare(before: str, after: str, as_json: bool) -> int:
         if as_json:
             app.ui.json({"before": a.id, "after": b.id, "changes": [asdict(c) for c in changes]})
         else:
-            _show_changes(app, a, b)
+            show_changes(app, a, b)
         return SLOWER if comparing.slower(changes) else 0
+
+
+@bench.command()
+@click.argument("names", metavar="[RUN]...", nargs=-1)
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the pictures.")
+@click.option("--format", "kinds", type=click.Choice(["png", "svg"]), multiple=True, help="[default: png and svg]")
+@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="One page with tables and pictures.")
+@json_option
+def plot(names: tuple[str, ...], out: Path | None, kinds: tuple[str, ...], html: Path | None, as_json: bool) -> None:
+    """Draw runs: latency and throughput against load, speed against context, builds over time.
+
+    Draws the charts for which the runs have two points or more: several values of --concurrency, --rate or --prompt,
+    or several runs of the same. RUN is the newest one if none is named. Needs the extra [plots].
+    """
+    with App() as app:
+        from nemotron_ops.measure import runs
+
+        found = [runs.find(app.layout, name) for name in names or ("last",)]
+        folder = out or (None if html else Path())
+        written = write_pictures(found, runs.read(app.layout), folder, kinds or ("png", "svg"), html)
+        if not written:
+            raise UsageError(
+                "cannot draw: no chart has two points",
+                hint="measure several loads: nemotron-ops bench tiny --concurrency 1,2,4",
+            )
+        if as_json:
+            app.ui.json([str(p) for p in written])
+        for path in () if as_json else written:
+            app.ui.data(str(path))
 
 
 def numbers(text: str, flag: str, kind: type[int] | type[float]) -> list[float]:
@@ -209,57 +239,3 @@ def _show_plan(app: App, asked: Asked, *, as_json: bool) -> None:
     app.ui.data(f"measure {', '.join(what)}: {total} requests")
     for load in asked.loads:
         app.ui.data(f"  {load.name}: {load.requests} requests, {asked.repeats} times")
-
-
-def _show_run(app: App, found: Run) -> None:
-    made = found.made_by
-    machine = made.get("machine") or made.get("client") or {}
-    app.ui.data(f"{found.id}: {found.label}")
-    build = made.get("build", {})
-    parts = [build.get("source", ""), build.get("id", ""), machine.get("cpu", "")]
-    app.ui.data("  " + ", ".join(p for p in (*parts, *(g["name"] for g in machine.get("gpus", ()))) if p))
-    head = ("load", "TTFT p50", "p95", "p99", "ITL p50", "p95", "tokens/s each", "in all", "engine", "prompt", "errors")
-    goodput = any("goodput_per_s" in r.summary for r in found.results)
-    app.ui.table((*head, *(["goodput/s"] if goodput else [])), [_row(r, goodput=goodput) for r in found.results])
-    for result in found.results:
-        if result.summary["error"]:
-            app.ui.warn(f"{result.load_name}: {result.summary['error']}")
-
-
-def _row(result: Result, *, goodput: bool) -> list[str]:
-    s = result.summary
-    ttft, itl = s["ttft_s"], s["itl_s"]
-    row = [result.load_name, ms(ttft["p50"]), ms(ttft["p95"]), ms(ttft["p99"]), ms(itl["p50"]), ms(itl["p95"])]
-    row += [plain(s["request_tokens_per_s"]["p50"]), plain(s["tokens_per_s"])]
-    row += [plain(s["engine_tokens_per_s"]), plain(s["engine_prompt_per_s"]), str(s["errors"])]
-    return [*row, plain(s.get("goodput_per_s"))] if goodput else row
-
-
-def _show_changes(app: App, a: Run, b: Run) -> None:
-    from nemotron_ops.measure import compare as comparing
-
-    changes = comparing.compare(a.repeats, b.repeats)
-    app.ui.data(f"{a.id} → {b.id}")
-    rows = [
-        (c.load, c.figure, plain(c.before), plain(c.after), f"{c.ratio - 1:+.1%}", f"{c.p:.2g}", str(c.verdict))
-        for c in changes
-    ]
-    app.ui.table(("load", "figure", "before", "after", "change", "p", "verdict"), rows)
-    if any(c.verdict is comparing.Verdict.UNKNOWN for c in changes):
-        needed = comparing.least_repeats(comparing.ALPHA, len({c.load for c in changes}))
-        app.ui.say(f"a verdict on these loads needs {needed} repeats: --repeat {needed}")
-    for difference in _differences(a.made_by, b.made_by):
-        app.ui.say(f"differs: {difference}")
-
-
-def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> Sequence[str]:
-    """Which parts of what made two runs are not the same."""
-    return [key for key in sorted({*a, *b}) if a.get(key) != b.get(key)]
-
-
-def ms(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{seconds * 1000:.3g} ms"
-
-
-def plain(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"

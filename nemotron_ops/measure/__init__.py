@@ -6,6 +6,7 @@ ranks over interleaved repeats. Each file uses only those below it:
     bench        every load on every endpoint, repeats interleaved, results kept
     endpoint     an endpoint of its own for a measurement: `serve` in a private home
     identity     what made a number: machine, build, model files with hashes, flags
+    pictures     charts of runs, drawn with matplotlib; a self-contained page
     generator    puts a load on an endpoint, as a closed or an open loop
     request      sends one streaming request and notes when each piece arrives
     load         a load: which requests arrive when
