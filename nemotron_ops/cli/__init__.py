@@ -36,6 +36,7 @@ reads its words, calls `operations` or a room, and shows what comes back. Each f
     export           manifests for other orchestrators
     bench            how fast an endpoint is: `bench`, `bench list`, `bench show`, `bench compare`, `bench plot`
     bench_view       how runs and their comparisons look: tables, pictures, a page
+    eval             how good a model answers, and whether another may take its place
     chat             talk to a model
     tools            what models may use: `tools run`, `tools doctor`, `tools enable`
     tools_heal       `tools heal`: what healing makes of tool calls in a file
@@ -91,6 +92,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "reload": ("reload", "reload", "Apply changed recipes and settings without an outage."),
     "tune": ("tune", "tune", "Fine-tune a model on your own data."),
     "bench": ("bench", "bench", "Measure how fast an endpoint is; keep and compare the numbers."),
+    "eval": ("eval", "evaluate", "Measure how good a model answers; compare quants and builds."),
     "events": ("logs", "events", "Show or follow events."),
     "attach": ("logs", "attach", "Watch a detached supervisor."),
     "deploy": ("deploy", "deploy", "Put this version and your models on other machines, over SSH."),

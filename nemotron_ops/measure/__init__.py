@@ -3,6 +3,7 @@
 Latencies are measured as a client sees them, kept with what made them (machine, build, model, flags), and compared by
 ranks over interleaved repeats. Each file uses only those below it:
 
+    quality      how good a model answers: tasks, perplexity, comparison
     bench        every load on every endpoint, repeats interleaved, results kept
     endpoint     an endpoint of its own for a measurement: `serve` in a private home
     identity     what made a number: machine, build, model files with hashes, flags

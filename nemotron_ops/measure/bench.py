@@ -14,7 +14,7 @@ from typing import Any
 from nemotron_ops.errors import ControlError, UsageError
 from nemotron_ops.installation import Installation
 from nemotron_ops.measure import runs
-from nemotron_ops.measure.endpoint import started
+from nemotron_ops.measure.endpoint import Started, started
 from nemotron_ops.measure.generator import Measured, calibrate, measure
 from nemotron_ops.measure.identity import build_of, machine_of, made_by, versions
 from nemotron_ops.measure.load import Load, Tokenizer
@@ -66,13 +66,30 @@ def subjects_of(asked: Asked, here: Installation, stack: ExitStack) -> tuple[Sub
         return _running(asked, here)
     found: list[Subject] = []
     for build in asked.builds or ("",):
-        remark(here.report, f"starting {', '.join(asked.recipes)}" + (f" with build {build}" if build else ""))
-        endpoint = stack.enter_context(started(asked.recipes, here, build=build))
-        for instance in endpoint.composed.config.instances:
-            label = f"{instance.model} {build}".strip()
-            target = Target(url=endpoint.url, model=instance.model)
-            found.append(Subject(label=label, target=target, made_by=made_by(instance, here)))
-    return tuple({s.label: s for s in found}.values())  # one for all replicas of a model
+        for recipes in together(asked.recipes):
+            remark(here.report, f"starting {', '.join(recipes)}" + (f" with build {build}" if build else ""))
+            endpoint = stack.enter_context(started(recipes, here, build=build))
+            found += _started(endpoint, recipes, build, here)
+    return tuple(found)
+
+
+def together(recipes: Sequence[str]) -> list[tuple[str, ...]]:
+    """Recipes by endpoint: one for all, unless two are quants of one recipe, which one endpoint cannot serve."""
+    names = [r.partition(":")[0] for r in recipes]
+    return [tuple(recipes)] if len(set(names)) == len(names) else [(r,) for r in recipes]
+
+
+def _started(endpoint: Started, recipes: Sequence[str], build: str, here: Installation) -> list[Subject]:
+    """The models of an endpoint, labelled by the words that named them."""
+    instances = {i.model: i for i in reversed(endpoint.composed.config.instances)}  # the first of all replicas
+    return [
+        Subject(
+            label=f"{word} {build}".strip(),
+            target=Target(url=endpoint.url, model=plan.name),
+            made_by=made_by(instances[plan.name], here),
+        )
+        for word, plan in zip(recipes, endpoint.composed.plans, strict=True)
+    ]
 
 
 def measure_all(subjects: Sequence[Subject], asked: Asked, here: Installation) -> tuple[Run, ...]:

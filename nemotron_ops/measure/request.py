@@ -31,6 +31,7 @@ class Target:
     model: str
     api_key: str = field(default="", repr=False)
     socket: Path | None = None
+    headers: tuple[tuple[str, str], ...] = ()
     timeout_s: float = 900.0  # a queued request shows nothing until its slot starts
 
 
@@ -109,6 +110,7 @@ def head(target: Target, body: bytes) -> bytes:
         "Content-Type: application/json",
         f"Content-Length: {len(body)}",
         *([f"Authorization: Bearer {target.api_key}"] if target.api_key else []),
+        *(f"{name}: {value}" for name, value in target.headers),
     ]
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
