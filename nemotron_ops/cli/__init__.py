@@ -37,6 +37,7 @@ reads its words, calls `operations` or a room, and shows what comes back. Each f
     bench            how fast an endpoint is: `bench`, `bench list`, `bench show`, `bench compare`, `bench plot`
     bench_view       how runs and their comparisons look: tables, pictures, a page
     eval             how good a model answers, and whether another may take its place
+    optimize         finds llama-server's flags for this machine by measuring
     chat             talk to a model
     tools            what models may use: `tools run`, `tools doctor`, `tools enable`
     tools_heal       `tools heal`: what healing makes of tool calls in a file
@@ -93,6 +94,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "tune": ("tune", "tune", "Fine-tune a model on your own data."),
     "bench": ("bench", "bench", "Measure how fast an endpoint is; keep and compare the numbers."),
     "eval": ("eval", "evaluate", "Measure how good a model answers; compare quants and builds."),
+    "optimize": ("optimize", "optimize", "Find llama-server's flags for this machine by measuring."),
     "events": ("logs", "events", "Show or follow events."),
     "attach": ("logs", "attach", "Watch a detached supervisor."),
     "deploy": ("deploy", "deploy", "Put this version and your models on other machines, over SSH."),

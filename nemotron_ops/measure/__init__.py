@@ -3,6 +3,7 @@
 Latencies are measured as a client sees them, kept with what made them (machine, build, model, flags), and compared by
 ranks over interleaved repeats. Each file uses only those below it:
 
+    tuning       finds llama-server's flags for this machine by measuring
     quality      how good a model answers: tasks, perplexity, comparison
     bench        every load on every endpoint, repeats interleaved, results kept
     endpoint     an endpoint of its own for a measurement: `serve` in a private home
