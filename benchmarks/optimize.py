@@ -89,7 +89,7 @@ def grid(wanted: optimising.Wanted, here: Installation, folder: Path, rounds: in
     trials = Trials(recipe=wanted.recipe, goal=ready.goal, here=here)
     scores: dict[int, list[float]] = {i: [] for i in range(len(ready.candidates))}
     for _ in range(rounds):
-        for i, candidate in enumerate(ready.candidates):
+        for i, candidate in enumerate(ready.candidates):  # interleaved
             if (score := trials.score(candidate, 2)) is not None:
                 scores[i].append(score)
     medians = {i: statistics.median(s) for i, s in scores.items() if s}

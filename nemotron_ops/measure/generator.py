@@ -18,7 +18,7 @@ from nemotron_ops.measure.request import Received, Target, head, send
 from nemotron_ops.measure.stream import Sample, sample_of
 from nemotron_ops.progress import Report, Step, silent
 
-PROBE_WORDS = (8, 72)
+PROBE_WORDS = (len(loads.WORDS), 4 * len(loads.WORDS))  # each word equally often
 
 
 @dataclass(frozen=True, kw_only=True)

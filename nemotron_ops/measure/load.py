@@ -99,4 +99,8 @@ def body(load: Load, model: str, text: str) -> dict[str, Any]:
 
 
 def _words(seed: str, count: int) -> list[str]:
-    return random.Random(seed).choices(WORDS, k=count)
+    """All words in one order after another, so that prompts of one length have nearly the same number of tokens."""
+    draws, found = random.Random(seed), list[str]()
+    while len(found) < count:
+        found += draws.sample(WORDS, len(WORDS))
+    return found[:count]

@@ -31,13 +31,16 @@ class Script:
 
 @contextmanager
 def timed_engine(folder: Path, script: Script) -> Iterator[Path]:
-    """The engine in a process of its own, on the socket `folder/s`; its log is `folder/log`. Yields the folder."""
+    """The engine in a process of its own, on the socket `folder/s`; its log is `folder/log`. Yields the folder.
+
+    It also listens on a TCP port of loopback, which it prints after `ready`.
+    """
     words = [str(folder), str(script.first_s), str(script.gap_s), str(script.slots)]
     argv = [sys.executable, "-m", "tests.fakes.timed_engine", *words]
     with Popen(argv, stdin=DEVNULL, stdout=PIPE, cwd=Path(__file__).parents[2]) as child:
         try:
             assert child.stdout is not None
-            assert child.stdout.readline() == b"ready\n"
+            assert child.stdout.readline().startswith(b"ready ")
             yield folder
         finally:
             child.kill()
@@ -102,7 +105,8 @@ def chunk(event: Mapping[str, object]) -> bytes:
 async def _main(folder: Path, script: Script) -> None:
     engine = _Engine(folder, script)
     server = await asyncio.get_running_loop().create_unix_server(lambda: _Connection(engine), str(folder / "s"))
-    print("ready", flush=True)
+    tcp = await asyncio.get_running_loop().create_server(lambda: _Connection(engine), "127.0.0.1", 0)
+    print("ready", tcp.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 
