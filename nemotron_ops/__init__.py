@@ -5,6 +5,7 @@ The map of the house. Rooms do not import rooms, except through the doors drawn 
     __main__    `python -m nemotron_ops` is the command line
     cli         the command line: words, colours, questions; may use everything, used by nothing
     operations  what the product does, without words or colours              -> every room but cli
+    measure     load, numbers and what they mean: speed, quality             -> operations, engine.once
     deploy      the same program on other machines, over SSH                 -> service.spec
     service     systemd and launchd
     gateway     one OpenAI-compatible endpoint in front of the instances     -> supervisor.snapshot

@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gateway.planes import Plane, build_tools, say, start_planes
+from nemotron_ops.measure.pictures.chart import Bar, Bars, Panel
+from nemotron_ops.measure.pictures.drawing import draw
 
 Numbers = dict[str, float]
 Rounds = dict[str, dict[str, list[Numbers]]]  # load -> plane -> one per round
@@ -110,7 +112,7 @@ def main() -> None:
     if given.json:
         given.json.write_text(json.dumps(found, indent=1) + "\n")
     if given.plot:
-        given.plot.write_text(plot(found, [n for n in names if n != "direct"], loads))
+        given.plot.write_bytes(plot(found, [n for n in names if n != "direct"], loads))
 
 
 def built_llama_server() -> Path | None:
@@ -229,26 +231,14 @@ def ratio(ours: list[float], theirs: list[float]) -> str:
     return f"{statistics.median(found):.2f}" if len(found) == len(ours) else "–"
 
 
-def plot(found: Rounds, planes: list[str], loads: tuple[Load, ...]) -> str:
+def plot(found: Rounds, planes: list[str], loads: tuple[Load, ...]) -> bytes:
     """Bars: the first number of each load for each plane, as SVG."""
-    colours = ("#4c72b0", "#dd8452", "#55a868", "#c44e52")
-    bars: list[str] = []
-    y = 30
+    panels = []
     for load in loads:
         key, title = COLUMNS[load.kind][0]
-        values = {p: median(found, load.name, p, key) for p in planes}
-        largest = max(values.values()) or 1
-        bars.append(f'<text x="10" y="{y}" font-weight="bold">{load.name}: {title}</text>')
-        for plane, value in values.items():
-            y += 18
-            width = 420 * max(0.0, value) / largest
-            colour = colours[planes.index(plane) % len(colours)]
-            bars.append(f'<text x="10" y="{y}">{plane}</text>')
-            bars.append(f'<rect x="80" y="{y - 11}" width="{width:.1f}" height="13" fill="{colour}"/>')
-            bars.append(f'<text x="{86 + width:.1f}" y="{y}">{value:.3g}</text>')
-        y += 28
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="640" height="{y}" font-family="sans-serif" font-size="12">'
-    return "\n".join([head, '<rect width="100%" height="100%" fill="white"/>', *bars, "</svg>\n"])
+        bars = tuple(Bar(name=p, value=max(0.0, median(found, load.name, p, key))) for p in planes)
+        panels.append(Panel(title=f"{load.name}: {title}", bars=bars))
+    return draw(Bars(name="gateway-bench", title="The gateway beside its peers", panels=tuple(panels)))
 
 
 def put(text: str) -> None:

@@ -4,6 +4,7 @@ plan ─▶ source ─▶ toolchain ─▶ compile ─▶ proof ─▶ store (re
 
     doctor       what this machine lacks for a build, and the commands that install it
     run          one build, from request to proven binary
+    more_programs  compiles a further program of a stored build when it is first wanted
     make         compiles, installs, self-tests and stores one prepared build
     prepared     a build whose source is known exactly, and its plan on this machine
     carry        exports a build as one archive, and imports one, checked and self-tested

@@ -35,6 +35,10 @@ reads its words, calls `operations` or a room, and shows what comes back. Each f
     deploy_view      a deploy's plan, and its outcome on each target
     balancer         HAProxy in front of a group of targets
     export           manifests for other orchestrators
+    bench            how fast an endpoint is: `bench`, `bench list`, `bench show`, `bench compare`, `bench plot`
+    bench_view       how runs and their comparisons look: tables, pictures, a page
+    eval             how good a model answers, and whether another may take its place
+    optimize         finds llama-server's flags for this machine by measuring
     chat             talk to a model
     tools            what models may use: `tools run`, `tools doctor`, `tools enable`
     tools_heal       `tools heal`: what healing makes of tool calls in a file
@@ -89,6 +93,9 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "remove": ("add", "remove", "Serve a model no longer."),
     "reload": ("reload", "reload", "Apply changed recipes and settings without an outage."),
     "tune": ("tune", "tune", "Fine-tune a model on your own data."),
+    "bench": ("bench", "bench", "Measure how fast an endpoint is; keep and compare the numbers."),
+    "eval": ("eval", "evaluate", "Measure how good a model answers; compare quants and builds."),
+    "optimize": ("optimize", "optimize", "Find llama-server's flags for this machine by measuring."),
     "events": ("logs", "events", "Show or follow events."),
     "attach": ("logs", "attach", "Watch a detached supervisor."),
     "deploy": ("deploy", "deploy", "Put this version and your models on other machines, over SSH."),

@@ -28,7 +28,7 @@ class Client:
     def __init__(
         self, socket: Path | None = None, base_url: str | None = None, api_key: str = "", timeout_s: float = 5.0
     ) -> None:
-        self._socket = socket
+        self.socket, self.api_key = socket, api_key
         self._http = httpx.Client(
             transport=httpx.HTTPTransport(uds=str(socket) if socket else None, limits=LIMITS, verify=_is_tls(base_url)),
             base_url=base_url or "http://llama-server", headers=_auth(api_key), timeout=timeout_s, trust_env=False,
@@ -45,7 +45,7 @@ class Client:
 
     def health(self) -> Health:
         """Never raises: a server that cannot be reached is `unreachable`."""
-        if self._socket is not None and not _listening(self._socket):
+        if self.socket is not None and not _listening(self.socket):
             return Health.UNREACHABLE
         try:
             return health_of(self._http.get("/health").status_code)

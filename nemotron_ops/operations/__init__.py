@@ -15,6 +15,7 @@ the same functions. Each file uses only those below it:
     quants            a model's quants with their headers, from files or over the network
     fetching          what a fetch needs of an installation
     upgrade           a new build or quant beside the running one, taken back if it is worse
+    further_programs  programs of llama.cpp that a build does not hold
     building          the build to serve with: the current one, or a new one for this machine
     build_flags       flags of llama-server: those a build knows, those that recipes would pass
     retention         which builds are needed, and the removal of old ones

@@ -13,15 +13,24 @@ ROOT = Path(nemotron_ops.__file__).parent
 ROOMS = {
     *("recipes", "models", "memory", "engine", "builds", "supervisor", "gateway", "service", "deploy"),
     *("web", "tune", "studio", "sandbox"),
-    *("operations", "cli"),
+    *("operations", "measure", "cli"),
 }
-EVERYTHING = ROOMS - {"cli"}
+EVERYTHING = ROOMS - {"cli", "measure"}
 # from -> to, each a room, a floor or a file; `cli` may use everything, and nothing uses `cli`
 DOORS = {
     ("builds.proof", "engine"),
     ("builds.proof", "models.synthetic"),
     ("deploy", "service.spec"),
     ("gateway", "supervisor.snapshot"),
+    ("measure", "builds.store"),
+    ("measure", "engine.env"),
+    ("measure", "engine.once"),
+    ("measure", "models.store"),
+    ("measure", "operations"),
+    ("measure", "recipes.load"),
+    ("measure", "supervisor.control"),
+    ("measure", "supervisor.snapshot"),
+    ("measure", "supervisor.spec"),
     ("memory", "models.gguf"),
     ("supervisor", "engine"),
     ("studio.neighbours.supervisor", "supervisor.control"),

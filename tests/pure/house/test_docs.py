@@ -91,7 +91,7 @@ def unknown_in(words: list[str]) -> list[str]:
     known, rest = options_of(cli), words
     while rest and isinstance(command, click.Group) and not rest[0].startswith("-"):
         found = command.get_command(click.Context(command), rest[0])
-        if found is None and command.name == "deploy":  # `deploy TARGET` is `deploy run TARGET`
+        if found is None and command.name in ("bench", "deploy"):  # `deploy TARGET` is `deploy run TARGET`
             found = command.get_command(click.Context(command), "run")
         if found is None:
             return [rest[0]]
