@@ -34,7 +34,22 @@ class Code:
         return self._session.run("python", code)
 
     async def close(self) -> None:
-        """Kill what runs, and end the session: nothing of it remains when this returns."""
+        """Kill what runs, and end the session: nothing of it remains when this returns.
+
+        A cancellation does not shorten it: the end of a session that waits for a thread would be cancelled with it.
+        """
+        ending = asyncio.ensure_future(self._end())
+        cancelled = False
+        while not ending.done():
+            try:
+                await asyncio.shield(ending)
+            except asyncio.CancelledError:
+                cancelled = True
+        ending.result()
+        if cancelled:
+            raise asyncio.CancelledError
+
+    async def _end(self) -> None:
         job = self._job
         while job is not None and not job.done():
             if self._session is not None:
