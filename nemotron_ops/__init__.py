@@ -18,6 +18,7 @@ The map of the house. Rooms do not import rooms, except through the doors drawn 
     web         search and pages of the web, for tools                       -> recipes.check
     tune        fine-tuning: data, jobs, adapters
     sandbox     runs code that is not trusted: walls, sessions, limits
+    agent       runs hosted tools between the turns of a model                -> sandbox
     recipes     TOML -> Recipe -> Plan
 
 The ground, open to all rooms:

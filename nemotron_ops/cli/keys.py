@@ -38,7 +38,7 @@ class KeyOptions:
 
     scopes: tuple[str, ...] = option(
         "What the key may do (repeatable); default: inference. admin includes the others.", "--scope",
-        type=click.Choice(["inference", "metrics", "admin"]),
+        type=click.Choice(["inference", "metrics", "tools", "admin"]),
     )  # fmt: skip
     models: tuple[str, ...] = option("Recipe name or alias that the key may use (repeatable); default: all.", "--model")
     expires: str | None = option("Time until the key ends: 12h, 30d, 8w.", metavar="TIME")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
+from nemotron_ops import addresses
 from nemotron_ops.installation import Installation
 from nemotron_ops.operations.page import studio_companion
 from nemotron_ops.operations.service_manager import service_manager_hooks
@@ -13,8 +14,11 @@ from nemotron_ops.operations.wish import Composed, Endpoint, Wish
 from nemotron_ops.operations.wish_file import WishFile, continued
 from nemotron_ops.paths import Layout
 from nemotron_ops.proc import python_argv
+from nemotron_ops.supervisor.on_demand import OnDemandSpec, socket_path
 from nemotron_ops.supervisor.snapshot import Snapshot, State
 from nemotron_ops.supervisor.spec import Config
+
+AGENT = "agent"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +51,7 @@ def serve(asked: Asked, composed: Composed, here: Installation, *, on_snapshot: 
     options = Options(
         host=endpoint.host, port=endpoint.port, scheme=endpoint.scheme,
         gateway_argv=gateway_argv(endpoint, here.layout), exit_on_failed=bool(wish.models) and not wish.studio,
+        on_demand=(agent_process(endpoint),),
         companions=(studio_companion(wish, endpoint, here),) if wish.studio else (),
     )  # fmt: skip
     hooks = Hooks(
@@ -62,6 +67,13 @@ def serve(asked: Asked, composed: Composed, here: Installation, *, on_snapshot: 
         return supervise(options, layout=here.layout, load_config=load_config, env=here.env, hooks=hooks)
 
 
+def agent_process(endpoint: Endpoint) -> OnDemandSpec:
+    """The process that runs hosted tools; it asks the gateway as clients do."""
+    url = addresses.url(endpoint.scheme, addresses.near(endpoint.host), endpoint.port)
+    ca = ("--ca", endpoint.settings.tls_cert) if endpoint.settings.tls_cert else ()
+    return OnDemandSpec(id=AGENT, argv=(*python_argv("nemotron_ops.agent"), "--endpoint", url, *ca))
+
+
 def gateway_argv(endpoint: Endpoint, layout: Layout) -> tuple[str, ...]:
     """The gateway's command line; the supervisor adds the listening socket and its control socket."""
     settings = endpoint.settings
@@ -69,6 +81,7 @@ def gateway_argv(endpoint: Endpoint, layout: Layout) -> tuple[str, ...]:
         ("--api-keys-file", endpoint.api_key_file or str(layout.config / "keys.json")),
         ("--usage-file", str(layout.state / "usage.json")),
         ("--responses-folder", str(layout.state / "responses")),
+        ("--agent-socket", str(socket_path(layout, AGENT))),
         ("--access-log", str(layout.logs / "access.log") if settings.access_log else ""),
         ("--tls-cert", settings.tls_cert),
         ("--tls-key", settings.tls_key),

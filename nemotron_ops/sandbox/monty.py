@@ -78,6 +78,9 @@ class MontySession:
     def put(self, name: str, content: bytes) -> None:
         raise UsageError(f"cannot put {name!r} into a sandbox: limited Python has no files")
 
+    def kill(self) -> None:
+        """A running call ends by its own limit: there is no way to stop a worker from another thread."""
+
     def end(self) -> None:
         self.over = True
         self._stack.close()

@@ -46,6 +46,7 @@ class Sandbox(Protocol):
     def over(self) -> bool: ...
     def run(self, lang: str, code: str, *, call_s: float | None = None) -> Outcome: ...
     def put(self, name: str, content: bytes) -> None: ...
+    def kill(self) -> None: ...
     def end(self) -> None: ...
 
 
@@ -121,6 +122,10 @@ class Session:
         if call.report is None or call.report.get("exit") != 0:
             raise HostError(f"cannot put {name!r} into a sandbox: {call.stderr.text().strip() or 'it ended'}")
         self._marks = collect.marks(self._work())
+
+    def kill(self) -> None:
+        """Kill everything that the session has started, from another thread: a running call then returns."""
+        self._stop_all()
 
     def end(self) -> None:
         """Kill everything that the session has started, and remove its work folder. Idempotent."""

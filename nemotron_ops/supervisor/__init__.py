@@ -7,6 +7,7 @@ Each file uses only those below it:
     supervisor  starts journal, control socket, gateway and fleet, and stops them in the right order
     fleet       all instances together: which run, and how one set of them replaces another
     companion   keeps a child process running that serves a socket of the supervisor: the gateway
+    on_demand   keeps a unix socket open, and runs a process for it while it is used: the agent
     probe       probes a companion: any reply on its socket proves that its event loop runs
     instance    one llama-server: its lifecycle and what watches it
     watchdog    when the supervisor's own tasks count as alive: the condition for the service manager's heartbeat

@@ -26,6 +26,7 @@ from nemotron_ops.supervisor.fleet.instances import Fleet
 from nemotron_ops.supervisor.instance.context import Context
 from nemotron_ops.supervisor.instance.state import Rules
 from nemotron_ops.supervisor.journal import Entry, Journal
+from nemotron_ops.supervisor.on_demand import OnDemand, OnDemandSpec
 from nemotron_ops.supervisor.probe import Probe
 from nemotron_ops.supervisor.records import adopt, record
 from nemotron_ops.supervisor.snapshot import Snapshot, State
@@ -62,6 +63,7 @@ class Options:
     gateway_probe: Probe = field(default_factory=Probe)
     gateway_rules: Rules = GATEWAY_RULES
     companions: tuple[CompanionSpec, ...] = ()  # further ones, beside the gateway
+    on_demand: tuple[OnDemandSpec, ...] = ()  # processes that run while their socket is used
     timing: Timing = field(default_factory=Timing)
 
 
@@ -121,6 +123,10 @@ class Supervisor:
             Companion(spec, layout=layout, env=self.env, journal=self.journal, beat_s=options.timing.beat_s)
             for spec in options.companions
         ]
+        self.on_demand = [
+            OnDemand(spec, layout=layout, env=self.env, journal=self.journal) for spec in options.on_demand
+        ]
+        self.beside: list[Companion | OnDemand] = [*self.companions, *self.on_demand]
         self.configured = asyncio.Event()  # set: instances may be started, stopped and changed
         self.refused: dict[str, str] = {}  # instance -> why its last change failed and the old process runs on
         self._end = asyncio.Event()
@@ -137,7 +143,9 @@ class Supervisor:
         self.gateway.open(inherited)
         for companion in self.companions:
             companion.open(None)
-        named = ("gateway", "supervisor", *(c.spec.id for c in self.companions))
+        for one in self.on_demand:
+            one.open()
+        named = ("gateway", "supervisor", *(c.spec.id for c in self.beside))
         kept = frozenset((*named, *(s.name for s in config.instances), *(r.id for r in found.alive)))
         await asyncio.to_thread(logfiles.prune, self.layout.logs, kept)
         await self.control.start(verbs)
@@ -152,7 +160,7 @@ class Supervisor:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self.fleet.run(), name="fleet")]
             tasks += [group.create_task(self.gateway.run(), name="gateway")]
-            tasks += [group.create_task(c.run(), name=c.spec.id) for c in self.companions]
+            tasks += [group.create_task(c.run(), name=c.spec.id) for c in self.beside]
             tasks += [group.create_task(self._housekeeping(), name="housekeeping")]
             await self.fleet.adopt(found.alive)
             tasks += [group.create_task(self._apply_first(config), name="first configuration")]
@@ -269,7 +277,7 @@ class Supervisor:
     async def _shut_down(self) -> None:
         if was_passed(self.env, os.getpid()) and await asyncio.to_thread(self.hooks.socket_stays):
             await self.gateway.drain(forced=self.fleet.forced)
-        await asyncio.gather(*(companion.stop() for companion in self.companions))
+        await asyncio.gather(*(c.stop() for c in self.beside))
         await self.fleet.stop_all()
         await self.gateway.stop()
         record.write_held(self.layout, {})  # an orderly end forgets starts and stops by hand
@@ -291,7 +299,7 @@ class Supervisor:
             if time.monotonic() - rotated >= timing.rotate_s:
                 rotated = time.monotonic()
                 logs = [k.log for k in self.fleet.keepers.values() if k.record]
-                logs += [c.log for c in (self.gateway, *self.companions)]
+                logs += [c.log for c in (self.gateway, *self.beside)]
                 for log in logs:
                     with contextlib.suppress(OSError):
                         await asyncio.to_thread(logfiles.rotate, log)

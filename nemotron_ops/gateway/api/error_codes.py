@@ -26,6 +26,9 @@ RETRY = "Wait `Retry-After` seconds, then retry"
 STATUS = "`nemotron-ops status` shows the cause and the next step"
 
 ERROR_CODES: dict[str, ErrorCode] = {
+    "agent_lost": _code(
+        502, when="The process that runs hosted tools cannot be reached, or has ended.", hint="Retry the request."
+    ),
     "bad_request": _code(
         400,
         when="The HTTP request is malformed or ambiguous: unreadable path, repeated header, missing Host, two lengths.",

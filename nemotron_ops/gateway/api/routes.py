@@ -51,6 +51,7 @@ class Scope(StrEnum):
     PUBLIC = "public"
     INFERENCE = "inference"
     METRICS = "metrics"
+    TOOLS = "tools"
     ADMIN = "admin"
 
 

@@ -3,6 +3,7 @@
 Each file uses only those below it:
 
     exchange      runs one request: prepare, wait for a slot, attempt, respond or retry
+    hosted_tools  hands a request that asks for hosted tools to the agent
     keepalive     sends SSE keep-alive comments; the client's first-token timeout
     own_routes    answers the routes that need no llama-server: health, models, metrics, OpenAPI
     chat_control  passes a control request on to a running chat stream

@@ -38,6 +38,7 @@ from nemotron_ops.gateway.exchange.failover import (
     overflowed,
 )
 from nemotron_ops.gateway.exchange.forced_call import begin_call
+from nemotron_ops.gateway.exchange.hosted_tools import hand_over, is_for_agent
 from nemotron_ops.gateway.exchange.intake import folded_again, new_ticket, prepare_request
 from nemotron_ops.gateway.exchange.keepalive import PATIENCE_HEADER, first_token_timeout, first_token_timer
 from nemotron_ops.gateway.exchange.model_access import check_model
@@ -111,7 +112,12 @@ class Exchange(Record, eq=False, kw_only=True):
             if not pool.known:
                 await pool.know()
             if self.route.infers:
-                await self._infer()
+                try:
+                    await self._infer()
+                except Refusal as refusal:
+                    if not is_for_agent(self, refusal, self.shared.options):
+                        raise
+                    await hand_over(self, self.shared.options.agent_socket)
             elif self.route.local:
                 reply_own(self, self.shared)
             elif self.route.kind is Kind.INSPECT:

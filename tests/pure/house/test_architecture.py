@@ -12,12 +12,13 @@ import nemotron_ops
 ROOT = Path(nemotron_ops.__file__).parent
 ROOMS = {
     *("recipes", "models", "memory", "engine", "builds", "supervisor", "gateway", "service", "deploy"),
-    *("web", "tune", "studio", "sandbox"),
+    *("web", "tune", "studio", "sandbox", "agent"),
     *("operations", "measure", "cli"),
 }
 EVERYTHING = ROOMS - {"cli", "measure"}
 # from -> to, each a room, a floor or a file; `cli` may use everything, and nothing uses `cli`
 DOORS = {
+    ("agent", "sandbox"),
     ("builds.proof", "engine"),
     ("builds.proof", "models.synthetic"),
     ("deploy", "service.spec"),
