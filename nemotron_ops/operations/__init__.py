@@ -11,9 +11,7 @@ the same functions. Each file uses only those below it:
     compose           from a wish to what the supervisor runs: resolve, look, decide, make, argv
     memory_budget     what each model asks of memory; what the decision makes of its settings
     templates         chat templates of recipes, as files that llama-server reads
-    model_files       a model's files: made on the spot, found in the store, or fetched
     quants            a model's quants with their headers, from files or over the network
-    fetching          what a fetch needs of an installation
     upgrade           a new build or quant beside the running one, taken back if it is worse
     building          the build to serve with: the current one, or a new one for this machine
     build_flags       flags of llama-server: those a build knows, those that recipes would pass
@@ -26,6 +24,9 @@ the same functions. Each file uses only those below it:
     gpu_sight         whether a GPU is visible: device nodes, llama-server's list
     wish_changes      models are added to a wish, changed and removed; a wish as JSON
     wish              what `serve` is asked for, resolved into plans and an endpoint
+    adapters          LoRA adapters of a model: found, bound to their base, kept by their content
+    model_files       a model's files: made on the spot, found in the store, or fetched
+    fetching          what a fetch needs of an installation
     deploying         what a deploy takes along from this machine
     targets           other machines: named, connected, asked, changed
     ask               asks a running endpoint and passes the answer on as it streams

@@ -52,6 +52,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "ttl_s": (1, 365 * DAY_S),
     "queue_wait_s": (0, DAY_S),
     "start_order": (-1_000_000, 1_000_000),
+    "scale": (-16, 16),
 }
 
 CONTROL = frozenset(map(chr, (*range(32), 127)))  # a NUL ends a command's word; none belongs into a name or a path

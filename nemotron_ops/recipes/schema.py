@@ -116,6 +116,16 @@ class Profile:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Adapter:
+    """`[[adapters]]`: a LoRA adapter on this model, which clients choose with the model name `recipe:NAME`."""
+
+    name: str  # public after a colon: letters a-z, digits, _ and -
+    file: str = ""  # a GGUF adapter, beside the recipe or by its whole path; empty: the published adapter of that name
+    base_sha256: tuple[str, ...] = ()  # hashes of GGUF files that it was made for; empty: as the adapter's file says
+    scale: float = 1.0  # how strongly it is applied
+
+
+@dataclass(frozen=True, kw_only=True)
 class Reasoning:
     """`[reasoning]`: the tokens around the model's reasoning."""
 
@@ -148,6 +158,7 @@ class Recipe:
     context: Context = field(default_factory=Context)
     server: Server = field(default_factory=Server)
     profiles: Mapping[str, Profile] = field(default_factory=dict)
+    adapters: tuple[Adapter, ...] = ()
     reasoning: Reasoning = field(default_factory=Reasoning)
     restart: Restart = field(default_factory=Restart)
     health: Health = field(default_factory=Health)

@@ -2,6 +2,10 @@
 
 Each file uses only those below it:
 
+    adapter_file      writes a LoRA adapter as GGUF, from the two files that PEFT saves
+    adapter_check     whether an adapter belongs to a base: kind, architecture, shapes, hash
+    adapter_tensors   tensors of an adapter as PEFT saves them -> those that llama.cpp reads
+    safetensors       reads the tensors of a safetensors file
     data_check     checks files of training data: every finding with its rows, counts, reasoning share
     contamination  finds rows whose question is in held-out data: whole, or 13 words in a row
     row_checks     what can be wrong with one row

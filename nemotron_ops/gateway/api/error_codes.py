@@ -26,6 +26,12 @@ RETRY = "Wait `Retry-After` seconds, then retry"
 STATUS = "`nemotron-ops status` shows the cause and the next step"
 
 ERROR_CODES: dict[str, ErrorCode] = {
+    "adapter_not_honoured": _code(
+        400,
+        when="The model is an adapter (`30b:support`), and llama-server applies none on this route: it would answer as "
+        "the base.",
+        hint="Use `/v1/chat/completions` or `/v1/responses`.",
+    ),
     "bad_request": _code(
         400,
         when="The HTTP request is malformed or ambiguous: unreadable path, repeated header, missing Host, two lengths.",

@@ -24,6 +24,7 @@ DOORS = {
     ("gateway", "supervisor.snapshot"),
     ("memory", "models.gguf"),
     ("supervisor", "engine"),
+    ("tune", "models.gguf"),
     ("studio.neighbours.supervisor", "supervisor.control"),
     ("web.settings", "recipes.check"),
     *(("operations", room) for room in EVERYTHING),
