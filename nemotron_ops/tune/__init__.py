@@ -2,6 +2,10 @@
 
 Each file uses only those below it:
 
+    need              memory that training a LoRA needs, before it starts
+    targets           which modules a LoRA may train, and what that comes to
+    network           sizes of a Nemotron-H checkpoint by its config.json
+    render            renders training samples with the chat template of the GGUF that will be served
     adapter_file      writes a LoRA adapter as GGUF, from the two files that PEFT saves
     adapter_check     whether an adapter belongs to a base: kind, architecture, shapes, hash
     adapter_tensors   tensors of an adapter as PEFT saves them -> those that llama.cpp reads
