@@ -3,6 +3,10 @@
 Nothing here prints, asks or knows the command line; a question is a callable, `confirm`. Pages, jobs and commands call
 the same functions. Each file uses only those below it:
 
+    tuning            trains a LoRA: check, tokenize, train, write, prove, publish
+    tune_proof        proves an adapter in the engine that will serve it
+    tiny_train        makes the tiny trainable model
+    tokens            training samples as token ids, by the engine that will serve them
     serving_changes   adds, changes and removes models of a running supervisor
     detach            starts a supervisor in a session of its own, and waits until it is ready
     serving           runs the supervisor of a composed configuration; the gateway's command line

@@ -35,6 +35,7 @@ class Synthetic(StrEnum):
 
     MOE = "moe"
     DENSE = "dense"
+    TRAINABLE = "trainable"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +127,18 @@ class Adapter:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Tune:
+    """`[tune]`: how `tune` trains a LoRA on this model, where the command line does not say."""
+
+    checkpoint: str = ""  # folder of the 16-bit checkpoint that the GGUF was made from
+    rank: int = 16  # of each pair of matrices
+    learning_rate: float = 2e-4  # at its highest
+    steps: int = 0  # 0: three passes over the data
+    batch: int = 4  # samples of a step
+    max_length: int = 2048  # tokens of the longest sample; a longer one is refused, never cut
+
+
+@dataclass(frozen=True, kw_only=True)
 class Reasoning:
     """`[reasoning]`: the tokens around the model's reasoning."""
 
@@ -159,6 +172,7 @@ class Recipe:
     server: Server = field(default_factory=Server)
     profiles: Mapping[str, Profile] = field(default_factory=dict)
     adapters: tuple[Adapter, ...] = ()
+    tune: Tune = field(default_factory=Tune)
     reasoning: Reasoning = field(default_factory=Reasoning)
     restart: Restart = field(default_factory=Restart)
     health: Health = field(default_factory=Health)

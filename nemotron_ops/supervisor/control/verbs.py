@@ -99,7 +99,7 @@ class Verbs:
                 "following": supervisor.control.following,
             },
             "models": [
-                {"name": m.name, "names": list(m.names), "on_demand": m.on_demand}
+                {"name": m.name, "names": list(m.names), "adapters": list(m.adapters), "on_demand": m.on_demand}
                 for m in supervisor.fleet.snapshot.models
             ],
             "wish": await self._wished(),

@@ -25,6 +25,7 @@ DOORS = {
     ("memory", "models.gguf"),
     ("supervisor", "engine"),
     ("tune", "models.gguf"),
+    ("tune.tiny_weights", "models.synthetic"),
     ("studio.neighbours.supervisor", "supervisor.control"),
     ("web.settings", "recipes.check"),
     *(("operations", room) for room in EVERYTHING),
