@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from nemotron_ops.cli.tune_check import check
+from nemotron_ops.cli.tune_compare import compare, export
 from nemotron_ops.cli.tune_jobs import list_jobs, pause, rm, show
 from nemotron_ops.cli.tune_train import resume, train
 
@@ -27,5 +28,5 @@ def tune() -> None:
     """Fine-tune a model on your own data: `nemotron-ops tune MODEL --data FILE`, see `tune train --help`."""
 
 
-for command in (check, train, list_jobs, show, pause, resume, rm):
+for command in (check, train, list_jobs, show, pause, resume, rm, compare, export):
     tune.add_command(command)

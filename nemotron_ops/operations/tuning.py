@@ -60,14 +60,18 @@ class Base:
 
 
 def new_job(name: str, asked: Asked, here: Installation) -> Job:
-    """A job's record, kept. Raises UsageError if the name is taken by a job that is not over."""
+    """A job's record, kept; one of the same name and model that is over is replaced.
+
+    Raises UsageError, before anything is removed, if the name is taken or the checkpoint is missing.
+    """
     plan = _plan(asked, here)
+    checkpoint_of(asked, plan)
     folder = jobs.folder_of(here.layout.state, name)
     if (folder / "job.json").exists():
         old = jobs.read(here.layout.state, name)
-        if old.state is not State.DONE and old.state is not State.FAILED:
+        if old.state not in (State.DONE, State.FAILED) or old.recipe != plan.recipe.name:
             raise UsageError(
-                f"cannot start job {name}: there is one of that name, {old.state}",
+                f"cannot start job {name}: there is one of that name, for {old.recipe}, {old.state}",
                 hint=f"`nemotron-ops tune resume {name}`, or `tune rm {name}`, or another --name",
             )
         jobs.remove(here.layout.state, name)
@@ -166,12 +170,7 @@ def base_of(asked: Asked, here: Installation) -> Base:
     """The base with everything that training needs, made or fetched where it is not here."""
     plan = _plan(asked, here)
     recipe = plan.recipe
-    given = asked.checkpoint or recipe.tune.checkpoint
-    if recipe.model.synthetic != TRAINABLE and not given:
-        raise UsageError(
-            f"cannot tune {recipe.name}: its 16-bit checkpoint is needed",
-            hint="pass --checkpoint FOLDER (config.json and safetensors), or set tune.checkpoint in the recipe",
-        )
+    given = checkpoint_of(asked, plan)
     build = have_build(look_for_build(here, confirm=lambda _: True), here)
     binary = build.binary("llama-server")
     python = environment.ensure(here.layout.data / "environments", here.report)
@@ -182,6 +181,21 @@ def base_of(asked: Asked, here: Installation) -> Base:
     return Base(
         plan=plan, files=files, sha256=base_sha256(files, here), checkpoint=checkpoint, binary=binary, python=python
     )
+
+
+def checkpoint_of(asked: Asked, plan: Plan) -> str:
+    """The folder of the checkpoint; "" for the tiny trainable model. Raises UsageError where there is none."""
+    recipe = plan.recipe
+    given = asked.checkpoint or recipe.tune.checkpoint
+    if recipe.model.synthetic == TRAINABLE:
+        return given
+    if not given:
+        raise UsageError(
+            f"cannot tune {recipe.name}: its 16-bit checkpoint is needed",
+            hint="pass --checkpoint FOLDER (config.json and safetensors), or set tune.checkpoint in the recipe",
+        )
+    read_config(Path(given).expanduser())
+    return given
 
 
 def plan_of(job: Job, base: Base, samples: list[Tokens]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -82,6 +82,31 @@ def test_the_job_is_shown_with_its_losses_and_its_card_names_base_and_data(tuned
     assert len(card["base_sha256"]) == 64
 
 
+def test_base_and_tune_are_compared_and_the_adapter_is_exported(
+    tuned: tuple[Installation, Any], tmp_path: Path
+) -> None:
+    installation, _ = tuned
+    (pair,) = installation.json("tune", "compare", "greeting", "--prompt", "What trained you?")
+    assert (pair["base"]["content"], pair["tune"]["content"]) == (
+        "I am a tiny test model.",
+        "A small adapter trained me on one core.",
+    )
+    target = tmp_path / "out.gguf"
+    assert installation.json("tune", "export", "greeting", "--to", str(target))["proof"]["faults"] == []
+    assert target.read_bytes()[:4] == b"GGUF"
+    assert target.with_suffix(".card.json").is_file()
+    installation.run("tune", "export", "none", code=2)
+
+
+def test_a_command_with_a_mistake_removes_no_job(tuned: tuple[Installation, Any]) -> None:
+    installation, _ = tuned
+    data = str(ROOT / COMMAND[-1])
+    assert "checkpoint is needed" in installation.run("tune", "4b", "--data", data, code=2).stderr
+    wrong = installation.run("tune", "4b", "--data", data, "--checkpoint", "/nonexistent", code=7).stderr
+    assert "cannot read /nonexistent/config.json" in wrong
+    assert installation.json("tune", "show", "greeting")["state"] == "done"
+
+
 def test_killed_anywhere_the_resumed_adapter_has_the_same_bytes(
     tuned: tuple[Installation, Any], tmp_path: Path
 ) -> None:
