@@ -16,7 +16,7 @@ The map of the house. Rooms do not import rooms, except through the doors drawn 
     engine      one llama-server, seen from outside
     studio      the page that people open: chats, models, what runs             -> supervisor.control, proc
     web         search and pages of the web, for tools                       -> recipes.check
-    tune        fine-tuning: data, jobs, adapters
+    tune        fine-tuning: data, jobs, adapters                             -> models.gguf, synthetic
     sandbox     runs code that is not trusted: walls, sessions, limits
     agent       runs hosted tools between the turns of a model                -> sandbox
     recipes     TOML -> Recipe -> Plan

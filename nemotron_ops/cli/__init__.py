@@ -15,6 +15,9 @@ reads its words, calls `operations` or a room, and shows what comes back. Each f
     plan             what fits this machine, before anything is downloaded
     plan_view        how a memory plan looks: table, bars
     tune             `tune`: its subcommands
+    tune_train       `tune MODEL --data FILE`, `tune resume`
+    tune_compare     `tune compare`, `tune export`
+    tune_jobs        `tune list`, `show`, `pause`, `rm`
     tune_check       `tune check`: what is wrong with training data
     recipes          list, show, check and start recipes
     service          install, watch and remove the service

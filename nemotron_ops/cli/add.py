@@ -10,13 +10,14 @@ import click
 
 from nemotron_ops.cli.app import App, confirmation, dry_run_option, json_option, progress_option
 from nemotron_ops.cli.options import option, options_of
-from nemotron_ops.cli.serve import ServeCommand, settled
+from nemotron_ops.cli.serve import ServeCommand, settled, settled_adapter
 
 if TYPE_CHECKING:
     from nemotron_ops.operations.wish import Wish
     from nemotron_ops.progress import Report
     from nemotron_ops.supervisor.snapshot import Snapshot
 
+NO_FLAGS = ("quant", "profile", "adapters")
 ARGUMENT = "RECIPE|REPO:QUANT|FILE.gguf [-- LLAMA-SERVER-FLAGS]"
 
 
@@ -25,6 +26,7 @@ class ModelOptions:
     """Options of one model, as `serve` has them."""
 
     quant: str = option("Quant to serve instead of the recipe's.", metavar="Q")
+    adapters: tuple[str, ...] = option("LoRA adapter to serve as RECIPE:NAME.", "--adapter", metavar="[NAME=]FILE|NAME")
     profile: str = option("Profile of the recipe: chat, tools, guide …")
     ctx_size: int | None = option("Context in tokens, over all slots.", "--ctx-size", "-c")
     parallel: int | None = option("Slots: requests processed at once.", "--parallel", "-np", type=click.IntRange(1))
@@ -42,7 +44,7 @@ class ModelOptions:
     @property
     def flags(self) -> dict[str, Any]:
         """The flags that were given, by field name; a number of GPU layers as a number."""
-        given = {f.name: getattr(self, f.name) for f in fields(ModelOptions) if f.name not in ("quant", "profile")}
+        given = {f.name: getattr(self, f.name) for f in fields(ModelOptions) if f.name not in NO_FLAGS}
         given = {k: v for k, v in given.items() if v is not None}
         if str(given.get("n_gpu_layers", "")).lstrip("-").isdigit():
             given["n_gpu_layers"] = int(given["n_gpu_layers"])
@@ -50,7 +52,10 @@ class ModelOptions:
 
     def given(self, extra: Sequence[str]) -> dict[str, Any]:
         """The fields of `ModelWish` that were given."""
-        values = {"quant": self.quant, "profile": self.profile, "flags": self.flags, "extra": list(extra)}
+        values = {
+            "quant": self.quant, "profile": self.profile, "flags": self.flags, "extra": list(extra),
+            "adapters": [settled_adapter(word) for word in self.adapters],
+        }  # fmt: skip
         return {k: v for k, v in values.items() if v}
 
 
@@ -69,8 +74,9 @@ class AddOptions(ModelOptions):
         from nemotron_ops.operations.wish import ModelWish, Wish
 
         model = ModelWish(
-            target=settled(target), quant=self.quant, profile=self.profile, flags=self.flags, extra=tuple(extra)
-        )
+            target=settled(target), quant=self.quant, profile=self.profile, flags=self.flags, extra=tuple(extra),
+            adapters=tuple(map(settled_adapter, self.adapters)),
+        )  # fmt: skip
         may_build, may_fetch = not (self.no_build or self.offline), not (self.no_fetch or self.offline)
         return Wish(models=(model,), may_build=may_build, may_fetch=may_fetch)
 

@@ -77,7 +77,12 @@ def _running(app: App, target: str) -> str:
         status = client.request(app.layout, "status")
     except ControlError:
         return ""
-    served = {name for model in status["models"] for name in model["names"]}
+    served = {
+        name + adapter
+        for model in status["models"]
+        for name in model["names"]
+        for adapter in ("", *(f":{a}" for a in model.get("adapters", ())))
+    }
     return str(status["endpoint"]["url"]) if target in served else ""
 
 

@@ -36,6 +36,7 @@ class ServeOptions:
     files: tuple[str, ...] = option("A GGUF file to serve.", "--model", "-m", metavar="FILE")
     repos: tuple[str, ...] = option("A Hugging Face repository to serve.", "-hf", "--hf", metavar="REPO:QUANT")
     quants: tuple[str, ...] = option("Quant to serve instead of the recipe's.", "--quant", metavar="[RECIPE=]Q")
+    adapters: tuple[str, ...] = option("LoRA adapter to serve as RECIPE:NAME.", "--adapter", metavar="[NAME=]FILE|NAME")
     profile: str = option("Profile of the recipe: chat, tools, guide …")
     ctx_size: int | None = option("Context in tokens, over all slots.", "--ctx-size", "--ctx_size", "-c")
     parallel: int | None = option("Slots: requests processed at once.", "--parallel", "-np", type=click.IntRange(1))
@@ -83,11 +84,23 @@ class ServeOptions:
             )
         if len(named) > 1 and self.alias:
             raise UsageError("cannot use --alias with several models: which one is meant is unclear")
+        if len(named) > 1 and self.adapters:
+            raise UsageError(
+                "cannot use --adapter with several models: which one is meant is unclear",
+                hint="name adapters in recipes ([[adapters]]), or serve the models with `add`",
+            )
         of_all = {k: v for k, v in self.flags.items() if k in OF_ALL}
         of_each = {k: v for k, v in self.flags.items() if k not in OF_ALL}
         return Wish(
             models=tuple(
-                ModelWish(target=settled(t), profile=self.profile, flags=of_each, extra=tuple(extra)) for t in named
+                ModelWish(
+                    target=settled(t),
+                    profile=self.profile,
+                    flags=of_each,
+                    extra=tuple(extra),
+                    adapters=tuple(map(settled_adapter, self.adapters)),
+                )
+                for t in named
             ),
             quants=by_name(self.quants),
             decided=by_name(self.decided),
@@ -126,8 +139,8 @@ GATEWAY = frozenset({"allowed_hosts", "allowed_origins", "tls_cert", "tls_key", 
 OF_ALL = frozenset({"host", "port", "api_key_file"})  # where clients connect
 NO_FLAGS = GATEWAY | frozenset(
     {
-        "files", "repos", "quants", "decided", "profile", "no_build", "no_fetch", "offline", "detach", "empty", "fresh",
-        "studio", "studio_port",
+        "adapters", "files", "repos", "quants", "decided", "profile", "no_build", "no_fetch", "offline", "detach",
+        "empty", "fresh", "studio", "studio_port",
     }
 )  # fmt: skip
 
@@ -141,6 +154,12 @@ def settled(target: str) -> str:
     """A file's absolute path, which still names it from another folder; any other target as it is."""
     path = Path(target)
     return str(path.absolute()) if path.suffix.lower() == ".gguf" and path.is_file() else target
+
+
+def settled_adapter(word: str) -> str:
+    """An adapter's file by its absolute path; a name as it is."""
+    name, equals, file = word.rpartition("=")
+    return f"{name}{equals}{Path(file).absolute()}" if file.lower().endswith(".gguf") else word
 
 
 @click.command(cls=ServeCommand)

@@ -73,6 +73,13 @@ class Client:
             raise _unreachable("chat", exc) from exc
         return dict(_checked(answer, "chat").json())
 
+    def ask(self, path: str, body: dict[str, Any], *, timeout_s: float | None = 300.0) -> dict[str, Any]:
+        """The answer of any route that takes and gives JSON. Raises EngineError."""
+        try:
+            return dict(_checked(self._http.post(path, json=body, timeout=timeout_s), path).json())
+        except httpx.HTTPError as exc:
+            raise _unreachable(path, exc) from exc
+
     def _get(self, path: str) -> httpx.Response:
         try:
             return _checked(self._http.get(path), path)

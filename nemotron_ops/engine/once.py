@@ -51,8 +51,11 @@ def started(
     ready_timeout_s: float = 120,
     alias: str = "selftest",
     env: Mapping[str, str] | None = None,
+    adapters: Sequence[Path] = (),
 ) -> Iterator[Client]:
     """A ready llama-server with `settings` and `extra` flags, and a Client to it; stopped at the end of the block.
+
+    LoRA `adapters` are loaded at scale 0. On Linux it dies with the thread that started it, however that thread ends.
 
     On Linux it dies with the thread that started it, however that thread ends.
 
@@ -75,6 +78,8 @@ def started(
             settings=settings or {},
             extra=extra,
         )
+        words = (word for path in adapters for word in ("--lora-scaled", f"{path}:0.0"))
+        argv = (*argv, *words)
         child = _spawn(argv, log=log, env=child_env(os.environ if env is None else env, home=private))
         try:
             with Client(socket=socket, api_key=key) as client:

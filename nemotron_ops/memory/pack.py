@@ -45,6 +45,7 @@ class ModelToPack:
     most_tokens: int | None = None
     devices: tuple[str, ...] = ("",)
     mmproj_bytes: int = 0
+    lora_bytes: int = 0
     on_demand: bool = False
 
 
@@ -143,7 +144,14 @@ def _placed(model: ModelToPack, quant: Quant, facts: Facts, backend: str, used: 
         devices = (device,) if device else ()
         pools = machine(facts, backend=backend, devices=devices, used_bytes=_plus(used, *taken))
         placements.append(
-            fit.choose(quant.header, pools, model.server, asked=model.by_hand, mmproj_bytes=model.mmproj_bytes)
+            fit.choose(
+                quant.header,
+                pools,
+                model.server,
+                asked=model.by_hand,
+                mmproj_bytes=model.mmproj_bytes,
+                lora_bytes=model.lora_bytes,
+            )
         )
     lowered = [p.why for p in placements if p.ctx_size != model.server.get("ctx_size")]
     notes = tuple(f"{model.name}: {why}" for why in dict.fromkeys(lowered))

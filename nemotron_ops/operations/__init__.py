@@ -3,6 +3,11 @@
 Nothing here prints, asks or knows the command line; a question is a callable, `confirm`. Pages, jobs and commands call
 the same functions. Each file uses only those below it:
 
+    tune_compare      base and tune side by side, and an adapter as a file
+    tuning            trains a LoRA: check, tokenize, train, write, prove, publish
+    tune_proof        proves an adapter in the engine that will serve it
+    tiny_train        makes the tiny trainable model
+    tokens            training samples as token ids, by the engine that will serve them
     serving_changes   adds, changes and removes models of a running supervisor
     detach            starts a supervisor in a session of its own, and waits until it is ready
     serving           runs the supervisor of a composed configuration; the gateway's command line
@@ -11,9 +16,7 @@ the same functions. Each file uses only those below it:
     compose           from a wish to what the supervisor runs: resolve, look, decide, make, argv
     memory_budget     what each model asks of memory; what the decision makes of its settings
     templates         chat templates of recipes, as files that llama-server reads
-    model_files       a model's files: made on the spot, found in the store, or fetched
     quants            a model's quants with their headers, from files or over the network
-    fetching          what a fetch needs of an installation
     upgrade           a new build or quant beside the running one, taken back if it is worse
     further_programs  programs of llama.cpp that a build does not hold
     building          the build to serve with: the current one, or a new one for this machine
@@ -27,6 +30,9 @@ the same functions. Each file uses only those below it:
     gpu_sight         whether a GPU is visible: device nodes, llama-server's list
     wish_changes      models are added to a wish, changed and removed; a wish as JSON
     wish              what `serve` is asked for, resolved into plans and an endpoint
+    adapters          LoRA adapters of a model: found, bound to their base, kept by their content
+    model_files       a model's files: made on the spot, found in the store, or fetched
+    fetching          what a fetch needs of an installation
     deploying         what a deploy takes along from this machine
     targets           other machines: named, connected, asked, changed
     ask               asks a running endpoint and passes the answer on as it streams

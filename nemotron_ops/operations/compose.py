@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from nemotron_ops.installation import Installation
 from nemotron_ops.memory.fit import Placement
 from nemotron_ops.memory.pack import PackedModel, capacity_bytes
+from nemotron_ops.operations.adapters import adapter_words
 from nemotron_ops.operations.build_flags import known_flags
 from nemotron_ops.operations.building import Confirm, have_build, look_for_build, refuse
 from nemotron_ops.operations.memory_budget import (
@@ -62,6 +63,7 @@ class ReadyModel:
     devices: tuple[str, ...]
     placements: tuple[Placement | None, ...]
     template: tuple[str, ...] = ()  # words of the command line for a chat template of the recipe's own
+    adapters: tuple[str, ...] = ()  # words of the command line for LoRA adapters
 
     @property
     def placed(self) -> Plan:
@@ -118,6 +120,7 @@ def _make(found: FoundModel, chosen: PackedModel, wish: Wish, here: Installation
     return ReadyModel(
         plan=plan, files=files, devices=devices_of(plan, here), placements=chosen.placements,
         template=template_words(plan.recipe, here.layout, dry_run=dry_run),
+        adapters=adapter_words(found.adapters, files, here, dry_run=dry_run),
     )  # fmt: skip
 
 
@@ -155,7 +158,7 @@ def _instance(model: ReadyModel, llama_server: LlamaServer, i: int) -> InstanceS
     )  # fmt: skip
     parallel, ctx = server["parallel"], server["ctx_size"]
     return InstanceSpec(
-        name=f"{plan.name}-{i}", model=plan.name, argv=(*argv, *model.template), slots=parallel,
+        name=f"{plan.name}-{i}", model=plan.name, argv=(*argv, *model.template, *model.adapters), slots=parallel,
         ctx_tokens=ctx if server.get("kv_unified") else ctx // parallel,
         memory_bytes=placement.bytes_by_device if placement else {},
         build=llama_server.build_id, files=model.files.all,
@@ -176,6 +179,7 @@ def _view(plan: Plan) -> ModelView:
         names=public_names(plan),
         aliases=plan.recipe.model.aliases,
         profiles={name: request_fields(p) for name, p in plan.recipe.profiles.items()},
+        adapters={a.name: a.scale for a in plan.recipe.adapters},
         defaults={"max_tokens": requests.max_tokens} if requests.max_tokens else {},
         fixed=requests.fixed,
         capped=requests.capped,

@@ -9,6 +9,7 @@ from nemotron_ops.installation import Installation
 from nemotron_ops.memory.fit import Placement
 from nemotron_ops.memory.machine import device_name
 from nemotron_ops.memory.pack import ModelToPack, PackedModel, Quant, Refusal, pack
+from nemotron_ops.operations.adapters import FoundAdapter, look_for_adapters
 from nemotron_ops.operations.model_files import (
     ModelFiles,
     check_may_fetch,
@@ -32,6 +33,7 @@ class FoundModel:
     files: ModelFiles
     mmproj_bytes: int = 0
     quant_is_open: bool = False
+    adapters: tuple[FoundAdapter, ...] = ()
 
 
 def look_for_model(
@@ -42,6 +44,14 @@ def look_for_model(
     Fetches only what cannot be judged otherwise: a stored model that was changed, a header that the hub does not show.
     Raises ModelError.
     """
+    found = _look_for_base(plan, here, quant_is_open=quant_is_open, may_fetch=may_fetch, dry_run=dry_run)
+    return replace(found, adapters=look_for_adapters(plan.recipe, here.layout))
+
+
+def _look_for_base(
+    plan: Plan, here: Installation, *, quant_is_open: bool, may_fetch: bool, dry_run: bool
+) -> FoundModel:  # fmt: skip
+    """The model without its adapters."""
     if files := files_here(plan, here):
         return _from_files(plan, files)
     model = plan.recipe.model
@@ -90,6 +100,7 @@ def to_pack(found: FoundModel, here: Installation) -> ModelToPack:
         most_tokens=plan.recipe.context.max_tokens,
         devices=tuple(devices[i % len(devices)] if devices else "" for i in range(replicas_of(plan, here))),
         mmproj_bytes=found.mmproj_bytes,
+        lora_bytes=sum(a.n_bytes for a in found.adapters),
         on_demand=plan.recipe.lifecycle.on_demand,
     )
 

@@ -13,6 +13,7 @@ from nemotron_ops.addresses import is_loopback
 from nemotron_ops.errors import GatewayError, UsageError
 from nemotron_ops.hub_names import names_quant
 from nemotron_ops.installation import Installation
+from nemotron_ops.operations.adapters import with_adapters
 from nemotron_ops.paths import Layout
 from nemotron_ops.recipes.load import recipe_for
 from nemotron_ops.recipes.resolve import Plan, Setting, Settings, disputed_alias, resolve, resolve_endpoint
@@ -23,6 +24,7 @@ from nemotron_ops.supervisor.spec import Config
 class ModelWish:
     """One model that is to be served. `flags` are fields of `schema.Server`, or alias; `extra` goes to llama-server.
 
+    `adapters` are LoRA adapters besides the recipe's: `NAME`, or `NAME=FILE.gguf` with its whole path.
     `name` is the recipe's name, "" until the recipe was read; `quant` was given by hand, or decided when it was added.
     """
 
@@ -32,6 +34,7 @@ class ModelWish:
     profile: str = ""
     flags: Mapping[str, Any] = field(default_factory=dict)
     extra: tuple[str, ...] = ()
+    adapters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,5 +153,6 @@ def _plan(model: ModelWish, wish: Wish, here: Installation, settings: Settings) 
     recipe = recipe_for(model.target, here.layout, here.env)
     if quant := wish.quant_of(model, recipe.name):
         recipe = replace(recipe, model=replace(recipe.model, quant=quant))
+    recipe = with_adapters(recipe, model.adapters)
     flags = {**wish.flags, **model.flags}
     return resolve(recipe, profile=model.profile, settings=settings, env=here.env, flags=flags)

@@ -19,7 +19,7 @@ from nemotron_ops.operations.wish import ModelWish
 from nemotron_ops.recipes.schema import Server
 
 OPS = ("add", "change", "remove")
-KEYS: dict[str, type] = {**{f.name: str for f in fields(ModelWish)}, "flags": dict, "extra": list}
+KEYS: dict[str, type] = {**{f.name: str for f in fields(ModelWish)}, "flags": dict, "extra": list, "adapters": list}
 FLAGS = frozenset(f.name for f in fields(Server)) - {"port", "extra_args"} | {"alias"}
 MOST_MODELS = 64
 Models = tuple[ModelWish, ...]
@@ -123,10 +123,12 @@ def _checked(value: object, where: str) -> dict[str, Any]:
             raise UsageError(f"{where}.{key}: expected {_kind(KEYS[key])}, found {one!r:.80}")
     known = dict(value)
     _check_flags(known.get("flags", {}), where)
-    extra: Sequence[object] = known.get("extra", [])
-    if not all(isinstance(word, str) for word in extra):
-        raise UsageError(f"{where}.extra: expected a list of strings")
-    return known | ({"extra": tuple(extra)} if "extra" in known else {})
+    for key in ("extra", "adapters"):
+        words: Sequence[object] = known.get(key, [])
+        if not all(isinstance(word, str) for word in words):
+            raise UsageError(f"{where}.{key}: expected a list of strings")
+        known |= {key: tuple(words)} if key in known else {}
+    return known
 
 
 def _check_flags(flags: Mapping[str, Any], where: str) -> None:

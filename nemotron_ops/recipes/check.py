@@ -52,6 +52,12 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "ttl_s": (1, 365 * DAY_S),
     "queue_wait_s": (0, DAY_S),
     "start_order": (-1_000_000, 1_000_000),
+    "scale": (-16, 16),
+    "rank": (1, 1024),
+    "learning_rate": (0, 1),
+    "steps": (0, 10_000_000),
+    "batch": (1, 4096),
+    "max_length": (16, 1_048_576),
 }
 
 CONTROL = frozenset(map(chr, (*range(32), 127)))  # a NUL ends a command's word; none belongs into a name or a path

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,12 +19,13 @@ from nemotron_ops.hub_names import is_gguf, read_hub_name
 from nemotron_ops.paths import Layout
 from nemotron_ops.recipes.check import check
 from nemotron_ops.recipes.resolve import Settings
-from nemotron_ops.recipes.schema import Model, Recipe, Server
+from nemotron_ops.recipes.schema import Adapter, Model, Recipe, Server
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
 TEMPLATE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\.jinja")
 TEMPLATE_BYTES = 1 << 20
 PROFILE = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
 
 ALIAS_LETTERS = 200
 ALIAS_STARS = 4  # each multiplies the time that a comparison takes
@@ -153,6 +154,7 @@ def _check_rules(recipe: Recipe) -> None:
     for name in recipe.profiles:
         if not PROFILE.fullmatch(name):
             raise RecipeError(f"{recipe.origin}: profiles.{name}: a profile's name has letters a-z, digits, _ and -")
+    check_adapters(recipe.adapters, recipe.profiles, recipe.origin)
     if recipe.default_profile and recipe.default_profile not in recipe.profiles:
         known = ", ".join(recipe.profiles) or "none"
         raise RecipeError(f"{recipe.origin}: default_profile: no profile {recipe.default_profile!r} (known: {known})")
@@ -163,6 +165,22 @@ def _check_rules(recipe: Recipe) -> None:
         raise RecipeError(
             f'{recipe.origin}: lifecycle.replicas: expected a number from 1 or "auto", found {replicas!r}'
         )
+
+
+def check_adapters(adapters: Sequence[Adapter], profiles: Collection[str], origin: str) -> None:
+    """Check names and hashes of adapters. Raises RecipeError."""
+    names = [a.name for a in adapters]
+    for i, adapter in enumerate(adapters):
+        if not PROFILE.fullmatch(adapter.name):
+            rules = "an adapter's name has letters a-z, digits, _ and -"
+            raise RecipeError(f"{origin}: adapters[{i}].name: {rules}, not {adapter.name!r:.80}")
+        if adapter.name in profiles or names.index(adapter.name) < i:
+            taken = "profile" if adapter.name in profiles else "adapter"
+            raise RecipeError(f"{origin}: adapters[{i}].name: {adapter.name!r} is also the name of another {taken}")
+        for wrong in (s for s in adapter.base_sha256 if not SHA256.fullmatch(s)):
+            raise RecipeError(
+                f"{origin}: adapters[{i}].base_sha256: expected 64 digits of a sha256, found {wrong!r:.80}"
+            )
 
 
 def load_settings(layout: Layout) -> Settings:

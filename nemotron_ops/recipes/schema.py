@@ -35,6 +35,7 @@ class Synthetic(StrEnum):
 
     MOE = "moe"
     DENSE = "dense"
+    TRAINABLE = "trainable"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +117,28 @@ class Profile:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Adapter:
+    """`[[adapters]]`: a LoRA adapter on this model, which clients choose with the model name `recipe:NAME`."""
+
+    name: str  # public after a colon: letters a-z, digits, _ and -
+    file: str = ""  # a GGUF adapter, beside the recipe or by its whole path; empty: the published adapter of that name
+    base_sha256: tuple[str, ...] = ()  # hashes of GGUF files that it was made for; empty: as the adapter's file says
+    scale: float = 1.0  # how strongly it is applied
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tune:
+    """`[tune]`: how `tune` trains a LoRA on this model, where the command line does not say."""
+
+    checkpoint: str = ""  # folder of the 16-bit checkpoint that the GGUF was made from
+    rank: int = 16  # of each pair of matrices
+    learning_rate: float = 2e-4  # at its highest
+    steps: int = 0  # 0: three passes over the data
+    batch: int = 4  # samples of a step
+    max_length: int = 2048  # tokens of the longest sample; a longer one is refused, never cut
+
+
+@dataclass(frozen=True, kw_only=True)
 class Reasoning:
     """`[reasoning]`: the tokens around the model's reasoning."""
 
@@ -148,6 +171,8 @@ class Recipe:
     context: Context = field(default_factory=Context)
     server: Server = field(default_factory=Server)
     profiles: Mapping[str, Profile] = field(default_factory=dict)
+    adapters: tuple[Adapter, ...] = ()
+    tune: Tune = field(default_factory=Tune)
     reasoning: Reasoning = field(default_factory=Reasoning)
     restart: Restart = field(default_factory=Restart)
     health: Health = field(default_factory=Health)

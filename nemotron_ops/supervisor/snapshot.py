@@ -34,13 +34,16 @@ class ModelView:
     `names` are all names that resolve to it (recipe name, alias), the first being the one shown in `/v1/models`. Keys
     may be bound to these, and not to `aliases`.
     `profiles` maps a profile's name to request fields (`temperature`, `top_p`, `max_tokens` …) that are filled in
-    where a client left them out.
+    where a client left them out. `adapters` maps the name of each LoRA adapter to its scale, in llama-server's order.
+    `adapter` is empty, but for the view of this model with one of them, as the gateway makes it.
     """
 
     name: str
     names: tuple[str, ...]
     aliases: tuple[str, ...] = ()  # further names of the recipe; with * and ? in them, they are patterns
     profiles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    adapters: Mapping[str, float] = field(default_factory=dict)
+    adapter: str = ""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
     capped: Mapping[str, float] = field(default_factory=dict)

@@ -2,6 +2,18 @@
 
 Each file uses only those below it:
 
+    environment       training environments, made on demand from a lock file
+    jobs              training jobs: one folder each, its record, its progress, who works on it
+    child             programs that import torch, run by path inside the environment
+    tiny_weights      weights of a dense checkpoint -> the arrays of its GGUF
+    need              memory that training a LoRA needs, before it starts
+    targets           which modules a LoRA may train, and what that comes to
+    network           sizes of a Nemotron-H checkpoint by its config.json
+    render            renders training samples with the chat template of the GGUF that will be served
+    adapter_file      writes a LoRA adapter as GGUF, from the two files that PEFT saves
+    adapter_check     whether an adapter belongs to a base: kind, architecture, shapes, hash
+    adapter_tensors   tensors of an adapter as PEFT saves them -> those that llama.cpp reads
+    safetensors       reads the tensors of a safetensors file
     data_check     checks files of training data: every finding with its rows, counts, reasoning share
     contamination  finds rows whose question is in held-out data: whole, or 13 words in a row
     row_checks     what can be wrong with one row

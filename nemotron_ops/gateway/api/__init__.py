@@ -4,6 +4,7 @@ Each file uses only those below it:
 
     catalog       indexes a snapshot: names to models, models to instances; which instances may serve
     listing       the bodies of `/v1/models` and `/health`
+    adapters      LoRA adapters as models of their own: `30b:support`
     aliases       a recipe's further names for its model, which may be patterns
     errors        errors of the gateway, in the shape that clients of each API read
     context_overflow  a prompt that is larger than the context, in the words of each API

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from nemotron_ops.gateway.api.adapters import adapted, with_adapter
 from nemotron_ops.gateway.api.aliases import Pattern, exact, patterns_of
 from nemotron_ops.gateway.api.errors import Refusal
 from nemotron_ops.supervisor.snapshot import InstanceView, ModelView, Snapshot, State
@@ -57,7 +58,7 @@ class Catalog:
         """The model whose aliases have a pattern for `asked`, also with `:profile`."""
         name, _, profile = asked.rpartition(":")
         for pattern in self.patterns:
-            if name and profile in pattern.model.profiles and pattern.fits(name):
+            if name and (profile in pattern.model.profiles or profile in pattern.model.adapters) and pattern.fits(name):
                 return replace(self.names[f"{pattern.model.name}:{profile}"], asked=asked)
             if pattern.fits(asked):
                 return replace(self.names[pattern.model.name], asked=asked)
@@ -69,11 +70,16 @@ class Catalog:
     def _unknown(self, asked: str, only: tuple[str, ...]) -> Refusal:
         if not self.snapshot.models:
             return Refusal(status=404, code="model_not_found", message=NO_MODEL)
-        models = [m for m in self.snapshot.models if not only or not {m.name, *m.names}.isdisjoint(only)]
+        views = [view for m in self.snapshot.models for view in (m, *adapted(m))]
+        models = [m for m in views if not only or not _own_names(m).isdisjoint(only)]
         known = [n for m in models for n in (*m.names, *(f"{m.name}:{p}" for p in m.profiles))]
         shown = ", ".join(dict.fromkeys(known[:LISTED_NAMES])) or "none yet"
         what = f"the model {asked[:200]!r} does not exist" if asked else "the request names no model"
         return Refusal(status=404, code="model_not_found", message=f"{what}; known models: {shown}")
+
+
+def _own_names(model: ModelView) -> set[str]:
+    return {*model.names} if model.adapter else {model.name, *model.names}
 
 
 def index(snapshot: Snapshot) -> Catalog:
@@ -93,6 +99,8 @@ def index(snapshot: Snapshot) -> Catalog:
     for name, model in models.items():
         for profile, values in model.profiles.items():
             names.setdefault(asked := f"{name}:{profile}", _match(asked, model, values, instances))
+        for adapter in model.adapters:
+            names.setdefault(asked := f"{name}:{adapter}", _match(asked, with_adapter(model, adapter), {}, instances))
     by_json = {msgspec.json.encode(name): match for name, match in names.items()}
     return Catalog(
         snapshot=snapshot, names=names, by_json=by_json, models=models, instances=instances, by_name=by_name,

@@ -29,6 +29,12 @@ ERROR_CODES: dict[str, ErrorCode] = {
     "agent_lost": _code(
         502, when="The process that runs hosted tools cannot be reached, or has ended.", hint="Retry the request."
     ),
+    "adapter_not_honoured": _code(
+        400,
+        when="The model is an adapter (`30b:support`), and llama-server applies none on this route: it would answer as "
+        "the base.",
+        hint="Use `/v1/chat/completions` or `/v1/responses`.",
+    ),
     "bad_request": _code(
         400,
         when="The HTTP request is malformed or ambiguous: unreadable path, repeated header, missing Host, two lengths.",

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from nemotron_ops.gateway.api.adapters import adapted
 from nemotron_ops.gateway.api.aliases import exact
 from nemotron_ops.supervisor.snapshot import ModelView, Snapshot, State
 
@@ -24,9 +25,12 @@ def model_card(model: ModelView, snapshot: Snapshot) -> dict[str, Any]:
         "owned_by": "nemotron-ops",
         "aliases": [*model.names[1:], *exact(model.aliases)],
         "profiles": [f"{model.name}:{p}" for p in model.profiles],
+        "adapters": [f"{model.name}:{a}" for a in model.adapters],
         "state": state,
         "meta": {"n_ctx": max((i.ctx_tokens for i in instances), default=0)},
     }
+    if model.adapter:
+        card["parent"] = model.name
     if not ready and progress:
         card["load_progress"] = max(progress)
     return card
@@ -41,7 +45,8 @@ def _state(states: tuple[State, ...]) -> str:
 
 def models_body(snapshot: Snapshot, shown: Callable[[ModelView], bool]) -> bytes:
     """`/v1/models`, with the models that are `shown`."""
-    cards = [card for m in snapshot.models if shown(m) for card in _cards(m, snapshot)]
+    views = [view for m in snapshot.models for view in (m, *adapted(m))]
+    cards = [card for view in views if shown(view) for card in _cards(view, snapshot)]
     return msgspec.json.encode({"object": "list", "data": cards})
 
 

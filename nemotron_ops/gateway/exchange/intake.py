@@ -44,6 +44,8 @@ def new_ticket(record: Record, pool: Pool, prepared: Prepared) -> Ticket:
     ticket.light = route.light
     ticket.answers = prepared.answers
     if route.generates and pool.replicated(record.model):
-        ticket.prefixes = prefixes(route.wire, record.model, prepared.fields, session_of(record.request.headers))
+        ticket.prefixes = prefixes(
+            route.wire, prepared.named.model.names[0], prepared.fields, session_of(record.request.headers)
+        )
     pool.estimates.reserve(ticket, prepared, route)
     return ticket

@@ -9,8 +9,8 @@ from nemotron_ops.supervisor.snapshot import InstanceView, ModelView
 
 
 def may_use_model(key: Key, model: ModelView) -> bool:
-    """Whether `key` may use `model`, under any of its names."""
-    return may_use(key, (model.name, *model.names))
+    """Whether `key` may use `model`, under any of its names. A base's name is none of its adapters' names."""
+    return may_use(key, model.names if model.adapter else (model.name, *model.names))
 
 
 def check_model(key: Key, model: ModelView) -> None:

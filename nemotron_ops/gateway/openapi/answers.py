@@ -68,7 +68,7 @@ def _list(items: Schema | None = None) -> Schema:
 HEALTH = _object(status={"const": "ok"}, models={"type": "object", "additionalProperties": TEXT})
 MODEL = _object(
     id=TEXT, object={"const": "model"}, created=WHOLE, owned_by=TEXT, aliases=_list(TEXT), profiles=_list(TEXT),
-    state=TEXT, meta=_object(n_ctx=WHOLE),
+    adapters=_list(TEXT), state=TEXT, meta=_object(n_ctx=WHOLE),
 )  # fmt: skip
 RERANKED = _object(results=_list(_object(index=WHOLE, relevance_score={"type": "number"})))
 COUNTED = _object(input_tokens=WHOLE)

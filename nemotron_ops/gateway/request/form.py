@@ -11,8 +11,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from nemotron_ops.gateway.api import header_bytes
+from nemotron_ops.gateway.api.adapters import check_honoured
 from nemotron_ops.gateway.api.catalog import Match
 from nemotron_ops.gateway.api.errors import Refusal
+from nemotron_ops.gateway.api.routes import Api
 from nemotron_ops.gateway.request.fields import FORM, RENAMED
 from nemotron_ops.gateway.request.prepare import Prepared
 
@@ -38,6 +40,8 @@ def prepare_form(content_type: bytes, body: bytes, resolve: Callable[[str], Matc
     texts, file = read_form(b"--" + boundary(content_type), body)
     named = resolve(texts.get("model", ""))
     model = named.model
+    if model.adapter:
+        check_honoured(Api.OTHER)
     texts = _known(named.filled_in) | texts | _known(model.fixed)
     for given, limit in model.capped.items():
         name = RENAMED.get(given, given)

@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from nemotron_ops.gateway.api.adapters import FIELD as ADAPTER
+from nemotron_ops.gateway.api.adapters import check_honoured
 from nemotron_ops.gateway.api.catalog import Catalog, Match
 from nemotron_ops.gateway.api.content_types import REQUEST_JSON
 from nemotron_ops.gateway.api.errors import Refusal
@@ -100,6 +102,8 @@ def prepare(route: Route, body: bytes, catalog: Catalog, only: tuple[str, ...] =
         fill(route.api, fields, named.filled_in)
         force(route.api, fields, named.model.fixed)
         cap(route.api, fields, named.model.capped)
+    elif named.model.adapter and not route.light:
+        check_honoured(route.api)
     stream, hidden = "stream" in fields and bytes(fields["stream"]) != FALSE and asks_for_stream(fields), ""
     if route.api is Api.NATIVE and "response_fields" in fields:
         if stream:
@@ -176,7 +180,10 @@ def fill(api: Api, fields: Fields, values: Mapping[str, Any]) -> None:
 def force(api: Api, fields: Fields, values: Mapping[str, Any]) -> None:
     """Set the fields that the recipe fixes, overriding the client."""
     for name, value in values.items():
-        if name in ("reasoning", "enable_thinking"):
+        if name == ADAPTER and isinstance(value, list):
+            check_honoured(api)
+            put(fields, ADAPTER, value)
+        elif name in ("reasoning", "enable_thinking"):
             set_thinking(api, fields, on=bool(value))
         elif name in ("reasoning_budget_tokens", "thinking_budget_tokens"):
             set_budget(api, fields, int(value))

@@ -97,7 +97,7 @@ class Verbs:
                 for c in supervisor.companions
             },
             "models": [
-                {"name": m.name, "names": list(m.names), "on_demand": m.on_demand}
+                {"name": m.name, "names": list(m.names), "adapters": list(m.adapters), "on_demand": m.on_demand}
                 for m in supervisor.fleet.snapshot.models
             ],
             "wish": await self._wished(),

@@ -20,7 +20,7 @@ CASES = [f"{name}-{profile}" for name in RECIPES for profile in ("chat", "conver
 
 
 def command_lines(case: str) -> str:
-    name, profile = case.split("-")
+    name, _, profile = case.rpartition("-")
     plan = resolve(read_recipe(shipped_dir() / f"{name}.toml"), profile=profile)
     model = "MODEL.gguf"
     if profile == "conversation":

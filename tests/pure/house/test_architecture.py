@@ -34,6 +34,8 @@ DOORS = {
     ("measure", "supervisor.spec"),
     ("memory", "models.gguf"),
     ("supervisor", "engine"),
+    ("tune", "models.gguf"),
+    ("tune.tiny_weights", "models.synthetic"),
     ("studio.neighbours.supervisor", "supervisor.control"),
     ("web.settings", "recipes.check"),
     *(("operations", room) for room in EVERYTHING),

@@ -87,6 +87,7 @@ def test_what_the_gateways_errors_advise_are_options_of_serve_and_settings() -> 
         files=(),
         repos=(),
         quants=(),
+        adapters=(),
         allowed_hosts=("a.example",),
         tls_cert="c.pem",
         max_connections=9,

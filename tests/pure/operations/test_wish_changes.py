@@ -109,6 +109,6 @@ def test_the_recipes_name_is_found_before_another_models_target() -> None:
 
 
 def test_add_has_the_options_that_serve_has_for_a_model_and_they_can_be_wished() -> None:
-    of_models = set(ModelOptions.__dataclass_fields__) - {"quant", "profile"}
+    of_models = set(ModelOptions.__dataclass_fields__) - {"quant", "profile", "adapters"}
     assert of_models <= FLAGS
     assert of_models | OF_ALL | {"special"} == set(ServeOptions.__dataclass_fields__) & (FLAGS | OF_ALL)

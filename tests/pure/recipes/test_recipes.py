@@ -14,7 +14,7 @@ from nemotron_ops.recipes.load import load_recipe, load_settings, parse_recipe, 
 from nemotron_ops.recipes.resolve import Settings, default_alias, public_names, request_fields, resolve
 from nemotron_ops.recipes.schema import Recipe, Server
 
-SHIPPED = ("120b", "30b", "4b", "tiny")
+SHIPPED = ("120b", "30b", "4b", "tiny-train", "tiny")
 MINIMAL = '[model]\nrepo = "owner/name-GGUF"\n'
 
 
