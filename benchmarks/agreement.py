@@ -106,8 +106,8 @@ def benchy(given: argparse.Namespace, target: Target, folder: Path, book_url: st
     argv = [
         str(given.llama_benchy), "--base-url", target.url, "--model", target.model, "--tokenizer", str(folder),
         "--pp", str(given.prompt), "--tg", str(given.answer), "--runs", str(given.requests), "--concurrency", "1",
-        "--book-url", book_url, "--latency-mode", "none", "--no-warmup", "--no-cache", "--skip-coherence",
-        "--extra-body", "ignore_eos=true",
+        "--book-url", book_url, "--latency-mode", "none", "--no-warmup", "--no-adapt-prompt", "--no-cache",
+        "--skip-coherence", "--extra-body", "ignore_eos=true",
         "--extra-body", "temperature=0", "--save-result", str(out), "--format", "json",
     ]  # fmt: skip
     env = {**os.environ, "HOME": str(folder), "HF_HUB_OFFLINE": "1"}
