@@ -65,6 +65,8 @@ def error_object(api: Api, refusal: Refusal) -> dict[str, Any]:
         overflow = refusal.code == context_overflow.CODE and refusal.detail
         message = context_overflow.anthropic_words(refusal.detail) if overflow else refusal.message
         return {"type": "error", "error": {"type": kind, "message": message, **refusal.detail}}
+    if api is Api.OLLAMA:
+        return {"error": refusal.message}
     return {"error": {"message": refusal.message, "type": kind, "code": refusal.code, **refusal.detail}}
 
 
@@ -82,6 +84,8 @@ def error_event(api: Api, refusal: Refusal) -> bytes:
     data = error_body(api, refusal)
     if api is Api.MESSAGES:
         return b"event: error\ndata: " + data + b"\n\n"
+    if api is Api.OLLAMA:
+        return data + b"\n"
     return b"data: " + data + b"\n\n"
 
 
@@ -109,6 +113,6 @@ def engine_error(status: int, body: bytes) -> Refusal:
 def upstream_error(api: Api, status: int, body: bytes) -> bytes:
     """An error body of llama-server, in the shape that clients of `api` read."""
     caused = client_faults.status_of(status, body) != status
-    if api is not Api.MESSAGES and context_overflow.KIND not in body and not caused:
+    if api not in (Api.MESSAGES, Api.OLLAMA) and context_overflow.KIND not in body and not caused:
         return body
     return error_body(api, engine_error(status, body))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
+from nemotron_ops.gateway.api.routes import Api
+from nemotron_ops.gateway.exchange.ollama_intake import prepare_ollama
 from nemotron_ops.gateway.exchange.responses_intake import prepare_response
 from nemotron_ops.gateway.queue.affinity import prefixes, session_of
 from nemotron_ops.gateway.queue.pool import Pool
@@ -23,6 +25,8 @@ def prepare_request(record: Record, shared: Shared) -> Prepared:
     if record.route.form:
         resolve = partial(directory.resolve, only=models)
         return prepare_form(request.headers.get(b"content-type", b""), request.body, resolve)
+    if record.route.api is Api.OLLAMA:
+        return prepare_ollama(record, directory)
     return prepare_response(record, directory, shared.responses)
 
 

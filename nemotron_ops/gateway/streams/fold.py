@@ -51,7 +51,7 @@ def fold_for(api: Api, fields: dict[str, msgspec.Raw]) -> Fold | None:
                 if _is_text(fields.get("prompt"))
                 else None
             )
-        case Api.OTHER:
+        case Api.OTHER | Api.OLLAMA:
             return None
 
 

@@ -52,7 +52,7 @@ def is_complete(api: Api, blob: bytes) -> bool:
             return any(mark in blob for mark in RESPONSE_ENDS)
         case Api.NATIVE:
             return b'"stop":true' in blob
-        case Api.OTHER:
+        case Api.OTHER | Api.OLLAMA:
             return b'"type":"transcript.text.done"' in blob or blob.endswith(DONE)
 
 
