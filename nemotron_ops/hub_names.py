@@ -1,7 +1,7 @@
 """What people write for a model on a hub: names, and the addresses of its pages and files. Pure.
 
 owner/name[:QUANT]              owner/name:FILE.gguf             owner/name/folder/FILE.gguf
-hf.co/owner/name[:QUANT]        hf://owner/name[@REVISION][/FILE.gguf]
+hf.co/owner/name[:QUANT|:latest] hf://owner/name[@REVISION][/FILE.gguf]
 https://HUB/owner/name          …/tree/REVISION[/folder]         …/blob|resolve/REVISION/FILE.gguf
 """
 
@@ -68,11 +68,16 @@ def stem_of(name: str) -> str:
     return ENDING.sub("", name)
 
 
+def _quant(text: str) -> str:
+    """A quant or file after a colon; `latest` is the tag of Ollama's names that chooses none."""
+    return "" if text.lower() == "latest" else stem_of(text)
+
+
 def _short(text: str) -> HubName | None:
     """`owner/name`, with a quant or file after a colon, or a file's path after a slash."""
     repo, _, quant = text.partition(":")
     if REPO.fullmatch(repo) and not (is_gguf(repo) and not quant):
-        return HubName(repo=repo, quant=stem_of(quant))
+        return HubName(repo=repo, quant=_quant(quant))
     owner, _, rest = text.partition("/")
     name, _, path = rest.partition("/")
     if is_gguf(path) and REPO.fullmatch(f"{owner}/{name}"):
@@ -85,7 +90,7 @@ def _named(text: str, rest: str) -> HubName:
     match = re.fullmatch(r"([^/@:]+/[^/@:]+)(?:@([^/:]+))?(?:[/:](.*))?", rest)
     if match is None or not REPO.fullmatch(match[1]):
         raise UsageError(f"cannot read {text} as a model: it names no repository", hint="write hf://owner/name")
-    return HubName(repo=match[1], quant=stem_of(match[3] or ""), revision=unquote(match[2] or ""))
+    return HubName(repo=match[1], quant=_quant(match[3] or ""), revision=unquote(match[2] or ""))
 
 
 def _from_page(url: SplitResult, env: Mapping[str, str]) -> HubName:
@@ -107,7 +112,7 @@ def _from_page(url: SplitResult, env: Mapping[str, str]) -> HubName:
         )
     if colon or len(parts) == 2:
         shown_file = parse_qs(url.query).get("show_file_info", [""])[0]
-        return HubName(repo=repo, quant=stem_of(quant or shown_file))
+        return HubName(repo=repo, quant=_quant(quant or shown_file))
     if parts[2] not in VIEWS:
         return HubName(repo=repo, quant=stem_of(unquote("/".join(parts[2:]))) if is_gguf(path) else "")
     revision, file = unquote(parts[3]) if len(parts) > 3 else "", unquote("/".join(parts[4:]))

@@ -90,25 +90,32 @@ def validate(files: tuple[Path, ...], as_json: bool) -> None:
 
 
 @recipes.command()
-@click.argument("name")
+@click.argument("name", metavar="NAME|REPO[:QUANT]|FILE")
 @click.option("--from", "source", default="30b", show_default=True, help="Recipe to copy, comments included.")
-@click.option("--repo", default="", help="Start from this Hugging Face repository (owner/name or owner/name:QUANT).")
+@click.option("--repo", default="", help="Write it for this model (REPO[:QUANT], address or GGUF file), as NAME.")
 @dry_run_option
 @json_option
 def new(name: str, source: str, repo: str, dry_run: bool, as_json: bool) -> None:
-    """Start a recipe of your own, in the configuration folder."""
+    """Start a recipe of your own, in the configuration folder.
+
+    For a model without a recipe, name it instead: its header and its page on the hub are read for architecture,
+    context, sampling, projector and, for embedding and reranking models, their flags.
+    """
     from nemotron_ops.files import write_atomic
-    from nemotron_ops.recipes.load import load_recipe, parse_recipe, recipe_for
+    from nemotron_ops.recipes.load import load_recipe, parse_recipe, recipe_files, recipe_for
 
     with App() as app:
+        if (not repo and "/" in name) or name.lower().endswith(".gguf"):
+            name, repo = recipe_for(name, app.layout, app.env).name, name
+            if name in recipe_files(app.layout):
+                raise RecipeError(
+                    f"cannot make recipe {name}: there is one of that name",
+                    hint=f"choose another: nemotron-ops recipes new NAME --repo {repo}",
+                )
         path = app.layout.user_recipes / f"{name}.toml"
         if path.exists():
             raise RecipeError(f"cannot make recipe {name}: {path} exists", hint="edit it, or choose another name")
-        text = (
-            _from_repo(recipe_for(repo, app.layout, app.env).model)
-            if repo
-            else _copied(load_recipe(source, app.layout).origin)
-        )
+        text = _described(repo, app) if repo else _copied(load_recipe(source, app.layout).origin)
         parse_recipe(text, name=name, origin=str(path))
         if not dry_run:
             write_atomic(path, text)
@@ -122,9 +129,8 @@ def _copied(origin: str) -> str:
     return Path(origin).read_text(encoding="utf-8")
 
 
-def _from_repo(model: Any) -> str:
-    import tomli_w
+def _described(model: str, app: App) -> str:
+    from nemotron_ops.operations.recipe_from_model import describe_model
+    from nemotron_ops.recipes.written import recipe_text
 
-    table = {"repo": model.repo, "quant": model.quant, "alias": model.alias}
-    body = tomli_w.dumps({"model": {k: v for k, v in table.items() if v}, "context": {"default_tokens": 16384}})
-    return f"# {model.repo}\n# Every key is explained in docs/reference/recipes.md.\n\n{body}"
+    return recipe_text(describe_model(model, app.installation))

@@ -9,6 +9,7 @@ Each file and floor uses only those below it; `observe.metrics` is below all of 
     shared        what all requests share: pool, metrics, memory, outbox
     observe       counts, logs and traces requests
     record        what is known of one request
+    ollama        speaks Ollama's API in front of the engines' chat API
     responses     speaks OpenAI's responses API in front of the engines' chat API
     queue         decides which instance serves a request, and when
     continuation  continues a stream that was cut

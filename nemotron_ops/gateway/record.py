@@ -9,6 +9,7 @@ from nemotron_ops.gateway.client.connection import ClientConnection
 from nemotron_ops.gateway.client.heads import Request
 from nemotron_ops.gateway.continuation.recovery import Recovery
 from nemotron_ops.gateway.keys.ring import ANYONE, Key
+from nemotron_ops.gateway.ollama.conversion import OllamaConversion
 from nemotron_ops.gateway.queue.ticket import Ticket
 from nemotron_ops.gateway.responses.conversion import Conversion
 from nemotron_ops.gateway.streams.relay import Relay
@@ -44,6 +45,6 @@ class Record(msgspec.Struct, eq=False):
     events_before: int = 0  # events that earlier attempts brought
     usage: Usage | None = None  # an estimate, for a response that was cut off
     whole: bytes = b""  # a whole response, which states its own usage
-    conversion: Conversion | None = None  # if the client speaks another API than its engine
+    conversion: Conversion | OllamaConversion | None = None  # if the client speaks another API than its engine
     healing: Healing | None = None  # if functions are offered
     losses: tuple[tuple[float, str, str], ...] = ()  # time, instance, reason of each failed attempt

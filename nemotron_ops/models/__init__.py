@@ -8,6 +8,7 @@ Each file uses only those below it:
     offers        the quants of a repository with their headers, before any download
     fetch         fetches a model: plans the download, downloads what is missing, verifies every file
     caches        files in the caches of the hub's client and of llama.cpp
+    base_model    the model that a GGUF file was made from, and its small files on the hub
     hub           asks a model hub for files, their hashes, and headers by range requests
     local         GGUF headers of files on this machine
     gguf          reads the header of an untrusted GGUF file, local or remote

@@ -14,7 +14,9 @@ the same functions. Each file uses only those below it:
     converse          llama-cli's command line, for a conversation without a running endpoint
     wish_file         keeps what is to be served in the state folder, for the supervisor and its next start
     compose           from a wish to what the supervisor runs: resolve, look, decide, make, argv
+    recipe_from_model  describes a model for a recipe of one's own: from its header and its card on the hub
     memory_budget     what each model asks of memory; what the decision makes of its settings
+    model_sampling    sampling of a model that no recipe knows: of its header, then of its base model
     templates         chat templates of recipes, as files that llama-server reads
     quants            a model's quants with their headers, from files or over the network
     upgrade           a new build or quant beside the running one, taken back if it is worse

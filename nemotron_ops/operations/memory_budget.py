@@ -18,6 +18,7 @@ from nemotron_ops.operations.model_files import (
     have_files,
     in_store,
 )
+from nemotron_ops.operations.model_sampling import with_own_sampling
 from nemotron_ops.operations.quants import offered_quants, other_quants, projector_bytes
 from nemotron_ops.recipes.resolve import Plan, Setting
 
@@ -39,19 +40,20 @@ class FoundModel:
 def look_for_model(
     plan: Plan, here: Installation, *, quant_is_open: bool = False, may_fetch: bool = True, dry_run: bool = False
 ) -> FoundModel:
-    """The model's header and size: of its files if they are here, else of the hub's.
+    """The model's header and size: of its files if they are here, else of the hub's. Its plan gets its own sampling.
 
     Fetches only what cannot be judged otherwise: a stored model that was changed, a header that the hub does not show.
     Raises ModelError.
     """
     found = _look_for_base(plan, here, quant_is_open=quant_is_open, may_fetch=may_fetch, dry_run=dry_run)
-    return replace(found, adapters=look_for_adapters(plan.recipe, here.layout))
+    own = with_own_sampling(found.plan, found.quants[0].header, here, may_ask=may_fetch and not dry_run)
+    return replace(found, plan=own, adapters=look_for_adapters(plan.recipe, here.layout))
 
 
 def _look_for_base(
     plan: Plan, here: Installation, *, quant_is_open: bool, may_fetch: bool, dry_run: bool
 ) -> FoundModel:  # fmt: skip
-    """The model without its adapters."""
+    """The model without its adapters and its own sampling."""
     if files := files_here(plan, here):
         return _from_files(plan, files)
     model = plan.recipe.model

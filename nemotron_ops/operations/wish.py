@@ -16,6 +16,7 @@ from nemotron_ops.installation import Installation
 from nemotron_ops.operations.adapters import with_adapters
 from nemotron_ops.paths import Layout
 from nemotron_ops.recipes.load import recipe_for
+from nemotron_ops.recipes.ollama_names import recipe_word
 from nemotron_ops.recipes.resolve import Plan, Setting, Settings, disputed_alias, resolve, resolve_endpoint
 from nemotron_ops.supervisor.spec import Config
 
@@ -70,7 +71,7 @@ class Wish:
 
     def quant_is_open(self, model: ModelWish, name: str) -> bool:
         """Whether another quant may be served where the recipe's own does not fit: none was given by hand."""
-        return not names_quant(model.target) and not self.quant_of(model, name)
+        return not names_quant(recipe_word(model.target)) and not self.quant_of(model, name)
 
 
 @dataclass(frozen=True, kw_only=True)

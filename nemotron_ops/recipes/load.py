@@ -18,6 +18,7 @@ from nemotron_ops.files import read_plain
 from nemotron_ops.hub_names import is_gguf, read_hub_name
 from nemotron_ops.paths import Layout
 from nemotron_ops.recipes.check import check
+from nemotron_ops.recipes.ollama_names import recipe_word
 from nemotron_ops.recipes.resolve import Settings
 from nemotron_ops.recipes.schema import Adapter, Model, Recipe, Server
 
@@ -102,8 +103,10 @@ def template_text(recipe: Recipe) -> str:
 def recipe_for(target: str, layout: Layout, env: Mapping[str, str] | None = None) -> Recipe:
     """The recipe for a command line argument: a recipe's name, a model on a hub by name or address, or a GGUF file.
 
-    `env` tells which hub is in use. Raises RecipeError for anything else, UsageError for an address of another hub.
+    Names of Ollama's library mean the recipes of the same models. `env` tells which hub is in use.
+    Raises RecipeError for anything else, UsageError for an address of another hub.
     """
+    target = recipe_word(target)
     path = Path(target).absolute()
     if is_gguf(target) and path.is_file():
         return Recipe(

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 REQUEST_JSON = b"application/json"
 JSON = b"application/json; charset=utf-8"
+JSON_LINES = b"application/x-ndjson"
 EVENT_STREAM = b"text/event-stream"
 PROMETHEUS = b"text/plain; version=0.0.4; charset=utf-8"

@@ -203,8 +203,9 @@ ERROR_CODES: dict[str, ErrorCode] = {
         when="Engines were lost on three requests of this key within ten minutes.",
         hint=f"{RETRY}, without the requests that cost engines; `nemotron-ops logs` says what they did.",
     ),
-    "unsupported_field": _code(
-        400, when="A field of a response asks for something that is not done here.", hint="Read the message."
-    ),
+    "unsupported_field": _code(400, when="A field asks for something that is not done here.", hint="Read the message."),
     "uri_too_long": _code(414, when="The request's path is too long.", hint="Send parameters in the body."),
+    "use_the_command_line": _code(
+        403, when="A path of Ollama's API would change what is served.", hint="Run the command that the message names."
+    ),
 }

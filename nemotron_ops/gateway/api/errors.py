@@ -65,6 +65,8 @@ def error_object(api: Api, refusal: Refusal) -> dict[str, Any]:
         overflow = refusal.code == context_overflow.CODE and refusal.detail
         message = context_overflow.anthropic_words(refusal.detail) if overflow else refusal.message
         return {"type": "error", "error": {"type": kind, "message": message, **refusal.detail}}
+    if api is Api.OLLAMA:
+        return {"error": refusal.message}
     return {"error": {"message": refusal.message, "type": kind, "code": refusal.code, **refusal.detail}}
 
 
@@ -82,6 +84,8 @@ def error_event(api: Api, refusal: Refusal) -> bytes:
     data = error_body(api, refusal)
     if api is Api.MESSAGES:
         return b"event: error\ndata: " + data + b"\n\n"
+    if api is Api.OLLAMA:
+        return data + b"\n"
     return b"data: " + data + b"\n\n"
 
 

@@ -26,6 +26,7 @@ class Api(StrEnum):
     COMPLETION = "completion"
     RESPONSES = "responses"
     MESSAGES = "messages"
+    OLLAMA = "ollama"
     NATIVE = "native"
     OTHER = "other"
 
@@ -81,8 +82,15 @@ class Route:
             ("local", {Kind.LOCAL}),
         ):  # fmt: skip
             object.__setattr__(self, name, self.kind in kinds)
-        object.__setattr__(self, "wire", Api.CHAT if self.api is Api.RESPONSES else self.api)
-        object.__setattr__(self, "plain", not self.form and self.api not in (Api.RESPONSES, Api.MESSAGES))
+        object.__setattr__(self, "wire", _wire(self.api, self.kind))
+        object.__setattr__(self, "plain", not self.form and self.wire is self.api and self.api is not Api.MESSAGES)
+
+
+def _wire(api: Api, kind: Kind) -> Api:
+    """The API that is spoken with llama-server for a route of `api`."""
+    if api is Api.OLLAMA:
+        return Api.CHAT if kind is Kind.GENERATE else Api.OTHER
+    return Api.CHAT if api is Api.RESPONSES else api
 
 
 def _post(
@@ -99,7 +107,20 @@ def _get(path: str, about: str, *, scope: Scope, kind: Kind = Kind.LOCAL) -> Rou
     return Route(method="GET", path=path, kind=kind, scope=scope, api=Api.OTHER, upstream=path, about=about)
 
 
+def _ollama(
+    path: str,
+    about: str,
+    *,
+    method: str = "POST",
+    kind: Kind = Kind.LOCAL,
+    upstream: str = "",
+    scope: Scope = Scope.INFERENCE,
+) -> Route:
+    return Route(method=method, path=path, kind=kind, scope=scope, api=Api.OLLAMA, upstream=upstream, about=about)
+
+
 CHAT = "/v1/chat/completions"
+EMBEDDINGS = "/v1/embeddings"
 
 ROUTES: tuple[Route, ...] = (
     _get("/health", "200 when at least one model can answer, else 503.", scope=Scope.PUBLIC),
@@ -153,6 +174,19 @@ ROUTES: tuple[Route, ...] = (
     _post("/tokenize", "Text to tokens.", kind=Kind.LIGHT, native=True),
     _post("/detokenize", "Tokens to text.", kind=Kind.LIGHT, native=True),
     _post("/apply-template", "A chat as the prompt that the model sees.", kind=Kind.LIGHT, native=True),
+    _ollama("/api/chat", "Ollama's chat.", kind=Kind.GENERATE, upstream=CHAT),
+    _ollama("/api/generate", "Ollama's completion, as a chat of one turn.", kind=Kind.GENERATE, upstream=CHAT),
+    _ollama("/api/embed", "Ollama's embeddings.", kind=Kind.POOL, upstream=EMBEDDINGS),
+    _ollama("/api/embeddings", "Ollama's older embeddings.", kind=Kind.POOL, upstream=EMBEDDINGS),
+    _ollama("/api/tags", "The models, as Ollama lists them.", method="GET"),
+    _ollama("/api/ps", "The models that are loaded, as Ollama lists them.", method="GET"),
+    _ollama("/api/version", "The version of Ollama's API that is spoken.", method="GET"),
+    _ollama("/api/show", "One model, as Ollama shows it."),
+    _ollama("/api/pull", "Refused: `nemotron-ops add MODEL` does it."),
+    _ollama("/api/push", "Refused: nothing here publishes models."),
+    _ollama("/api/create", "Refused: `nemotron-ops recipes new NAME` does it."),
+    _ollama("/api/copy", "Refused: `nemotron-ops recipes new NAME --from RECIPE` does it."),
+    _ollama("/api/delete", "Refused: `nemotron-ops remove MODEL` does it.", method="DELETE"),
     _get("/props", "llama-server's properties (?model=).", scope=Scope.ADMIN, kind=Kind.INSPECT),
     _get("/slots", "llama-server's slots (?model= or ?instance=).", scope=Scope.ADMIN, kind=Kind.INSPECT),
     _get("/lora-adapters", "llama-server's adapters.", scope=Scope.ADMIN, kind=Kind.INSPECT),

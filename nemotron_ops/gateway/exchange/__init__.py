@@ -9,6 +9,7 @@ Each file uses only those below it:
     chat_control  passes a control request on to a running chat stream
     engine_pages  serves an instance's own pages to the admin scope
     intake        reads a request for a model: the body to send, and its place in the queue
+    ollama_intake  reads a request to Ollama's API, and answers its pages
     responses_intake  reads a request to the responses API, and serves the responses that are kept
     culprit       decides whether an engine died of a request, or got stuck on it
     failover      decides what follows a failed attempt

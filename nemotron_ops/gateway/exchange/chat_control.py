@@ -15,6 +15,7 @@ from nemotron_ops.gateway.exchange.ask_whole import ask_whole
 from nemotron_ops.gateway.exchange.respond import headers, reply_page
 from nemotron_ops.gateway.record import Record
 from nemotron_ops.gateway.request.json_fields import read_fields, text_field
+from nemotron_ops.gateway.responses.conversion import Conversion
 from nemotron_ops.gateway.shared import Shared
 
 REASONING_END = "reasoning_end"
@@ -51,7 +52,7 @@ def _find_stream(shared: Shared, record: Record, answer_id: str) -> Record | Non
 
 def _id_of(stream: Record) -> str:
     """The id that the client knows the stream by."""
-    if stream.conversion is not None:
+    if isinstance(stream.conversion, Conversion):
         return stream.conversion.turn.id
     return next(iter(stream.relay.ids), "") if stream.relay is not None else ""
 

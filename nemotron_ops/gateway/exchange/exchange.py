@@ -187,11 +187,13 @@ class Exchange(Record, eq=False, kw_only=True):
 
     def _new_relay(self, prepared: Prepared) -> Relay:
         outlet: Outlet = prepared.fold or self.client.answer
+        begin = partial(respond.begin_stream, self) if prepared.fold is None else nothing
         if self.conversion is not None and prepared.fold is None:
             outlet = self.conversion.outlet(outlet)
+            if self.conversion.lines:
+                begin = partial(respond.begin_lines, self)
         if self.healing is not None and (prepared.fold is None or self.conversion is not None):
             outlet = self.healing.stream(outlet)
-        begin = partial(respond.begin_stream, self) if prepared.fold is None else nothing
         shared = self.shared
         relay = Relay(
             self.route.wire, prepared.named.asked, outlet, begin=begin, clock=shared.loop.time, memory=shared.memory

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from nemotron_ops.gateway.api.routes import Api
+from nemotron_ops.gateway.exchange.ollama_intake import prepare_ollama
 from nemotron_ops.gateway.exchange.responses_intake import prepare_response
 from nemotron_ops.gateway.queue.affinity import prefixes, session_of
 from nemotron_ops.gateway.queue.pool import Pool
@@ -27,6 +28,8 @@ def prepare_request(record: Record, shared: Shared) -> Prepared:
         return prepare_form(request.headers.get(b"content-type", b""), request.body, resolve)
     if record.route.api is Api.MESSAGES:
         return prepare(record.route, with_text_documents(request.body), directory, models)
+    if record.route.api is Api.OLLAMA:
+        return prepare_ollama(record, directory)
     return prepare_response(record, directory, shared.responses)
 
 

@@ -8,7 +8,9 @@ import msgspec
 
 from nemotron_ops.gateway.api import listing, routes
 from nemotron_ops.gateway.api.content_types import JSON, PROMETHEUS
+from nemotron_ops.gateway.api.routes import Api
 from nemotron_ops.gateway.exchange.model_access import check_model, may_use_model
+from nemotron_ops.gateway.exchange.ollama_intake import own_page
 from nemotron_ops.gateway.exchange.respond import cors
 from nemotron_ops.gateway.exchange.responses_intake import stored_response
 from nemotron_ops.gateway.record import Record
@@ -37,6 +39,8 @@ def response(record: Record, shared: Shared) -> tuple[int, bytes, bytes]:
             return 200, JSON, msgspec.json.encode(listing.model_card(named.model, snapshot))
         case routes.GET_RESPONSE.path | routes.GET_INPUT.path | routes.DELETE_RESPONSE.path:
             return 200, JSON, msgspec.json.encode(stored_response(record, shared.responses))
+        case _ if record.route.api is Api.OLLAMA:
+            return 200, JSON, msgspec.json.encode(own_page(record, directory))
         case "/metrics":
             return 200, PROMETHEUS, shared.pages["/metrics"]()
         case path:

@@ -6,7 +6,7 @@ import msgspec
 
 from nemotron_ops.gateway.api import errors
 from nemotron_ops.gateway.api.client_faults import status_of
-from nemotron_ops.gateway.api.content_types import EVENT_STREAM, JSON
+from nemotron_ops.gateway.api.content_types import EVENT_STREAM, JSON, JSON_LINES
 from nemotron_ops.gateway.api.context_overflow import overflow_in
 from nemotron_ops.gateway.api.errors import Refusal, engine_error, error_body, error_event, error_object, upstream_error
 from nemotron_ops.gateway.keys.origin import cors_headers
@@ -68,6 +68,13 @@ def begin_stream(record: Record) -> None:
     record.status = 200
     if not record.client.answer.began:
         record.client.begin(200, EVENT_STREAM, [*headers(record), *OF_STREAMS])
+
+
+def begin_lines(record: Record) -> None:
+    """Send the head of a stream of JSON lines."""
+    record.status = 200
+    if not record.client.answer.began:
+        record.client.begin(200, JSON_LINES, [*headers(record), *OF_STREAMS])
 
 
 def comment(record: Record) -> None:

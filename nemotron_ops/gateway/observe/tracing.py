@@ -33,8 +33,8 @@ SERVICE = "nemotron-ops"
 FLUSH_MS = 2000
 CONTEXT_HEADERS = ("traceparent", "tracestate")
 OPERATIONS: dict[Api, str] = {
-    Api.CHAT: "chat", Api.MESSAGES: "chat", Api.RESPONSES: "chat", Api.COMPLETION: "text_completion",
-    Api.NATIVE: "text_completion",
+    Api.CHAT: "chat", Api.MESSAGES: "chat", Api.RESPONSES: "chat", Api.OLLAMA: "chat",
+    Api.COMPLETION: "text_completion", Api.NATIVE: "text_completion",
 }  # fmt: skip
 Value = str | int | float | bool
 

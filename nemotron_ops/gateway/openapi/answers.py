@@ -56,6 +56,10 @@ ANTHROPIC_ERROR: Schema = {
 }
 
 
+OLLAMA_ERROR: Schema = {"type": "object", "required": ["error"], "properties": {"error": TEXT}}
+OWN_ERRORS = {Api.MESSAGES: "AnthropicError", Api.OLLAMA: "OllamaError"}
+
+
 def _object(**properties: Schema) -> Schema:
     """An object with at least these properties."""
     return {"type": "object", "required": list(properties), "properties": properties}
@@ -104,7 +108,18 @@ ANSWERS: dict[str, Schema] = {
     "/slots": _list(_object(id=WHOLE)),
     "/lora-adapters": _list(),
 }
+CARDS = _object(models=_list(_object(name=TEXT, model=TEXT, size=WHOLE, digest=TEXT, details={"type": "object"})))
+ANSWERS |= {
+    "/api/tags": CARDS,
+    "/api/ps": CARDS,
+    "/api/version": _object(version=TEXT),
+    "/api/show": _object(details={"type": "object"}, model_info={"type": "object"}, capabilities=_list(TEXT)),
+    "/api/embed": _object(model=TEXT, embeddings=_list(_list())),
+    "/api/embeddings": _object(embedding=_list()),
+    **{path: {} for path in ("/api/pull", "/api/push", "/api/create", "/api/copy", "/api/delete")},
+}
 GENERATED: dict[Api, Schema] = {
+    Api.OLLAMA: _object(model=TEXT, created_at=TEXT, done={"const": True}, done_reason=TEXT, eval_count=WHOLE),
     Api.CHAT: _object(
         id=TEXT, object={"const": "chat.completion"}, created=WHOLE, model=TEXT,
         choices=_list(_object(index=WHOLE, finish_reason=TEXT, message=_object(role={"const": "assistant"}))),
@@ -143,19 +158,19 @@ OF_AN_ANSWER: dict[str, Schema] = {
 
 def schemas() -> dict[str, Schema]:
     """The named schemas that responses refer to."""
-    return {"Error": OPENAI_ERROR, "AnthropicError": ANTHROPIC_ERROR}
+    return {"Error": OPENAI_ERROR, "AnthropicError": ANTHROPIC_ERROR, "OllamaError": OLLAMA_ERROR}
 
 
 def errors() -> dict[str, dict[str, Any]]:
     """The named responses that routes refer to: every error, in each shape."""
-    shapes = (("Error", Api.OTHER), ("AnthropicError", Api.MESSAGES))
+    shapes = (("Error", Api.OTHER), *((name, api) for api, name in OWN_ERRORS.items()))
     return {f"{name}{status}": _error(api, status) for name, api in shapes for status in REASONS if status >= 400}
 
 
 def of(route: Route) -> dict[str, Any]:
     """All responses of `route`, by status."""
     found: dict[str, Any] = {"200": _success(route)}
-    name = "AnthropicError" if route.api is Api.MESSAGES else "Error"
+    name = OWN_ERRORS.get(route.api, "Error")
     for status in statuses(route):
         found[str(status)] = {"$ref": f"#/components/responses/{name}{status}"}
     return found
@@ -167,6 +182,8 @@ def statuses(route: Route) -> tuple[int, ...]:
     if route.scope is not Scope.PUBLIC:
         found |= {401, 503}
     if "{" in route.path:
+        found |= {404}
+    if route.api is Api.OLLAMA and route.kind is Kind.LOCAL:
         found |= {404}
     if route.path.endswith("health"):
         found |= {503}
@@ -181,14 +198,15 @@ def _success(route: Route) -> dict[str, Any]:
     schema = GENERATED[route.api] if route.kind is Kind.GENERATE else ANSWERS[route.path]
     answer: dict[str, Any] = {"description": "The answer.", "content": {"application/json": {"schema": schema}}}
     if route.kind in (Kind.GENERATE, Kind.UPLOAD):
-        answer["content"]["text/event-stream"] = {"schema": EVENT}
+        lines = route.api is Api.OLLAMA
+        answer["content"]["application/x-ndjson" if lines else "text/event-stream"] = {"schema": EVENT}
     if route.kind is not Kind.LOCAL:
         answer["headers"] = OF_AN_ANSWER
     return answer
 
 
 def _error(api: Api, status: int) -> dict[str, Any]:
-    own = "AnthropicError" if api is Api.MESSAGES else "Error"
+    own = OWN_ERRORS.get(api, "Error")
     schema: Schema = {"$ref": f"#/components/schemas/{own}"}
     if own != "Error" and status in PROTOCOL:
         schema = {"anyOf": [schema, {"$ref": "#/components/schemas/Error"}]}

@@ -214,6 +214,31 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "/apply-template": ("messages",),
 }
 
+_MODEL: dict[str, Schema] = {
+    "model": TEXT,
+    "options": {"type": "object", "additionalProperties": False},
+    "keep_alive": TEXT,
+}
+_TURN: dict[str, Schema] = {**_MODEL, "stream": {"type": "boolean"}, "think": {"type": "boolean"}}
+_OLLAMA_MESSAGE: Schema = {
+    "type": "object", "required": ["role", "content"],
+    "properties": {"role": {"enum": ["system", "user", "assistant"]}, "content": TEXT},
+    "additionalProperties": False,
+}  # fmt: skip
+
+
+def _ollama(*required: str, **properties: Schema) -> Schema:
+    return {"type": "object", "required": list(required), "properties": properties, "additionalProperties": False}
+
+
+OLLAMA: dict[str, Schema] = {
+    "/api/chat": _ollama("messages", **_TURN, messages={"type": "array", "items": _OLLAMA_MESSAGE, "minItems": 1}),
+    "/api/generate": _ollama("prompt", **_TURN, prompt={"type": "string", "minLength": 1}, system=TEXT),
+    "/api/embed": _ollama("input", **_MODEL, input={"anyOf": [TEXT, {"type": "array", "items": TEXT}]}),
+    "/api/embeddings": _ollama("prompt", **_MODEL, prompt=TEXT),
+    **{path: _ollama(model=TEXT) for path in ("/api/show", "/api/pull", "/api/push", "/api/create", "/api/copy")},
+}
+
 WHOLE: dict[str, Schema] = {  # routes whose requests have other fields
     "/v1/chat/completions/control": {
         "type": "object", "required": ["id", "action"],
@@ -241,11 +266,14 @@ def requests() -> dict[str, Schema]:
     return {
         _name(api): {"type": "object", "properties": {n: of(api, n) or {} for n in sorted(fields.allowed(api))}}
         for api in Api
+        if api is not Api.OLLAMA
     }
 
 
 def of_route(route: Route) -> Schema:
     """The schema of a JSON request to `route`."""
+    if route.path in OLLAMA:
+        return OLLAMA[route.path]
     if route.path in WHOLE:
         return WHOLE[route.path]
     return {"$ref": f"#/components/schemas/{_name(route.api)}", "required": list(REQUIRED[route.path])}

@@ -79,6 +79,7 @@ ALLOWED: dict[Api, frozenset[str]] = {
     Api.NATIVE: SAMPLING | ANSWER | {"prompt", "logprobs", "input_prefix", "input_suffix", "input_extra"},
     Api.RESPONSES: SAMPLING | ANSWER | REASONING | RESPONSES,
     Api.MESSAGES: MESSAGES,
+    Api.OLLAMA: SAMPLING | ANSWER | REASONING | CHAT,  # once it is a chat
 }
 OTHER = frozenset(
     {
@@ -97,6 +98,7 @@ SPELLINGS: dict[Api, tuple[str, ...]] = {
     Api.NATIVE: ("n_predict", "max_tokens"),
     Api.RESPONSES: ("max_output_tokens", "max_tokens", "n_predict"),
     Api.MESSAGES: ("max_tokens",),
+    Api.OLLAMA: ("max_tokens", "max_completion_tokens", "n_predict"),
 }
 RENAMED = {"temp": "temperature", "n_predict": "max_tokens", "max_completion_tokens": "max_tokens"}
 

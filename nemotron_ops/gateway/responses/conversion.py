@@ -18,6 +18,8 @@ from nemotron_ops.gateway.streams.relay import Outlet
 class Conversion:
     """Converts the answers to one request. `keep` stores a whole response, `now` is Unix time in seconds."""
 
+    lines = False  # the answer streams as events
+
     def __init__(self, turn: Turn, *, keep: Callable[[Turn, dict[str, Any]], None], now: Callable[[], float]) -> None:
         self.turn = turn
         self._keep = keep

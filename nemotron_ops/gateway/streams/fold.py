@@ -49,7 +49,7 @@ def fold_for(api: Api, fields: dict[str, msgspec.Raw]) -> Fold | None:
                 if _is_text(fields.get("prompt"))
                 else None
             )
-        case Api.OTHER | Api.RESPONSES:  # engines are asked for chats instead
+        case Api.OTHER | Api.RESPONSES | Api.OLLAMA:  # engines are asked for chats instead
             return None
 
 

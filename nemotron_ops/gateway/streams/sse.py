@@ -47,7 +47,7 @@ def is_complete(api: Api, blob: bytes) -> bool:
             return b"event: message_stop\n" in blob
         case Api.NATIVE:
             return b'"stop":true' in blob
-        case Api.OTHER:
+        case Api.OTHER | Api.OLLAMA:
             return b'"type":"transcript.text.done"' in blob or blob.endswith(DONE)
 
 

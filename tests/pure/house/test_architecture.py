@@ -54,14 +54,15 @@ GATEWAY = {
     "continuation": {"api", "request", "streams"},
     "openapi": {"api", "request"},
     "responses": {"api", "request", "streams", "warnings_log"},
+    "ollama": {"api", "streams"},
     "record": {
-        *("api", "client", "continuation", "keys", "queue", "request", "responses", "streams"),
-        *("toolcalls", "upstream.connection"),
+        *("api", "client", "continuation", "keys", "ollama", "queue", "request", "responses"),
+        *("streams", "toolcalls", "upstream.connection"),
     },
     "observe": {"api", "keys", "options", "record", "streams", "warnings_log"},
     "shared": {"loop", "observe.metrics", "options", "queue", "record", "responses.store", "streams"},
     "exchange": {
-        *("api", "client", "continuation", "keys", "loop", "queue", "request", "responses", "streams"),
+        *("api", "client", "continuation", "keys", "loop", "ollama", "queue", "request", "responses", "streams"),
         *("options", "toolcalls", "upstream", "record", "shared", "warnings_log"),
     },
 }

@@ -29,6 +29,7 @@ PASTED = [
     (f"{REPO}/Q8_0/{FILE}-00001-of-00002.gguf", name(f"Q8_0/{FILE}-00001-of-00002")),
     (f"hf.co/{REPO}", name()),
     (f"hf.co/{REPO}:Q8_0", name("Q8_0")),
+    (f"hf.co/{REPO}:latest", name()),
     (f"huggingface.co/{REPO}/tree/main", name(revision="main")),
     (f"hf://{REPO}", name()),
     (f"hf://{REPO}:Q8_0", name("Q8_0")),
