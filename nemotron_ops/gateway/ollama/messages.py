@@ -37,7 +37,7 @@ def content(text: Any, images: Any, where: str) -> Any:
 
 
 def _message(i: int, message: Any, open_calls: list[tuple[str, str]]) -> dict[str, Any]:
-    if not isinstance(message, dict) or message.get("role") not in ROLES:
+    if not isinstance(message, dict) or str(message.get("role")) not in ROLES:
         raise invalid(f"messages[{i}]: expected an object with a role: system, user, assistant or tool")
     text = content(message.get("content"), message.get("images"), f"messages[{i}].content")
     found: dict[str, Any] = {"role": message["role"], "content": text}

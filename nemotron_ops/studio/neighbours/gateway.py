@@ -30,6 +30,10 @@ class GatewayRefused(Exception):
     """The gateway or the engine answers with an error; the text is for people."""
 
 
+class GatewayLost(GatewayRefused):
+    """An answer broke off: its connection ended before it did."""
+
+
 @dataclass
 class Answer:
     """One streamed answer."""
@@ -40,7 +44,7 @@ class Answer:
     events: Events = field(default_factory=Events)
 
     async def deltas(self) -> AsyncIterator[Delta]:
-        """Its events as they come. Raises GatewayRefused where the connection breaks."""
+        """Its events as they come. Raises GatewayLost where the connection breaks."""
         try:
             before = time.monotonic()
             async for chunk in self.response.aiter_raw():
@@ -52,7 +56,7 @@ class Answer:
                     await asyncio.sleep(GATHER_S)
                 before = time.monotonic()
         except httpx.HTTPError as exc:
-            raise GatewayRefused(f"the connection to the endpoint broke: {str(exc) or type(exc).__name__}") from exc
+            raise GatewayLost(f"the connection to the endpoint broke: {str(exc) or type(exc).__name__}") from exc
 
 
 class Gateway:

@@ -14,7 +14,7 @@ from typing import Any
 
 from nemotron_ops.errors import NemotronOpsError
 from nemotron_ops.studio.neighbours.deltas import Delta
-from nemotron_ops.studio.neighbours.gateway import Answer, Gateway, GatewayRefused
+from nemotron_ops.studio.neighbours.gateway import Answer, Gateway, GatewayLost, GatewayRefused
 from nemotron_ops.studio.render.growing import Growing
 from nemotron_ops.studio.threads.store import Store, new_id
 from nemotron_ops.studio.threads.tree import Message, Tree
@@ -125,6 +125,8 @@ class Turns:
             happened = await self._ask(turn, body(branch, settings, continued=continued))
         except asyncio.CancelledError:
             happened = Happened.STOP if turn.stopping else Happened.LOST
+        except GatewayLost as exc:
+            happened, error = Happened.LOST, str(exc)
         except (GatewayRefused, NemotronOpsError) as exc:
             happened, error = Happened.ERROR, str(exc)
         except Exception as exc:

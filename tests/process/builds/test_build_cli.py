@@ -85,7 +85,7 @@ def test_a_flag_that_every_command_line_has_breaks_every_recipe_when_it_goes(run
     put(layout, "cpu-bbbbbbbb-2", **noted([f for f in known if f != "--slots"]))
     told = json.loads(run("builds", "diff", "aaaa", "bbbb", "--json").stdout)
     assert told["breaks"] is True
-    assert set(told["users"]["--slots"]) == {"4b", "30b", "120b", "tiny"}
+    assert set(told["users"]["--slots"]) == {"4b", "30b", "120b", "tiny", "tiny-train"}
 
 
 def test_short_flags_of_a_recipe_count_and_a_name_that_changed_does_not(run, layout: Layout) -> None:  # type: ignore[no-untyped-def]
