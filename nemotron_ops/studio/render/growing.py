@@ -6,18 +6,21 @@ slow is followed by a pause of twenty times its length, so rendering never takes
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from html import escape
 
-from nemotron_ops.studio.render.markdown import html_of
+from nemotron_ops.studio.render.markdown import html_of, html_of_open_fence
 from nemotron_ops.studio.render.segments import segments
 
 PAUSE = 20  # times what the last flush took
 SLOW_S = 0.05  # an open block that takes longer is shown as plain text until it ends
 PLAIN = '<pre class="plain">'  # an open block that is not rendered yet
+FENCE = re.compile(r"(`{3,}|~{3,})[^\n]*\n")  # the first line of a fence, which is whole
 Patch = tuple[int, str]  # number of a block, its HTML
+Render = Callable[[str], str]
 
 
 @dataclass
@@ -31,7 +34,7 @@ class Growing:
     text: str = ""
     final: int = 0  # blocks that do not change any more
     _at: int = 0  # where the text behind the final blocks begins
-    _shown: list[tuple[str, str]] = field(default_factory=list)  # each block and its HTML, as last flushed
+    _shown: list[tuple[str, str, Render]] = field(default_factory=list)  # each block, its HTML, and how it was made
     _cost_s: float = 0.0
 
     def add(self, text: str) -> None:
@@ -58,26 +61,32 @@ class Growing:
             self._at += len(block)
             rest = rest[len(block) :]
         for number, block in enumerate(segments(rest), self.final):
-            slow = self._cost_s > SLOW_S and not ended
-            self._show(number, block, _plain if slow else html_of, patches)
+            self._show(number, block, html_of if ended else self._way(block), patches)
         self._cost_s = self.clock() - begun
         return patches
 
-    def _show(self, number: int, block: str, render: Callable[[str], str], patches: list[Patch]) -> None:
+    def _way(self, block: str) -> Render:
+        """How an open block is shown until it ends."""
+        if self._cost_s > SLOW_S:
+            return _plain
+        fence = FENCE.match(block)
+        return html_of_open_fence if fence and not block.rstrip().endswith(fence[1]) else html_of
+
+    def _show(self, number: int, block: str, render: Render, patches: list[Patch]) -> None:
         if number == len(self._shown):
-            self._shown.append(("", ""))
-        source, html = self._shown[number]
-        if source == block and render is html_of and html and not html.startswith(PLAIN):
+            self._shown.append(("", "", render))
+        source, html, way = self._shown[number]
+        if source == block and way is render and html:
             return
         made = render(block)
-        self._shown[number] = (block, made)
+        self._shown[number] = (block, made, render)
         if made != html:
             patches.append((number, made))
 
     @property
     def html(self) -> list[str]:
         """The HTML of each block, as last flushed."""
-        return [html for _, html in self._shown]
+        return [html for _, html, _ in self._shown]
 
 
 def _plain(block: str) -> str:

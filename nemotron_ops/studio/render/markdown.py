@@ -52,6 +52,13 @@ def parser() -> MarkdownIt:
     return made
 
 
+def html_of_open_fence(block: str) -> str:
+    """The HTML of a fence that has not ended yet: without colours, which cost most and change with each letter."""
+    opening, _, code = block.partition("\n")
+    words = opening.strip().lstrip("`~").split()
+    return _code_html(words[0] if words and LANGUAGE.fullmatch(words[0]) else "", escape(code))
+
+
 def html_of(block: str) -> str:
     """The safe HTML of one block; a block that cannot be parsed is shown as it was typed."""
     try:
@@ -85,7 +92,10 @@ def _fence(self: Any, tokens: Sequence[Token], at: int, options: Any, env: Any) 
     del self, options, env
     words = tokens[at].info.split()
     language = words[0] if words and LANGUAGE.fullmatch(words[0]) else ""
-    code = coloured(tokens[at].content, language)
+    return _code_html(language, coloured(tokens[at].content, language))
+
+
+def _code_html(language: str, code: str) -> str:
     return (
         f'<div class="code"><div class="lang">{escape(language)}</div><pre><code class="hl">{code}</code></pre></div>\n'
     )
