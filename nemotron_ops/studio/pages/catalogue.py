@@ -85,6 +85,11 @@ TEXTS: dict[str, tuple[str, str]] = {
     "working_memory": ("working memory", "工作内存"),
     "prompt_cache": ("prompt cache at most", "提示缓存（最多）"),
     "most_context": ("Most tokens", "最多令牌"),
+    "template": ("Chat template", "对话模板"),
+    "template_words": (
+        "To serve with another one: chat_template_file in a recipe of your own.",
+        "如需使用其他模板：在自己的配方中设置 chat_template_file。",
+    ),
     "memory_help": (
         "in host memory now / planned at most, on all devices",
         "当前占用的主机内存 / 所有设备上规划的上限",

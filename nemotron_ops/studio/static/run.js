@@ -16,6 +16,11 @@ async function log(name) {
   if (found) dialog(el("h2", {}, `${t.log}: ${name}`), el("pre", { class: "log" }, (found.logs?.[0]?.lines ?? []).join("\n")));
 }
 
+async function template(model) {
+  const found = await attempt(() => api(`/api/template?model=${encodeURIComponent(model)}`));
+  if (found) dialog(el("h2", {}, `${t.template}: ${model}`), el("p", { class: "hint" }, t.template_words), el("pre", { class: "log" }, found.chat_template));
+}
+
 async function remove(model) {
   if (!confirm(`${t.remove_model} ${model}`)) return;
   await attempt(() => api("/api/serve", { op: "remove", model }));
@@ -27,7 +32,7 @@ function model(one, wished, instances) {
   const now = { name: one.name, quant: wished?.quant, profile: wished?.profile, ctx_size: wished?.flags?.ctx_size, parallel: wished?.flags?.parallel };
   return el("section", { class: "card wide", "aria-label": one.name },
     el("div", { class: "row" }, el("h3", {}, one.name), el("span", { class: "hint" }, [wished?.target, first?.ctx_tokens ? `${t.context} ${first.ctx_tokens.toLocaleString()}` : "", first?.build].filter(Boolean).join(" · ")),
-      el("span", { class: "push" }), wished ? el("button", { class: "small", onclick: () => openSheet({ model: wished.target, now, begun: () => jobs.show() }) }, `${t.change} …`) : "",
+      el("span", { class: "push" }), wished ? el("button", { class: "small", onclick: () => template(wished.target) }, t.template) : "", wished ? el("button", { class: "small", onclick: () => openSheet({ model: wished.target, now, begun: () => jobs.show() }) }, `${t.change} …`) : "",
       wished ? el("button", { class: "small", onclick: () => remove(one.name) }, t.remove) : ""),
     own.length ? table([t.instance, t.state, t.slots, t.requests, t.speed, t.memory, t.restarts, ""], own.map(row)) : el("p", { class: "hint" }, t.none_here));
 }

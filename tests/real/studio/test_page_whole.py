@@ -106,6 +106,9 @@ def test_a_model_is_found_fetched_started_with_a_chosen_context_and_asked(
     props = httpx.get(f"http://127.0.0.1:{port}/props?model=nemotron-mini", timeout=20, trust_env=False).json()
     assert props["default_generation_settings"]["n_ctx"] == 8192
 
+    card.get_by_role("button", name="Chat template").click()
+    expect(sheet.locator("pre")).to_contain_text("<|im_start|>")
+    sheet.get_by_role("button", name="Close").click()
     card.get_by_role("button", name="Change").click()
     expect(sheet.get_by_label("Context")).to_have_value("8192")
     sheet.get_by_label("Context").fill("4096")
