@@ -55,7 +55,10 @@ TEXT_FILE = {"type": "input_file", "filename": "a.txt", "file_data": "data:text/
 PDF_FILE = {"type": "input_file", "filename": "a.pdf", "file_data": "data:application/pdf;base64,eA=="}
 DOCUMENT = {"type": "document", "title": "T", "source": {"type": "text", "media_type": "text/plain", "data": "x"}}
 CANNOT_BOTH = "llama-server has no grammar for both"
-CHECKED = "types by llama-server's grammar; the gateway checks text enums and patterns, and counts what is wrong"
+CHECKED = (
+    "llama-server's grammar enforces what is no text; the gateway checks each call against its schema, and names one "
+    "that breaks it in `invalid_tool_calls` ([what is checked](../how-to/tool-calls.md#strict))"
+)
 
 
 def _turn(*content: Any) -> list[Any]:
@@ -80,7 +83,7 @@ ROWS: tuple[Row, ...] = (
         code="invalid_field"),
     Row(C, "parallel_tool_calls: false", {"parallel_tool_calls": False, "tool_choice": "required"}, GATEWAY,
         Effect.ONE_CALL, tools=True, note="llama-server's grammar has one call; of others the first is kept"),
-    Row(C, "strict", {"tools": [_strict(C)], "tool_choice": "required"}, ENGINE, Effect.CALL, note=CHECKED),
+    Row(C, "strict", {"tools": [_strict(C)], "tool_choice": "required"}, GATEWAY, Effect.CALL, note=CHECKED),
     Row(C, "response_format", {"response_format": FORMAT}, ENGINE, Effect.JSON),
     Row(C, "response_format with tools", {"response_format": FORMAT}, REFUSED, tools=True, code="unsupported_field",
         note=CANNOT_BOTH),
@@ -109,7 +112,7 @@ ROWS: tuple[Row, ...] = (
         Effect.ONE_CALL, tools=True),
     Row(R, "max_tool_calls", {"max_tool_calls": 1, "tool_choice": "required"}, GATEWAY, Effect.ONE_CALL, tools=True,
         note="the first ones are kept, of whatever kind"),
-    Row(R, "strict", {"tools": [_strict(R)], "tool_choice": "required"}, ENGINE, Effect.CALL, note=CHECKED),
+    Row(R, "strict", {"tools": [_strict(R)], "tool_choice": "required"}, GATEWAY, Effect.CALL, note=CHECKED),
     Row(R, "text.format", {"text": {"format": FLAT_FORMAT}}, ENGINE, Effect.JSON),
     Row(R, "text.format with tools", {"text": {"format": FLAT_FORMAT}}, REFUSED, tools=True, code="unsupported_field",
         note=CANNOT_BOTH),

@@ -26,7 +26,7 @@ DEFAULTS: dict[str, Any] = {
     "top_logprobs": 0, "top_p": None, "truncation": "disabled",
 }  # fmt: skip
 # Fields that the gateway adds to a chat's end, which responses have too.
-MARKS = ("lost_in_thought", "tool_calls_healed", "truncated_tool_call", "timings")
+MARKS = ("lost_in_thought", "tool_calls_healed", "truncated_tool_call", "invalid_tool_calls", "timings")
 
 
 def response_object(

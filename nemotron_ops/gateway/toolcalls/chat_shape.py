@@ -33,6 +33,7 @@ def heal_chat(body: dict[str, Any], ladder: Ladder) -> Answer | None:
     )
     before = (answer.content, answer.reasoning, [(c.name, c.arguments) for c in answer.calls])
     ladder.heal(answer)
+    mark_invalid(body, ladder, answer)
     if before == (answer.content, answer.reasoning, [(c.name, c.arguments) for c in answer.calls]):
         return answer
     message["content"] = answer.content
@@ -66,6 +67,7 @@ def heal_message(body: dict[str, Any], ladder: Ladder) -> Answer | None:
         answer.calls[-1].arguments = ""  # llama-server shows a call that it cut as one without arguments
     before = (answer.content, [(c.name, c.arguments) for c in answer.calls])
     ladder.heal(answer)
+    mark_invalid(body, ladder, answer)
     if before == (answer.content, [(c.name, c.arguments) for c in answer.calls]):
         return answer
     others = [b for b in blocks if b.get("type") not in ("text", "tool_use")]
@@ -80,6 +82,12 @@ def heal_message(body: dict[str, Any], ladder: Ladder) -> Answer | None:
     if answer.truncated_call:
         body["truncated_tool_call"] = answer.truncated_call
     return answer
+
+
+def mark_invalid(value: dict[str, Any], ladder: Ladder, answer: Answer) -> None:
+    """Name the wrong calls of an answer in `value`, which is the whole of it or its last event."""
+    if invalid := ladder.invalid(answer):
+        value["invalid_tool_calls"] = invalid
 
 
 def written(call: ToolCall) -> dict[str, Any]:

@@ -16,15 +16,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from nemotron_ops.gateway.toolcalls.coerce import coerced
 from nemotron_ops.gateway.toolcalls.leaks import Leak, parameters
 from nemotron_ops.gateway.toolcalls.names import Names
-from nemotron_ops.gateway.toolcalls.offered import Offered, Tool
+from nemotron_ops.gateway.toolcalls.offered import MOST_CALLS, Offered, Tool
 from nemotron_ops.gateway.toolcalls.read_json import Read, read_object, read_strict, text_of
 from nemotron_ops.gateway.toolcalls.scan import Scanner
+from nemotron_ops.gateway.toolcalls.schema import Checker
 
 STEPS = ("index", "parallel", "extract", "repair_json", "coerce", "name", "reask")
+NOT_OFFERED = "not offered"
+NO_OBJECT = "arguments are no JSON object"
 
 
 class Level(StrEnum):
@@ -54,6 +58,11 @@ class ToolCall:
     id: str = ""
     index: int | None = None
     outcome: Outcome = Outcome.CLEAN
+    fault: str = ""  # what its tool's schema refuses
+
+    def refused(self, fault: str) -> None:
+        """Note that the call is wrong, and why."""
+        self.outcome, self.fault = Outcome.INVALID, fault
 
 
 @dataclass(slots=True)
@@ -152,9 +161,27 @@ class Ladder:
         """Say whether an engine's call is right; it stays as it is."""
         tool = self.names.tools.get(call.name)
         read = read_strict(call.arguments)
-        valid = tool is not None and read is not None and not coerced_fault(read, tool)
-        call.outcome = Outcome.CLEAN if valid else Outcome.INVALID
+        call.outcome = Outcome.CLEAN
+        if tool is None or read is None:
+            call.refused(NOT_OFFERED if tool is None else NO_OBJECT)
+        elif fault := Checker(tool.schema).fault(read.value, tool.schema):
+            call.refused(fault)
         return set()
+
+    def invalid(self, answer: Answer) -> list[dict[str, Any]]:
+        """The wrong calls of a checked answer; with healing off only those of tools with `strict`."""
+        tools, off = self.offered.tools, self.level is Level.OFF
+        return [
+            {"index": place, "name": call.name, "cause": call.fault}
+            for place, call in enumerate(answer.calls)
+            if call.fault and not (off and (call.name not in tools or not tools[call.name].strict))
+        ]
+
+    @property
+    def passes(self) -> bool:
+        """Whether all answers may go out unread: nothing is healed, limited or checked."""
+        strict = any(tool.strict for tool in self.offered.tools.values())
+        return self.level is Level.OFF and self.most == MOST_CALLS and not strict
 
     def mend(self, call: ToolCall) -> set[str]:
         """Heal one call of the engine, if that makes it right; returns the steps."""
@@ -163,12 +190,12 @@ class Ladder:
         tool = self.names.find(call.name)
         found = self._read(call.arguments, tool) if tool is not None else None
         if tool is None or found is None:
-            call.outcome = Outcome.INVALID
+            call.refused(NOT_OFFERED if tool is None else NO_OBJECT)
             return set()
         read, steps = found
         arguments, fault = coerced(read.value, tool.schema, full=self.full)
         if fault:
-            call.outcome = Outcome.INVALID
+            call.refused(fault)
             return set()
         if tool.name != call.name:
             steps.add("name")
@@ -197,9 +224,3 @@ class Ladder:
             return False
         required = tool.schema.get("required") if tool is not None else None
         return all(name in read.value for name in required) if isinstance(required, list) else True
-
-
-def coerced_fault(read: Read, tool: Tool) -> str:
-    """What is wrong with arguments as they are."""
-    arguments, fault = coerced(read.value, tool.schema)
-    return fault or ("" if arguments is read.value else "of another type")

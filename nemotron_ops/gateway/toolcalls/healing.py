@@ -14,7 +14,7 @@ from nemotron_ops.gateway.toolcalls.chat_shape import heal_chat, heal_message
 from nemotron_ops.gateway.toolcalls.chat_stream import ChatStream
 from nemotron_ops.gateway.toolcalls.heal import Answer, Ladder, Level, Outcome
 from nemotron_ops.gateway.toolcalls.messages_stream import MessagesStream
-from nemotron_ops.gateway.toolcalls.offered import MOST_CALLS, offered
+from nemotron_ops.gateway.toolcalls.offered import offered
 from nemotron_ops.gateway.toolcalls.outlet import Outlet
 from nemotron_ops.gateway.toolcalls.read_json import NOT_JSON
 
@@ -48,7 +48,7 @@ class Healing:
     def stream(self, outlet: Outlet) -> Outlet:
         """An outlet that heals events on their way to `outlet`."""
         kind = STREAMS.get(self._api)
-        if kind is None or (self.ladder.level is Level.OFF and self.ladder.most == MOST_CALLS):
+        if kind is None or self.ladder.passes:
             return outlet
         self._stream = kind(self.ladder, outlet)
         return self._stream
@@ -87,7 +87,7 @@ class Healing:
         """Heal a whole answer in place; returns whether it changed."""
         heal = {Api.CHAT: heal_chat, Api.MESSAGES: heal_message}.get(self._api)
         self._answer = answer = heal(body, self.ladder) if heal is not None else None
-        return answer is not None and bool(answer.steps or answer.truncated_call)
+        return answer is not None and bool(answer.steps or answer.truncated_call or "invalid_tool_calls" in body)
 
 
 def level_of(headers: Mapping[bytes, bytes], default: str) -> Level:

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from nemotron_ops.gateway.toolcalls.chat_shape import new_id
+from nemotron_ops.gateway.toolcalls.chat_shape import mark_invalid, new_id
 from nemotron_ops.gateway.toolcalls.heal import Answer, Ladder, Level, ToolCall
 from nemotron_ops.gateway.toolcalls.held_calls import HeldCalls
 from nemotron_ops.gateway.toolcalls.outlet import Outlet
@@ -136,7 +136,7 @@ class MessagesStream:
         return out + written(value)
 
     def _checked(self, value: dict[str, Any]) -> bytes:
-        """The engine's own calls, healed; as they came if nothing had to be. Names in `value` the one that was cut."""
+        """The engine's own calls, healed; as they came if nothing had to be. `value` names wrong and cut ones."""
         answer, ladder = self.answer, self._ladder
         healed: set[str] = set()
         for call in answer.calls:
@@ -145,6 +145,7 @@ class MessagesStream:
             ladder.check(answer)
             if answer.truncated_call:
                 value["truncated_tool_call"] = answer.truncated_call
+        mark_invalid(value, ladder, answer)
         events = self._held.take()
         if not healed:
             return events

@@ -1,7 +1,7 @@
 """Checks a value against a JSON schema, as far as tools use it. Pure.
 
-Checked are types, enums, constants, required and additional properties, items, lengths, bounds, alternatives, local
-references, and patterns whose cost is bounded. What is not known here counts as fulfilled.
+Checked are types, enums, constants, required, additional and patterned properties, items, lengths, bounds, multiples,
+alternatives, `not`, local references, and patterns whose cost is bounded. What is not known here counts as fulfilled.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ except ImportError:  # not a part of Python's promises
 
 MOST_STEPS = 20_000  # schemas and values together; beyond it nothing more is checked
 MOST_DEPTH = 64
+NEGATABLE = frozenset({"type", "enum", "const", "required"})  # known in full, so their contrary is too
 PATTERN_COST = 1_000_000  # steps of the pattern's worst case; a dearer one is not checked
 
 
@@ -62,6 +63,9 @@ class Checker:
             parts = _listed(schema.get(word))
             if parts and all(self.fault(value, part, depth + 1) for part in parts):
                 return "none of the alternatives"
+        barred = schema.get("not")
+        if isinstance(barred, Mapping) and barred.keys() <= NEGATABLE and not _flat_fault(value, barred):
+            return "what is not allowed"
         return ""
 
     def _inside_object(self, value: dict[str, Any], schema: Mapping[str, Any], depth: int) -> str:
@@ -70,24 +74,27 @@ class Checker:
                 return f"{name}: missing"
         declared = properties_of(schema)
         other = schema.get("additionalProperties", True)
-        patterned = bool(schema.get("patternProperties"))
+        patterned = schema.get("patternProperties")
+        patterned = patterned if isinstance(patterned, Mapping) else {}
         for name, inner in value.items():
-            if name in declared:
-                found = self.fault(inner, declared[name], depth + 1)
-            elif patterned:
-                found = ""
-            else:
-                found = "not known" if other is False else self.fault(inner, other, depth + 1)
-            if found:
-                return f"{name}: {found}"
+            parts = [declared[name]] if name in declared else []
+            found = {pattern: matched(pattern, name) for pattern in patterned}
+            if None in found.values():
+                continue  # too dear to find out
+            parts += [patterned[pattern] for pattern, hit in found.items() if hit]
+            if not parts and other is False:
+                return f"{name}: not known"
+            for part in parts or [other]:
+                if fault := self.fault(inner, part, depth + 1):
+                    return f"{name}: {fault}"
         return ""
 
     def _inside_list(self, value: list[Any], schema: Mapping[str, Any], depth: int) -> str:
-        items = schema.get("items")
-        if not isinstance(items, Mapping):
+        first, items = _listed(schema.get("prefixItems")), schema.get("items", True)
+        if not first and not isinstance(items, Mapping):
             return ""
         for number, inner in enumerate(value):
-            if found := self.fault(inner, items, depth + 1):
+            if found := self.fault(inner, first[number] if number < len(first) else items, depth + 1):
                 return f"[{number}]: {found}"
         return ""
 
@@ -134,6 +141,12 @@ def among(value: Any, allowed: list[Any]) -> bool:
     return any(a == value and isinstance(a, bool) == isinstance(value, bool) for a in allowed)
 
 
+def _flat_fault(value: Any, schema: Mapping[str, Any]) -> bool:
+    """Whether `value` breaks a schema of `NEGATABLE` words."""
+    missing = [name for name in _listed(schema.get("required")) if isinstance(value, dict) and name not in value]
+    return bool(missing or _plain_fault(value, schema))
+
+
 def _plain_fault(value: Any, schema: Mapping[str, Any]) -> str:
     """What is wrong with the value itself, apart from what is inside it."""
     types = types_of(schema)
@@ -149,13 +162,13 @@ def _plain_fault(value: Any, schema: Mapping[str, Any]) -> str:
         least, most = ("minItems", "maxItems") if isinstance(value, list) else ("minProperties", "maxProperties")
         return _bounds(len(value), schema, least, most)
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return _bounds(value, schema, "minimum", "maximum") or _strict_bounds(value, schema)
+        return _bounds(value, schema, "minimum", "maximum") or _strict_bounds(value, schema) or _uneven(value, schema)
     return ""
 
 
 def _text_fault(value: str, schema: Mapping[str, Any]) -> str:
     pattern = schema.get("pattern")
-    if isinstance(pattern, str) and not matches(pattern, value):
+    if isinstance(pattern, str) and matched(pattern, value) is False:
         return "not of the demanded pattern"
     return _bounds(len(value), schema, "minLength", "maxLength")
 
@@ -178,11 +191,18 @@ def _strict_bounds(value: float, schema: Mapping[str, Any]) -> str:
     return ""
 
 
-def matches(pattern: str, text: str) -> bool:
-    """Whether `text` has a part of the form `pattern`; also true if that is too dear to find out."""
+def _uneven(value: float, schema: Mapping[str, Any]) -> str:
+    step = schema.get("multipleOf")
+    if not isinstance(step, int) or isinstance(step, bool) or step <= 0 or value % step == 0:
+        return ""  # multiples of fractions are left to the reader: floats do not tell
+    return f"not a multiple of {step}"
+
+
+def matched(pattern: str, text: str) -> bool | None:
+    """Whether `text` has a part of the form `pattern`; None if that is too dear to find out."""
     repeats = _repeats(pattern)
     if repeats is None or (len(text) + 1) ** repeats > PATTERN_COST:
-        return True
+        return None
     return re.search(pattern, text) is not None
 
 

@@ -108,8 +108,10 @@ def test_a_right_call_goes_out_as_it_came(api: Api) -> None:
 
 @pytest.mark.parametrize("api", APIS)
 def test_a_call_that_cannot_be_healed_goes_out_as_it_came(api: Api) -> None:
-    parts = [*call(api, 0, '{"days":3}'), end(api)]
-    assert through(api, parts)[0][-1] == b"".join(parts)
+    parts = call(api, 0, '{"days":3}')
+    seen = through(api, [*parts, end(api)])[0][-1]
+    assert seen.startswith(b"".join(parts))
+    assert list(events(seen))[-1]["invalid_tool_calls"][0]["cause"] == "city: missing"
 
 
 @pytest.mark.parametrize("api", APIS)
@@ -158,8 +160,10 @@ def test_a_chat_that_ends_without_a_reason_loses_no_call() -> None:
 def test_a_block_behind_the_calls_lets_them_go() -> None:
     block = {"type": "thinking", "thinking": ""}
     more = written({"type": "content_block_start", "index": 1, "content_block": block})
-    parts = [*call(Api.MESSAGES, 0, '{"city":"Oslo","days":"3"}'), more, end(Api.MESSAGES)]
-    assert through(Api.MESSAGES, parts)[0][-1] == b"".join(parts)
+    parts = [*call(Api.MESSAGES, 0, '{"city":"Oslo","days":"3"}'), more]
+    seen = through(Api.MESSAGES, [*parts, end(Api.MESSAGES)])[0][-1]
+    assert seen.startswith(b"".join(parts))
+    assert list(events(seen))[-1]["invalid_tool_calls"][0]["cause"] == "days: expected integer"
 
 
 def test_comments_reach_a_client_of_the_responses_api() -> None:
