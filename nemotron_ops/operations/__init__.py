@@ -3,6 +3,7 @@
 Nothing here prints, asks or knows the command line; a question is a callable, `confirm`. Pages, jobs and commands call
 the same functions. Each file uses only those below it:
 
+    tune_merge        an adapter merged into its base, as a GGUF of its own
     tune_compare      base and tune side by side, and an adapter as a file
     tuning            trains a LoRA: check, tokenize, train, write, prove, publish
     tune_proof        proves an adapter in the engine that will serve it

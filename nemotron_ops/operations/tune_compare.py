@@ -54,10 +54,7 @@ def compare(name: str, prompts: Sequence[str], here: Installation) -> list[Pair]
 
 def export(name: str, to: Path, here: Installation) -> dict[str, Any]:
     """Write the job's adapter to `to` and its card beside it; returns the card. Raises HostError for a full disk."""
-    adapter = _adapter(name, here)
-    card = read_json(adapter.with_name("card.json"))
-    if not isinstance(card, dict):
-        raise UsageError(f"cannot export {name}: it is not proven yet", hint=f"nemotron-ops tune resume {name}")
+    adapter, card = proven_adapter(name, here)
     folder = to.absolute().parent
     try:
         free, needed = shutil.disk_usage(folder).free, adapter.stat().st_size + SPARE_BYTES
@@ -68,6 +65,17 @@ def export(name: str, to: Path, here: Installation) -> dict[str, Any]:
     except OSError as exc:
         raise HostError(f"cannot write {to}: {exc.strerror or exc}") from exc
     return card
+
+
+def proven_adapter(name: str, here: Installation) -> tuple[Path, dict[str, Any]]:
+    """The job's adapter and its card. Raises UsageError where it is not proven, or failed its proof."""
+    adapter = _adapter(name, here)
+    card = read_json(adapter.with_name("card.json"))
+    if not isinstance(card, dict):
+        raise UsageError(f"cannot export {name}: it is not proven yet", hint=f"nemotron-ops tune resume {name}")
+    if faults := card["proof"]["faults"]:
+        raise UsageError(f"cannot export {name}: {'; '.join(faults)}", hint=f"it is kept: {adapter}")
+    return adapter, card
 
 
 def _adapter(name: str, here: Installation) -> Path:

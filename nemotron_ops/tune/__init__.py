@@ -6,6 +6,7 @@ Each file uses only those below it:
     jobs              training jobs: one folder each, its record, its progress, who works on it
     child             programs that import torch, run by path inside the environment
     tiny_weights      weights of a dense checkpoint -> the arrays of its GGUF
+    merge_need        sizes of the files that merging an adapter writes
     need              memory that training a LoRA needs, before it starts
     targets           which modules a LoRA may train, and what that comes to
     network           sizes of a Nemotron-H checkpoint by its config.json
