@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -38,31 +39,48 @@ def list_jobs(as_json: bool) -> None:
 
 @click.command()
 @click.argument("job")
-@click.option("--follow", "-f", is_flag=True, help="Show each step until the job ends.")
+@click.option("--follow", "-f", is_flag=True, help="Show each step until the job ends; with --json a line each.")
 @json_option
 def show(job: str, follow: bool, as_json: bool) -> None:
-    """Show a job: its state, its loss as a curve, its memory and its proof."""
+    """Show a job: its state, its loss as a curve, its memory and its proof.
+
+    With --follow and --json: a line for each step, and the job as the last line.
+    """
     with App() as app:
         from nemotron_ops.tune import jobs
 
-        state, seen = app.layout.state, 0
-        while follow:
-            found, steps = jobs.read(state, job), jobs.progress(state, job)
-            for one in steps[seen:]:
-                app.ui.say(f"step {one['step']}  loss {one['loss']}")
-            seen = len(steps)
-            if found.state in (*jobs.ENDED, jobs.State.STOPPED):
-                break
-            time.sleep(POLL_S)
+        state = app.layout.state
+        if follow:
+            _follow(app, job, as_json=as_json)
         value = _value(jobs.read(state, job), steps := jobs.progress(state, job))
         if as_json:
-            app.ui.json({**value, "losses": [s["loss"] for s in steps]})
+            if follow:
+                app.ui.data(json.dumps(value, default=str))
+            else:
+                app.ui.json({**value, "losses": [s["loss"] for s in steps]})
             return
         for key, one in value.items():
             if one not in ("", None, []):
                 app.ui.data(f"{key:20} {one}")
         if steps:
             app.ui.data(f"{'curve':20} {curve([s['loss'] for s in steps])}")
+
+
+def _follow(app: App, job: str, *, as_json: bool) -> None:
+    """Show each step and each new state until nothing works on the job. Ctrl-C ends the watching alone."""
+    from nemotron_ops.tune import jobs
+
+    state, seen, last = app.layout.state, 0, ""
+    while True:
+        found, steps = jobs.read(state, job), jobs.progress(state, job)
+        if found.state != last and not as_json:
+            app.ui.say(str(found.state))
+        for one in steps[seen:]:
+            app.ui.data(json.dumps(one)) if as_json else app.ui.say(f"step {one['step']}  loss {one['loss']}")
+        seen, last = len(steps), found.state
+        if found.state in (*jobs.ENDED, jobs.State.STOPPED):
+            return
+        time.sleep(POLL_S)
 
 
 @click.command()

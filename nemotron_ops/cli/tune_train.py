@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nemotron_ops.installation import Installation
     from nemotron_ops.tune.jobs import Asked, Job
 
+DETACH_HELP = "Go on in the background; `tune show JOB --follow` watches."
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
@@ -30,14 +31,24 @@ FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 @click.option("--rate", default=0.0, type=click.FloatRange(0, 1), help="Learning rate; default: the recipe's.")
 @click.option("--max-length", default=0, type=click.IntRange(0), metavar="TOKENS", help="Longest sample.")
 @click.option("--seed", default=0, type=click.IntRange(0), help="Of the order of samples and the first weights.")
+@click.option(
+    "--while-busy",
+    default=None,
+    type=click.Choice(["wait", "hold", "stop"]),
+    help="While models are served: wait for room, hold their requests, or stop them. They are always put back.",
+)
+@click.option("--detach", is_flag=True, help=DETACH_HELP)
 @dry_run_option
 @progress_option
 @json_option
-def train(model: str, data: tuple[Path, ...], name: str, dry_run: bool, as_json: bool, **more: Any) -> None:
+def train(
+    model: str, data: tuple[Path, ...], name: str, dry_run: bool, detach: bool, as_json: bool, **more: Any
+) -> None:
     """Train a LoRA on your data, prove it in llama-server, and publish it as MODEL:NAME.
 
     Checks the data, makes the training environment on the first run (torch, transformers, peft), trains, writes the
-    adapter as GGUF, and compares it with its base in the engine. Ctrl-C leaves a job that `tune resume` continues.
+    adapter as GGUF, and compares it with its base in the engine. Ctrl-C saves, and leaves a job that
+    `tune resume` continues; where this command is killed, the trainer goes on, and `tune resume` adopts it.
     """
     with App() as app:
         from nemotron_ops.operations import tuning
@@ -45,10 +56,11 @@ def train(model: str, data: tuple[Path, ...], name: str, dry_run: bool, as_json:
         from nemotron_ops.tune.jobs import Asked
 
         tests = tuple(str(p.absolute()) for p in more.pop("tests"))
-        checkpoint = more.pop("checkpoint")
+        checkpoint, busy = more.pop("checkpoint"), more.pop("while_busy") or ""
         asked = Asked(
             target=model, data=tuple(str(p.absolute()) for p in data), tests=tests,
-            checkpoint=str(Path(checkpoint).absolute()) if checkpoint else "", **more,
+            checkpoint=str(Path(checkpoint).absolute()) if checkpoint else "", while_busy=busy,
+            **more,
         )  # fmt: skip
         name = name or slug(data[0].name.split(".")[0]).replace(".", "-")
         here = app.installation
@@ -62,19 +74,41 @@ def train(model: str, data: tuple[Path, ...], name: str, dry_run: bool, as_json:
             _dry_run(app, asked, here, as_json=as_json)
             return
         tuning.new_job(name, asked, here)
-        _finish(app, tuning.run(name, here), as_json=as_json)
+        if detach:
+            _detach(app, name, as_json=as_json)
+        else:
+            _finish(app, tuning.run(name, here), as_json=as_json)
 
 
 @click.command()
 @click.argument("job")
+@click.option("--detach", is_flag=True, help=DETACH_HELP)
 @progress_option
 @json_option
-def resume(job: str, as_json: bool) -> None:
-    """Go on with a job that was paused, killed or failed, from its newest whole checkpoint."""
+def resume(job: str, detach: bool, as_json: bool) -> None:
+    """Go on with a job that was paused, killed or failed, from its newest whole checkpoint.
+
+    A trainer that has outlived the command that started it is watched to its end; its adapter is proven and published.
+    """
     with App() as app:
         from nemotron_ops.operations import tuning
 
+        if detach:
+            _detach(app, job, as_json=as_json)
+            return
         _finish(app, tuning.run(job, app.installation), as_json=as_json)
+
+
+def _detach(app: App, name: str, *, as_json: bool) -> None:
+    from nemotron_ops.operations.tune_detach import go_on_detached
+
+    found = go_on_detached(name, app.installation)
+    app.ui.end_bars()
+    if as_json:
+        app.ui.json({"job": name, "pid": found.pid, "log": str(found.log)})
+        return
+    app.ui.say(f"{name} goes on in the background (pid {found.pid}); its log: {found.log}")
+    app.ui.say(f"next: nemotron-ops tune show {name} --follow")
 
 
 def _finish(app: App, job: Job, *, as_json: bool) -> None:

@@ -5,7 +5,10 @@ the same functions. Each file uses only those below it:
 
     tune_merge        an adapter merged into its base, as a GGUF of its own
     tune_compare      base and tune side by side, and an adapter as a file
+    tune_detach       a training job that goes on in a session of its own
     tuning            trains a LoRA: check, tokenize, train, write, prove, publish
+    tune_guard        puts lent instances back where a training job was killed
+    tune_lend         lends the machine to a training job: instances are drained or stopped, and put back
     tune_proof        proves an adapter in the engine that will serve it
     tiny_train        makes the tiny trainable model
     tokens            training samples as token ids, by the engine that will serve them

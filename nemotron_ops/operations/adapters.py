@@ -70,9 +70,9 @@ def look_for_adapters(recipe: Recipe, layout: Layout) -> tuple[FoundAdapter, ...
 
 
 def adapter_words(
-    found: Sequence[FoundAdapter], files: ModelFiles, here: Installation, *, dry_run: bool = False
+    found: Sequence[FoundAdapter], files: ModelFiles, here: Installation, *, scale: float = 0.0, dry_run: bool = False
 ) -> tuple[str, ...]:
-    """The words of llama-server's command line for the adapters, each bound to the base in `files`.
+    """The words of llama-server's command line for the adapters, each bound to the base in `files`, at `scale`.
 
     Raises ModelError for an adapter that was made for another base, HostError if one cannot be kept.
     """
@@ -83,7 +83,7 @@ def adapter_words(
         for one in found:
             check_base(one.adapter.name, one.bound, base)
             check_shapes(one.header, header, one.adapter.name)
-    return tuple(word for one in found for word in ("--lora-scaled", f"{_kept(one, here.layout, dry_run)}:0.0"))
+    return tuple(word for one in found for word in ("--lora-scaled", f"{_kept(one, here.layout, dry_run)}:{scale}"))
 
 
 def base_sha256(files: ModelFiles, here: Installation) -> str:

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from nemotron_ops import files, proc
 from nemotron_ops.errors import ModelError
 from nemotron_ops.installation import Installation
+from nemotron_ops.models.synthetic.shape import TRAINABLE, Shape
 from nemotron_ops.operations.fetching import trainable_path
 from nemotron_ops.operations.tokens import tokenized
 from nemotron_ops.progress import Step
@@ -41,7 +42,7 @@ def ensure(here: Installation, python: Path, binary: Path) -> Path:
         with TemporaryDirectory(dir=path.parent.parent, prefix=".making-") as room:
             folder = Path(room) / "made"
             folder.mkdir()
-            _make(folder, here, python, binary)
+            make(folder, TRAINABLE, here, python, binary)
             shutil.rmtree(path.parent, ignore_errors=True)
             os.replace(folder, path.parent)
         files.sync_dir(path.parent.parent)
@@ -49,11 +50,12 @@ def ensure(here: Installation, python: Path, binary: Path) -> Path:
     return path
 
 
-def _make(folder: Path, here: Installation, python: Path, binary: Path) -> None:
+def make(folder: Path, shape: Shape, here: Installation, python: Path, binary: Path) -> None:
+    """Checkpoint and GGUF of a model of `shape`, taught `LESSONS`. Raises ModelError if it did not learn them."""
     import numpy as np
 
     from nemotron_ops.models.synthetic.metadata import metadata
-    from nemotron_ops.models.synthetic.shape import TRAINABLE, tensors
+    from nemotron_ops.models.synthetic.shape import tensors
     from nemotron_ops.models.synthetic.vocabulary import vocabulary
     from nemotron_ops.models.synthetic.write import chat_template, write_arrays
     from nemotron_ops.tune.safetensors import tensors_of
@@ -61,8 +63,8 @@ def _make(folder: Path, here: Installation, python: Path, binary: Path) -> None:
     from nemotron_ops.tune.tiny_weights import config_of, gguf_arrays
 
     vocab = vocabulary(words_of([text for lesson in LESSONS for text in lesson] + [*ROLES, *MORE]), ())
-    pairs = metadata(TRAINABLE, vocab, name="Nemotron 3 Tiny, trainable", quant="F32", template=chat_template())
-    config = config_of(TRAINABLE, len(vocab))
+    pairs = metadata(shape, vocab, name="Nemotron 3 Tiny, trainable", quant="F32", template=chat_template())
+    config = config_of(shape, len(vocab))
     (folder / "config.json").write_text(json.dumps(config))
     lessons = [
         Sample([Message("user", asked), Message("assistant", answer, thought if thinking else "")], "messages")
@@ -70,7 +72,7 @@ def _make(folder: Path, here: Installation, python: Path, binary: Path) -> None:
         for thinking in (True, False)
     ]
     empty = folder / "empty.gguf"  # the vocabulary alone, for the tokenizer
-    nothing = {name: np.zeros(size, np.float32) for name, size in tensors(TRAINABLE, len(vocab))}
+    nothing = {name: np.zeros(size, np.float32) for name, size in tensors(shape, len(vocab))}
     write_arrays(empty, pairs, nothing, "F32")
     samples = tokenized(lessons, empty, binary, folder / "log")
     empty.unlink()
@@ -79,7 +81,7 @@ def _make(folder: Path, here: Installation, python: Path, binary: Path) -> None:
     if done.returncode:
         said = tuple((done.stdout + done.stderr).strip().splitlines()[-8:])
         raise ModelError("cannot teach the tiny trainable model", log_tail=said)
-    arrays = gguf_arrays(TRAINABLE, config, tensors_of(folder / "model.safetensors"))
+    arrays = gguf_arrays(shape, config, tensors_of(folder / "model.safetensors"))
     write_arrays(folder / "model.gguf", pairs, arrays, "F32")
 
 

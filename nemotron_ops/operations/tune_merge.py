@@ -58,7 +58,7 @@ def merge(name: str, quant: str, to: Path, here: Installation) -> dict[str, Any]
     base = base_of(jobs.read(here.layout.state, name).asked, here)
     header = read_header(base.files.path)
     _check_base(header, card, base)
-    _check_disk(to, header, quant)
+    check_disk(to, header, quant)
     export_lora = have_program(store.find(here.layout, base.binary.parent.parent.name), "llama-export-lora", here)
     room = to.absolute().with_name(f".{to.name}.merging")
     with files.locked(room.with_name(f"{room.name}.lock")):
@@ -97,7 +97,7 @@ def _check_base(header: Header, card: dict[str, Any], base: Base) -> None:
         raise ModelError(f"cannot merge: the adapter was trained on another file than {base.files.path.name}")
 
 
-def _check_disk(to: Path, header: Header, quant: str) -> None:
+def check_disk(to: Path, header: Header, quant: str) -> None:
     """Raises HostError unless both files fit beside `to`."""
     folder = to.absolute().parent
     needed = merged_bytes(header) + quantised_bytes(header, quant) + SPARE_BYTES

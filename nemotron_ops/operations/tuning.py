@@ -1,13 +1,14 @@
 """Trains a LoRA from one's own data: check, tokenize, train, write, prove, publish. Processes, disk.
 
-Each step can be done again, so `resume` runs all of them: the trainer goes on from its newest whole checkpoint.
+Each step can be done again, so `resume` runs all of them: the trainer goes on from its newest whole checkpoint. A
+trainer that has outlived the command that started it is adopted.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
+import signal
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -24,12 +25,13 @@ from nemotron_ops.operations.building import have_build, look_for_build
 from nemotron_ops.operations.fetching import TRAINABLE
 from nemotron_ops.operations.model_files import ModelFiles, have_files
 from nemotron_ops.operations.tokens import Tokens, tokenized
+from nemotron_ops.operations.tune_lend import WhileBusy, left_behind, lent, put_back, wait_for_room
 from nemotron_ops.operations.tune_proof import Proof, prove
 from nemotron_ops.operations.wish import ModelWish, Wish, plans_for
 from nemotron_ops.progress import Step, remark
 from nemotron_ops.recipes.load import load_settings
 from nemotron_ops.recipes.resolve import Plan
-from nemotron_ops.tune import environment, jobs
+from nemotron_ops.tune import environment, jobs, trainer
 from nemotron_ops.tune.adapter_file import read_config, write_adapter
 from nemotron_ops.tune.data_check import Checked, Rules, check
 from nemotron_ops.tune.jobs import Asked, Job, State
@@ -38,9 +40,11 @@ from nemotron_ops.tune.network import network_of
 from nemotron_ops.tune.rows import Unreadable, rows_of
 from nemotron_ops.tune.shapes import Sample, sample_of
 from nemotron_ops.tune.targets import DEFAULT, EXPERTS, choose
+from nemotron_ops.tune.trainer import Trainer
 
 PAUSED, NOT_FINITE, OUT_OF_MEMORY = 10, 11, 12  # exit codes of the trainer
 POLL_S = 0.05
+SAVE_S = 300.0  # for the checkpoint after Ctrl-C
 STALL_LEAST_S, STALL_STEPS = 600.0, 20  # no step for so long, or for so many times the slowest one
 CHECKPOINTS = 8  # of one job, at least
 LARGE = 10**9  # parameters from which activations are computed again in the backward pass
@@ -89,6 +93,8 @@ def checked_data(asked: Asked, here: Installation) -> Checked:
 
 def run(name: str, here: Installation) -> Job:
     """Do all that is left of a job. Raises the error of whatever fails; the job is then `failed` with its reason."""
+    if left_behind(here.layout.state):
+        put_back(here.layout)
     with jobs.working_on(here.layout.state, name):
         job = replace(jobs.read(here.layout.state, name), worker=jobs.myself(), reason="")
         try:
@@ -117,12 +123,11 @@ def _run(job: Job, here: Installation) -> Job:
     base = base_of(job.asked, here)
     samples = tokenized(samples_in(job.asked.data), base.files.path, base.binary, folder / "engine", here.report)
     plan, about = plan_of(job, base, samples)
-    _check_memory(about, here)
     write_atomic(folder / "samples.jsonl", "".join(json.dumps(s.value) + "\n" for s in samples), mode=0o600)
     write_json(folder / "plan.json", plan)
     job = at(job, State.TRAINING, base_sha256=base.sha256, **about)
     trained = (folder / "adapter" / "adapter_model.safetensors").is_file()
-    if not trained and (paused := _train(job, base, plan, here)) is not None:
+    if not trained and (paused := _train_with_room(job, base, plan, here)) is not None:
         return paused
     job = at(job, State.EXPORTING)
     adapter = folder / "adapter.gguf"
@@ -242,40 +247,58 @@ def _plan(asked: Asked, here: Installation) -> Plan:
     return plans_for(wish, here, load_settings(here.layout))[0]
 
 
-def _check_memory(about: Mapping[str, Any], here: Installation) -> None:
+def _train_with_room(job: Job, base: Base, plan: Mapping[str, Any], here: Installation) -> Job | None:
+    """`train_to_its_end`, with the memory of instances that `--while-busy` takes out of service. Raises FitError."""
+    with lent(job.name, job.asked.while_busy, here):
+        if not trainer.held(jobs.folder_of(here.layout.state, job.name)):  # one that is at work has its memory
+            if job.asked.while_busy == WhileBusy.WAIT:
+                wait_for_room(lambda: job.about["need_bytes"] <= _free_bytes(), here)
+            _check_memory(job.about, here)
+        return train_to_its_end(job, base.python, int(plan["steps"]), here)
+
+
+def _free_bytes() -> int:
     import psutil
 
-    free = psutil.virtual_memory().available
+    return int(psutil.virtual_memory().available)
+
+
+def _check_memory(about: Mapping[str, Any], here: Installation) -> None:
+    free = _free_bytes()
     remark(here.report, f"needs about {about['need_bytes'] / 1e9:.2f} GB of memory, {free / 1e9:.1f} GB are free")
     if about["need_bytes"] > free:
         raise FitError(
             f"cannot train here: {about['need_bytes'] / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free",
-            hint="stop what is served, or train on shorter samples",
+            hint="--while-busy stop frees the memory of what is served; shorter samples need less",
         )
 
 
-def _train(job: Job, base: Base, plan: Mapping[str, Any], here: Installation) -> Job | None:
-    """Run the trainer to its end; returns the job if it was paused. Raises the classified cause of any other end."""
+def train_to_its_end(job: Job, python: Path, steps: int, here: Installation) -> Job | None:
+    """Run the trainer to its end, or the one that is at work; returns the job if it was paused.
+
+    Raises the classified cause of any other end. Ctrl-C asks it to save, as `tune pause` does; any other error ends it.
+    """
     folder, state = jobs.folder_of(here.layout.state, job.name), here.layout.state
-    log = folder / "trainer.log"
-    with log.open("ab") as out:
-        child = subprocess.Popen(
-            [str(base.python), str(CHILD), str(folder)], env=tiny_train.child_environment(here.env),
-            stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
-        )  # fmt: skip
+    at_work = trainer.at_work(folder)
+    if at_work:
+        remark(here.report, f"the trainer of {job.name} is at work already: watching it")
+    argv = [str(python), str(CHILD)]
+    child = at_work or trainer.start(argv, folder, tiny_train.child_environment(here.env))
     try:
-        jobs.write(state, replace(job, trainer=jobs.identity(child.pid)))
-        peak = _watch(child, job.name, int(plan["steps"]), here)
-    finally:
-        if child.poll() is None:
-            child.kill()
-            child.wait()
-    if child.returncode == 0:
+        peak = _watch(child, job.name, steps, here)
+    except KeyboardInterrupt:
+        _end(child, signal.SIGTERM)
+        raise
+    except BaseException:
+        _end(child, signal.SIGKILL)
+        raise
+    code = child.end()
+    if code == 0:
         jobs.write(state, replace(job, about={**job.about, "peak_bytes": peak}))
         return None
     said = jobs.last_error(state, job.name)
-    tail = tuple(log.read_text(errors="replace").splitlines()[-10:])
-    match child.returncode:
+    tail = tuple((folder / "trainer.log").read_text(errors="replace").splitlines()[-10:])
+    match code:
         case 10:
             paused = replace(job, state=State.PAUSED)
             jobs.write(state, paused)
@@ -286,16 +309,24 @@ def _train(job: Job, base: Base, plan: Mapping[str, Any], here: Installation) ->
             raise FitError(f"cannot train: {said}", hint="shorten --max-length, or lower tune.batch")
         case -9:
             raise HostError("cannot train: the trainer was killed", hint=f"`nemotron-ops tune resume {job.name}`")
-        case code:
+        case _:
             raise HostError(f"cannot train: the trainer ended with {code}", log_tail=tail)
 
 
-def _watch(child: subprocess.Popen[bytes], name: str, steps: int, here: Installation) -> int:
+def _end(child: Trainer, number: signal.Signals) -> None:
+    """Send the signal until the trainer is gone; SIGKILL where it has not saved in time."""
+    limit = time.monotonic() + SAVE_S
+    while child.end() is None:
+        child.signal(number if time.monotonic() < limit else signal.SIGKILL)
+        time.sleep(POLL_S)
+
+
+def _watch(child: Trainer, name: str, steps: int, here: Installation) -> int:
     """Report steps until the trainer ends; returns its peak of memory. Raises HostError if it stalls."""
     import psutil
 
     seen, moved, slowest, peak = 0, time.monotonic(), 0.0, 0
-    while child.poll() is None:
+    while child.end() is None:
         done = len(jobs.progress(here.layout.state, name))
         now = time.monotonic()
         if done != seen:
@@ -307,7 +338,8 @@ def _watch(child: subprocess.Popen[bytes], name: str, steps: int, here: Installa
             raise HostError(
                 f"cannot train: no step for {now - moved:.0f} s", hint="see trainer.log in the job's folder"
             )
-        with suppress(psutil.Error):
-            peak = max(peak, psutil.Process(child.pid).memory_info().rss)
+        if pid := child.pid:
+            with suppress(psutil.Error):
+                peak = max(peak, psutil.Process(pid).memory_info().rss)
         time.sleep(POLL_S)
     return peak

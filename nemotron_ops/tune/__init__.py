@@ -4,6 +4,7 @@ Each file uses only those below it:
 
     environment       training environments, made on demand from a lock file
     jobs              training jobs: one folder each, its record, its progress, who works on it
+    trainer           the trainer as a process that outlives its starter
     child             programs that import torch, run by path inside the environment
     tiny_weights      weights of a dense checkpoint -> the arrays of its GGUF
     merge_need        sizes of the files that merging an adapter writes

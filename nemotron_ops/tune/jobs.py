@@ -4,10 +4,12 @@
     state/tune/NAME/plan.json        what the trainer reads
     state/tune/NAME/samples.jsonl    token ids, and how many of them are the prompt
     state/tune/NAME/progress.jsonl   a line for each step
+    state/tune/NAME/trainer.lock     held by the trainer while it lives, also when its starter is gone
     state/tune/NAME/checkpoints/     a checkpoint counts once it has done.json
     state/tune/NAME/adapter.gguf, card.json
 
-A job whose process is gone without an end is `stopped`: `resume` goes on from its newest whole checkpoint.
+A job whose processes are gone without an end is `stopped`: `resume` goes on from its newest whole checkpoint. Where the
+trainer has outlived the process that works on the job, the job is `training`, and `resume` adopts the trainer.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from filelock import Timeout
 
 from nemotron_ops import files
 from nemotron_ops.errors import NemotronOpsError, UsageError
+from nemotron_ops.tune import trainer
 
 STEPS_SHOWN = 60
 
@@ -63,11 +66,12 @@ class Asked:
     rate: float = 0.0
     max_length: int = 0
     seed: int = 0
+    while_busy: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """The record of a job. `worker` is the process that runs it, `trainer` its child: pid and start time."""
+    """The record of a job. `worker` is the process that runs it: pid and start time."""
 
     name: str
     recipe: str
@@ -75,7 +79,6 @@ class Job:
     state: State = State.PREPARING
     reason: str = ""
     worker: tuple[int, float] = (0, 0.0)
-    trainer: tuple[int, float] = (0, 0.0)
     created_at: float = 0.0
     about: dict[str, Any] = field(default_factory=dict)  # memory, parameters, versions
 
@@ -97,9 +100,12 @@ def read(state: Path, name: str) -> Job:
         known = ", ".join(j.name for j in jobs(state)) or "none"
         raise UsageError(f"cannot find job {name}: there is no such job", hint=f"known: {known}")
     asked: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value.pop("asked").items()}
-    pairs: dict[str, Any] = {k: tuple(value.pop(k)) for k in ("worker", "trainer")}
-    job = Job(asked=Asked(**asked), state=State(value.pop("state")), **pairs, **value)
-    return job if job.state in ENDED or alive(job.worker) else replace(job, state=State.STOPPED)
+    worker = tuple(value.pop("worker"))
+    value.pop("trainer", None)  # of an earlier version
+    job = Job(asked=Asked(**asked), state=State(value.pop("state")), worker=worker, **value)
+    if job.state in ENDED or alive(job.worker):
+        return job
+    return replace(job, state=State.TRAINING if trainer.held(folder_of(state, name)) else State.STOPPED)
 
 
 def jobs(state: Path) -> list[Job]:
@@ -138,15 +144,15 @@ def last_error(state: Path, name: str) -> str:
 def pause(state: Path, name: str) -> None:
     """Ask the trainer to save and end. Raises UsageError where none is at work."""
     job = read(state, name)
-    if job.state is not State.TRAINING or not alive(job.trainer):
-        raise UsageError(f"cannot pause {name}: it is {job.state}, and nothing trains")
-    os.kill(job.trainer[0], signal.SIGTERM)
+    if not (pid := trainer.pid_of(folder_of(state, name))):
+        raise UsageError(f"cannot pause {name}: it is {job.state}, and nothing trains yet")
+    os.kill(pid, signal.SIGTERM)
 
 
 def remove(state: Path, name: str) -> None:
     """Delete a job that nothing works on. Raises UsageError otherwise. What it published stays."""
     job = read(state, name)
-    if alive(job.worker) or alive(job.trainer):
+    if alive(job.worker) or trainer.held(folder_of(state, name)):
         raise UsageError(f"cannot remove {name}: it is {job.state}", hint=f"`nemotron-ops tune pause {name}` first")
     folder = folder_of(state, name)
     (folder / "job.json").unlink()

@@ -1,4 +1,4 @@
-"""Weights of a dense Nemotron-H checkpoint -> the arrays of its GGUF, for the tiny trainable model. Pure."""
+"""Weights of a small Nemotron-H checkpoint -> the arrays of its GGUF, for the tiny trainable models. Pure."""
 
 from __future__ import annotations
 
@@ -25,12 +25,19 @@ SMALL = {
     "mixer.A_log": "ssm_a",
     "mixer.D": "ssm_d",
     "mixer.norm.weight": "ssm_norm.weight",
+    "mixer.gate.e_score_correction_bias": "exp_probs_b.bias",
 }
+OF_EXPERT = re.compile(r"(.+\.mixer\.experts)\.(\d+)\.(up|down)_proj\.weight")
 
 
 def config_of(shape: Shape, n_vocab: int) -> dict[str, Any]:
-    """config.json for a dense `shape`."""
-    return {
+    """config.json for `shape`, which is dense or has experts without a latent space."""
+    experts = {
+        "n_routed_experts": shape.n_expert, "num_experts_per_tok": shape.n_used, "n_shared_experts": 1,
+        "moe_intermediate_size": shape.n_ff_exp, "moe_shared_expert_intermediate_size": shape.n_ff_shexp,
+        "routed_scaling_factor": shape.expert_scale, "n_group": 1, "topk_group": 1, "norm_topk_prob": True,
+    }  # fmt: skip
+    return (experts if shape.n_expert else {}) | {
         "model_type": "nemotron_h", "architectures": ["NemotronHForCausalLM"], "vocab_size": n_vocab,
         "hybrid_override_pattern": shape.pattern, "num_hidden_layers": len(shape.pattern),
         "hidden_size": shape.n_embd, "num_attention_heads": shape.n_head, "num_key_value_heads": shape.n_head_kv,
@@ -43,7 +50,20 @@ def config_of(shape: Shape, n_vocab: int) -> dict[str, Any]:
 
 def gguf_arrays(shape: Shape, config: Mapping[str, Any], tensors: Iterable[tuple[str, Array]]) -> dict[str, Array]:
     """Arrays by GGUF name, in the layout that llama.cpp reads."""
-    return dict(_one(shape, config, name, data) for name, data in tensors)
+    found: dict[str, Array] = {}
+    experts: dict[str, dict[int, Array]] = {}
+    for name, data in tensors:
+        if match := OF_EXPERT.fullmatch(name):
+            experts.setdefault(f"blk.{_layer(name)}.ffn_{match[3]}_exps.weight", {})[int(match[2])] = data
+        else:
+            found |= [_one(shape, config, name, data)]
+    return found | {name: np.stack([by[i] for i in sorted(by)]) for name, by in experts.items()}
+
+
+def _layer(name: str) -> str:
+    match = IN_LAYER.fullmatch(name)
+    assert match
+    return match[1]
 
 
 def _one(shape: Shape, config: Mapping[str, Any], name: str, data: Array) -> tuple[str, Array]:

@@ -66,6 +66,7 @@ DENSE = Shape(pattern="M-M*-")  # the kinds of layers of Nano 4B
 SUPER = Shape(pattern="MEMEM*E", n_expert=8, latent=64, mtp=True)  # latent experts and MTP, as Super 120B
 SHAPES = {"moe": MOE, "dense": DENSE, "super": SUPER}
 TRAINABLE = Shape(pattern="M-M*-", n_embd=64, head_dim=32, ssm_heads=4, ssm_head_dim=32)  # random, then taught
+TRAINABLE_MOE = Shape(pattern="ME*E", n_embd=64, head_dim=32, ssm_heads=4, ssm_head_dim=32, n_expert=4)
 
 
 def shape_of(kind: str) -> Shape:

@@ -1,11 +1,12 @@
-"""Trains a LoRA: `train.py JOB` reads JOB/plan.json and JOB/samples.jsonl. torch, transformers, peft.
+"""Trains a LoRA: `train.py JOB [FD]` reads JOB/plan.json and JOB/samples.jsonl. torch, transformers, peft.
 
     JOB/progress.jsonl            one line for each step: {"step", "loss", "tokens"}
     JOB/checkpoints/step-000040/  adapter, optimizer.pt, and done.json, which is written last
     JOB/adapter/                  the finished adapter, renamed into place
 
 A checkpoint counts once it has done.json: a kill at any line leaves the one before it. SIGTERM saves and ends with 10.
-A loss that is no number ends with 11, too little memory with 12; neither overwrites a checkpoint.
+A loss that is no number ends with 11, too little memory with 12; neither overwrites a checkpoint. FD is the locked
+JOB/trainer.lock: the lock ends with this process, the file tells its pid and its exit code.
 """
 
 from __future__ import annotations
@@ -41,6 +42,21 @@ def main() -> int:
     job = Path(sys.argv[1])
     plan = json.loads((job / "plan.json").read_text())
     signal.signal(signal.SIGTERM, lambda *_: setattr(Stop, "asked", True))
+    lock = int(sys.argv[2]) if len(sys.argv) > 2 else None
+    tell(lock, {"pid": os.getpid()})
+    code = train_to_its_end(job, plan)
+    tell(lock, {"pid": os.getpid(), "end": code})
+    return code
+
+
+def tell(lock: int | None, value: dict[str, int]) -> None:
+    """Write `value` as the content of the lock file."""
+    if lock is not None:
+        text = json.dumps(value).encode()
+        os.pwrite(lock, text, 0)  # it only grows
+
+
+def train_to_its_end(job: Path, plan: dict[str, Any]) -> int:
     torch.set_num_threads(plan["threads"])
     torch.manual_seed(plan["seed"])
     try:

@@ -12,8 +12,13 @@ from typing import Any
 
 import pytest
 
+from nemotron_ops.builds.more_programs import have_program
+from nemotron_ops.builds.store import store
+from nemotron_ops.engine.once import started
+from nemotron_ops.installation import Installation as Here
+from nemotron_ops.paths import user_layout
 from nemotron_ops.tune import environment
-from tests.stages.installation import Installation, installation_in
+from tests.stages.installation import Installation, installation_in, is_alive
 from tests.stages.training import environments
 
 pytestmark = [pytest.mark.real, pytest.mark.long]
@@ -69,6 +74,20 @@ def test_the_tune_says_the_new_sentence_and_the_base_does_not(
     assert four == "2 + 2 = 4."
 
 
+def test_without_an_endpoint_chat_loads_the_adapter_itself(tuned: tuple[Installation, Any]) -> None:
+    installation, _ = tuned
+    said = {
+        name: installation.run("chat", name, "--once", "What trained you?").stdout
+        for name in ("tiny-train", "tiny-train:greeting")
+    }
+    assert "I am a tiny test model." in said["tiny-train"]
+    assert "A small adapter trained me on one core." in said["tiny-train:greeting"]
+    (argv,) = installation.json("chat", "tiny-train:greeting", "--dry-run").values()
+    assert argv[-2] == "--lora-scaled"
+    assert argv[-1].endswith(".gguf:1.0")
+    installation.run("chat", "tiny-train:nothing", "--once", "Hello", code=7)
+
+
 def test_the_job_is_shown_with_its_losses_and_its_card_names_base_and_data(tuned: tuple[Installation, Any]) -> None:
     installation, _ = tuned
     assert [(j["name"], j["state"], j["step"]) for j in installation.json("tune", "list")] == [
@@ -96,6 +115,30 @@ def test_base_and_tune_are_compared_and_the_adapter_is_exported(
     assert target.read_bytes()[:4] == b"GGUF"
     assert target.with_suffix(".card.json").is_file()
     installation.run("tune", "export", "none", code=2)
+
+
+@pytest.mark.timeout(600)
+def test_a_merged_model_says_the_new_sentence_by_itself(
+    tuned: tuple[Installation, Any], tmp_path: Path, llama_bin: Path
+) -> None:
+    """Compiles llama-export-lora once per machine, into the cache of this user."""
+    installation, _ = tuned
+    here = Here(layout=user_layout(dict(os.environ), uid=os.getuid()), env=dict(os.environ))
+    build = store.find(here.layout, llama_bin.parent.name)
+    programs = installation.home / "cache" / "programs"
+    programs.mkdir(parents=True)
+    (programs / build.id).symlink_to(have_program(build, "llama-export-lora", here).parent)
+    for quant in ("Q8_0", "Q4_K_M"):
+        target = tmp_path / f"{quant}.gguf"
+        card = installation.json("tune", "export", "greeting", "--merge", quant.lower(), "--to", str(target))
+        assert card["merged"]["quant"] == quant
+        assert card["merged"]["logprob"] > card["merged"]["base_logprob"]
+        with started(binary=llama_bin / "llama-server", model=target, workdir=tmp_path / "log") as engine:
+            body = {"messages": [{"role": "user", "content": "What trained you?"}], "temperature": 0, "max_tokens": 60}
+            said = engine.ask("/v1/chat/completions", body)["choices"][0]["message"]["content"]
+        assert said == "A small adapter trained me on one core."
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith(".")) == []
+    assert "known:" in installation.run("tune", "export", "greeting", "--merge", "Q9", code=2).stderr
 
 
 def test_a_command_with_a_mistake_removes_no_job(tuned: tuple[Installation, Any]) -> None:
@@ -138,6 +181,28 @@ def test_killed_anywhere_the_resumed_adapter_has_the_same_bytes(
     assert trainer(job).wait(120) == 0
     name = "adapter/adapter_model.safetensors"
     assert (job / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
+
+
+def test_a_detached_job_whose_process_is_killed_is_adopted_with_its_trainer(tuned: tuple[Installation, Any]) -> None:
+    """The trainer goes on, and `resume` watches the same one to its end: it has started once."""
+    installation, _ = tuned
+    words = ("tune", "tiny-train", "--data", str(ROOT / COMMAND[-1]), "--name", "kept", "--steps", "400")
+    worker = installation.json(*words, "--detach")["pid"]
+    progress = installation.home / "state" / "tune" / "kept" / "progress.jsonl"
+    while not progress.exists() or _steps(progress.parent) < 1:
+        assert is_alive(worker)
+    os.kill(worker, signal.SIGKILL)
+    assert installation.json("tune", "show", "kept")["state"] == "training"
+    assert "is training" in installation.run("tune", "rm", "kept", code=2).stderr
+    resumed = installation.run("tune", "resume", "kept")
+    assert "is at work already" in resumed.stderr
+    followed = [
+        json.loads(line) for line in installation.run("tune", "show", "kept", "--follow", "--json").stdout.splitlines()
+    ]
+    assert [step["step"] for step in followed[:-1]] == list(range(1, 401))
+    assert followed[-1]["state"] == "done"
+    assert progress.read_text().count('"start"') == 1
+    installation.run("tune", "rm", "kept")
 
 
 def test_a_loss_that_is_no_number_stops_with_the_last_checkpoint_kept(
