@@ -61,6 +61,7 @@ async def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--listen-fd", type=int, required=True)
     parser.add_argument("--control", required=True)
+    parser.add_argument("--agent-socket")
     args = parser.parse_args()
     server = await asyncio.start_server(answer, sock=socket.socket(fileno=args.listen_fd))
     done = asyncio.Event()

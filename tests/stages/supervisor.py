@@ -56,7 +56,9 @@ class Stage:
         self.port = 0  # the kernel chooses; a later supervisor takes it from the record of the gateway
         self.listening: socket.socket | None = None  # passed to supervisors, as systemd does
         self.process: subprocess.Popen[bytes] | None = None
-        self.settings: dict[str, Any] = {"gateway": [sys.executable, str(FAKES / "gateway.py")]}
+        other = str(self.layout.runtime / "agent.sock")  # the real gateway too is given more sockets than its own
+        gateway = [sys.executable, str(FAKES / "gateway.py"), "--agent-socket", other]
+        self.settings: dict[str, Any] = {"gateway": gateway}
 
     # ---- what runs
 

@@ -68,13 +68,15 @@ def _blocks(blocks: list[Any], known: frozenset[str], place: str) -> list[Any]:
 def _block(block: Any, known: frozenset[str], place: str) -> Any:
     """One block of a message, of a tool's result or of the system prompt. Raises Refusal for one of no known type."""
     kind = block.get("type") if isinstance(block, dict) else None
+    if not isinstance(kind, str):
+        raise refused(place, "expected an object with a type")
     if kind == "document":
         return {"type": "text", "text": _document(block, place)}
     if kind == "search_result":
         found = _texts(block.get("content"), place)
         return {"type": "text", "text": titled((block.get("title"), block.get("source")), found)}
     if kind not in known:
-        raise refused(place, f"blocks of type {str(kind)[:60]!r} are not read here")
+        raise refused(place, f"blocks of type {kind[:60]!r} are not read here")
     if kind == "image" and _of(block, "source").get("type") not in ("base64", "url"):
         raise refused(place, "images are read as base64 only; files are not kept here")
     if kind == "tool_result" and isinstance(content := block.get("content"), list):

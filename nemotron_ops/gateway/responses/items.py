@@ -68,6 +68,8 @@ class Chat:
     def add(self, item: Mapping[str, Any], place: str) -> None:
         """Add one item. Raises Refusal if it has no meaning in a chat."""
         kind = item.get("type") or ("message" if "role" in item else "")
+        if not isinstance(kind, str):
+            raise refused(f"{place}.type: expected a text")
         if kind == "message":
             self._message(item, place)
         elif kind == "reasoning":
@@ -80,7 +82,7 @@ class Chat:
         elif kind.endswith(CALL):
             self._call(item, kind, str(item.get("call_id") or item.get("id") or ""))
         elif kind not in WITHOUT_MEANING:
-            raise refused(f"{place}: items of type {str(kind)[:80]!r} are not known here")
+            raise refused(f"{place}: items of type {kind[:80]!r} are not known here")
 
     def _message(self, item: Mapping[str, Any], place: str) -> None:
         role = ROLES.get(str(item.get("role")))
@@ -169,6 +171,8 @@ def part_of(part: Any, place: str) -> dict[str, Any]:
     kind = part.get("type") if isinstance(part, dict) else None
     if isinstance(part, str):
         return {"type": "text", "text": part}
+    if not isinstance(kind, str):
+        raise refused(f"{place}: expected a text or an object with a type")
     if kind in TEXT_PARTS and isinstance(part.get("text"), str):
         return {"type": "text", "text": part["text"]}
     if kind == "refusal":
@@ -182,7 +186,7 @@ def part_of(part: Any, place: str) -> dict[str, Any]:
         return {"type": "input_audio", "input_audio": part.get("input_audio")}
     if kind == "input_file":
         return {"type": "text", "text": file_in(part, place)}
-    raise refused(f"{place}: content of type {str(kind)[:80]!r} is not known here")
+    raise refused(f"{place}: content of type {kind[:80]!r} is not known here")
 
 
 def file_in(part: Mapping[str, Any], place: str) -> str:

@@ -57,6 +57,7 @@ class Store:
         self._folder = Path(folder) if folder and most_bytes else None
         self._sizes: OrderedDict[str, int] = OrderedDict()  # the least recently used first
         self._memory: dict[str, bytes] = {}
+        self._leaving: set[str] = set()  # dropped, their files not yet removed
         self._writer: ThreadPoolExecutor | None = None
         self._waiting = 0
         self._lock = threading.Lock()  # of `_waiting`
@@ -77,7 +78,7 @@ class Store:
 
     def get(self, answer_id: str, key: str) -> Kept | None:
         """The response `answer_id` if it is kept and belongs to `key`."""
-        if not ID.fullmatch(answer_id):
+        if not ID.fullmatch(answer_id) or answer_id in self._leaving:
             return None
         data = self._memory.get(answer_id) or self._read(answer_id)
         with contextlib.suppress(*NOT_JSON, msgspec.ValidationError):
@@ -138,7 +139,9 @@ class Store:
     def _forget(self, answer_id: str) -> None:
         self.bytes -= self._sizes.pop(answer_id, 0)
         self._memory.pop(answer_id, None)
-        self._on_disk(remove_file, answer_id)
+        if self._folder is not None:
+            self._leaving.add(answer_id)
+        self._on_disk(self._remove, answer_id)
 
     # disk
 
@@ -155,12 +158,17 @@ class Store:
         self._drop_oldest()
 
     def _on_disk(self, act: Callable[..., None], answer_id: str, *data: bytes) -> None:
-        """Change a file in the writing thread, in the order of the calls."""
-        if self._folder is None or self._writer is None or self._waiting >= WAITING:
+        """Change a file in the writing thread, in the order of the calls; too many at once are not written."""
+        if self._folder is None or self._writer is None or (data and self._waiting >= WAITING):
             return
         with self._lock:
             self._waiting += 1
         self._writer.submit(self._act, act, self._folder / f"{answer_id}.json", *data)
+
+    def _remove(self, path: Path) -> None:
+        """Remove a response, if it was ever written."""
+        path.unlink(missing_ok=True)
+        self._leaving.discard(path.stem)
 
     def _act(self, act: Callable[..., None], path: Path, *data: bytes) -> None:
         try:
@@ -190,11 +198,6 @@ class Store:
 def write_file(path: Path, data: bytes) -> None:
     """Write a response, readable for nobody else."""
     write_atomic(path, data, mode=0o600)
-
-
-def remove_file(path: Path) -> None:
-    """Remove a response, if it was ever written."""
-    path.unlink(missing_ok=True)
 
 
 def _files(folder: Path) -> Iterator[tuple[float, str, int]]:

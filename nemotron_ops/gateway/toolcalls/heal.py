@@ -169,8 +169,13 @@ class Ladder:
         return set()
 
     def invalid(self, answer: Answer) -> list[dict[str, Any]]:
-        """The wrong calls of a checked answer; with healing off only those of tools with `strict`."""
+        """The wrong calls of a checked answer; with healing off only those of tools with `strict`.
+
+        Where no tools are offered there is nothing to judge by.
+        """
         tools, off = self.offered.tools, self.level is Level.OFF
+        if not tools:
+            return []
         return [
             {"index": place, "name": call.name, "cause": call.fault}
             for place, call in enumerate(answer.calls)

@@ -70,6 +70,7 @@ async function load() {
   if (chat.earlier) list.append(earlier());
   for (const message of chat.messages) list.append(view(message).root);
   running([...state.views.values()].find((v) => v.running) ?? null);
+  if (!state.running) announce([...state.views.values()].at(-1)?.message.state);
   state.bottom = true;
   toBottom();
   grow();
@@ -127,7 +128,8 @@ function paint() {
 
 /** Told once, when an answer that was asked for here has ended. */
 function announce(how) {
-  at("spoken").textContent = state.awaited && how === "done" ? t.answer_done : "";
+  if (!state.awaited) return;
+  at("spoken").textContent = how === "done" ? t.answer_done : "";
   state.awaited = false;
 }
 
@@ -167,10 +169,10 @@ form.addEventListener("submit", async (event) => {
     keepDraft();
     state.files = [];
     showFiles();
+    at("spoken").textContent = "";
     state.awaited = true;
     await load();
     showChats();
-    if (!state.running) announce([...state.views.values()].at(-1)?.message.state);
   });
   at("send").disabled = false;
 });

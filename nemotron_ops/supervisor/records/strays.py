@@ -23,11 +23,15 @@ def launched() -> dict[str, int]:
 
 
 def engines(layout: Layout, pids: Mapping[str, int], *, known: Collection[str]) -> list[Record]:
-    """Engines of this state directory among `pids` whose launch is not in `known`."""
+    """Engines of this state directory among `pids` whose launch is not in `known`.
+
+    A process that was given the control socket is a companion, whatever other sockets it was given.
+    """
     found: list[Record] = []
     for launch, pid in pids.items():
-        word = next((w for w in process.argv_of(pid) if _below(w, layout.runtime)), "")
-        if launch not in known and word and Path(word) != layout.control_socket:
+        argv = process.argv_of(pid)
+        word = next((w for w in argv if _below(w, layout.runtime)), "")
+        if launch not in known and word and str(layout.control_socket) not in argv:
             found.append(_record(Path(word).name.split("-" + launch[:8])[0], launch, pid, socket=word))
     return found
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import stat
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from nemotron_ops.gateway.api.errors import Refusal
 from nemotron_ops.gateway.api.routes import Scope
+from nemotron_ops.gateway.responses import store as store_module
 from nemotron_ops.gateway.responses.store import Kept, Store
 from tests.fakes.calls import bearer, make, served
 from tests.fakes.scripted_engine import TEXT_OF_WORDS, ScriptedEngine, well
@@ -83,6 +86,32 @@ def test_a_damaged_file_is_no_response(tmp_path: Path) -> None:
     (tmp_path / f".{name(2)}.json.x.tmp").write_bytes(b"{")
     store = Store(str(tmp_path), 1 << 20)
     assert store.get(name(1), "a") is None
+    store.close()
+
+
+def test_what_was_deleted_is_gone_while_its_file_is_still_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eventually: Callable[..., None]
+) -> None:
+    writing, go_on = threading.Event(), threading.Event()
+
+    def slow(path: Path, data: bytes) -> None:
+        writing.set()
+        go_on.wait(10)
+        path.write_bytes(data)
+
+    monkeypatch.setattr(store_module, "write_file", slow)
+    store = Store(str(tmp_path), 1 << 20)
+    file = tmp_path / f"{name(1)}.json"
+    file.write_bytes(msgspec.json.encode(Kept(key="a")))
+    assert store.get(name(1), "a") is not None
+    store.keep(name(2), Kept(key="a"))
+    assert writing.wait(10)
+    assert store.delete(name(1), "a")
+    assert file.exists()
+    assert store.get(name(1), "a") is None
+    go_on.set()
+    eventually(lambda: not file.exists())
+    assert store.get(name(2), "a") is not None
     store.close()
 
 
