@@ -13,6 +13,7 @@ from pathlib import Path
 from threading import Thread
 
 import uvicorn
+import uvloop
 
 from nemotron_ops.errors import GatewayError, NemotronOpsError
 from nemotron_ops.files import write_atomic
@@ -95,7 +96,7 @@ def main() -> None:
     """Run the page; errors become a message on stderr and an exit code."""
     try:
         options = read(sys.argv[1:])
-        asyncio.run(serve(replace(options, allowed_host=tuple(h.lower() for h in options.allowed_host))))
+        uvloop.run(serve(replace(options, allowed_host=tuple(h.lower() for h in options.allowed_host))))
     except NemotronOpsError as exc:
         sys.stderr.write(f"error: {exc.message}\n" + (f"hint: {exc.hint}\n" if exc.hint else ""))
         sys.exit(exc.exit_code)

@@ -1,4 +1,4 @@
-"""The gateway, as a client with a key of its own. httpx.
+"""The gateway, as a client with a key of its own. asyncio, httpx.
 
 So admission, fairness, quotas, continuation after an engine's death and metrics hold for the page too.
 """
@@ -6,7 +6,7 @@ So admission, fairness, quotas, continuation after an engine's death and metrics
 from __future__ import annotations
 
 import asyncio
-import time
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 
 from nemotron_ops.studio.neighbours.deltas import Delta, Events
+from nemotron_ops.studio.neighbours.streamed import Broken, Streamed, Unreachable, posted
 
 FIRST_S = 900.0  # until the first byte: a request may wait in the queue, or for a model that loads
 MOST_ERROR = 65536
-AT_ONCE_S = 0.001  # what comes sooner was read already
-GATHER_S = 0.045  # half a tick of the page; a read for each token costs more than all else
 MOST_METRICS = 4 << 20
 RENEWED_S = (0.2, 0.5, 1.0, 2.0)  # a gateway reads new keys within a second or two
 Renew = Callable[[], Awaitable[bool]]
@@ -38,7 +38,7 @@ class GatewayLost(GatewayRefused):
 class Answer:
     """One streamed answer."""
 
-    response: httpx.Response
+    response: Streamed
     made_by: dict[str, Any]
     id: str = ""
     events: Events = field(default_factory=Events)
@@ -46,17 +46,12 @@ class Answer:
     async def deltas(self) -> AsyncIterator[Delta]:
         """Its events as they come. Raises GatewayLost where the connection breaks."""
         try:
-            before = time.monotonic()
-            async for chunk in self.response.aiter_raw():
-                waited_s = time.monotonic() - before
-                for delta in self.events.feed(chunk):
+            async for gulp in self.response.chunks():
+                for delta in self.events.feed(gulp):
                     self.id = self.id or delta.id
                     yield delta
-                if waited_s > AT_ONCE_S:  # nothing more was there: let some events come, and read them at once
-                    await asyncio.sleep(GATHER_S)
-                before = time.monotonic()
-        except httpx.HTTPError as exc:
-            raise GatewayLost(f"the connection to the endpoint broke: {str(exc) or type(exc).__name__}") from exc
+        except (Broken, TimeoutError) as exc:
+            raise GatewayLost(f"the connection to the endpoint broke: {str(exc) or 'it fell silent'}") from exc
 
 
 class Gateway:
@@ -65,9 +60,10 @@ class Gateway:
     def __init__(self, base: str, *, key_file: Path | None = None, ca: str = "", renew: Renew | None = None) -> None:
         self.base, self._key_file, self._renew = base.rstrip("/"), key_file, renew
         self._renewing = asyncio.Lock()
+        self._tls = ssl.create_default_context(cafile=ca or None) if self.base.startswith("https:") else None
         timeout = httpx.Timeout(FIRST_S, connect=5.0)
         limits = httpx.Limits(max_connections=200, max_keepalive_connections=20)
-        self._http = httpx.AsyncClient(trust_env=False, timeout=timeout, limits=limits, verify=ca or True)
+        self._http = httpx.AsyncClient(trust_env=False, timeout=timeout, limits=limits, verify=self._tls or True)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -86,22 +82,23 @@ class Gateway:
         """A streamed chat. Raises GatewayRefused."""
         try:
             async with self._posted(body) as response:
-                if response.status_code != 401 or not await self._has_new_key():
+                if response.status != 401 or not await self._has_new_key():
                     yield await self._begun(response, body)
                     return
             async with self._posted(body) as response:
                 yield await self._begun(response, body)
-        except httpx.ConnectError as exc:
+        except Unreachable as exc:
             raise GatewayRefused("the endpoint cannot be reached: is it running?") from exc
-        except httpx.HTTPError as exc:
-            raise GatewayRefused(f"the endpoint does not answer: {str(exc) or type(exc).__name__}") from exc
+        except (Broken, TimeoutError) as exc:
+            raise GatewayRefused(f"the endpoint does not answer: {str(exc) or 'it is silent'}") from exc
 
-    def _posted(self, body: dict[str, Any]) -> AbstractAsyncContextManager[httpx.Response]:
-        return self._http.stream("POST", f"{self.base}/chat/completions", json=body, headers=self._headers)
+    def _posted(self, body: dict[str, Any]) -> AbstractAsyncContextManager[Streamed]:
+        url, data = f"{self.base}/chat/completions", msgspec.json.encode(body)
+        return posted(url, data, self._headers, context=self._tls, wait_s=FIRST_S)
 
-    async def _begun(self, response: httpx.Response, body: dict[str, Any]) -> Answer:
-        if response.status_code != 200:
-            raise GatewayRefused(_said(response.status_code, await response.aread()))
+    async def _begun(self, response: Streamed, body: dict[str, Any]) -> Answer:
+        if response.status != 200:
+            raise GatewayRefused(_said(response.status, await response.body(MOST_ERROR)))
         return Answer(response, {"model": body.get("model", ""), "instance": response.headers.get("x-instance", "")})
 
     async def end_thinking(self, answer: Answer) -> bool:
@@ -166,8 +163,6 @@ class Gateway:
 
 def _said(status: int, body: bytes) -> str:
     """The words of an error of the API."""
-    import msgspec
-
     try:
         value = msgspec.json.decode(body[:MOST_ERROR])
         error = value["error"]

@@ -53,15 +53,17 @@ ATTRIBUTES = {
 SCHEMES = {"http", "https", "mailto"}
 
 
+CLEANER = nh3.Cleaner(
+    tags=TAGS,
+    attributes=ATTRIBUTES,
+    url_schemes=SCHEMES,
+    link_rel="noopener noreferrer nofollow",
+    set_tag_attribute_values={"a": {"target": "_blank"}},
+    strip_comments=True,
+    url_relative="deny",
+)
+
+
 def clean(html: str) -> str:
     """`html` with the tags and attributes of the list alone; links open elsewhere and tell nothing of this page."""
-    return nh3.clean(
-        html,
-        tags=TAGS,
-        attributes=ATTRIBUTES,
-        url_schemes=SCHEMES,
-        link_rel="noopener noreferrer nofollow",
-        set_tag_attribute_values={"a": {"target": "_blank"}},
-        strip_comments=True,
-        url_relative="deny",
-    )
+    return CLEANER.clean(html)

@@ -16,6 +16,7 @@ from nemotron_ops.studio.render.markdown import html_of, html_of_open_fence
 from nemotron_ops.studio.render.segments import segments
 
 PAUSE = 20  # times what the last flush took
+QUICK_S, QUICK_LETTERS = 0.004, 2000
 SLOW_S = 0.05  # an open block that takes longer is shown as plain text until it ends
 PLAIN = '<pre class="plain">'  # an open block that is not rendered yet
 FENCE = re.compile(r"(`{3,}|~{3,})[^\n]*\n")  # the first line of a fence, which is whole
@@ -36,10 +37,16 @@ class Growing:
     _at: int = 0  # where the text behind the final blocks begins
     _shown: list[tuple[str, str, Render]] = field(default_factory=list)  # each block, its HTML, and how it was made
     _cost_s: float = 0.0
+    _seen: int = 0  # letters that the last flush has seen
 
     def add(self, text: str) -> None:
         """Append `text`."""
         self.text += text
+
+    @property
+    def quick(self) -> bool:
+        """Whether the next flush takes too little time to be worth a thread."""
+        return self._cost_s < QUICK_S and len(self.text) - self._seen < QUICK_LETTERS
 
     @property
     def pause_s(self) -> float:
@@ -50,7 +57,8 @@ class Growing:
         """The blocks that changed since the last flush; with `ended` all are final."""
         begun = self.clock()
         patches: list[Patch] = []
-        rest = self.text[self._at :]
+        self._seen = len(self.text)
+        rest = self.text[self._at : self._seen]
         whole = rest if ended else rest[: rest.rfind("\n") + 1]
         done = segments(whole)
         if not ended:

@@ -13,16 +13,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nemotron_ops.errors import NemotronOpsError
+from nemotron_ops.studio.neighbours.beat import TICK_S, until_tick_s
 from nemotron_ops.studio.neighbours.deltas import Delta
 from nemotron_ops.studio.neighbours.gateway import Answer, Gateway, GatewayLost, GatewayRefused
-from nemotron_ops.studio.render.growing import Growing
+from nemotron_ops.studio.render.growing import Growing, Patch
 from nemotron_ops.studio.threads.store import Store, new_id
 from nemotron_ops.studio.threads.tree import Message, Tree
 from nemotron_ops.studio.turns.feed import Feed
 from nemotron_ops.studio.turns.request import Settings, as_json, body
 from nemotron_ops.studio.turns.state import RUNNING, Happened, TurnState, after
 
-TICK_S = 0.09
 STORE_S = 1.0
 
 
@@ -52,6 +52,11 @@ class Turn:
         return replace(
             self.message, content=self.text.text, thinking=self.thinking.text, state=str(self.state), made_by=made_by
         )
+
+
+    def flush(self, *, ended: bool) -> tuple[list[Patch], list[Patch]]:
+        """The blocks of the text and of the thinking that changed."""
+        return self.text.flush(ended=ended), self.thinking.flush(ended=ended or bool(self.text.text))
 
 
 class Turns:
@@ -175,7 +180,7 @@ class Turns:
         """Render and tell what is new, and store it once a second."""
         stored = time.monotonic()
         while True:
-            await asyncio.sleep(TICK_S)
+            await asyncio.sleep(until_tick_s())
             turn.shown = asyncio.ensure_future(self._show(turn))
             await asyncio.shield(turn.shown)  # what is rendered counts as told: it must not be dropped half-way
             wait_s = max(turn.text.pause_s, turn.thinking.pause_s) - TICK_S
@@ -191,8 +196,10 @@ class Turns:
             await self._show_new(turn, ended=ended)
 
     async def _show_new(self, turn: Turn, *, ended: bool) -> None:
-        text = await asyncio.to_thread(turn.text.flush, ended=ended)
-        thinking = await asyncio.to_thread(turn.thinking.flush, ended=ended or bool(turn.text.text))
+        if turn.text.quick and turn.thinking.quick:
+            text, thinking = turn.flush(ended=ended)
+        else:  # the loop never waits for a long one
+            text, thinking = await asyncio.to_thread(turn.flush, ended=ended)
         line: dict[str, Any] = {"turn": turn.message.id, "state": turn.state, "n": turn.tokens}
         if text or thinking or ended:
             if text:
