@@ -80,7 +80,9 @@ def show(model: str, template: bool, as_json: bool) -> None:
         from nemotron_ops.ui import size
 
         if template:
-            text = _template(app, model)
+            from nemotron_ops.operations.own_template import header_template
+
+            text = header_template(model, app.installation)
             app.ui.json({"chat_template": text}) if as_json else app.ui.data(text)
             return
         found = _find(app, model)
@@ -234,24 +236,6 @@ def _find(app: App, name: str) -> StoredModel:
     if not model.repo:
         raise ModelError(f"cannot find {name}: its model is not fetched from a hub")
     return store.need(app.layout, Ref(repo=model.repo, quant=model.quant))
-
-
-def _template(app: App, name: str) -> str:
-    """The chat template in a model's header. Raises ModelError if the model is not here, or has none."""
-    from nemotron_ops.errors import ModelError
-    from nemotron_ops.models.local import read_header
-    from nemotron_ops.operations.fetching import made_here
-    from nemotron_ops.recipes.load import recipe_for
-
-    model = recipe_for(name, app.layout, app.env).model
-    if model.synthetic:
-        path = made_here(app.installation, model.synthetic, model.quant)
-    else:
-        path = Path(model.path) if model.path else _find(app, name).path
-    text = read_header(path).values.get("tokenizer.chat_template")
-    if not isinstance(text, str) or not text:
-        raise ModelError(f"cannot show the chat template of {name}: its header has none")
-    return text
 
 
 def _state(model: StoredModel) -> str:

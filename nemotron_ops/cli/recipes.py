@@ -1,4 +1,4 @@
-"""`recipes list|show|validate|new`: the recipe of each model, shipped or the user's own. Disk."""
+"""`recipes list|show|validate|new|template`: the recipe of each model, shipped or the user's own. Disk."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from nemotron_ops.cli.app import App, dry_run_option, json_option
-from nemotron_ops.errors import RecipeError
+from nemotron_ops.cli.app import App, dry_run_option, json_option, progress_option
+from nemotron_ops.errors import RecipeError, UsageError
 
 
 @click.group()
@@ -123,6 +123,34 @@ def new(name: str, source: str, repo: str, dry_run: bool, as_json: bool) -> None
             app.ui.json({"path": str(path), "written": not dry_run})
         else:
             app.ui.data(text.rstrip() if dry_run else str(path))
+
+
+@recipes.command()
+@click.argument("name")
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.option("--own", is_flag=True, help="Use the model's own template again.")
+@progress_option
+@json_option
+def template(name: str, file: Path | None, own: bool, as_json: bool) -> None:
+    """Serve the recipe NAME with the chat template in FILE (Jinja), or --own: with the model's again.
+
+    Without FILE it prints the template that NAME is served with, to begin with. Your copy of the recipe notes a new
+    one. What runs is changed as by `upgrade`: the new instance starts beside the old one, which stays if the engine
+    does not take the template.
+    """
+    from nemotron_ops.operations.own_template import changed_template, served_template
+    from nemotron_ops.operations.upgrade import switch
+
+    if own and file is not None:
+        raise UsageError("cannot change a template: give a FILE, or --own")
+    with App() as app:
+        if file is None and not own:
+            text, is_own = served_template(name, app.installation)
+            app.ui.json({"chat_template": text, "own": is_own}) if as_json else app.ui.data(text)
+            return
+        change = changed_template(name, file, app.layout)
+        answer = switch(change, app.installation, strict=False)
+        app.ui.json({"changed": change.what, "reload": answer}) if as_json else app.ui.data(change.what)
 
 
 def _copied(origin: str) -> str:

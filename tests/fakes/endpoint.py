@@ -24,6 +24,7 @@ class Script:
     cut_at: int = -1
     pace_s: float = 0.0
     reason: str = "stop"
+    profiles: tuple[str, ...] = ()  # of its two models
     gate: threading.Event = field(default_factory=threading.Event)
     asked: list[dict[str, Any]] = field(default_factory=list)
     open: int = 0  # answers that are being sent
@@ -38,7 +39,9 @@ def endpoint(script: Script) -> Iterator[str]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            self._json(200, {"data": [{"id": "one"}, {"id": "two"}]})
+            names = ("one", "two")
+            cards = [{"id": n, "aliases": [], "profiles": [f"{n}:{p}" for p in script.profiles]} for n in names]
+            self._json(200, {"data": cards})
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))

@@ -23,11 +23,15 @@ START_S = 60.0
 
 
 class Control:
-    """A scripted supervisor: `show` publishes a snapshot; `wants` and `inflight` hold the gateway's messages."""
+    """A scripted supervisor: `show` publishes a snapshot; `wants` and `inflight` hold the gateway's messages.
+
+    `status` is its answer to that verb.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.snapshot = Snapshot()
+        self.status: dict[str, Any] = {}
         self.wants: list[str] = []
         self.inflight: dict[str, int] = {}
         self.on_want: Callable[[str], None] = lambda name: None
@@ -103,6 +107,8 @@ class Control:
                     self.wants.append(value["model"])
                     s.sendall(b"{}\n")
                     self.on_want(value["model"])
+                elif value.get("verb") == "status":
+                    s.sendall(json.dumps(self.status).encode() + b"\n")
                 elif "inflight" in value:
                     self.inflight = value["inflight"]
 

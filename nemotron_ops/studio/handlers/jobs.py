@@ -1,4 +1,4 @@
-"""Jobs of the command line: fetch, add, change, remove, verify, import, upgrade. Starlette.
+"""Jobs of the command line: fetch, add, change, remove, verify, import, upgrade, template. Starlette.
 
 A page can do what a person in a shell can do, and nothing more: each job is a line of our own commands, whose words are
 checked here, so that none is taken for an option.
@@ -6,14 +6,19 @@ checked here, so that none is taken for an option.
 
 from __future__ import annotations
 
+import asyncio
+import re
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from nemotron_ops.files import write_atomic
 from nemotron_ops.studio.handlers.asked import Refusal, answer, json_of, shared, text, word
 
 NUMBERS = ("ctx_size", "parallel")  # options of a model, with the most that is sensible of each
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")  # of a recipe
+TEMPLATE_BYTES = 1 << 20
 MOST = {"ctx_size": 1 << 24, "parallel": 256}
 
 
@@ -82,6 +87,20 @@ async def upgrade(request: Request) -> Response:
     if (await json_of(request)).get("back") is True:
         return await _begin(request, "rollback", "rollback")
     return await _begin(request, "upgrade", "upgrade")
+
+
+async def template(request: Request) -> Response:
+    """Serve a recipe with another chat template, or (with `own`) with the model's again."""
+    here, value = shared(request), await json_of(request)
+    name = word(value, "model")
+    if not NAME.fullmatch(name):
+        raise Refusal(400, f"{name} has no recipe; `nemotron-ops recipes new NAME --repo {name}` makes one")
+    if value.get("own") is True:
+        return await _begin(request, f"template {name}", "recipes", "template", name, "--own")
+    words = text(value, "text", most=TEMPLATE_BYTES)
+    path = here.store.folder / "templates" / f"{name}.jinja"
+    await asyncio.to_thread(write_atomic, path, words, mode=0o600)
+    return await _begin(request, f"template {name}", "recipes", "template", name, str(path))
 
 
 async def _begin(request: Request, title: str, *argv: str) -> Response:

@@ -1,4 +1,4 @@
-"""Instances, logs, what this machine has. Starlette."""
+"""Instances, logs, what this machine has, and what follows from it for questions. Starlette."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from starlette.responses import Response
 
 from nemotron_ops.errors import ControlError
 from nemotron_ops.studio.handlers.asked import Refusal, answer, json_of, shared, text
+from nemotron_ops.studio.neighbours import order as ordering
+from nemotron_ops.studio.neighbours import parameters as effective
 from nemotron_ops.studio.neighbours.counts import counts
+from nemotron_ops.studio.turns.request import MOST_PANES
 
 VERBS = frozenset({"start", "stop", "restart", "drain"})
 
@@ -69,3 +72,25 @@ async def doctor(request: Request) -> Response:
     value, error = await shared(request).work.json("doctor", "--json", timeout_s=60.0)
     result: dict[str, Any] = {"facts": value, "error": error}
     return answer(result)
+
+
+async def order(request: Request) -> Response:
+    """Whether the models of a comparison are asked at once, and in what order otherwise."""
+    here, models = shared(request), (await json_of(request)).get("models")
+    if not isinstance(models, list) or not all(isinstance(m, str) for m in models) or len(models) > MOST_PANES:
+        raise Refusal(400, f"models: expected at most {MOST_PANES} names")
+    return answer(ordering.order(models, await here.supervisor.status()))
+
+
+async def parameters(request: Request) -> Response:
+    """The parameters that hold for a model where nobody sets any, each with its source."""
+    here, query = shared(request), request.query_params
+    thinking = False if query.get("thinking") == "off" else None
+    model = await here.gateway.asked_model(query.get("model", "")[:300], thinking)
+    started = effective.wished(model, await here.supervisor.status())
+    if not started.target or started.target.startswith("-") or started.profile.startswith("-"):
+        return answer({"model": model, "parameters": {}})
+    words = ("--profile", started.profile) if started.profile else ()
+    found, _ = await here.work.json("recipes", "show", started.target, "--resolved", *words, "--json")
+    settings = found.get("settings", {}) if isinstance(found, dict) else {}
+    return answer({"model": model, "parameters": effective.parameters(settings, started)})

@@ -71,8 +71,8 @@ async def keys(request: Request) -> Response:
 
 
 async def template(request: Request) -> Response:
-    """The chat template in a model's header."""
-    return await _json(request, "models", "show", word(dict(request.query_params), "model"), "--template")
+    """The chat template that a model is served with, and whether its recipe has one of its own."""
+    return await _json(request, "recipes", "template", word(dict(request.query_params), "model"))
 
 
 async def _json(request: Request, *argv: str, timeout_s: float = 60.0) -> Response:

@@ -17,6 +17,7 @@ import httpx
 import msgspec
 
 from nemotron_ops.studio.neighbours.deltas import Delta, Events
+from nemotron_ops.studio.neighbours.parameters import asked_model
 from nemotron_ops.studio.neighbours.streamed import Broken, Streamed, Unreachable, posted
 
 FIRST_S = 900.0  # until the first byte: a request may wait in the queue, or for a model that loads
@@ -112,6 +113,14 @@ class Gateway:
         if status == 401 and await self._has_new_key():
             return await self._plain("GET", path, None)
         return status, value
+
+    async def asked_model(self, model: str, thinking: bool | None) -> str:
+        """The name to ask for: without thinking, the model's profile for that."""
+        if thinking is not False:
+            return model
+        status, value = await self.get("/models")
+        cards = value.get("data", []) if status == 200 and isinstance(value, dict) else []
+        return asked_model(model, thinking, cards)
 
     async def post(self, path: str, body: dict[str, Any], *, native: bool = False) -> tuple[int, Any]:
         """Status and JSON of a POST below /v1, or of a native route; status 0 where it cannot be reached."""

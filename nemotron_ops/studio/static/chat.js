@@ -6,13 +6,13 @@ import { Sheet } from "./sheet.js";
 
 const at = (id) => document.getElementById(id);
 const list = at("messages"), question = at("question"), form = at("ask");
-const sheet = new Sheet(() => countSoon());
+const sheet = new Sheet({ changed: () => countSoon(), asked: () => ({ model: at("model").value, thinking: at("thinking").value }) });
 const state = { chat: at("thread").dataset.chat, leaf: "", views: new Map(), end: null, files: [], running: null, bottom: true, contexts: null };
 
 // ---- the list of chats
 
 async function showChats() {
-  const chats = await attempt(() => api(`/api/chats?words=${encodeURIComponent(at("words").value)}`));
+  const chats = await attempt(() => api(`/api/chats?words=${encodeURIComponent(at("words").value)}&archived=${Number(at("archived").checked)}`));
   if (!chats) return;
   at("chats").replaceChildren(...chats.map((chat) => el("li", { class: chat.id === state.chat ? "shown" : "" },
     el("a", { href: `/chat/${chat.id}`, title: chat.title, onclick: (e) => { if (e.button === 0 && !e.ctrlKey && !e.metaKey) { e.preventDefault(); open(chat.id); } } }, (chat.pinned ? "★ " : "") + (chat.title || t.untitled)),
@@ -27,7 +27,7 @@ function manage(chat) {
     el("div", { class: "row" },
       el("button", { type: "button", class: "primary", onclick: () => change({ title: title.value }) }, t.save),
       el("button", { type: "button", onclick: () => change({ pinned: !chat.pinned }) }, chat.pinned ? t.unpin : t.pin),
-      el("button", { type: "button", onclick: () => change({ archived: true }) }, t.archive),
+      el("button", { type: "button", onclick: () => change({ archived: !chat.archived }) }, chat.archived ? t.unarchive : t.archive),
       el("button", { type: "button", onclick: async () => {
         if (!confirm(t.delete_chat)) return;
         await change({ delete: true });
@@ -297,6 +297,7 @@ function chooseModel(name) {
 
 at("new").addEventListener("click", () => open(""));
 at("words").addEventListener("input", () => { clearTimeout(showChats.timer); showChats.timer = setTimeout(showChats, 200); });
+at("archived").addEventListener("change", showChats);
 at("toggle").addEventListener("click", () => { const is = at("side").classList.toggle("open"); at("toggle").setAttribute("aria-expanded", String(is)); });
 at("preview").addEventListener("click", () => attempt(async () => {
   const found = await api(`/api/chats/${state.chat}/preview`, { content: question.value, parent: state.leaf, settings: settings() });

@@ -8,8 +8,7 @@ const MOST = 4;
 const panes = [];
 let models = [];
 
-const nothing = () => {};
-const actions = { show: nothing, copy: (m, v) => navigator.clipboard.writeText(v.said.innerText), endThinking: (m) => api(`/api/messages/${m.id}/end-thinking`, {}), goOn: nothing, regenerate: nothing, fork: nothing, edit: nothing };
+const actions = { copy: (m, v) => navigator.clipboard.writeText(v.said.innerText), endThinking: (m) => api(`/api/messages/${m.id}/end-thinking`, {}) };
 
 class Pane {
   constructor() {
@@ -98,6 +97,15 @@ function removePane(pane) {
   for (const one of panes) one.remove.disabled = panes.length <= 2;
 }
 
+/** At once, or in which order: as chosen, or as the memory plan says, loaded models first. */
+async function order() {
+  const how = at("turns").value, all = [...panes.keys()];
+  if (how) return { together: how === "once", panes: all };
+  const found = await api("/api/compare/order", { models: panes.map((pane) => pane.model.value) });
+  at("why").textContent = found.together ? "" : say("asked_in_turn", { device: found.short.join(", ") });
+  return found;
+}
+
 function hideNames(hidden) {
   for (const pane of panes) { pane.model.hidden = hidden; for (const v of pane.views.values()) v.head.hidden = hidden; }
 }
@@ -117,8 +125,9 @@ at("ask").addEventListener("submit", async (event) => {
   at("send").disabled = true;
   at("question").value = "";
   await attempt(async () => {
-    if (at("turns").checked) for (const pane of panes) { await pane.ask(content); }
-    else await Promise.all(panes.map((pane) => pane.ask(content)));
+    const { together, panes: turns } = await order();
+    if (together) await Promise.all(panes.map((pane) => pane.ask(content)));
+    else for (const n of turns) await panes[n].ask(content);
     hideNames(at("blind").checked);
   });
   at("send").disabled = false;

@@ -69,7 +69,7 @@ export class MessageView {
 
   showTools(made) {
     const { message, actions } = this;
-    const button = (word, act) => el("button", { type: "button", onclick: () => act(message, this) }, t[word]);
+    const button = (word, act) => act && el("button", { type: "button", onclick: () => act(message, this) }, t[word]);
     const parts = [];
     if (this.running) {
       if (message.state === "thinking") parts.push(button("end_thinking", actions.endThinking));

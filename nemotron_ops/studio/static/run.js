@@ -18,7 +18,16 @@ async function log(name) {
 
 async function template(model) {
   const found = await attempt(() => api(`/api/template?model=${encodeURIComponent(model)}`));
-  if (found) dialog(el("h2", {}, `${t.template}: ${model}`), el("p", { class: "hint" }, t.template_words), el("pre", { class: "log" }, found.chat_template));
+  if (!found) return;
+  const text = el("textarea", { class: "log", rows: 20, spellcheck: false, "aria-label": t.template, value: found.chat_template });
+  const use = async (value) => {
+    if (!await attempt(() => api("/api/template", { model, ...value }))) return;
+    at("dialog").close();
+    jobs.show();
+  };
+  dialog(el("h2", {}, `${t.template}: ${model}`), el("p", { class: "hint" }, t.template_words), text,
+    el("div", { class: "row" }, el("button", { class: "primary", type: "button", onclick: () => use({ text: text.value }) }, t.save),
+      el("button", { type: "button", disabled: !found.own, onclick: () => use({ own: true }) }, t.template_own)));
 }
 
 async function remove(model) {

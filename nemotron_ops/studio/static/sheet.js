@@ -1,8 +1,10 @@
 // The sheet of parameters: an empty field is untouched and not sent. Presets.
-import { api, attempt, el, t } from "./base.js";
+import { api, attempt, el, say, t } from "./base.js";
 
 export class Sheet {
-  constructor(changed) {
+  /** `changed` is called after each change; `asked` tells the model and the thinking switch. */
+  constructor({ changed, asked }) {
+    this.asked = asked;
     this.root = document.getElementById("sheet");
     this.fields = [...this.root.querySelectorAll("[name]")];
     this.preset = document.getElementById("preset");
@@ -12,8 +14,9 @@ export class Sheet {
     toggle.addEventListener("click", () => {
       this.root.hidden = !this.root.hidden;
       toggle.setAttribute("aria-expanded", String(!this.root.hidden));
-      if (!this.root.hidden) this.showPresets();
+      if (!this.root.hidden) { this.showPresets(); this.showAutomatic(); }
     });
+    for (const id of ["model", "thinking"]) document.getElementById(id).addEventListener("change", () => this.showAutomatic());
     this.preset.addEventListener("change", () => { if (this.presets?.[this.preset.value]) this.set(this.presets[this.preset.value]); changed(); });
     document.getElementById("keep").addEventListener("click", async () => {
       const name = prompt(t.preset_name);
@@ -26,6 +29,17 @@ export class Sheet {
   async showPresets() {
     this.presets = await api("/api/presets").catch(() => ({}));
     this.preset.replaceChildren(el("option", { value: "" }), ...Object.keys(this.presets).map((name) => el("option", { value: name }, name)));
+  }
+
+  /** What holds where a field is empty, and where that comes from. */
+  async showAutomatic() {
+    if (this.root.hidden) return;
+    const asked = new URLSearchParams(this.asked()), found = await api(`/api/parameters?${asked}`).catch(() => null);
+    for (const field of this.fields.filter((f) => f.type === "number")) {
+      const one = found?.parameters[field.name];
+      field.placeholder = one ? say("automatic_is", one) : t.auto;
+      field.title = one ? `${one.source} · ${found.model}` : "";
+    }
   }
 
   set(settings) {

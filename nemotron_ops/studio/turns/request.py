@@ -32,6 +32,7 @@ class Settings:
     keep_thinking: bool | None = None  # send earlier thinking with the next question
 
 
+MOST_PANES = 8  # of a comparison
 BOUNDS: dict[str, tuple[float, float]] = {
     "thinking_budget": (0, 1_000_000),
     "temperature": (0, 5),

@@ -53,7 +53,6 @@ class Turn:
             self.message, content=self.text.text, thinking=self.thinking.text, state=str(self.state), made_by=made_by
         )
 
-
     def flush(self, *, ended: bool) -> tuple[list[Patch], list[Patch]]:
         """The blocks of the text and of the thinking that changed."""
         return self.text.flush(ended=ended), self.thinking.flush(ended=ended or bool(self.text.text))
@@ -127,7 +126,8 @@ class Turns:
             messages = await asyncio.to_thread(self._store.messages, chat)
             branch = Tree(messages).branch(turn.message.id if continued else turn.message.parent)
             branch = await asyncio.to_thread(self._with_images, branch)
-            happened = await self._ask(turn, body(branch, settings, continued=continued))
+            model = await self._gateway.asked_model(settings.model, settings.thinking)
+            happened = await self._ask(turn, body(branch, replace(settings, model=model), continued=continued))
         except asyncio.CancelledError:
             happened = Happened.STOP if turn.stopping else Happened.LOST
         except GatewayLost as exc:

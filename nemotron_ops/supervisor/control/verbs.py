@@ -26,7 +26,7 @@ from nemotron_ops.supervisor.control.server import Answer, Verb
 from nemotron_ops.supervisor.fleet.rollout import Outcome
 from nemotron_ops.supervisor.instance.keeper import Keeper
 from nemotron_ops.supervisor.instance.state import Event
-from nemotron_ops.supervisor.snapshot import State
+from nemotron_ops.supervisor.snapshot import ModelView, State
 from nemotron_ops.supervisor.spec import Config
 from nemotron_ops.supervisor.supervisor import Supervisor
 from nemotron_ops.supervisor.wishes import Models
@@ -96,10 +96,8 @@ class Verbs:
                 c.spec.id: _companion(c) | {"url": url(supervisor.options.scheme, c.at.host, c.at.port)}
                 for c in supervisor.companions
             },
-            "models": [
-                {"name": m.name, "names": list(m.names), "adapters": list(m.adapters), "on_demand": m.on_demand}
-                for m in supervisor.fleet.snapshot.models
-            ],
+            "models": [_model(m) for m in supervisor.fleet.snapshot.models],
+            "capacity_bytes": dict(supervisor.fleet.config.capacity_bytes),
             "wish": await self._wished(),
             "instances": instances,
             "ready": self._shown and all(i["state"] == "ready" for i in wanted) and gateway.record is not None,
@@ -278,12 +276,24 @@ class Verbs:
             "slots": k.spec.slots,
             "ctx_tokens": k.spec.ctx_tokens,
             "planned_bytes": dict(k.spec.memory_bytes),
+            "pinned": k.spec.lifecycle.pinned,
             "busy": k.busy,
             "inflight": self._supervisor.control.inflight(k.id) or 0,
             "draining": view.draining,
             "load_progress": view.load_progress,
             "socket": view.socket,
         }
+
+
+def _model(model: ModelView) -> dict[str, Any]:
+    """A model for `status`; `defaults` are the request fields that the gateway fills in."""
+    return {
+        "name": model.name,
+        "names": list(model.names),
+        "adapters": list(model.adapters),
+        "on_demand": model.on_demand,
+        "defaults": dict(model.defaults),
+    }
 
 
 def _companion(companion: Companion) -> dict[str, Any]:

@@ -65,3 +65,40 @@ def test_a_template_that_cannot_be_used_is_told_and_what_runs_goes_on(
     assert prompt(port).startswith("<marked one>")
     wrong = installation.run("recipes", "validate", code=3)
     assert "cannot read the chat template" in wrong.stderr
+
+
+def test_a_recipe_is_given_a_template_and_the_models_own_again(
+    installation: Installation, template: Path, port: int, tmp_path: Path
+) -> None:
+    before = installation.json("recipes", "template", "mine")
+    assert before["own"]
+    assert before["chat_template"].startswith("{{- '<marked one>' -}}")
+    recipe, kept = template.with_name("mine.toml"), template.read_text()
+    for wrong, code in (
+        ("{% if %}", 3),
+        ("", 3),
+        ("{{ raise_exception('never') }}", 9),
+    ):  # the last for the engine alone
+        (tmp_path / "wrong.jinja").write_text(wrong)
+        refused = installation.run("recipes", "template", "mine", str(tmp_path / "wrong.jinja"), code=code)
+        assert "Traceback" not in refused.stderr
+        assert (recipe.read_text(), template.read_text()) == (RECIPE, kept)
+        assert prompt(port).startswith("<marked one>")
+    (tmp_path / "other.jinja").write_text(kept.replace("marked one", "marked two"))
+    assert installation.json("recipes", "template", "mine", str(tmp_path / "other.jinja"))["reload"]["replaced"]
+    assert prompt(port).startswith("<marked two>")
+    installation.run("recipes", "template", "mine", "--own")
+    assert not prompt(port).startswith("<marked")
+    assert "chat_template_file" not in recipe.read_text()
+    assert not template.exists()
+    assert "names none" in installation.run("recipes", "template", "mine", "--own", code=3).stderr
+
+
+def test_a_shipped_recipe_is_copied_for_a_template_and_comes_back(installation: Installation, tmp_path: Path) -> None:
+    file, copy = tmp_path / "t.jinja", installation.home / "config" / "recipes" / "tiny.toml"
+    file.write_text(installation.run("recipes", "template", "tiny").stdout)
+    installation.run("recipes", "template", "tiny", str(file))
+    assert 'chat_template_file = "tiny.jinja"' in copy.read_text()
+    assert installation.json("recipes", "template", "tiny")["own"]
+    installation.run("recipes", "template", "tiny", "--own")
+    assert list(copy.parent.iterdir()) == []
