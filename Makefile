@@ -133,8 +133,8 @@ bench-cuda: $(VENV)/.installed  ## Try CUDA toolkits from wheels without a GPU: 
 bench-gpu: $(VENV)/.installed-test  ## The full run on a machine with a GPU: build, self-test, true-size model
 	@$(PY) -m benchmarks.gpu
 
-bench-studio: $(VENV)/.installed-test  ## Measure the web page in headless Chromium: frames, keys, main thread, server
-	@$(PY) -m benchmarks.studio
+bench-studio: $(VENV)/.installed-test  ## Measure the web page in headless Chromium; PEER=…/tools/ui/dist beside llama.cpp's
+	@$(PY) -m benchmarks.studio $(if $(PEER),--peer $(PEER))
 
 screenshots: $(VENV)/.installed-test  ## Take the pictures of the web page for the docs (Chromium)
 	@PYTHONPATH=. $(PY) docs/screenshots.py

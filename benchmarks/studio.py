@@ -9,6 +9,9 @@ keys are typed. It is a process of its own, so its time is not counted. What is 
     server       processor time of the page's process by 1,000 tokens, its memory, and its share of a core at rest
     page         kB of a first visit, first contentful paint
     long chat    from the address to the last message of a chat of 300,000 tokens
+
+With `--peer FOLDER` llama.cpp's own page (its `tools/ui/dist`, built) is measured in the same run, with one answer
+where ours shows three.
 """
 
 from __future__ import annotations
@@ -27,9 +30,10 @@ from typing import Any
 
 import click
 import psutil
-from playwright.sync_api import CDPSession
+from playwright.sync_api import Browser, CDPSession
 from playwright.sync_api import Page as Tab
 
+from benchmarks.llama_page import llama_page
 from nemotron_ops.studio.threads.store import Store, new_id
 from nemotron_ops.studio.threads.tree import Message
 from tests.fakes.endpoint import Script, endpoint
@@ -94,11 +98,22 @@ def serve_script(load: Load, pipe: Any) -> None:
         pipe.recv()
 
 
+def serve_peer(folder: Path, load: Load, pipe: Any) -> None:
+    """The process of llama.cpp's page: tells its address, and serves until it is ended."""
+    with llama_page(folder, pieces(load.tokens), 1 / load.rate) as base:
+        pipe.send(base)
+        pipe.recv()
+
+
 @contextmanager
-def streaming(load: Load) -> Iterator[str]:
-    """The address of a scripted endpoint in a process of its own."""
+def streaming(load: Load, peer: Path | None = None) -> Iterator[str]:
+    """The address of a scripted endpoint in a process of its own, or of llama.cpp's page in `peer` before one."""
     here, there = multiprocessing.Pipe()
-    child = multiprocessing.get_context("spawn").Process(target=serve_script, args=(load, there), daemon=True)
+    context = multiprocessing.get_context("spawn")
+    if peer is None:
+        child = context.Process(target=serve_script, args=(load, there), daemon=True)
+    else:
+        child = context.Process(target=serve_peer, args=(peer, load, there), daemon=True)
     child.start()
     try:
         yield str(here.recv())
@@ -142,6 +157,28 @@ def measure_panes(visit: Visit, studio: Page, load: Load) -> dict[str, float]:
     }
 
 
+def measure_peer(browser: Browser, folder: Path, load: Load) -> dict[str, float]:
+    """llama.cpp's own page: a first visit, and one answer while keys are typed."""
+    with streaming(load, folder) as base:
+        context = browser.new_context(viewport={"width": 1440, "height": 900})
+        tab = context.new_page()
+        session = context.new_cdp_session(tab)
+        found = first_visit(tab, session, base, "textarea")
+        field = tab.locator("textarea").first
+        field.fill("Write at length.")
+        session.send("Performance.enable")
+        tab.evaluate(PROBE)
+        busy, begun = busy_s(session), time.monotonic()
+        tab.keyboard.press("Enter")
+        field.focus()
+        while (wall := time.monotonic() - begun) < load.tokens / load.rate:
+            tab.keyboard.press("x")
+            time.sleep(0.5)
+        found |= {"main thread busy": (busy_s(session) - busy) / wall, **frames(tab)}
+        context.close()
+    return found
+
+
 def frames(tab: Tab) -> dict[str, float]:
     """What the probe has seen."""
     seen = tab.evaluate("() => globalThis.probe")
@@ -157,13 +194,18 @@ def frames(tab: Tab) -> dict[str, float]:
 
 def measure_first_visit(visit: Visit, studio: Page) -> dict[str, float]:
     """Weight and first paint of the chat page, from an empty cache."""
-    tab, sizes = visit.tab, [0]
-    session = visit.context.new_cdp_session(tab)
+    session = visit.context.new_cdp_session(visit.tab)
+    return first_visit(visit.tab, session, f"{studio.base}/chat", "#send")
+
+
+def first_visit(tab: Tab, session: CDPSession, address: str, shown: str) -> dict[str, float]:
+    """Weight and first paint of a page, until the element `shown` is there, and a second more."""
+    sizes = [0]
     session.send("Network.enable")
     session.send("Network.setCacheDisabled", {"cacheDisabled": True})
     session.on("Network.loadingFinished", lambda e: sizes.append(int(e["encodedDataLength"])))
-    tab.goto(f"{studio.base}/chat")
-    tab.locator("#send").wait_for()
+    tab.goto(address)
+    tab.locator(shown).first.wait_for()
     time.sleep(1)
     paint = tab.evaluate("() => performance.getEntriesByName('first-contentful-paint')[0].startTime")
     return {"page kB": sum(sizes) / 1000, "first contentful paint ms": paint}
@@ -208,8 +250,9 @@ def write_long_chat(folder: Path) -> str:
 @click.option("--tokens", default=3000, show_default=True, help="Tokens of each pane.")
 @click.option("--rate", default=120, show_default=True, help="Tokens a second of each pane.")
 @click.option("--panes", default=3, show_default=True, type=click.IntRange(2, 4))
+@click.option("--peer", type=click.Path(exists=True, path_type=Path), help="llama.cpp's tools/ui/dist, built.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def main(tokens: int, rate: int, panes: int, as_json: bool) -> None:
+def main(tokens: int, rate: int, panes: int, peer: Path | None, as_json: bool) -> None:
     """Measure the web page in headless Chromium."""
     load = Load(panes=panes, tokens=tokens, rate=rate)
     found: dict[str, float] = {}
@@ -227,11 +270,13 @@ def main(tokens: int, rate: int, panes: int, as_json: bool) -> None:
             click.echo(f"streaming for {load.tokens / load.rate:.0f} s", err=True)
             found |= measure_panes(visit, studio, load)
             visit.context.close()
+            other = measure_peer(browser, peer, load) if peer else {}
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps({"page": found, "llama.cpp's page": other}, indent=2))
         return
     for name, value in found.items():
-        click.echo(f"{name:<36} {value:10.3g}")
+        beside = f"   llama.cpp's page, one answer: {other[name]:10.3g}" if name in other else ""
+        click.echo(f"{name:<36} {value:10.3g}{beside}")
 
 
 if __name__ == "__main__":

@@ -55,6 +55,9 @@ class Growing:
 
     def flush(self, *, ended: bool = False) -> list[Patch]:
         """The blocks that changed since the last flush; with `ended` all are final."""
+        if len(self.text) == self._seen and not ended:
+            self._cost_s = 0.0
+            return []
         begun = self.clock()
         patches: list[Patch] = []
         self._seen = len(self.text)

@@ -15,7 +15,7 @@ export function el(name, attributes = {}, ...children) {
   for (const [key, value] of Object.entries(attributes)) {
     if (value === undefined || value === null || value === false) continue;
     if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
-    else if (key in made && typeof value !== "string") made[key] = value;
+    else if (key === "value" || (key in made && typeof value !== "string")) made[key] = value;  // a textarea has no such attribute
     else made.setAttribute(key, value === true ? "" : value);
   }
   made.append(...children.flat().filter((c) => c !== null && c !== undefined && c !== false));

@@ -134,6 +134,32 @@ def test_an_answer_cut_by_its_length_says_so_and_goes_on(visit: Visit, script: S
     expect(visit.tab.locator("article.assistant").last).to_contain_text("one two three")
 
 
+def test_an_edited_answer_keeps_what_follows_and_an_edited_question_its_old_branch(
+    visit: Visit, studio: Page, script: Script
+) -> None:
+    chat = chat_of(studio, script, ["one ", "two ", "three"])
+    studio.ask(chat, "And then?", parent=studio.last(chat)["id"])
+    studio.wait_state(chat, "done")
+    tab = visit.tab
+    tab.goto(f"{studio.base}/chat/{chat}")
+    article = tab.locator("article.assistant").first
+    article.get_by_role("button", name="Edit").click()
+    field = article.get_by_label("Edit")
+    expect(field).to_have_value("one two three")
+    field.fill("one two four")
+    article.get_by_role("button", name="Save").click()
+    expect(article).to_contain_text("one two four")
+    expect(tab.locator("article")).to_have_count(4)
+    question = tab.locator("article.user").nth(1)
+    question.get_by_role("button", name="Edit").click()
+    expect(question.get_by_label("Edit")).to_have_value("And then?")
+    question.get_by_label("Edit").fill("And before?")
+    question.get_by_role("button", name="Send").click()
+    expect(tab.locator("article.user").nth(1)).to_contain_text("2 of 2")
+    tab.locator("article.user").nth(1).get_by_role("button", name="Previous").click()
+    expect(tab.locator("article.user").nth(1)).to_contain_text("And then?")
+
+
 def test_a_session_that_ends_keeps_the_draft_and_asks_no_further(browser: Browser, studio: Page) -> None:
     visit = Visit(browser, studio.base, may_be_refused=True)
     visit.log_in()

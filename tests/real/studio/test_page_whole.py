@@ -107,7 +107,7 @@ def test_a_model_is_found_fetched_started_with_a_chosen_context_and_asked(
     assert props["default_generation_settings"]["n_ctx"] == 8192
 
     card.get_by_role("button", name="Chat template").click()
-    expect(sheet.locator("pre")).to_contain_text("<|im_start|>")
+    expect(sheet.get_by_label("Chat template")).to_have_value(re.compile(r"<\|im_start\|>"))
     sheet.get_by_role("button", name="Close").click()
     card.get_by_role("button", name="Change").click()
     expect(sheet.get_by_label("Context")).to_have_value("8192")
@@ -131,6 +131,34 @@ def test_two_models_answer_side_by_side(visit: Visit) -> None:
     for i in range(2):
         expect(panes.nth(i)).to_contain_text(ANSWER)
         expect(panes.nth(i)).to_contain_text("tokens/s")
+
+
+def test_a_template_is_edited_and_the_models_own_comes_back(visit: Visit, place: tuple[Installation, int, str]) -> None:
+    visit.log_in()
+    tab = visit.tab
+    tab.goto(f"{visit.base}/run")
+    sheet, card = tab.get_by_role("dialog"), tab.get_by_role("region", name="tiny", exact=True)
+
+    def prompt() -> str:
+        body = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}]}
+        url = f"http://127.0.0.1:{place[1]}/apply-template"
+        return str(httpx.post(url, json=body, timeout=20, trust_env=False).json()["prompt"])
+
+    def use(button: str, text: str = "") -> None:
+        card.get_by_role("button", name="Chat template").click()
+        field = sheet.get_by_label("Chat template")
+        expect(field).to_have_value(re.compile("im_start"))
+        if text:
+            field.fill(text + field.input_value())
+        sheet.get_by_role("button", name=button).click()
+
+    job = tab.get_by_role("region", name="template tiny")
+    use("Save", "{% if %}")
+    expect(job.locator(".error")).to_contain_text("line 1")
+    use("Save", "{{- '<edited>' -}}")
+    wait_for(lambda: prompt().startswith("<edited>"))
+    use("The model's own template")
+    wait_for(lambda: not prompt().startswith("<edited>"))
 
 
 def test_a_key_is_made_shown_once_and_the_page_itself_goes_on(
@@ -171,6 +199,12 @@ def test_a_model_is_removed_and_what_cannot_start_says_why(visit: Visit, place: 
     job = tab.get_by_role("region", name="add owner/missing")
     expect(job.get_by_text("failed", exact=True)).to_be_visible()
     expect(job.locator(".error")).to_contain_text("owner/missing")
+    tab.reload()  # what another model's failed start leaves alone
+    tiny = tab.get_by_role("region", name="tiny", exact=True)
+    expect(tiny).to_contain_text("Context 4,096")
+    own = next(i for i in place[0].json("status")["instances"] if i["model"] == "tiny")
+    argv = Path(f"/proc/{own['pid']}/cmdline").read_bytes().split(b"\0")
+    assert argv[argv.index(b"--ctx-size") + 1] == b"4096"
     tab.goto(f"{visit.base}/models")
     row = tab.locator("#disk").get_by_role("row").filter(has_text=MINI)
     row.get_by_role("button", name="Verify").click()
