@@ -23,6 +23,7 @@ the same functions. Each file uses only those below it:
     model_sampling    sampling of a model that no recipe knows: of its header, then of its base model
     templates         chat templates of recipes, as files that llama-server reads
     quants            a model's quants with their headers, from files or over the network
+    own_template      gives a recipe a chat template of one's own, and takes it away again
     upgrade           a new build or quant beside the running one, taken back if it is worse
     further_programs  programs of llama.cpp that a build does not hold
     building          the build to serve with: the current one, or a new one for this machine

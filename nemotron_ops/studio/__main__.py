@@ -26,7 +26,7 @@ from nemotron_ops.studio.neighbours.gateway import Gateway
 from nemotron_ops.studio.neighbours.supervisor import Supervisor
 from nemotron_ops.studio.neighbours.work import Work
 from nemotron_ops.studio.options import Options, read
-from nemotron_ops.studio.render.code import warm
+from nemotron_ops.studio.render.markdown import warm
 from nemotron_ops.studio.shared import Shared
 from nemotron_ops.studio.threads.store import Store
 from nemotron_ops.studio.turns.feed import Feed

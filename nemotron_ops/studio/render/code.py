@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from pygments.lexer import Lexer
 
 MOST_COLOURED = 100_000  # letters; longer code stays plain
-COMMON = ("python", "bash", "json", "javascript", "typescript", "c", "cpp", "rust", "go", "html", "css", "sql", "yaml")
 
 
 @lru_cache(maxsize=64)
@@ -42,9 +41,3 @@ def coloured(code: str, language: str) -> str:
     if lexer is None:
         return escape(code)
     return str(highlight(code, lexer, formatter()))
-
-
-def warm() -> None:
-    """Load the lexers that answers use most: the first use of each costs about 30 ms."""
-    for language in COMMON:
-        coloured("x", language)

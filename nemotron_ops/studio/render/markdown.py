@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from markdown_it.rules_inline import StateInline
     from markdown_it.token import Token
 
+COMMON = ("python", "bash", "json", "javascript", "typescript", "c", "cpp", "rust", "go", "html", "css", "sql", "yaml")
 LANGUAGE = re.compile(r"[\w+#.-]{1,30}")
 LINK = re.compile(r"(?:https?://|mailto:)", re.IGNORECASE)
 BRACKETED = re.compile(r"\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
@@ -66,6 +67,14 @@ def html_of(block: str) -> str:
     except RecursionError:
         made = f"<pre>{escape(block)}</pre>"
     return clean(ALIGNED.sub(r' class="\1"', made))
+
+
+def warm() -> None:
+    """Load what answers use most: parsers, the converter of TeX, lexers. The first use of each costs 30 ms and more."""
+    html_of("| a |\n| - |\n| *b* |\n")
+    html_of("$x^2$")
+    for language in COMMON:
+        coloured("x", language)
 
 
 def _bracket_math(state: StateInline, silent: bool) -> bool:
