@@ -79,14 +79,24 @@ class Album:
         self.take("sheet")
         self.tab.get_by_role("button", name="Close").click()
         self.take("run")
+        self.go("tune")
+        self.tab.get_by_label("Model", exact=True).fill("tiny-train")
+        self.tab.get_by_label("File of rows").fill(str(IMAGES.parent / "examples" / "greeting.jsonl"))
+        self.tab.get_by_role("button", name="Check the data").click()
+        expect(self.tab.locator("#findings")).to_contain_text("4 samples", timeout=60_000)
+        self.tab.get_by_label("File of rows").fill("/data/greeting.jsonl")
+        self.take("tune")
         self.go("settings")
+        self.tab.get_by_role("button", name="Look what this machine has").click()
+        expect(self.tab.locator("#tools")).to_contain_text("attacks", timeout=60_000)
         self.take("settings")
 
 
 def main() -> None:
     """Take all pictures."""
-    build = store.current(user_layout(os.environ, uid=os.getuid()))
-    assert build is not None, "make a build first: nemotron-ops build"
+    layout = user_layout(os.environ, uid=os.getuid())
+    build = store.current(layout) or next(iter(store.listed(layout)), None)  # `make llama-cpp` makes none current
+    assert build is not None, "make a build first: make llama-cpp"
     with tempfile.TemporaryDirectory() as folder, hub(Path(folder)) as made, chromium() as browser:
         installation = installation_in(Path(folder) / "home", build.binary("llama-server").parent)
         words = ("studio", "tiny", "--port", str(free_port()), "--studio-port", str(free_port()))

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nemotron_ops.errors import NemotronOpsError
 from nemotron_ops.studio.guard import HEADERS, refusal
-from nemotron_ops.studio.handlers import account, chat, feed, jobs, machine, pages, shelf
+from nemotron_ops.studio.handlers import account, chat, feed, jobs, machine, pages, shelf, tune
 from nemotron_ops.studio.handlers.asked import Refusal, answer
 from nemotron_ops.studio.login.sessions import form_token, same
 from nemotron_ops.studio.shared import Shared
@@ -33,6 +33,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/compare", pages.compare),
     ("GET", "/models", pages.models),
     ("GET", "/run", pages.run),
+    ("GET", "/tune", pages.tune),
     ("GET", "/settings", pages.settings),
     ("GET", "/words.json", pages.words),
     ("POST", "/api/setup", account.setup),
@@ -79,6 +80,12 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/api/models/verify", jobs.verify),
     ("POST", "/api/models/import", jobs.bring),
     ("POST", "/api/upgrade", jobs.upgrade),
+    ("GET", "/api/tools", shelf.tools),
+    ("POST", "/api/tools", shelf.tools),
+    ("GET", "/api/tune", tune.page_of_jobs),
+    ("POST", "/api/tune", tune.train),
+    ("POST", "/api/tune/check", tune.check),
+    ("POST", "/api/tune/{job}/{verb}", tune.act),
     ("GET", "/api/jobs", jobs.listed),
     ("POST", "/api/jobs/{job}/stop", jobs.stop),
     ("POST", "/api/jobs/{job}/again", jobs.again),

@@ -79,6 +79,11 @@ async def run(request: Request) -> Response:
     return page(request, "run")
 
 
+async def tune(request: Request) -> Response:
+    """Training."""
+    return page(request, "tune")
+
+
 async def settings(request: Request) -> Response:
     """Password, sessions, presets."""
     return page(request, "settings")

@@ -1,4 +1,4 @@
-"""Models and engines of this machine and of the hub: search, plans, what is stored, builds, keys. Starlette."""
+"""Models and engines of this machine and of the hub: search, plans, what is stored, builds, keys, tools. Starlette."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from starlette.responses import Response
 from nemotron_ops.studio.handlers.asked import Refusal, answer, json_of, shared, word
 
 PLAN_S = 120.0  # headers are read over the network
+DOCTOR_S = 120.0  # each sandbox holds attacks
+TOOLS = ("python", "web", "mcp")
 NUMBERS = ("ctx_size", "parallel")
 
 
@@ -68,6 +70,20 @@ async def keys(request: Request) -> Response:
         return await _json(request, "keys", "revoke", name)
     expires = ("--expires", word(value, "expires", most=10)) if value.get("expires") else ()
     return await _json(request, "keys", "create", name, *expires)
+
+
+async def tools(request: Request) -> Response:
+    """What may run here for models: sandboxes with what they held, the tools that are enabled. A POST changes one."""
+    if request.method == "POST":
+        value = await json_of(request)
+        name = word(value, "tool")
+        if name not in TOOLS:
+            raise Refusal(400, f"tool: one of {', '.join(TOOLS)}")
+        verb = "enable" if value.get("on") is True else "disable"
+        changed, error = await shared(request).work.json("tools", verb, name, "--json", timeout_s=DOCTOR_S)
+        if changed is None:
+            raise Refusal(409, error)
+    return await _json(request, "tools", "doctor", timeout_s=DOCTOR_S)
 
 
 async def template(request: Request) -> Response:

@@ -204,6 +204,7 @@ function keepDraft() {
 
 async function addFiles(files) {
   for (const file of files) {
+    if (file.type.startsWith("image/") && blind()) { notice(t.no_pictures); continue; }
     const kept = await attempt(() => sendFile(file));
     if (kept) state.files.push(kept);
   }
@@ -277,15 +278,22 @@ async function showModels() {
   select.replaceChildren(...first, ...names.map((n) => el("option", { value: n }, n)));
   chooseModel(chosen);
   state.contexts = new Map();
+  state.seeing = new Set();
   for (const model of found.supervisor.models ?? []) {
     const slots = found.supervisor.instances.filter((i) => i.model === model.name).map((i) => i.ctx_tokens ?? 0);
-    for (const name of model.names) state.contexts.set(name, Math.max(0, ...slots));
+    const sees = found.supervisor.instances.some((i) => i.model === model.name && i.sees);
+    for (const name of model.names) { state.contexts.set(name, Math.max(0, ...slots)); if (sees) state.seeing.add(name); }
   }
 }
 /** The context of the chosen model; of the only one, or the least, where none is chosen. */
 function context() {
   const all = [...(state.contexts ?? new Map()).values()].filter(Boolean);
   return state.contexts?.get(at("model").value.split(":")[0]) ?? (all.length ? Math.min(...all) : 0);
+}
+/** Whether the chosen model is known to see no pictures. */
+function blind() {
+  const name = at("model").value.split(":")[0];
+  return name ? state.contexts?.has(name) && !state.seeing.has(name) : state.contexts?.size > 0 && !state.seeing.size;
 }
 function chooseModel(name) {
   const select = at("model");

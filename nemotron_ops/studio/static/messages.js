@@ -57,7 +57,10 @@ export class MessageView {
     const model = made.model || made.settings?.model || made.instance || "";
     this.head.textContent = this.message.role === "user" ? t.you : [model, state === "queued" ? t.queued : ""].filter(Boolean).join(" · ");
     if (state === "thinking") { this.summary.textContent = t.thinking_now; this.details.open = true; }
-    if (state === "answering" && this.details.open && !this.touched) this.details.open = false;
+    if (!["queued", "thinking"].includes(state)) {  // a quick answer is never seen in between
+      if (this.summary.textContent === t.thinking_now) this.summary.textContent = t.thinking;
+      if (!this.touched) this.details.open = false;
+    }
     if (made.thought_s) this.summary.textContent = say("thought_for", { s: made.thought_s });
     const words = { length: t.state_length, stopped: t.state_stopped, cut: t.state_cut, failed: `${t.state_failed} ${error ?? ""}` }[state];
     const lost = made.lost_in_thought && !this.running ? t.lost_in_thought : "";

@@ -1,5 +1,5 @@
-// Language, presets, sessions, password.
-import { api, attempt, el, notice, t, table } from "./base.js";
+// Language, presets, keys, tools, sessions, password.
+import { api, attempt, el, notice, say, t, table } from "./base.js";
 
 const at = (id) => document.getElementById(id);
 
@@ -38,6 +38,20 @@ at("new-key").addEventListener("submit", async (event) => {
   event.target.reset();
   keys();
 });
+
+/** Sandboxes of this machine, and which tools models have. Without a sandbox that holds, code stays off. */
+async function tools(change) {
+  at("tools").replaceChildren(el("p", { class: "hint" }, t.tools_holding));
+  const found = await attempt(() => api("/api/tools", change));
+  if (!found) { at("tools").replaceChildren(el("p", { class: "error" }, t.failed)); return; }
+  const walls = found.backends.map((b) => [b.backend, b.works ? say("tools_held", { held: b.attacks_held, all: b.attacks }) : [b.reason, b.fix ? el("p", { class: "hint" }, b.fix) : ""]]);
+  const rows = ["python", "web", "mcp"].map((tool) => {
+    const on = found.enabled.includes(tool), able = tool !== "python" || found.backend;
+    return [t[`tool_${tool}`], on && able ? t.on : t.off, el("button", { class: "small", disabled: !able && !on, onclick: () => tools({ tool, on: !on }) }, on ? t.tools_off : t.tools_on)];
+  });
+  at("tools").replaceChildren(found.backend ? el("p", {}, say("tools_wall", { name: found.backend })) : el("p", { class: "error" }, t.tools_no_wall), table([t.tools_title, t.state, ""], rows), table([t.tools_sandbox, ""], walls));
+}
+at("tools-look").addEventListener("click", () => tools());
 
 at("others").addEventListener("click", async () => { await attempt(() => api("/api/logout", { others: true })); sessions(); });
 at("logout").addEventListener("click", async () => { await attempt(() => api("/api/logout", {})); location.href = "/login"; });

@@ -274,6 +274,7 @@ class Verbs:
             "log_tail": list(death.tail[-TAIL_SHOWN:]) if death and view.state in (State.FAILED, State.BACKOFF) else [],
             "build": k.spec.build,
             "slots": k.spec.slots,
+            "sees": "--mmproj" in k.spec.argv,
             "ctx_tokens": k.spec.ctx_tokens,
             "planned_bytes": dict(k.spec.memory_bytes),
             "pinned": k.spec.lifecycle.pinned,

@@ -1,4 +1,4 @@
-"""What the page does by what the supervisor says: order of a comparison, parameters with sources. Chromium, 12 s."""
+"""What the page does by what this machine says: order of a comparison, parameters, tools. Chromium, 20 s."""
 
 from __future__ import annotations
 
@@ -26,12 +26,15 @@ def browser() -> Iterator[Browser]:
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Page, Script, Control]]:
     script, folder = Script(), tmp_path_factory.mktemp("memory") / "studio"
     folder.mkdir(mode=0o700)
+    own = pytest.MonkeyPatch()
+    own.setenv("NEMOTRON_OPS_HOME", str(folder.parent / "home"))
     control = Control(folder / "control.sock")
     control.status = status(16, one="ready", two="ready")
     with endpoint(script) as base, page(folder, base) as made:
         made.set_up()
         yield made, script, control
     control.stop()
+    own.undo()
 
 
 @pytest.fixture
@@ -135,3 +138,61 @@ def test_an_archived_chat_is_found_and_comes_back(visit: Visit, shared: tuple[Pa
     expect(row).to_have_count(0)
     tab.get_by_label("Archived chats").uncheck()
     expect(row).to_have_count(1)
+
+
+def test_a_picture_is_refused_up_front_where_the_model_sees_none(
+    visit: Visit, shared: tuple[Page, Script, Control]
+) -> None:
+    control, tab = shared[2], visit.tab
+    picture: Any = {"name": "dot.png", "mimeType": "image/png", "buffer": b"\x89PNG\r\n\x1a\n"}
+    for sees in (False, True):
+        control.status = status(16, one="ready", two="ready")
+        control.status["instances"][0]["sees"] = sees
+        tab.goto(f"{visit.base}/chat?model=one")
+        expect(tab.locator("#model")).to_have_value("one")
+        tab.set_input_files("#attach", picture)
+        if sees:
+            expect(tab.locator("#files")).to_contain_text("dot.png")
+        else:
+            expect(tab.locator("#notice")).to_contain_text("sees no pictures")
+            expect(tab.locator("#files li")).to_have_count(0)
+
+
+NONE = {"works": False, "attacks_held": 0, "attacks": 0}
+NO_WALL = {
+    "backend": "", "toolbox": "", "enabled": ["python"],
+    "backends": [
+        {"backend": "bubblewrap", **NONE, "reason": "not installed", "fix": "apt-get install bubblewrap"},
+        {"backend": "landlock", **NONE, "reason": "this kernel has none", "fix": ""},
+    ],
+}  # fmt: skip
+
+
+def test_without_a_sandbox_code_is_off_and_the_page_says_what_is_missing(visit: Visit) -> None:
+    tab = visit.tab
+    tab.route("**/api/tools", lambda route: route.fulfill(json=NO_WALL))
+    tab.goto(f"{visit.base}/settings")
+    tab.get_by_role("button", name="Look what this machine has").click()
+    tools = tab.locator("#tools")
+    expect(tools).to_contain_text("Code is off: no sandbox works here.")
+    for words in ("not installed", "apt-get install bubblewrap", "this kernel has none"):
+        expect(tools).to_contain_text(words)
+    row = tools.get_by_role("row").filter(has_text="Python and bash")
+    expect(row).to_contain_text("off")
+
+
+def test_a_tool_is_allowed_and_forbidden_behind_the_sandbox_that_holds_here(
+    visit: Visit, shared: tuple[Page, Script, Control]
+) -> None:
+    tab = visit.tab
+    tab.goto(f"{visit.base}/settings")
+    tab.get_by_role("button", name="Look what this machine has").click()
+    row = tab.locator("#tools").get_by_role("row").filter(has_text="Python and bash")
+    expect(tab.locator("#tools")).to_contain_text("held 8 of 8 attacks")
+    row.get_by_role("button", name="Allow").click()
+    expect(row.get_by_role("button", name="Forbid")).to_be_visible()
+    assert "python" in shared[0].http.get("/api/tools").json()["enabled"]
+    row.get_by_role("button", name="Forbid").click()
+    expect(row.get_by_role("button", name="Allow")).to_be_visible()
+    assert shared[0].post("/api/tools", tool="--help", on=True).status_code == 400
+    assert shared[0].post("/api/tools", tool="root", on=True).status_code == 400
