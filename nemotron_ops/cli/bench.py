@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nemotron_ops.cli.app import App, dry_run_option, json_option
-from nemotron_ops.cli.bench_view import show_changes, show_run, write_pictures
+from nemotron_ops.cli.bench_view import show_alarm, show_changes, show_run, write_pictures
 from nemotron_ops.cli.options import option, options_of
 from nemotron_ops.errors import HostError, UsageError
 
@@ -94,28 +94,37 @@ class BenchOptions:
 @options_of(BenchOptions)
 @dry_run_option
 @json_option
-def run(recipes: tuple[str, ...], wanted: BenchOptions, dry_run: bool, as_json: bool) -> None:
+def run(recipes: tuple[str, ...], wanted: BenchOptions, dry_run: bool, as_json: bool) -> int:
     """Put load on an endpoint: one started for RECIPE, one at --url, or the running one.
 
     Time to the first token, time between tokens, tokens per second, as a client sees them. Several recipes or builds
     are measured in turns, repeat by repeat. The endpoint that is started for RECIPE is separate from a running one.
+    Says what is slower than the kept baseline beyond the noise; ends with 1 if that was set by `bench baseline`.
     """
     with App() as app:
         asked = wanted.asked(recipes, app.env)
         if dry_run:
             _show_plan(app, asked, as_json=as_json)
-            return
+            return 0
+        from nemotron_ops.measure.baseline import held
         from nemotron_ops.measure.bench import bench as measure
 
         found = measure(asked, app.installation)
+        against = [held(app.layout, one, beside=found) for one in found]
         if as_json:
-            app.ui.json([value_of(r) for r in found])
-            return
-        for one in found:
-            show_run(app, one)
-        app.ui.say(f"kept as {', '.join(r.id for r in found)}; see `nemotron-ops bench list`")
-        if len(found) > 1:
-            show_changes(app, found[0], found[1])
+            values = [
+                value_of(r) | {"baseline": h.as_json() if h else None} for r, h in zip(found, against, strict=True)
+            ]
+            app.ui.json(values)
+        else:
+            for one in found:
+                show_run(app, one)
+            app.ui.say(f"kept as {', '.join(r.id for r in found)}; see `nemotron-ops bench list`")
+            if len(found) > 1:
+                show_changes(app, found[0], found[1])
+        for one, its in zip(found, against, strict=True):
+            show_alarm(app, one, its)
+        return SLOWER if any(h.is_set and h.slower for h in against if h) else 0
 
 
 @bench.command("list")
@@ -151,6 +160,28 @@ def show(name: str, as_json: bool) -> None:
 
         found = runs.find(app.layout, name)
         app.ui.json(value_of(found)) if as_json else show_run(app, found)
+
+
+@bench.command("baseline")
+@click.argument("name", metavar="[RUN]", required=False)
+@click.option("--off", is_flag=True, help="RUN is no longer the baseline.")
+@json_option
+def baseline_of(name: str | None, off: bool, as_json: bool) -> None:
+    """Make RUN what later runs of the same model on this machine are held against; without RUN, list these runs.
+
+    `bench` and `upgrade --canary bench` then say what is slower beyond the noise.
+    """
+    with App() as app:
+        from nemotron_ops.measure import baseline, runs
+
+        if name:
+            run = runs.find(app.layout, name)
+            baseline.forget(app.layout, run) if off else baseline.set_baseline(app.layout, run)
+        found = baseline.set_runs(app.layout)
+        if as_json:
+            app.ui.json([{"id": r.id, "at_s": r.at_s, "label": r.label} for r in found])
+            return
+        app.ui.table(("baseline", "what"), [(r.id, r.label) for r in found])
 
 
 @bench.command()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nemotron_ops.cli.app import App
 
 if TYPE_CHECKING:
+    from nemotron_ops.measure.baseline import Held
     from nemotron_ops.measure.runs import Result, Run
 
 HEADER = ("load", "TTFT p50", "p95", "p99", "ITL p50", "p95", "tokens/s each", "in all", "engine", "prompt", "errors")
@@ -42,6 +43,17 @@ def show_changes(app: App, a: Run, b: Run) -> None:
     for part in sorted({*a.made_by, *b.made_by}):
         if a.made_by.get(part) != b.made_by.get(part):
             app.ui.say(f"differs: {part}")
+
+
+def show_alarm(app: App, found: Run, held: Held | None) -> None:
+    """What of a run is slower than its baseline beyond the noise."""
+    if held is None:
+        return
+    for change in held.slower:
+        app.ui.warn(
+            f"{found.label} is slower than {held.baseline.id}: {change.figure} {change.ratio - 1:+.1%}"
+            f" ({change.load}, p {change.p:.2g})"
+        )
 
 
 def write_pictures(runs: Sequence[Run], history: Sequence[Run], folder: Path | None, kinds: Sequence[str],

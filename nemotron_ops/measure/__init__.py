@@ -3,6 +3,7 @@
 Latencies are measured as a client sees them, kept with what made them (machine, build, model, flags), and compared by
 ranks over interleaved repeats. Each file uses only those below it:
 
+    canary       judges a new build or quant before it takes over
     tuning       finds llama-server's flags for this machine by measuring
     quality      how good a model answers: tasks, perplexity, comparison
     bench        every load on every endpoint, repeats interleaved, results kept
@@ -12,6 +13,7 @@ ranks over interleaved repeats. Each file uses only those below it:
     generator    puts a load on an endpoint, as a closed or an open loop
     request      sends one streaming request and notes when each piece arrives
     load         a load: which requests arrive when
+    baseline     which kept run a new one is held against
     runs         what was measured, as JSON Lines in the state folder
     compare      whether a run is slower than another beyond the noise
     summary      from samples to numbers: latencies, speeds, goodput
