@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import click
 from nemotron_ops.cli.app import App, dry_run_option, json_option
 from nemotron_ops.cli.bench_view import show_alarm, show_changes, show_run, write_pictures
 from nemotron_ops.cli.options import option, options_of
+from nemotron_ops.cli.remote import SSH_FILE, SSH_FLAGS, SSH_HELP
 from nemotron_ops.errors import HostError, UsageError
 
 if TYPE_CHECKING:
@@ -45,7 +46,10 @@ class BenchOptions:
     """What `bench run` was asked for, besides the recipes."""
 
     url: str = option("Base URL of an endpoint, ending in /v1.")
-    model: str = option("Model at --url or at the running supervisor.")
+    remote: str = option("Measure the endpoint of another machine, through ssh.", "--target", metavar="TARGET")
+    remote_port: int = option("Port of its endpoint.", default=8001, type=click.IntRange(1, 65535), show_default=True)
+    ssh_config: Path | None = option(SSH_HELP, *SSH_FLAGS, type=SSH_FILE)
+    model: str = option("Model at --url, at --target or at the running supervisor.")
     api_key_file: Path | None = option("File with the key to send.", type=click.Path(path_type=Path, dir_okay=False))
     builds: tuple[str, ...] = option("Build to serve the recipe with; repeat it to compare builds.", "--build")
     concurrency: str = option("Closed loop: requests at once; a list is one load each.", default="1", metavar="N,…")
@@ -83,7 +87,8 @@ class BenchOptions:
         from nemotron_ops.measure.summary import read_limit
 
         return Asked(
-            recipes=recipes, builds=self.builds, url=self.url.rstrip("/"), model=self.model,
+            recipes=recipes, builds=self.builds, url=self.url.rstrip("/"), at=self.remote,
+            ssh_config=self.ssh_config, model=self.model,
             api_key=key_of(self.api_key_file, env), loads=self.loads, repeats=self.repeat,
             limit=read_limit(self.limit),
         )  # fmt: skip
@@ -103,13 +108,14 @@ def run(recipes: tuple[str, ...], wanted: BenchOptions, dry_run: bool, as_json: 
     """
     with App() as app:
         asked = wanted.asked(recipes, app.env)
+        if asked.at and (asked.url or recipes):
+            raise UsageError("cannot measure recipes or --url at --target: name the model with --model")
         if dry_run:
             _show_plan(app, asked, as_json=as_json)
             return 0
         from nemotron_ops.measure.baseline import held
-        from nemotron_ops.measure.bench import bench as measure
 
-        found = measure(asked, app.installation)
+        found = _measured(app, asked, wanted.remote_port)
         against = [held(app.layout, one, beside=found) for one in found]
         if as_json:
             values = [
@@ -261,8 +267,18 @@ def value_of(found: Run) -> dict[str, Any]:
     return {"id": found.id, "label": found.label, "made_by": dict(found.made_by), "results": results}
 
 
+def _measured(app: App, asked: Asked, remote_port: int) -> tuple[Run, ...]:
+    from nemotron_ops.cli.tunnel import through
+    from nemotron_ops.measure.bench import bench as measure
+
+    if not asked.at:
+        return measure(asked, app.installation)
+    with through(app, asked.at, config=asked.ssh_config, remote_port=remote_port) as url:
+        return measure(replace(asked, url=url), app.installation)
+
+
 def _show_plan(app: App, asked: Asked, *, as_json: bool) -> None:
-    what = asked.recipes or (asked.url or "the running endpoint",)
+    what = asked.recipes or (asked.at or asked.url or "the running endpoint",)
     if as_json:
         app.ui.json({"what": what, "loads": [x.as_json() for x in asked.loads], "repeats": asked.repeats})
         return

@@ -8,6 +8,7 @@ ranks over interleaved repeats. Each file uses only those below it:
     quality      how good a model answers: tasks, perplexity, comparison
     bench        every load on every endpoint, repeats interleaved, results kept
     endpoint     an endpoint of its own for a measurement: `serve` in a private home
+    remote       what made the numbers of an endpoint on another machine
     identity     what made a number: machine, build, model files with hashes, flags
     pictures     charts of runs, drawn with matplotlib; a self-contained page
     generator    puts a load on an endpoint, as a closed or an open loop

@@ -78,7 +78,14 @@ def subject_of(run: Run) -> tuple[object, ...]:
     model = made.get("model", {})
     files = tuple(sorted(f.get("name", "") for f in model.get("files", ())))
     gpus = tuple(g.get("name") for g in machine.get("gpus", ()))
-    return made.get("url", ""), model.get("name"), files, machine.get("cpu"), machine.get("cores"), gpus
+    return (
+        made.get("target") or made.get("url", ""),
+        model.get("name"),
+        files,
+        machine.get("cpu"),
+        machine.get("cores"),
+        gpus,
+    )
 
 
 def _change(layout: Layout, run: Run, added: Sequence[str]) -> None:

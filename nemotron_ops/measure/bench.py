@@ -9,11 +9,12 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from nemotron_ops.errors import ControlError, UsageError
 from nemotron_ops.installation import Installation
-from nemotron_ops.measure import runs
+from nemotron_ops.measure import remote, runs
 from nemotron_ops.measure.endpoint import Started, started
 from nemotron_ops.measure.generator import Measured, calibrate, measure
 from nemotron_ops.measure.identity import build_of, machine_of, made_by, versions
@@ -35,11 +36,16 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What to measure: recipes (with builds, if other than the current one), or models of a running endpoint."""
+    """What to measure: recipes (with builds, if other than the current one), or models of a running endpoint.
+
+    `at` names the machine to which `url` leads through ssh, and `ssh_config` is ssh's file, if not the user's own.
+    """
 
     recipes: tuple[str, ...] = ()
     builds: tuple[str, ...] = ()
     url: str = ""
+    at: str = ""
+    ssh_config: Path | None = None
     model: str = ""
     api_key: str = field(default="", repr=False)
     loads: tuple[Load, ...] = (Load(),)
@@ -137,11 +143,9 @@ def _once(subject: Subject, load: Load, tokenizer: Tokenizer, salt: str, here: I
 def _remote(asked: Asked, here: Installation) -> Subject:
     model = asked.model or _only_model(asked.url, asked.api_key)
     target = Target(url=asked.url, model=model, api_key=asked.api_key)
-    return Subject(
-        label=f"{model} at {asked.url}",
-        target=target,
-        made_by={"url": asked.url, "client": machine_of(here), "model": {"name": model}, "versions": versions()},
-    )
+    made: dict[str, Any] = {"client": machine_of(here), "model": {"name": model}, "versions": versions()}
+    made |= remote.origin(asked.at, model, here, config=asked.ssh_config) if asked.at else {"url": asked.url}
+    return Subject(label=f"{model} at {asked.at or asked.url}", target=target, made_by=made)
 
 
 def _running(asked: Asked, here: Installation) -> tuple[Subject, ...]:
