@@ -12,6 +12,7 @@ ranks over interleaved repeats. Each file uses only those below it:
     identity     what made a number: machine, build, model files with hashes, flags
     pictures     charts of runs, drawn with matplotlib; a self-contained page
     generator    puts a load on an endpoint, as a closed or an open loop
+    power        what a load costs in energy, where the machine tells
     request      sends one streaming request and notes when each piece arrives
     load         a load: which requests arrive when
     baseline     which kept run a new one is held against

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ from nemotron_ops.measure import remote, runs
 from nemotron_ops.measure.endpoint import Started, started
 from nemotron_ops.measure.generator import Measured, calibrate, measure
 from nemotron_ops.measure.identity import build_of, machine_of, made_by, versions
-from nemotron_ops.measure.load import Load, Tokenizer
+from nemotron_ops.measure.load import Load
+from nemotron_ops.measure.power.energy import together as all_of
+from nemotron_ops.measure.power.meter import Meter, meter_of
 from nemotron_ops.measure.request import Target
 from nemotron_ops.measure.runs import Result, Run
 from nemotron_ops.measure.summary import Limit, summarise
@@ -57,7 +59,8 @@ def bench(asked: Asked, here: Installation) -> tuple[Run, ...]:
     """Measure; returns one Run per subject. Raises what serving raises, EngineError where nothing answers."""
     with ExitStack() as stack:
         subjects = subjects_of(asked, here, stack)
-        return measure_all(subjects, asked, here)
+        meter = meter_of(here, stack, remote=bool(asked.url))
+        return measure_all(subjects, asked, here, meter)
 
 
 def subjects_of(asked: Asked, here: Installation, stack: ExitStack) -> tuple[Subject, ...]:
@@ -98,8 +101,9 @@ def _started(endpoint: Started, recipes: Sequence[str], build: str, here: Instal
     ]
 
 
-def measure_all(subjects: Sequence[Subject], asked: Asked, here: Installation) -> tuple[Run, ...]:
-    """All repeats of a load on all subjects, then the next load."""
+def measure_all(subjects: Sequence[Subject], asked: Asked, here: Installation, meter: Meter) -> tuple[Run, ...]:
+    """All repeats of a load on all subjects, then the next load. `meter` counts the energy of each repeat."""
+    subjects = [replace(s, made_by={**s.made_by, "power": meter.about}) for s in subjects]
     at_s = time.time()
     taken = [r.id for r in runs.read(here.layout)]
     ids: list[str] = []
@@ -112,7 +116,11 @@ def measure_all(subjects: Sequence[Subject], asked: Asked, here: Installation) -
         for repeat in range(asked.repeats):
             for i, subject in enumerate(subjects):
                 what = f"{subject.label} · {load.name} · {repeat + 1}/{asked.repeats}"
-                measured[i].append(_once(subject, load, tokenizers[i], f"{ids[i]} {load.name} {repeat}", here, what))
+                once = measure(
+                    subject.target, load, tokenizer=tokenizers[i], salt=f"{ids[i]} {load.name} {repeat}",
+                    report=here.report, what=what, meter=meter,
+                )  # fmt: skip
+                measured[i].append(once)
         for i, subject in enumerate(subjects):
             result = result_of(ids[i], subject, load, measured[i], asked.limit)
             runs.append(here.layout, result)
@@ -130,14 +138,10 @@ def result_of(run: str, subject: Subject, load: Load, measured: Sequence[Measure
         load=asdict(load),
         load_name=load.name,
         limit=limit.as_json(),
-        summary=summarise(together, sum(m.wall_s for m in measured), limit),
-        repeats=tuple(summarise(m.samples, m.wall_s, limit) for m in measured),
+        summary=summarise(together, sum(m.wall_s for m in measured), limit, all_of([m.energy for m in measured])),
+        repeats=tuple(summarise(m.samples, m.wall_s, limit, m.energy) for m in measured),
         made_by=subject.made_by,
     )
-
-
-def _once(subject: Subject, load: Load, tokenizer: Tokenizer, salt: str, here: Installation, what: str) -> Measured:
-    return measure(subject.target, load, tokenizer=tokenizer, salt=salt, report=here.report, what=what)
 
 
 def _remote(asked: Asked, here: Installation) -> Subject:

@@ -31,6 +31,7 @@ def test_a_recipe_is_measured_on_an_endpoint_of_its_own_and_kept(installation: I
         assert summary["cached_tokens"] < 40  # cold: no request finds the prompt of another
         assert 0 < summary["ttft_s"]["p50"] <= summary["latency_s"]["p50"]
         assert summary["engine_tokens_per_s"] > 0
+        assert ("watts" in summary) is ("measured" in found["made_by"]["power"])  # or it says why not
     made = found["made_by"]
     assert made["build"]["id"]
     assert len(made["model"]["files"][0]["sha256"]) == 64
