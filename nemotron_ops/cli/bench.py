@@ -62,6 +62,7 @@ class BenchOptions:
     requests: int = option("Requests of each load in each repeat.", default=16, type=click.IntRange(1))
     repeat: int = option("Repeats of each load.", default=5, type=click.IntRange(1))
     limit: str = option("What counts as goodput: ttft=500ms,tpot=50ms; also itl, latency.")
+    llama_bench: bool = option("Also llama.cpp's own llama-bench with RECIPE's flags, before the load.")
     seed: int = option("Seed of prompts and arrivals.", default=1)
 
     @property
@@ -90,7 +91,7 @@ class BenchOptions:
             recipes=recipes, builds=self.builds, url=self.url.rstrip("/"), at=self.remote,
             ssh_config=self.ssh_config, model=self.model,
             api_key=key_of(self.api_key_file, env), loads=self.loads, repeats=self.repeat,
-            limit=read_limit(self.limit),
+            limit=read_limit(self.limit), llama_bench=self.llama_bench,
         )  # fmt: skip
 
 

@@ -100,18 +100,22 @@ def table_of(found: Run) -> tuple[tuple[str, ...], list[list[str]]]:
     """Header and rows: one row per load."""
     goodput = any("goodput_per_s" in r.summary for r in found.results)
     power = any("watts" in r.summary for r in found.results)
+    alone = any("llama_bench_tokens_per_s" in r.summary for r in found.results)
     header = (*HEADER, *(["goodput/s"] if goodput else []), *(["W", "tokens/J"] if power else []))
-    return header, [_row(r, goodput=goodput, power=power) for r in found.results]
+    header = (*header, *(["llama-bench", "its prompt"] if alone else []))
+    return header, [_row(r, goodput=goodput, power=power, alone=alone) for r in found.results]
 
 
-def _row(result: Result, *, goodput: bool, power: bool) -> list[str]:
+def _row(result: Result, *, goodput: bool, power: bool, alone: bool) -> list[str]:
     s = result.summary
     ttft, itl = s["ttft_s"], s["itl_s"]
     row = [result.load_name, ms(ttft["p50"]), ms(ttft["p95"]), ms(ttft["p99"]), ms(itl["p50"]), ms(itl["p95"])]
     row += [plain(s["request_tokens_per_s"]["p50"]), plain(s["tokens_per_s"])]
     row += [plain(s["engine_tokens_per_s"]), plain(s["engine_prompt_per_s"]), str(s["errors"])]
     row += [plain(s.get("goodput_per_s"))] if goodput else []
-    return [*row, plain(s.get("watts")), plain(s.get("tokens_per_joule"))] if power else row
+    row += [plain(s.get("watts")), plain(s.get("tokens_per_joule"))] if power else []
+    row += [plain(s.get(f"llama_bench_{part}_per_s")) for part in ("tokens", "prompt")] if alone else []
+    return row
 
 
 def ms(seconds: float | None) -> str:

@@ -7,6 +7,7 @@ ranks over interleaved repeats. Each file uses only those below it:
     tuning       finds llama-server's flags for this machine by measuring
     quality      how good a model answers: tasks, perplexity, comparison
     bench        every load on every endpoint, repeats interleaved, results kept
+    llama_bench  the same model and flags by llama.cpp's own benchmark
     endpoint     an endpoint of its own for a measurement: `serve` in a private home
     remote       what made the numbers of an endpoint on another machine
     identity     what made a number: machine, build, model files with hashes, flags

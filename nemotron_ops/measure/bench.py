@@ -14,7 +14,7 @@ from typing import Any
 
 from nemotron_ops.errors import ControlError, UsageError
 from nemotron_ops.installation import Installation
-from nemotron_ops.measure import remote, runs
+from nemotron_ops.measure import llama_bench, remote, runs
 from nemotron_ops.measure.endpoint import Started, started
 from nemotron_ops.measure.generator import Measured, calibrate, measure
 from nemotron_ops.measure.identity import build_of, machine_of, made_by, versions
@@ -25,6 +25,8 @@ from nemotron_ops.measure.request import Target
 from nemotron_ops.measure.runs import Result, Run
 from nemotron_ops.measure.summary import Limit, summarise
 from nemotron_ops.progress import remark
+
+Speeds = Mapping[str, Mapping[str, float]]  # by load's name: figures of llama-bench
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,14 +55,29 @@ class Asked:
     loads: tuple[Load, ...] = (Load(),)
     repeats: int = 5
     limit: Limit = field(default_factory=Limit)
+    llama_bench: bool = False
 
 
 def bench(asked: Asked, here: Installation) -> tuple[Run, ...]:
     """Measure; returns one Run per subject. Raises what serving raises, EngineError where nothing answers."""
+    alone = _alone(asked, here) if asked.llama_bench else {}
     with ExitStack() as stack:
         subjects = subjects_of(asked, here, stack)
         meter = meter_of(here, stack, remote=bool(asked.url))
-        return measure_all(subjects, asked, here, meter)
+        return measure_all(subjects, asked, here, meter, alone)
+
+
+def _alone(asked: Asked, here: Installation) -> dict[str, Speeds]:
+    """llama-bench's speeds by subject's label, measured before the endpoints take memory and processor."""
+    if not asked.recipes:
+        raise UsageError("cannot run llama-bench: it needs a recipe", hint="nemotron-ops bench tiny --llama-bench")
+    return {
+        f"{recipe} {build}".strip(): llama_bench.speeds(
+            llama_bench.of_recipe(recipe, build, here), asked.loads, asked.repeats, here
+        )
+        for build in asked.builds or ("",)
+        for recipe in asked.recipes
+    }
 
 
 def subjects_of(asked: Asked, here: Installation, stack: ExitStack) -> tuple[Subject, ...]:
@@ -101,8 +118,13 @@ def _started(endpoint: Started, recipes: Sequence[str], build: str, here: Instal
     ]
 
 
-def measure_all(subjects: Sequence[Subject], asked: Asked, here: Installation, meter: Meter) -> tuple[Run, ...]:
-    """All repeats of a load on all subjects, then the next load. `meter` counts the energy of each repeat."""
+def measure_all(
+    subjects: Sequence[Subject], asked: Asked, here: Installation, meter: Meter, alone: Mapping[str, Speeds]
+) -> tuple[Run, ...]:
+    """All repeats of a load on all subjects, then the next load.
+
+    `meter` counts the energy of each repeat; `alone` has llama-bench's speeds by subject's label.
+    """
     subjects = [replace(s, made_by={**s.made_by, "power": meter.about}) for s in subjects]
     at_s = time.time()
     taken = [r.id for r in runs.read(here.layout)]
@@ -123,6 +145,8 @@ def measure_all(subjects: Sequence[Subject], asked: Asked, here: Installation, m
                 measured[i].append(once)
         for i, subject in enumerate(subjects):
             result = result_of(ids[i], subject, load, measured[i], asked.limit)
+            more = alone.get(subject.label, {}).get(load.name, {})
+            result = replace(result, summary={**result.summary, **more})
             runs.append(here.layout, result)
             results[ids[i]].append(result)
     return tuple(Run(id=run, results=tuple(found)) for run, found in results.items())

@@ -53,6 +53,15 @@ def test_a_running_endpoint_is_measured_as_it_is(tiny: Served) -> None:
     assert warm["cached_tokens"] > 40  # warm: the prompt is in the cache
 
 
+def test_llama_bench_is_shown_beside(installation: Installation) -> None:
+    (found,) = installation.json("bench", "tiny", *SMALL, "--llama-bench")
+    summary = found["results"][0]["summary"]
+    assert summary["llama_bench_prompt_per_s"] > 0
+    assert summary["llama_bench_tokens_per_s"] > summary["engine_tokens_per_s"] / 10
+    assert "its prompt" in installation.run("bench", "show").stdout
+    assert "it needs a recipe" in installation.run("bench", "--llama-bench", "--url", "http://h/v1", code=2).stderr
+
+
 def test_words_that_are_wrong_are_told(installation: Installation) -> None:
     assert "no supervisor is running" in installation.run("bench", code=2).stderr
     assert "there is no such recipe" in installation.run("bench", "tyni", code=3).stderr
