@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from nemotron_ops.cli.app import App, dry_run_option, json_option
-from nemotron_ops.cli.bench_view import show_changes, show_run, write_pictures
+from nemotron_ops.cli.bench_view import show_alarm, show_changes, show_run, write_pictures
 from nemotron_ops.cli.options import option, options_of
+from nemotron_ops.cli.remote import SSH_FILE, SSH_FLAGS, SSH_HELP
 from nemotron_ops.errors import HostError, UsageError
 
 if TYPE_CHECKING:
@@ -45,7 +46,10 @@ class BenchOptions:
     """What `bench run` was asked for, besides the recipes."""
 
     url: str = option("Base URL of an endpoint, ending in /v1.")
-    model: str = option("Model at --url or at the running supervisor.")
+    remote: str = option("Measure the endpoint of another machine, through ssh.", "--target", metavar="TARGET")
+    remote_port: int = option("Port of its endpoint.", default=8001, type=click.IntRange(1, 65535), show_default=True)
+    ssh_config: Path | None = option(SSH_HELP, *SSH_FLAGS, type=SSH_FILE)
+    model: str = option("Model at --url, at --target or at the running supervisor.")
     api_key_file: Path | None = option("File with the key to send.", type=click.Path(path_type=Path, dir_okay=False))
     builds: tuple[str, ...] = option("Build to serve the recipe with; repeat it to compare builds.", "--build")
     concurrency: str = option("Closed loop: requests at once; a list is one load each.", default="1", metavar="N,…")
@@ -58,6 +62,7 @@ class BenchOptions:
     requests: int = option("Requests of each load in each repeat.", default=16, type=click.IntRange(1))
     repeat: int = option("Repeats of each load.", default=5, type=click.IntRange(1))
     limit: str = option("What counts as goodput: ttft=500ms,tpot=50ms; also itl, latency.")
+    llama_bench: bool = option("Also llama.cpp's own llama-bench with RECIPE's flags, before the load.")
     seed: int = option("Seed of prompts and arrivals.", default=1)
 
     @property
@@ -83,9 +88,10 @@ class BenchOptions:
         from nemotron_ops.measure.summary import read_limit
 
         return Asked(
-            recipes=recipes, builds=self.builds, url=self.url.rstrip("/"), model=self.model,
+            recipes=recipes, builds=self.builds, url=self.url.rstrip("/"), at=self.remote,
+            ssh_config=self.ssh_config, model=self.model,
             api_key=key_of(self.api_key_file, env), loads=self.loads, repeats=self.repeat,
-            limit=read_limit(self.limit),
+            limit=read_limit(self.limit), llama_bench=self.llama_bench,
         )  # fmt: skip
 
 
@@ -94,28 +100,38 @@ class BenchOptions:
 @options_of(BenchOptions)
 @dry_run_option
 @json_option
-def run(recipes: tuple[str, ...], wanted: BenchOptions, dry_run: bool, as_json: bool) -> None:
+def run(recipes: tuple[str, ...], wanted: BenchOptions, dry_run: bool, as_json: bool) -> int:
     """Put load on an endpoint: one started for RECIPE, one at --url, or the running one.
 
     Time to the first token, time between tokens, tokens per second, as a client sees them. Several recipes or builds
     are measured in turns, repeat by repeat. The endpoint that is started for RECIPE is separate from a running one.
+    Says what is slower than the kept baseline beyond the noise; ends with 1 if that was set by `bench baseline`.
     """
     with App() as app:
         asked = wanted.asked(recipes, app.env)
+        if asked.at and (asked.url or recipes):
+            raise UsageError("cannot measure recipes or --url at --target: name the model with --model")
         if dry_run:
             _show_plan(app, asked, as_json=as_json)
-            return
-        from nemotron_ops.measure.bench import bench as measure
+            return 0
+        from nemotron_ops.measure.baseline import held
 
-        found = measure(asked, app.installation)
+        found = _measured(app, asked, wanted.remote_port)
+        against = [held(app.layout, one, beside=found) for one in found]
         if as_json:
-            app.ui.json([value_of(r) for r in found])
-            return
-        for one in found:
-            show_run(app, one)
-        app.ui.say(f"kept as {', '.join(r.id for r in found)}; see `nemotron-ops bench list`")
-        if len(found) > 1:
-            show_changes(app, found[0], found[1])
+            values = [
+                value_of(r) | {"baseline": h.as_json() if h else None} for r, h in zip(found, against, strict=True)
+            ]
+            app.ui.json(values)
+        else:
+            for one in found:
+                show_run(app, one)
+            app.ui.say(f"kept as {', '.join(r.id for r in found)}; see `nemotron-ops bench list`")
+            if len(found) > 1:
+                show_changes(app, found[0], found[1])
+        for one, its in zip(found, against, strict=True):
+            show_alarm(app, one, its)
+        return SLOWER if any(h.is_set and h.slower for h in against if h) else 0
 
 
 @bench.command("list")
@@ -151,6 +167,28 @@ def show(name: str, as_json: bool) -> None:
 
         found = runs.find(app.layout, name)
         app.ui.json(value_of(found)) if as_json else show_run(app, found)
+
+
+@bench.command("baseline")
+@click.argument("name", metavar="[RUN]", required=False)
+@click.option("--off", is_flag=True, help="RUN is no longer the baseline.")
+@json_option
+def baseline_of(name: str | None, off: bool, as_json: bool) -> None:
+    """Make RUN what later runs of the same model on this machine are held against; without RUN, list these runs.
+
+    `bench` and `upgrade --canary bench` then say what is slower beyond the noise.
+    """
+    with App() as app:
+        from nemotron_ops.measure import baseline, runs
+
+        if name:
+            run = runs.find(app.layout, name)
+            baseline.forget(app.layout, run) if off else baseline.set_baseline(app.layout, run)
+        found = baseline.set_runs(app.layout)
+        if as_json:
+            app.ui.json([{"id": r.id, "at_s": r.at_s, "label": r.label} for r in found])
+            return
+        app.ui.table(("baseline", "what"), [(r.id, r.label) for r in found])
 
 
 @bench.command()
@@ -230,8 +268,18 @@ def value_of(found: Run) -> dict[str, Any]:
     return {"id": found.id, "label": found.label, "made_by": dict(found.made_by), "results": results}
 
 
+def _measured(app: App, asked: Asked, remote_port: int) -> tuple[Run, ...]:
+    from nemotron_ops.cli.tunnel import through
+    from nemotron_ops.measure.bench import bench as measure
+
+    if not asked.at:
+        return measure(asked, app.installation)
+    with through(app, asked.at, config=asked.ssh_config, remote_port=remote_port) as url:
+        return measure(replace(asked, url=url), app.installation)
+
+
 def _show_plan(app: App, asked: Asked, *, as_json: bool) -> None:
-    what = asked.recipes or (asked.url or "the running endpoint",)
+    what = asked.recipes or (asked.at or asked.url or "the running endpoint",)
     if as_json:
         app.ui.json({"what": what, "loads": [x.as_json() for x in asked.loads], "repeats": asked.repeats})
         return

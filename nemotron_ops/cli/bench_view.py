@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nemotron_ops.cli.app import App
 
 if TYPE_CHECKING:
+    from nemotron_ops.measure.baseline import Held
     from nemotron_ops.measure.runs import Result, Run
 
 HEADER = ("load", "TTFT p50", "p95", "p99", "ITL p50", "p95", "tokens/s each", "in all", "engine", "prompt", "errors")
@@ -18,6 +19,8 @@ def show_run(app: App, found: Run) -> None:
     """One run as a table, with what made it."""
     app.ui.data(f"{found.id}: {found.label}")
     app.ui.data(f"  {origin(found.made_by)}")
+    if power := power_of(found.made_by):
+        app.ui.data(f"  {power}")
     header, rows = table_of(found)
     app.ui.table(header, rows)
     for result in found.results:
@@ -42,6 +45,17 @@ def show_changes(app: App, a: Run, b: Run) -> None:
     for part in sorted({*a.made_by, *b.made_by}):
         if a.made_by.get(part) != b.made_by.get(part):
             app.ui.say(f"differs: {part}")
+
+
+def show_alarm(app: App, found: Run, held: Held | None) -> None:
+    """What of a run is slower than its baseline beyond the noise."""
+    if held is None:
+        return
+    for change in held.slower:
+        app.ui.warn(
+            f"{found.label} is slower than {held.baseline.id}: {change.figure} {change.ratio - 1:+.1%}"
+            f" ({change.load}, p {change.p:.2g})"
+        )
 
 
 def write_pictures(runs: Sequence[Run], history: Sequence[Run], folder: Path | None, kinds: Sequence[str],
@@ -74,20 +88,34 @@ def origin(made_by: Mapping[str, Any]) -> str:
     return ", ".join(p for p in (*parts, *(g["name"] for g in machine.get("gpus", ()))) if p)
 
 
+def power_of(made_by: Mapping[str, Any]) -> str:
+    """Whose power was measured, or why none was; "" for runs that were kept before it was."""
+    power = made_by.get("power", {})
+    if parts := power.get("measured"):
+        return f"power of {', '.join(parts)}"
+    return f"power not measured: {'; '.join(power['not measured'])}" if power.get("not measured") else ""
+
+
 def table_of(found: Run) -> tuple[tuple[str, ...], list[list[str]]]:
     """Header and rows: one row per load."""
     goodput = any("goodput_per_s" in r.summary for r in found.results)
-    header = (*HEADER, *(["goodput/s"] if goodput else []))
-    return header, [_row(r, goodput=goodput) for r in found.results]
+    power = any("watts" in r.summary for r in found.results)
+    alone = any("llama_bench_tokens_per_s" in r.summary for r in found.results)
+    header = (*HEADER, *(["goodput/s"] if goodput else []), *(["W", "tokens/J"] if power else []))
+    header = (*header, *(["llama-bench", "its prompt"] if alone else []))
+    return header, [_row(r, goodput=goodput, power=power, alone=alone) for r in found.results]
 
 
-def _row(result: Result, *, goodput: bool) -> list[str]:
+def _row(result: Result, *, goodput: bool, power: bool, alone: bool) -> list[str]:
     s = result.summary
     ttft, itl = s["ttft_s"], s["itl_s"]
     row = [result.load_name, ms(ttft["p50"]), ms(ttft["p95"]), ms(ttft["p99"]), ms(itl["p50"]), ms(itl["p95"])]
     row += [plain(s["request_tokens_per_s"]["p50"]), plain(s["tokens_per_s"])]
     row += [plain(s["engine_tokens_per_s"]), plain(s["engine_prompt_per_s"]), str(s["errors"])]
-    return [*row, plain(s.get("goodput_per_s"))] if goodput else row
+    row += [plain(s.get("goodput_per_s"))] if goodput else []
+    row += [plain(s.get("watts")), plain(s.get("tokens_per_joule"))] if power else []
+    row += [plain(s.get(f"llama_bench_{part}_per_s")) for part in ("tokens", "prompt")] if alone else []
+    return row
 
 
 def ms(seconds: float | None) -> str:

@@ -8,20 +8,25 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from nemotron_ops.errors import ControlError, UsageError
 from nemotron_ops.installation import Installation
-from nemotron_ops.measure import runs
+from nemotron_ops.measure import llama_bench, remote, runs
 from nemotron_ops.measure.endpoint import Started, started
 from nemotron_ops.measure.generator import Measured, calibrate, measure
 from nemotron_ops.measure.identity import build_of, machine_of, made_by, versions
-from nemotron_ops.measure.load import Load, Tokenizer
+from nemotron_ops.measure.load import Load
+from nemotron_ops.measure.power.energy import together as all_of
+from nemotron_ops.measure.power.meter import Meter, meter_of
 from nemotron_ops.measure.request import Target
 from nemotron_ops.measure.runs import Result, Run
 from nemotron_ops.measure.summary import Limit, summarise
 from nemotron_ops.progress import remark
+
+Speeds = Mapping[str, Mapping[str, float]]  # by load's name: figures of llama-bench
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,23 +40,44 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What to measure: recipes (with builds, if other than the current one), or models of a running endpoint."""
+    """What to measure: recipes (with builds, if other than the current one), or models of a running endpoint.
+
+    `at` names the machine to which `url` leads through ssh, and `ssh_config` is ssh's file, if not the user's own.
+    """
 
     recipes: tuple[str, ...] = ()
     builds: tuple[str, ...] = ()
     url: str = ""
+    at: str = ""
+    ssh_config: Path | None = None
     model: str = ""
     api_key: str = field(default="", repr=False)
     loads: tuple[Load, ...] = (Load(),)
     repeats: int = 5
     limit: Limit = field(default_factory=Limit)
+    llama_bench: bool = False
 
 
 def bench(asked: Asked, here: Installation) -> tuple[Run, ...]:
     """Measure; returns one Run per subject. Raises what serving raises, EngineError where nothing answers."""
+    alone = _alone(asked, here) if asked.llama_bench else {}
     with ExitStack() as stack:
         subjects = subjects_of(asked, here, stack)
-        return measure_all(subjects, asked, here)
+        meter = meter_of(here, stack, remote=bool(asked.url))
+        return measure_all(subjects, asked, here, meter, alone)
+
+
+def _alone(asked: Asked, here: Installation) -> dict[str, Speeds]:
+    """llama-bench's speeds by subject's label, measured before the endpoints take memory and processor."""
+    if not asked.recipes:
+        raise UsageError("cannot run llama-bench: it needs a recipe", hint="nemotron-ops bench tiny --llama-bench")
+    return {
+        f"{recipe} {build}".strip(): llama_bench.speeds(
+            llama_bench.of_recipe(recipe, build, here), asked.loads, asked.repeats, here
+        )
+        for build in asked.builds or ("",)
+        for recipe in asked.recipes
+    }
 
 
 def subjects_of(asked: Asked, here: Installation, stack: ExitStack) -> tuple[Subject, ...]:
@@ -92,8 +118,14 @@ def _started(endpoint: Started, recipes: Sequence[str], build: str, here: Instal
     ]
 
 
-def measure_all(subjects: Sequence[Subject], asked: Asked, here: Installation) -> tuple[Run, ...]:
-    """All repeats of a load on all subjects, then the next load."""
+def measure_all(
+    subjects: Sequence[Subject], asked: Asked, here: Installation, meter: Meter, alone: Mapping[str, Speeds]
+) -> tuple[Run, ...]:
+    """All repeats of a load on all subjects, then the next load.
+
+    `meter` counts the energy of each repeat; `alone` has llama-bench's speeds by subject's label.
+    """
+    subjects = [replace(s, made_by={**s.made_by, "power": meter.about}) for s in subjects]
     at_s = time.time()
     taken = [r.id for r in runs.read(here.layout)]
     ids: list[str] = []
@@ -106,9 +138,15 @@ def measure_all(subjects: Sequence[Subject], asked: Asked, here: Installation) -
         for repeat in range(asked.repeats):
             for i, subject in enumerate(subjects):
                 what = f"{subject.label} · {load.name} · {repeat + 1}/{asked.repeats}"
-                measured[i].append(_once(subject, load, tokenizers[i], f"{ids[i]} {load.name} {repeat}", here, what))
+                once = measure(
+                    subject.target, load, tokenizer=tokenizers[i], salt=f"{ids[i]} {load.name} {repeat}",
+                    report=here.report, what=what, meter=meter,
+                )  # fmt: skip
+                measured[i].append(once)
         for i, subject in enumerate(subjects):
             result = result_of(ids[i], subject, load, measured[i], asked.limit)
+            more = alone.get(subject.label, {}).get(load.name, {})
+            result = replace(result, summary={**result.summary, **more})
             runs.append(here.layout, result)
             results[ids[i]].append(result)
     return tuple(Run(id=run, results=tuple(found)) for run, found in results.items())
@@ -124,24 +162,18 @@ def result_of(run: str, subject: Subject, load: Load, measured: Sequence[Measure
         load=asdict(load),
         load_name=load.name,
         limit=limit.as_json(),
-        summary=summarise(together, sum(m.wall_s for m in measured), limit),
-        repeats=tuple(summarise(m.samples, m.wall_s, limit) for m in measured),
+        summary=summarise(together, sum(m.wall_s for m in measured), limit, all_of([m.energy for m in measured])),
+        repeats=tuple(summarise(m.samples, m.wall_s, limit, m.energy) for m in measured),
         made_by=subject.made_by,
     )
-
-
-def _once(subject: Subject, load: Load, tokenizer: Tokenizer, salt: str, here: Installation, what: str) -> Measured:
-    return measure(subject.target, load, tokenizer=tokenizer, salt=salt, report=here.report, what=what)
 
 
 def _remote(asked: Asked, here: Installation) -> Subject:
     model = asked.model or _only_model(asked.url, asked.api_key)
     target = Target(url=asked.url, model=model, api_key=asked.api_key)
-    return Subject(
-        label=f"{model} at {asked.url}",
-        target=target,
-        made_by={"url": asked.url, "client": machine_of(here), "model": {"name": model}, "versions": versions()},
-    )
+    made: dict[str, Any] = {"client": machine_of(here), "model": {"name": model}, "versions": versions()}
+    made |= remote.origin(asked.at, model, here, config=asked.ssh_config) if asked.at else {"url": asked.url}
+    return Subject(label=f"{model} at {asked.at or asked.url}", target=target, made_by=made)
 
 
 def _running(asked: Asked, here: Installation) -> tuple[Subject, ...]:

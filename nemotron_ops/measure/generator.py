@@ -14,6 +14,8 @@ import msgspec
 from nemotron_ops.errors import EngineError
 from nemotron_ops.measure import load as loads
 from nemotron_ops.measure.load import Load, Tokenizer
+from nemotron_ops.measure.power.energy import Energy
+from nemotron_ops.measure.power.meter import Meter
 from nemotron_ops.measure.request import Received, Target, head, send
 from nemotron_ops.measure.stream import Sample, sample_of
 from nemotron_ops.progress import Report, Step, silent
@@ -27,6 +29,7 @@ class Measured:
 
     samples: tuple[Sample, ...]
     wall_s: float
+    energy: Energy | None = None  # None where it was not measured
 
 
 @dataclass(kw_only=True)
@@ -50,10 +53,11 @@ class _Run:
 
 
 def measure(
-    target: Target, load: Load, *, tokenizer: Tokenizer, salt: str = "", report: Report = silent, what: str = ""
-) -> Measured:
-    """Put `load` on `target`. Raises EngineError if no request at all was answered."""
-    return asyncio.run(_measure(target, load, tokenizer, salt, report, what or load.name))
+    target: Target, load: Load, *, tokenizer: Tokenizer, salt: str = "", report: Report = silent, what: str = "",
+    meter: Meter | None = None,
+) -> Measured:  # fmt: skip
+    """Put `load` on `target`; `meter` counts what it costs. Raises EngineError if no request at all was answered."""
+    return asyncio.run(_measure(target, load, tokenizer, salt, report, what or load.name, meter or Meter()))
 
 
 def calibrate(target: Target) -> Tokenizer:
@@ -63,23 +67,29 @@ def calibrate(target: Target) -> Tokenizer:
     return Tokenizer(of_template=few - PROBE_WORDS[0] * per_word, per_word=per_word)
 
 
-async def _measure(target: Target, load: Load, tokenizer: Tokenizer, salt: str, report: Report, what: str) -> Measured:
+async def _measure(
+    target: Target, load: Load, tokenizer: Tokenizer, salt: str, report: Report, what: str, meter: Meter
+) -> Measured:
     run = _Run(target=target, bodies=_bodies(target, load, tokenizer, salt), dues=(), report=report, what=what)
     head(target, b"")  # a URL that is none is refused before anything is sent
     if load.warm:
         for n in range(min(load.concurrency, load.requests)):
             await send(target, run.bodies[n])
     with _no_collection():
-        run.started = time.perf_counter()
-        if load.rate_per_s:
-            found = await _open(run, loads.arrivals_s(load))
-        else:
-            found = await _closed(run, load.concurrency)
+        meter.start()
+        try:
+            run.started = time.perf_counter()
+            if load.rate_per_s:
+                found = await _open(run, loads.arrivals_s(load))
+            else:
+                found = await _closed(run, load.concurrency)
+        finally:
+            energy = meter.stop()
     samples = tuple(_sample(received, start, run.started) for received, start in found)
     if all(s.error for s in samples):
         raise EngineError(f"cannot measure {target.model}: {samples[0].error}", hint="see `nemotron-ops status`")
     ends = [r.chunks[-1][0] for r, _ in found if r.chunks]
-    return Measured(samples=samples, wall_s=max(ends) - run.started)
+    return Measured(samples=samples, wall_s=max(ends) - run.started, energy=energy)
 
 
 async def _closed(run: _Run, concurrency: int) -> list[tuple[Received, float]]:

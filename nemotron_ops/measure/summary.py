@@ -10,6 +10,7 @@ from typing import Any
 
 from nemotron_ops.errors import UsageError
 from nemotron_ops.measure.figures import median, spread
+from nemotron_ops.measure.power.energy import Energy, figures
 from nemotron_ops.measure.stream import Sample
 
 # figure -> (unit, whether more is better); those with p50, p95 and p99 first
@@ -24,6 +25,8 @@ FIGURES: dict[str, tuple[str, bool]] = {
     "goodput_per_s": ("1/s", True),
     "engine_prompt_per_s": ("tokens/s", True),
     "engine_tokens_per_s": ("tokens/s", True),
+    "watts": ("W", False),
+    "tokens_per_joule": ("tokens/J", True),
 }
 SPREADS = ("ttft_s", "itl_s", "token_time_s", "latency_s", "request_tokens_per_s")
 LIMIT = re.compile(r"(ttft|itl|tpot|latency)\s*[=<]\s*(\d+(?:\.\d+)?)\s*(ms|s)")
@@ -62,10 +65,13 @@ def read_limit(text: str) -> Limit:
     return Limit(**found)
 
 
-def summarise(samples: Sequence[Sample], wall_s: float, limit: Limit | None = None) -> dict[str, Any]:
+def summarise(
+    samples: Sequence[Sample], wall_s: float, limit: Limit | None = None, energy: Energy | None = None
+) -> dict[str, Any]:
     """The numbers of one load: figures of `SPREADS` with p50, p95, p99 and mean, the others as one number each.
 
-    Rates count from the first request to the last byte. Goodput is there only with a limit.
+    Rates count from the first request to the last byte. Goodput is there only with a limit, watts and
+    answer tokens per joule only where energy was measured.
     """
     good = [s for s in samples if not s.error]
     values = {
@@ -93,6 +99,7 @@ def summarise(samples: Sequence[Sample], wall_s: float, limit: Limit | None = No
         "answer_tokens": median([float(s.tokens) for s in good]),
         "wall_s": wall_s,
     }
+    found |= figures(energy, sum(s.tokens for s in good))
     return rounded(found)
 
 

@@ -65,13 +65,18 @@ def planned_build(request: BuildRequest, here: Installation) -> str:
     return f"build llama.cpp {found.plan.source.label} as {found.plan.id}"
 
 
-def new_build(request: BuildRequest, here: Installation) -> Change:
-    """Build, and make the build current."""
+def made_build(request: BuildRequest, here: Installation) -> Build:
+    """Build; the current build stays the same."""
     from nemotron_ops.builds.run import ensure_build
+
+    return ensure_build(request, here)
+
+
+def use_build(build: Build, here: Installation) -> Change:
+    """Make a build current."""
     from nemotron_ops.builds.store import store
 
     before = store.current(here.layout)
-    build = ensure_build(request, here)
     store.use(here.layout, build)
     return Change(what=f"llama.cpp build {build.id}", undo=lambda: _back_to(here, before))
 
@@ -137,6 +142,16 @@ def switch(change: Change, here: Installation, *, strict: bool = True) -> dict[s
         name, reason = next(iter(failed.items()))
         raise EngineError(f"cannot upgrade {name}: {reason}", hint="the old one still serves, and the change is undone")
     return answer
+
+
+def served_words(here: Installation) -> tuple[str, ...]:
+    """The models that are served, or were last, as the command line names them: `30b`, `30b:Q8_0`."""
+    from nemotron_ops.hub_names import names_quant
+    from nemotron_ops.operations import wish_file
+
+    kept, _ = wish_file.read(here.layout)
+    models = kept.models if kept else ()
+    return tuple(m.target if not m.quant or names_quant(m.target) else f"{m.target}:{m.quant}" for m in models)
 
 
 def _back_to(here: Installation, before: Build | None) -> None:

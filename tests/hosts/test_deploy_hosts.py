@@ -97,6 +97,17 @@ def test_chat_reaches_the_target_through_ssh(host: Host, laptop: Laptop) -> None
     assert json.loads(said)["content"] == "2 + 2 = 4."
 
 
+def test_bench_measures_the_target_through_ssh_and_keeps_what_made_it(host: Host, laptop: Laptop) -> None:
+    load = ("--requests", "4", "--repeat", "2", "--prompt", "60", "--answer", "8")
+    (run,) = json.loads(laptop.run("bench", "--target", target(host), "--model", "tiny", *load, "--json").stdout)
+    assert run["label"] == f"tiny at {target(host)}"
+    assert run["results"][0]["summary"]["errors"] == 0
+    made = run["made_by"]
+    assert made["build"]["id"] == "testbuild-cpu"
+    assert made["machine"]["kernel"] == host.ssh("uname -r")
+    assert made["versions"]["nemotron_ops"]
+
+
 @fault("upgrade, and rollback, under client load", "no request fails")
 def test_an_upgrade_under_load_fails_no_request_and_can_be_rolled_back(
     host: Host, laptop: Laptop, eventually: Eventually

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from nemotron_ops import proc
 from nemotron_ops.errors import EngineError
-from nemotron_ops.progress import Report, Step
+from nemotron_ops.progress import Report, Step, remark
 
+T = TypeVar("T")
 FINAL = re.compile(r"Final estimate: PPL = ([\d.]+) \+/- ([\d.]+)")
 CHUNK = re.compile(r"\[(\d+)\][\d.]+,")
 TOTAL = re.compile(r"(?:calculating perplexity over|computing over) (\d+) chunks")
@@ -24,6 +26,13 @@ MEAN = re.compile(r"^(Mean|Median|Maximum|[\d.]+%)\s+KLD:\s+(-?[\d.]+)", re.MULT
 RATIO = re.compile(r"^Mean PPL\(Q\)/PPL\(base\)\s*:\s*(-?[\d.]+)\s*±\s*([\d.]+)", re.MULTILINE)
 SAME_TOP = re.compile(r"^Same top p:\s+([\d.]+)\s*±\s*([\d.]+) %", re.MULTILINE)
 STALL_S = 3600.0
+# llama-perplexity ends with 0 before its log's thread has written the last lines, in a third of short runs on a busy
+# machine (seen at v0.5.0): no flag makes it wait. The numbers are the same each time, so another run costs only time.
+ATTEMPTS = 10
+
+
+class LostEnd(EngineError):
+    """The output of llama-perplexity lacks its result."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +75,8 @@ class Subject:
 def perplexity(subject: Subject, text: Path, *, chunks: int, context: int, env: Mapping[str, str],
                report: Report) -> Perplexity:  # fmt: skip
     """The perplexity of `text`, over `chunks` pieces of `context` tokens. Raises EngineError."""
-    output = _run(subject, text, ["--chunks", str(chunks), "-c", str(context)], env, report, "perplexity")
-    return read_perplexity(output)
+    words = ["--chunks", str(chunks), "-c", str(context)]
+    return _read(subject, text, words, env, report, "perplexity", read_perplexity)
 
 
 def divergence(subject: Subject, reference: Subject, text: Path, *, chunks: int, context: int,
@@ -77,13 +86,14 @@ def divergence(subject: Subject, reference: Subject, text: Path, *, chunks: int,
         logits = ["--kl-divergence-base", f"{folder}/logits"]
         cut = ["--chunks", str(chunks), "-c", str(context)]
         _run(reference, text, [*cut, *logits], env, report, "reference")
-        return read_divergence(_run(subject, text, [*cut, *logits, "--kl-divergence"], env, report, "KL divergence"))
+        words = [*cut, *logits, "--kl-divergence"]
+        return _read(subject, text, words, env, report, "KL divergence", read_divergence)
 
 
 def read_perplexity(output: str) -> Perplexity:
     """The result in llama-perplexity's output. Raises EngineError."""
     if (found := FINAL.search(output)) is None:
-        raise EngineError("cannot read the perplexity: llama-perplexity printed none", log_tail=_tail(output))
+        raise LostEnd("cannot read the perplexity: llama-perplexity printed none", log_tail=_tail(output))
     return Perplexity(value=float(found[1]), error=float(found[2]))
 
 
@@ -92,12 +102,23 @@ def read_divergence(output: str) -> Divergence:
     kl = {name: float(value) for name, value in MEAN.findall(output)}
     ratio, top = RATIO.search(output), SAME_TOP.search(output)
     if ratio is None or top is None or not {"Mean", "Median", "Maximum", "99.0%"} <= kl.keys():
-        raise EngineError("cannot read the KL divergence: llama-perplexity printed none", log_tail=_tail(output))
+        raise LostEnd("cannot read the KL divergence: llama-perplexity printed none", log_tail=_tail(output))
     return Divergence(
         mean=kl["Mean"], median=kl["Median"], p99=kl["99.0%"], largest=kl["Maximum"],
         ratio=float(ratio[1]), ratio_error=float(ratio[2]),
         same_top=float(top[1]) / 100, same_top_error=float(top[2]) / 100,
     )  # fmt: skip
+
+
+def _read(subject: Subject, text: Path, words: Sequence[str], env: Mapping[str, str], report: Report, what: str,
+             read: Callable[[str], T]) -> T:  # fmt: skip
+    """What `read` finds in the output of a run; the run is repeated while its last lines are missing."""
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return read(_run(subject, text, words, env, report, what))
+        except LostEnd:
+            remark(report, f"llama-perplexity lost the end of its log; measuring {subject.model.name} again")
+    return read(_run(subject, text, words, env, report, what))
 
 
 def _run(subject: Subject, text: Path, words: Sequence[str], env: Mapping[str, str], report: Report, what: str) -> str:

@@ -32,9 +32,13 @@ HARD = 0.05  # share of right answers below which a task cannot show a loss
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What `eval` was asked for. `against` is a recipe or a build; `text` None is the text that Python carries."""
+    """What `eval` was asked for. `against` is a recipe or a build; `text` None is the text that Python carries.
+
+    `build` serves the recipe in place of the current one.
+    """
 
     recipe: str = ""
+    build: str = ""
     against: str = ""
     url: str = ""
     model: str = ""
@@ -102,7 +106,8 @@ def sides_of(wanted: Wanted, here: Installation) -> tuple[bench.Asked, ...]:
         if wanted.against:
             raise UsageError("cannot compare: name the recipe that is compared with --against")
         return (bench.Asked(url=wanted.url, model=wanted.model, api_key=wanted.api_key),)
-    one = bench.Asked(recipes=(wanted.recipe,), url=wanted.url)
+    builds = (wanted.build,) if wanted.build else ()
+    one = bench.Asked(recipes=(wanted.recipe,), builds=builds, url=wanted.url)
     if not wanted.against:
         return (one,)
     if is_build(wanted.against, here):

@@ -31,6 +31,7 @@ def test_a_recipe_is_measured_on_an_endpoint_of_its_own_and_kept(installation: I
         assert summary["cached_tokens"] < 40  # cold: no request finds the prompt of another
         assert 0 < summary["ttft_s"]["p50"] <= summary["latency_s"]["p50"]
         assert summary["engine_tokens_per_s"] > 0
+        assert ("watts" in summary) is ("measured" in found["made_by"]["power"])  # or it says why not
     made = found["made_by"]
     assert made["build"]["id"]
     assert len(made["model"]["files"][0]["sha256"]) == 64
@@ -50,6 +51,15 @@ def test_a_running_endpoint_is_measured_as_it_is(tiny: Served) -> None:
     warm = by_url[0]["results"][0]["summary"]
     assert warm["errors"] == 0
     assert warm["cached_tokens"] > 40  # warm: the prompt is in the cache
+
+
+def test_llama_bench_is_shown_beside(installation: Installation) -> None:
+    (found,) = installation.json("bench", "tiny", *SMALL, "--llama-bench")
+    summary = found["results"][0]["summary"]
+    assert summary["llama_bench_prompt_per_s"] > 0
+    assert summary["llama_bench_tokens_per_s"] > summary["engine_tokens_per_s"] / 10
+    assert "its prompt" in installation.run("bench", "show").stdout
+    assert "it needs a recipe" in installation.run("bench", "--llama-bench", "--url", "http://h/v1", code=2).stderr
 
 
 def test_words_that_are_wrong_are_told(installation: Installation) -> None:
