@@ -119,8 +119,8 @@ class Events:
         """Events of an item that has ended: the last one with its id that began."""
         place = max(i for i, kept in enumerate(self.output) if kept.get("id") == item["id"])
         self.output[place] = item
-        done = self.made("response.output_item.done", output_index=place, item=item)
-        return self._between(place, between) + done
+        last = self._between(place, between)
+        return last + self.made("response.output_item.done", output_index=place, item=item)
 
     def _between(self, place: int, between: Any) -> bytes:
         item_id = self.output[place]["id"]
