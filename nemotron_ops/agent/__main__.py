@@ -7,13 +7,12 @@ import os
 import signal
 import sys
 
+from nemotron_ops.agent.here import Here
 from nemotron_ops.agent.options import Options, read
 from nemotron_ops.agent.server import Server
 from nemotron_ops.agent.turns import Turns
 from nemotron_ops.errors import GatewayError, NemotronOpsError
 from nemotron_ops.paths import system_layout, user_layout
-from nemotron_ops.sandbox import enabled
-from nemotron_ops.sandbox.open import Room
 
 
 async def serve(options: Options) -> None:
@@ -22,18 +21,10 @@ async def serve(options: Options) -> None:
         raise GatewayError("cannot run the agent: no --listen-fd given")
     env = os.environ
     layout = system_layout() if env.get("NEMOTRON_OPS_SYSTEM") else user_layout(env, uid=os.getuid())
-    room = Room(layout=layout, env=dict(os.environ))
-
-    def refusal() -> str:
-        if "python" in enabled.allowed(layout.config):
-            return ""
-        text, hint = enabled.refusal("python")
-        return f"{text}; enable it with: {hint}"
-
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    server = Server(Turns(options.endpoint, options.ca), room.open, refusal)
+    server = Server(Turns(options.endpoint, options.ca), Here(layout, env))
     await server.serve(options.listen_fd, idle_s=options.idle_s, stop=stop)
 
 

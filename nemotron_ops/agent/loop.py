@@ -21,6 +21,9 @@ class Budgets:
     turns: int = 12
     calls: int = 24
     total_s: float = 600.0
+    at_once: int = 4  # calls that run at the same time
+    result_share: float = 0.125  # of the context, for one result
+    approval_s: float = 120.0  # how long a call waits to be approved
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,117 +4,143 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Awaitable
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import TypeVar
 
-from nemotron_ops.agent import responses
-from nemotron_ops.agent.code import Code
-from nemotron_ops.agent.events import KEEP_ALIVE, LAST, Events
-from nemotron_ops.agent.loop import Budgets, Progress, Said, after_turn
+from nemotron_ops.agent.apis.face import Face, History, Turn, TurnFailedError
+from nemotron_ops.agent.asking import DENIED, Asking
+from nemotron_ops.agent.loop import Budgets, Progress, after_turn
+from nemotron_ops.agent.tools.context import Context
+from nemotron_ops.agent.tools.kinds import hosted
+from nemotron_ops.agent.tools.tool import Call, Ran, Tool
 from nemotron_ops.agent.turns import TurnError, Turns
-from nemotron_ops.agent.wire import Answer, Asked
-from nemotron_ops.sandbox.outcome import Outcome
+from nemotron_ops.agent.wire import Answer
 
+KEEP_ALIVE = b": keep-alive\n\n"
 KEEP_ALIVE_S = 10.0
 T = TypeVar("T")
 
 
 class Run:
-    """One response with hosted tools."""
+    """One answer with hosted tools."""
 
-    def __init__(self, asked: Asked, answer: Answer, turns: Turns, code: Code) -> None:
-        self._answer, self._turns, self._code, self._key = answer, turns, code, asked.key
-        self._request = responses.checked(asked.body)
-        self._stream = self._request.get("stream") is True
-        self._outputs = responses.OUTPUTS in (self._request.get("include") or ())
-        most = self._request.get("max_tool_calls")
-        self._budgets = Budgets(calls=most) if most else Budgets()
-        self._events = Events(self._request, {responses.CODE})
-        self._items: list[dict[str, Any]] = []  # what was said and run, for the next turn
-        self._ran: dict[str, str] = {}  # code -> result: the same call again is not run again
+    def __init__(self, face: Face, answer: Answer, turns: Turns, key: str, context: Context, asking: Asking) -> None:
+        self._face, self._answer, self._turns, self._key = face, answer, turns, key
+        self._context, self._asking = context, asking
+        self._tools: dict[str, Tool] = {}
+        self._used: Counter[str] = Counter()
+        self._ran: dict[tuple[str, str], Ran] = {}  # the same call again is not run again
 
-    async def go(self) -> None:
-        """Answer the request. Raises OSError if the gateway is gone."""
+    async def go(self, budgets: Budgets) -> None:
+        """Answer the request. Raises InvalidError if it cannot be run, OSError if the gateway is gone."""
+        if self._face.most_calls:
+            budgets = replace(budgets, calls=min(budgets.calls, self._face.most_calls))
         try:
-            async with asyncio.timeout(self._budgets.total_s):
-                reason = await self._loop()
+            async with asyncio.timeout(budgets.total_s):
+                reason = await self._loop(await self._offer(), budgets)
         except TimeoutError:
             reason = "timeout"
         except TurnError as exc:
             await self._fail(exc)
             return
-        if self._stream:
-            await self._send(self._events.ended(reason))
+        if self._face.stream:
+            await self._send(self._face.finished(reason))
         else:
             self._answer.begin(200, stream=False)
-            await self._answer.send(json.dumps(self._events.response(reason), ensure_ascii=False).encode())
+            await self._answer.send(self._face.whole(reason))
         await self._answer.end()
 
-    async def _loop(self) -> str:
-        """All turns; returns why the response is incomplete, or an empty text."""
-        progress = Progress()
+    async def _offer(self) -> History:
+        """Make the hosted tools that the request asks for; returns what its history leaves."""
+        made: list[Tool] = []
+        for place, given in self._face.asked_for():
+            row = hosted(self._face.name, given)
+            assert row is not None
+            made += await row.make(given, place, self._context)
+        self._tools = {tool.name: tool for tool in made}
+        history = self._face.offer(made, self._context.web)
+        web = self._context.web
+        for text in history.texts:
+            web.know_text(text)
+        web.know(history.urls)
+        web.tainted = history.tainted
+        return history
+
+    async def _loop(self, history: History, budgets: Budgets) -> str:
+        """All turns; returns why the answer is incomplete, or an empty text."""
+        for call in history.refused:
+            self._face.told(call, DENIED)
+        progress = Progress(calls=len(history.waiting))
+        for call in history.waiting:
+            await self._call(call, approved=True)
         while True:
-            calls, said = await self._turn()
-            progress, step = after_turn(progress, said, self._budgets)
-            if step.run:
-                for call in calls:
-                    await self._call(call)
+            turn = await self._turn()
+            progress, step = after_turn(progress, turn.said, budgets)
+            asked = False
+            for call in turn.calls if step.run else ():
+                asked |= not await self._call(call)
+            if asked:
+                return ""  # the client answers, and sends all of it back
             if not step.ask:
                 return step.reason
 
-    async def _turn(self) -> tuple[list[dict[str, Any]], Said]:
-        self._events.next_turn()
-        last: dict[str, Any] | None = None
-        async for event in self._turns.events(responses.turn_body(self._request, self._items), self._key):
-            if event.get("type") == "error" or event.get("type") == "response.failed":
-                error = event.get("response", event).get("error") or event
-                raise TurnError(502, json.dumps({"error": error}).encode())
-            last = event["response"] if event.get("type") in LAST else last
-            await self._send(self._events.passed(event))
-        if last is None:
-            raise TurnError(502, responses.error_body("the turn ended without its last event", "internal"))
-        self._items += last["output"]
-        calls = [item for item in last["output"] if item.get("type") == "function_call"]
-        hosted = [item for item in calls if self._events.is_hosted(item)]
-        cut = (last.get("incomplete_details") or {}).get("reason", "") if last["status"] == "incomplete" else ""
-        return hosted, Said(hosted=len(hosted), own=len(calls) - len(hosted), cut=str(cut))
+    async def _turn(self) -> Turn:
+        try:
+            async for event in self._turns.events(self._face.path, self._face.turn_body(), self._key):
+                await self._send(self._face.passed(event))
+        except TurnFailedError as exc:
+            raise TurnError(502, json.dumps({"error": exc.error}).encode()) from exc
+        if (turn := self._face.turn_said()) is None:
+            raise TurnError(502, self._face.refusal("the turn ended without its last event", "internal"))
+        return turn
 
-    async def _call(self, call: dict[str, Any]) -> None:
-        """Run one call; its result goes into the next turn, its item to the client."""
-        code = responses.code_in(str(call.get("arguments", "")))
-        if code is None:
-            self._result(call, "the call has no text `code`; call it again with one")
-            return
-        call_id = "ci_" + str(call.get("call_id") or call.get("id"))
-        item = responses.call_item(call_id, self._code.container, code, None, outputs=self._outputs)
-        await self._send(self._events.code_began(item))
-        if code in self._ran:
-            outcome = Outcome(stdout=self._ran[code], backend="earlier")
-            self._result(call, f"this very code has run already; its result was:\n{self._ran[code]}")
-        else:
-            outcome = await self._while_silent(self._code.run(code))
-            self._ran[code] = responses.result_text(outcome)
-            self._result(call, self._ran[code])
-        done = responses.call_item(call_id, self._code.container, code, outcome, outputs=self._outputs)
-        await self._send(self._events.code_ended(done))
+    async def _call(self, call: Call, *, approved: bool = False) -> bool:
+        """Run one call; its result goes into the next turn. False if the client is asked to approve it first."""
+        tool = self._tools.get(call.name)
+        if tool is None:
+            self._face.told(call, f"there is no tool {call.name[:100]!r} in this request")
+            return True
+        refusal = ""
+        if approved:
+            await self._asking.keep(tool)
+        elif await self._asking.needed(tool, tainted=self._context.web.tainted):
+            if (asked := self._face.approval(call, tool)) is not None:
+                await self._send(asked)
+                return False
+            refusal = await self._while_silent(self._asking.wait(call, tool))
+        await self._send(self._face.began(call, tool))
+        ran = Ran(text=refusal, error="denied") if refusal else await self._result(call, tool)
+        await self._send(self._face.ended(call, tool, ran))
+        return True
 
-    def _result(self, call: dict[str, Any], text: str) -> None:
-        self._items.append({"type": "function_call_output", "call_id": call.get("call_id"), "output": text})
+    async def _result(self, call: Call, tool: Tool) -> Ran:
+        if tool.most and self._used[tool.name] >= tool.most:
+            return Ran(text="this tool may not be used again in this answer", error="max_uses_exceeded")
+        same = (call.name, json.dumps(call.given, sort_keys=True))
+        if (before := self._ran.get(same)) is not None:
+            return replace(before, text=f"this very call has run already; its result was:\n{before.text}")
+        self._used[tool.name] += 1
+        ran = await self._while_silent(tool.run(call))
+        if not ran.error:
+            self._ran[same] = ran
+        return ran
 
     async def _while_silent(self, work: Awaitable[T]) -> T:
         """The result of `work`; comments keep proxies from closing the stream meanwhile."""
         job = asyncio.ensure_future(work)
         try:
             while not (await asyncio.wait((job,), timeout=KEEP_ALIVE_S))[0]:
-                if self._stream:
-                    await self._send(KEEP_ALIVE)
-        except asyncio.CancelledError:
+                await self._send(KEEP_ALIVE)
+        except BaseException:
             job.cancel()
+            await asyncio.wait((job,))
             raise
         return job.result()
 
     async def _send(self, data: bytes) -> None:
-        if not self._stream or not data:
+        if not self._face.stream or not data:
             return
         if not self._answer.began:
             self._answer.begin(200, stream=True)
@@ -129,5 +155,5 @@ class Run:
                 error = json.loads(exc.body)["error"]
             except (ValueError, KeyError, TypeError):
                 error = {"code": "server_error", "message": "the turn failed"}
-            await self._answer.send(self._events.failed(error))
+            await self._answer.send(self._face.failed(error))
         await self._answer.end()

@@ -7,23 +7,32 @@ import contextlib
 import socket
 import sys
 import traceback
-from collections.abc import Callable
 
-from nemotron_ops.agent import responses
-from nemotron_ops.agent.code import Code
+from nemotron_ops.agent.apis.faces import FACES, api_of
+from nemotron_ops.agent.apis.responses import error_body
+from nemotron_ops.agent.asking import Asking
+from nemotron_ops.agent.here import Here
 from nemotron_ops.agent.run import Run
+from nemotron_ops.agent.tools.code import Code
+from nemotron_ops.agent.tools.context import Context
+from nemotron_ops.agent.tools.kinds import hosted
+from nemotron_ops.agent.tools.tool import InvalidError
+from nemotron_ops.agent.tools.web import Web
 from nemotron_ops.agent.turns import Turns
 from nemotron_ops.agent.wire import LINE_BYTES, Answer, Asked, read_request
-from nemotron_ops.sandbox.session import Sandbox
+from nemotron_ops.errors import NemotronOpsError
 
 POLL_S = 0.5
+RESULT_LETTERS = 16_000  # of one result, where the context is not known
+LEAST_LETTERS = 400
+LETTERS_PER_TOKEN = 3
 
 
 class Server:
-    """All requests of the process. `refusal` says why code is not run now, or is empty."""
+    """All requests of the process."""
 
-    def __init__(self, turns: Turns, open_session: Callable[[], Sandbox], refusal: Callable[[], str]) -> None:
-        self._turns, self._open, self._refusal = turns, open_session, refusal
+    def __init__(self, turns: Turns, here: Here) -> None:
+        self._turns, self._here = turns, here
         self._running = 0
         self._idle_since = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -75,14 +84,41 @@ class Server:
             traceback.print_exception(exc, file=sys.stderr)  # a bug: into the log of the process
 
     async def _answered(self, asked: Asked, answer: Answer) -> None:
-        code = Code(self._open)
+        code = Code(self._here.open_session)
+        refusal = error_body
         try:
-            if refusal := await asyncio.to_thread(self._refusal):
-                raise responses.InvalidError(refusal, "tools_not_enabled")
-            await Run(asked, answer, self._turns, code).go()
-        except responses.InvalidError as exc:
-            answer.begin(400, stream=False)
-            await answer.send(responses.error_body(str(exc), exc.code))
-            await answer.end()
+            face = FACES[api_of(asked.path)](asked, code.container)
+            refusal = face.refusal
+            needs = {row.needs for _, tool in face.asked_for() if (row := hosted(face.name, tool))}
+            if why := await asyncio.to_thread(self._here.refusal, needs):
+                raise InvalidError(why, "tools_not_enabled")
+            settings = await asyncio.to_thread(self._here.settings)
+            letters = letters_of(asked.ctx_tokens, settings.budgets.result_share)
+            web = Web(self._here.web, asked.key_id, letters)
+            context = Context(api=face.name, code=code, web=web, letters=letters)
+            asking = Asking(settings, self._here.approvals, asked.key_id)
+            try:
+                await Run(face, answer, self._turns, asked.key, context, asking).go(settings.budgets)
+            finally:
+                await context.close()
+        except InvalidError as exc:
+            await _refuse(answer, refusal(str(exc), exc.code))
+        except NemotronOpsError as exc:  # a file of the operator's is wrong
+            if answer.began:
+                raise
+            await _refuse(answer, refusal(exc.message, "tools_not_enabled"))
         finally:
             await code.close()
+
+
+async def _refuse(answer: Answer, body: bytes) -> None:
+    answer.begin(400, stream=False)
+    await answer.send(body)
+    await answer.end()
+
+
+def letters_of(ctx_tokens: int, share: float) -> int:
+    """The most letters of one result, for a context of so many tokens; 0: not known."""
+    if not ctx_tokens:
+        return RESULT_LETTERS
+    return max(LEAST_LETTERS, min(RESULT_LETTERS, int(ctx_tokens * share * LETTERS_PER_TOKEN)))

@@ -1,4 +1,4 @@
-"""One turn: asks the gateway's responses API with the client's key. httpx."""
+"""One turn: asks the gateway in the client's own API, with the client's key. httpx."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class Turns:
         verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=ca) if ca else True
         # The gateway bounds the time of a request; a timeout of its own would cut long prompts.
         self._http = httpx.AsyncClient(verify=verify, trust_env=False, timeout=httpx.Timeout(None, connect=10.0))
-        self._url = endpoint.rstrip("/") + "/responses"
+        self._endpoint = endpoint.rstrip("/")
 
-    async def events(self, body: dict[str, Any], key: str) -> AsyncIterator[dict[str, Any]]:
+    async def events(self, path: str, body: dict[str, Any], key: str) -> AsyncIterator[dict[str, Any]]:
         """The events of one turn. Raises TurnError if the gateway refuses it or cannot be reached."""
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         try:
-            async with self._http.stream("POST", self._url, json=body, headers=headers) as answer:
+            async with self._http.stream("POST", self._endpoint + path, json=body, headers=headers) as answer:
                 if answer.status_code != 200:
                     raise TurnError(answer.status_code, await answer.aread())
                 async for line in answer.aiter_lines():

@@ -1,6 +1,7 @@
 """Requests and answers between gateway and agent, as frames. asyncio streams.
 
-A request is a line of JSON (`path`, `key`, `bytes`) and its body. An answer is a line of JSON (`status`, `stream`),
+A request is a line of JSON (`path`, `key`, `key_id`, `model`, `ctx_tokens`, `bytes`) and its body: `model` is the one
+that turns ask for, where it is another than the client's. An answer is a line of JSON (`status`, `stream`),
 then frames of four bytes of length and that many bytes; a frame of length 0 is the regular end. A connection that
 closes without it has lost its answer.
 """
@@ -22,6 +23,9 @@ class Asked:
     path: str
     key: str
     body: bytes
+    key_id: str = ""
+    model: str = ""  # that turns ask for; empty: the one that the client named
+    ctx_tokens: int = 0  # of a slot; 0: not known
 
     def __repr__(self) -> str:
         return f"Asked(path={self.path!r})"  # without the key
@@ -32,7 +36,10 @@ async def read_request(reader: asyncio.StreamReader) -> Asked | None:
     try:
         head = json.loads(await reader.readline())
         body = await reader.readexactly(int(head["bytes"]))
-        return Asked(path=str(head["path"]), key=str(head["key"]), body=body)
+        return Asked(
+            path=str(head["path"]), key=str(head["key"]), body=body, key_id=str(head.get("key_id", "")),
+            model=str(head.get("model", "")), ctx_tokens=int(head.get("ctx_tokens", 0)),
+        )  # fmt: skip
     except (asyncio.IncompleteReadError, ValueError, KeyError, TypeError, OSError):
         return None
 

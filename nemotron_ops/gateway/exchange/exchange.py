@@ -117,7 +117,7 @@ class Exchange(Record, eq=False, kw_only=True):
                 except Refusal as refusal:
                     if not is_for_agent(self, refusal, self.shared.options):
                         raise
-                    await hand_over(self, self.shared.options.agent_socket)
+                    await hand_over(self, self.shared)
             elif self.route.local:
                 reply_own(self, self.shared)
             elif self.route.kind is Kind.INSPECT:

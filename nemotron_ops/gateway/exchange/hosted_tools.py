@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from collections.abc import Mapping
 
 import msgspec
 
@@ -16,10 +17,17 @@ from nemotron_ops.gateway.client import heads
 from nemotron_ops.gateway.exchange import respond
 from nemotron_ops.gateway.options import Options
 from nemotron_ops.gateway.record import Record
-from nemotron_ops.gateway.request.json_fields import read_fields, value_of
+from nemotron_ops.gateway.request.json_fields import read_fields, text_field, value_of
+from nemotron_ops.gateway.shared import Shared
 
-HOSTED = frozenset({"code_interpreter"})
-OWN = frozenset({"function", "custom", "namespace"})  # the client runs these itself
+# Types of tools that the agent runs, by how they begin; the client runs those of `OWN` itself.
+HOSTED: Mapping[Api, tuple[str, ...]] = {
+    Api.RESPONSES: ("code_interpreter", "web_search"),
+}
+OWN: Mapping[Api, frozenset[str]] = {
+    Api.RESPONSES: frozenset({"function", "custom", "namespace", "local_shell"}),
+}
+CODES = frozenset({"tools_not_enabled", "invalid_input"})  # of refusals that a request with hosted tools meets first
 
 
 class Head(msgspec.Struct):
@@ -31,41 +39,57 @@ class Head(msgspec.Struct):
 
 def is_for_agent(record: Record, refusal: Refusal, options: Options) -> bool:
     """Whether the agent runs what this request was refused for. Raises Refusal if the key lacks the scope for it."""
-    if refusal.code != "tools_not_enabled" or not options.agent_socket:
+    if refusal.code not in CODES or not options.agent_socket or record.route.kind is not Kind.GENERATE:
         return False
-    if record.route.api is not Api.RESPONSES or record.route.kind is not Kind.GENERATE:
-        return False
-    tools = value_of(read_fields(record.request.body), "tools")
-    kinds = {str(t.get("type")) for t in tools if isinstance(t, dict)} if isinstance(tools, list) else set()
-    if not kinds & HOSTED or not kinds <= HOSTED | OWN:
+    if not _asks_for_hosted(record.route.api, record):
         return False
     if not {Scope.TOOLS, Scope.ADMIN}.intersection(record.key.scopes):
         raise Refusal(status=403, code="scope", message="this API key lacks the scope 'tools'")
     return True
 
 
-async def hand_over(record: Record, path: str) -> None:
+def _asks_for_hosted(api: Api, record: Record) -> bool:
+    """Whether tools of the request run at the server, and all of those are run by the agent."""
+    begins = HOSTED.get(api)
+    if begins is None:
+        return False
+    tools = value_of(read_fields(record.request.body), "tools")
+    kinds = [str(t.get("type")) for t in tools if isinstance(t, dict)] if isinstance(tools, list) else []
+    ours = [kind for kind in kinds if kind.startswith(begins)]
+    return bool(ours) and all(kind in OWN[api] for kind in kinds if kind not in ours)
+
+
+async def hand_over(record: Record, shared: Shared) -> None:
     """Answer the request with what the agent says. Raises Refusal if the agent cannot be reached or is lost.
 
     A client that leaves cancels this: the connection closes, by which the agent knows.
     """
-    await asyncio.ensure_future(_passed_on(record, path))  # a task: streams of asyncio do not run in an EagerTask
+    await asyncio.ensure_future(_passed_on(record, shared))  # a task: streams of asyncio do not run in an EagerTask
 
 
-async def _passed_on(record: Record, path: str) -> None:
+async def _passed_on(record: Record, shared: Shared) -> None:
     try:
-        reader, writer = await asyncio.open_unix_connection(path)
+        reader, writer = await asyncio.open_unix_connection(shared.options.agent_socket)
     except OSError as exc:
         raise _lost(f"cannot be reached: {exc.strerror or exc}") from exc
     try:
         request = record.request
-        head = {"path": request.path, "key": heads.client_key(request.headers), "bytes": len(request.body)}
+        head = {
+            "path": request.path, "key": heads.client_key(request.headers), "key_id": record.key.id,
+            "ctx_tokens": _ctx_tokens(record, shared), "bytes": len(request.body),
+        }  # fmt: skip
         writer.write(msgspec.json.encode(head) + b"\n" + request.body)
         await _answered(record, reader)
     except (OSError, asyncio.IncompleteReadError, msgspec.MsgspecError) as exc:
         raise _lost("ended before its answer did") from exc
     finally:
         writer.close()
+
+
+def _ctx_tokens(record: Record, shared: Shared) -> int:
+    """Tokens of a slot of the request's model. Raises Refusal if there is no such model."""
+    name = text_field(read_fields(record.request.body), "model")
+    return shared.pool.directory.resolve(name, record.key.models).ctx_tokens
 
 
 async def _answered(record: Record, reader: asyncio.StreamReader) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from nemotron_ops.models.synthetic.residual import Array, Residual, embedding, output, residual
-from nemotron_ops.models.synthetic.scripts import TOOL_CALL, WEATHER
+from nemotron_ops.models.synthetic.scripts import SCRIPTS, TOOL_CALL, WEATHER, Script
 from nemotron_ops.models.synthetic.shape import Shape
 from nemotron_ops.models.synthetic.vocabulary import Vocabulary
 
@@ -21,17 +21,17 @@ NORM_GAIN = 0.1  # of every norm before a layer
 SCRIPTED_EXPERTS = (2, 5)  # the only experts with the gate: the router must select them
 
 
-def weights(shape: Shape, vocab: Vocabulary, seed: int) -> dict[str, Array]:
+def weights(shape: Shape, vocab: Vocabulary, seed: int, scripts: Mapping[str, Script] = SCRIPTS) -> dict[str, Array]:
     """All tensors as float32 in numpy order (GGUF's dims are the reverse), in file order; a function of `seed`."""
     rng = np.random.default_rng(seed)
-    res = residual(vocab)
-    found: dict[str, Array] = {"token_embd.weight": embedding(vocab, res, shape.n_embd, rng)}
+    res = residual(vocab, scripts)
+    found: dict[str, Array] = {"token_embd.weight": embedding(vocab, res, shape.n_embd, rng, scripts)}
     wired = {shape.pattern.index("M"), shape.pattern.rindex("*"), max(map(shape.pattern.rfind, "E-"))}
     for i, letter in enumerate(shape.blocks):
         layer = _layer(letter, shape, res, rng, wired=i in wired)
         found |= {f"blk.{i}.{name}": value for name, value in layer.items()}
     found["output_norm.weight"] = _flat(shape.n_embd, NORM_GAIN)
-    found["output.weight"] = output(vocab, res, shape.n_embd, rng)
+    found["output.weight"] = output(vocab, res, shape.n_embd, rng, scripts)
     return found
 
 

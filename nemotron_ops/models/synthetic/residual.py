@@ -23,6 +23,7 @@ from nemotron_ops.models.synthetic.scripts import (
     END_THINK,
     SCRIPTS,
     TOOLS_WORD,
+    Script,
     transitions,
 )
 from nemotron_ops.models.synthetic.vocabulary import Vocabulary
@@ -49,14 +50,14 @@ class Residual:
     noise: int  # this dimension and all above
 
 
-def residual(vocab: Vocabulary) -> Residual:
+def residual(vocab: Vocabulary, scripts: Mapping[str, Script] = SCRIPTS) -> Residual:
     """The dimensions in order, one per meaning."""
     coded: dict[int, None] = {}
-    for script in SCRIPTS.values():
+    for script in scripts.values():
         coded |= dict.fromkeys(vocab.id(w) for w in (*script.think, *script.answer, *script.spellings))
     coded |= dict.fromkeys(vocab.id(w) for w in (CLEARING_WORD, TOOLS_WORD, "\n"))
-    with_keywords = [name for name, script in SCRIPTS.items() if script.keywords]
-    intents = [name for name in SCRIPTS if name != DEFAULT]
+    with_keywords = [name for name, script in scripts.items() if script.keywords]
+    intents = [name for name in scripts if name != DEFAULT]
     at = len(coded)
     first_intent = at + 4 + len(with_keywords)
     return Residual(
@@ -72,7 +73,9 @@ def residual(vocab: Vocabulary) -> Residual:
     )
 
 
-def embedding(vocab: Vocabulary, res: Residual, n_embd: int, rng: np.random.Generator) -> Array:
+def embedding(
+    vocab: Vocabulary, res: Residual, n_embd: int, rng: np.random.Generator, scripts: Mapping[str, Script] = SCRIPTS
+) -> Array:
     """(n_vocab, n_embd): each token's code and flags. Raises ValueError where n_embd leaves no room for noise."""
     if n_embd - res.noise < NOISE_DIMENSIONS:
         raise ValueError(f"{res.noise} dimensions are taken, n_embd {n_embd} is too small")
@@ -86,18 +89,20 @@ def embedding(vocab: Vocabulary, res: Residual, n_embd: int, rng: np.random.Gene
             e[token, res.other] = LEVEL
             e[token, res.noise :] = noise / np.linalg.norm(noise)
     for name, dim in res.keyword.items():
-        for word in SCRIPTS[name].spellings:
+        for word in scripts[name].spellings:
             e[vocab.id(word), dim] = LEVEL
     e[vocab.id(CLEARING_WORD), res.clearing] = LEVEL
     e[vocab.id(TOOLS_WORD), res.tools_word] = LEVEL
     return e
 
 
-def output(vocab: Vocabulary, res: Residual, n_embd: int, rng: np.random.Generator) -> Array:
+def output(
+    vocab: Vocabulary, res: Residual, n_embd: int, rng: np.random.Generator, scripts: Mapping[str, Script] = SCRIPTS
+) -> Array:
     """(n_vocab, n_embd): the next-token table of all scripts. Other tokens lead to an answer's first token."""
     w = (rng.standard_normal((len(vocab), n_embd)) * 0.02).astype(np.float32)
     w[:, : res.noise] = 0
-    for name, script in SCRIPTS.items():
+    for name, script in scripts.items():
         level = NEXT_DEFAULT if name == DEFAULT else NEXT
         for token, following in transitions(script):
             row = w[vocab.id(following)]

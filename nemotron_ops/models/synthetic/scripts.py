@@ -106,10 +106,10 @@ COMMON_WORDS = (
 )  # fmt: skip
 
 
-def script_vocabulary() -> Vocabulary:
+def script_vocabulary(scripts: Mapping[str, Script] = SCRIPTS) -> Vocabulary:
     """The vocabulary of all scripts."""
-    keywords = [word for script in SCRIPTS.values() for word in script.spellings]
-    phrases = [token for script in SCRIPTS.values() for token in (*script.think, *script.answer)]
+    keywords = [word for script in scripts.values() for word in script.spellings]
+    phrases = [token for script in scripts.values() for token in (*script.think, *script.answer)]
     return vocabulary([*keywords, CLEARING_WORD, TOOLS_WORD, *COMMON_WORDS], phrases)
 
 

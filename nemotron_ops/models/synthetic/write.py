@@ -18,7 +18,7 @@ from nemotron_ops.models.synthetic.container import TensorInfo, Value, header, p
 from nemotron_ops.models.synthetic.metadata import metadata, split_pairs
 from nemotron_ops.models.synthetic.network import weights
 from nemotron_ops.models.synthetic.residual import Array
-from nemotron_ops.models.synthetic.scripts import script_vocabulary
+from nemotron_ops.models.synthetic.scripts import SCRIPTS, Script, script_vocabulary
 from nemotron_ops.models.synthetic.shape import Shape, tensors
 from nemotron_ops.models.synthetic.vocabulary import Vocabulary, vocabulary
 
@@ -36,17 +36,19 @@ def write_tiny(
     shards: int = 1,
     metadata_first: bool = False,
     keep: Iterable[str] | None = None,
+    scripts: Mapping[str, Script] = SCRIPTS,
 ) -> list[Path]:
     """Write a scripted model to `path`, or as `shards` files beside it; returns the files written.
 
     `metadata_first` keeps tensors out of the first shard, as large repositories do. `keep` lists the name prefixes
-    of the tensors to be written (for a file with only an MTP head).
+    of the tensors to be written (for a file with only an MTP head). `scripts` are the
+    product's, or those of a test.
     """
     if quant not in QUANTS:
         raise UsageError(f"cannot make a tiny model in {quant!r}: there are {', '.join(QUANTS)}")
-    vocab = script_vocabulary()
+    vocab = script_vocabulary(scripts)
     pairs = metadata(shape, vocab, name=f"Nemotron 3 Tiny {quant}", quant=quant, template=chat_template())
-    arrays = weights(shape, vocab, seed)
+    arrays = weights(shape, vocab, seed, scripts)
     if keep is not None:
         wanted = tuple(keep)
         arrays = {name: array for name, array in arrays.items() if name.startswith(wanted)}

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from nemotron_ops.gateway.keys import keystore
 from nemotron_ops.gateway.keys.ring import Key
 from nemotron_ops.supervisor.snapshot import ModelView
 from tests.fakes.scripted_engine import STREAM_HEAD, Heard, ScriptedEngine, chunk, events
+from tests.stages.agent import start_agent
 from tests.stages.gateway import Stage, gateway
 
 pytestmark = pytest.mark.process
@@ -82,20 +82,6 @@ class Served:
 
     def children(self) -> list[psutil.Process]:
         return psutil.Process(self.agent.pid).children(recursive=True)
-
-
-def start_agent(folder: Path, url: str, home: Path) -> subprocess.Popen[bytes]:
-    path = folder / "agent.sock"
-    path.unlink(missing_ok=True)
-    listening = socket.socket(socket.AF_UNIX)
-    listening.bind(str(path))
-    listening.listen()
-    argv = [sys.executable, "-m", "nemotron_ops.agent", "--listen-fd", str(listening.fileno()), "--endpoint", url]
-    env = {**os.environ, "NEMOTRON_OPS_HOME": str(home)}
-    with (folder / "agent.log").open("ab") as log:
-        started = subprocess.Popen(argv, env=env, stderr=log, pass_fds=(listening.fileno(),))
-    listening.close()
-    return started
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +166,7 @@ def test_a_key_without_the_scope_is_refused(served: Served) -> None:
         served.client(served.plain_key).responses.create(model="m", input="run 1", tools=[TOOL])
 
 
-@pytest.mark.parametrize("kind", ["web_search", "mcp", "file_search"])
+@pytest.mark.parametrize("kind", ["mcp", "file_search"])
 def test_other_hosted_tools_are_still_refused(served: Served, kind: str) -> None:
     with pytest.raises(openai.BadRequestError, match="runs at the server and is not enabled"):
         served.ask("x", tools=[TOOL, {"type": kind}])

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from nemotron_ops.agent.code import Code
+from nemotron_ops.agent.tools.code import Code
 from nemotron_ops.sandbox.limits import Limits
 from nemotron_ops.sandbox.outcome import Outcome
 

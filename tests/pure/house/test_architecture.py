@@ -19,6 +19,7 @@ EVERYTHING = ROOMS - {"cli", "measure"}
 # from -> to, each a room, a floor or a file; `cli` may use everything, and nothing uses `cli`
 DOORS = {
     ("agent", "sandbox"),
+    ("agent", "web"),
     ("builds.proof", "engine"),
     ("builds.proof", "models.synthetic"),
     ("deploy", "service.spec"),

@@ -20,18 +20,18 @@ class Code:
         self._session: Sandbox | None = None
         self._job: asyncio.Future[Outcome] | None = None
 
-    async def run(self, code: str) -> Outcome:
-        """Run Python. A sandbox that cannot be opened or run is an outcome without a backend, which says why."""
-        self._job = asyncio.ensure_future(asyncio.to_thread(self._run, code))
+    async def run(self, code: str, language: str = "python") -> Outcome:
+        """Run code. A sandbox that cannot be opened or run is an outcome without a backend, which says why."""
+        self._job = asyncio.ensure_future(asyncio.to_thread(self._run, code, language))
         try:
             return await asyncio.shield(self._job)
         except NemotronOpsError as exc:
             return Outcome(stderr=exc.message, exit_code=1)
 
-    def _run(self, code: str) -> Outcome:
+    def _run(self, code: str, language: str) -> Outcome:
         if self._session is None or self._session.over:
             self._session = self._open()
-        return self._session.run("python", code)
+        return self._session.run(language, code)
 
     async def close(self) -> None:
         """Kill what runs, and end the session: nothing of it remains when this returns.
