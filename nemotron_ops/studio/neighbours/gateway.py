@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import msgspec
 
+from nemotron_ops.studio.neighbours.beat import Beat
 from nemotron_ops.studio.neighbours.deltas import Delta, Events
 from nemotron_ops.studio.neighbours.parameters import asked_model
 from nemotron_ops.studio.neighbours.streamed import Broken, Streamed, Unreachable, posted
@@ -60,6 +61,7 @@ class Gateway:
 
     def __init__(self, base: str, *, key_file: Path | None = None, ca: str = "", renew: Renew | None = None) -> None:
         self.base, self._key_file, self._renew = base.rstrip("/"), key_file, renew
+        self.beat = Beat()
         self._renewing = asyncio.Lock()
         self._tls = ssl.create_default_context(cafile=ca or None) if self.base.startswith("https:") else None
         timeout = httpx.Timeout(FIRST_S, connect=5.0)
@@ -95,7 +97,7 @@ class Gateway:
 
     def _posted(self, body: dict[str, Any]) -> AbstractAsyncContextManager[Streamed]:
         url, data = f"{self.base}/chat/completions", msgspec.json.encode(body)
-        return posted(url, data, self._headers, context=self._tls, wait_s=FIRST_S)
+        return posted(url, data, self._headers, context=self._tls, wait_s=FIRST_S, beat=self.beat)
 
     async def _begun(self, response: Streamed, body: dict[str, Any]) -> Answer:
         if response.status != 200:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
-from nemotron_ops.studio.neighbours.beat import until_reading_s
+from nemotron_ops.studio.neighbours.beat import Beat
 
 CONNECT_S = 5.0
 MOST_WAITING = 8 << 20  # bytes that nobody has taken; above it nothing is read
@@ -33,7 +33,8 @@ class Unreachable(Broken):
 class Streamed(asyncio.Protocol):
     """One answer. `status` and `headers` (lower case) are there when `begun` has returned."""
 
-    def __init__(self, wait_s: float) -> None:
+    def __init__(self, wait_s: float, beat: Beat) -> None:
+        self._beat = beat
         self.status = 0
         self.headers: dict[str, str] = {}
         self._wait_s = wait_s  # the longest silence
@@ -83,7 +84,8 @@ class Streamed(asyncio.Protocol):
 
     async def _move(self) -> None:
         self._moved.clear()
-        await asyncio.wait_for(self._moved.wait(), self._wait_s)
+        async with asyncio.timeout(self._wait_s):
+            await self._moved.wait()
 
     # asyncio
 
@@ -108,7 +110,7 @@ class Streamed(asyncio.Protocol):
         """Read nothing for a while."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
-            asyncio.get_running_loop().call_later(until_reading_s(), self._go_on)
+            asyncio.get_running_loop().call_later(self._beat.until_reading_s(), self._go_on)
 
     def _go_on(self) -> None:
         if self._transport is None or self._transport.is_closing():
@@ -136,17 +138,23 @@ class Streamed(asyncio.Protocol):
 
 @asynccontextmanager
 async def posted(
-    url: str, body: bytes, headers: Mapping[str, str], *, context: ssl.SSLContext | None, wait_s: float
+    url: str,
+    body: bytes,
+    headers: Mapping[str, str],
+    *,
+    context: ssl.SSLContext | None,
+    wait_s: float,
+    beat: Beat,
 ) -> AsyncIterator[Streamed]:
     """POST `body` as JSON; the answer's head has come. `wait_s` bounds each silence.
 
-    `context` is for addresses with https. Raises Unreachable, Broken, TimeoutError.
+    `context` is for addresses with https; `beat` tells when to read. Raises Unreachable, Broken, TimeoutError.
     """
     place = urlsplit(url)
     secure = context if place.scheme == "https" else None
     port = place.port or (443 if secure else 80)
     opening = asyncio.get_running_loop().create_connection(
-        lambda: Streamed(wait_s), place.hostname or "", port, ssl=secure
+        lambda: Streamed(wait_s, beat), place.hostname or "", port, ssl=secure
     )  # fmt: skip
     try:
         transport, answer = await asyncio.wait_for(opening, CONNECT_S)

@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 KEPT = 5000  # lines of one chat
@@ -56,7 +57,8 @@ class Feed:
         first = channel.lines[0]["at"] if channel.lines else channel.next
         if since + 1 < first or since >= channel.next:
             return [{"at": channel.next - 1, "lost": True}]
-        return [line for line in channel.lines if line["at"] > since]
+        new = channel.next - 1 - since
+        return list(islice(channel.lines, len(channel.lines) - new, None))
 
     async def follow(self, chat: str, since: int) -> AsyncIterator[dict[str, Any]]:
         """Lines after number `since`, for ever; `{"lost": true}` first if some of them are gone."""
@@ -69,7 +71,8 @@ class Feed:
                     since = line["at"]
                     yield line
                 try:
-                    await asyncio.wait_for(moved.wait(), BEAT_S)
+                    async with asyncio.timeout(BEAT_S):
+                        await moved.wait()
                 except TimeoutError:
                     yield {}
         finally:

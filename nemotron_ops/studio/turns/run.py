@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nemotron_ops.errors import NemotronOpsError
-from nemotron_ops.studio.neighbours.beat import TICK_S, until_tick_s
 from nemotron_ops.studio.neighbours.deltas import Delta
 from nemotron_ops.studio.neighbours.gateway import Answer, Gateway, GatewayLost, GatewayRefused
 from nemotron_ops.studio.render.growing import Growing, Patch
@@ -52,6 +51,11 @@ class Turn:
         return replace(
             self.message, content=self.text.text, thinking=self.thinking.text, state=str(self.state), made_by=made_by
         )
+
+    @property
+    def quick(self) -> bool:
+        """Whether the next flush takes too little time to be worth a thread."""
+        return self.text.quick and self.thinking.quick
 
     def flush(self, *, ended: bool) -> tuple[list[Patch], list[Patch]]:
         """The blocks of the text and of the thinking that changed."""
@@ -115,6 +119,7 @@ class Turns:
 
     def _start(self, turn: Turn, settings: Settings, *, continued: bool) -> Turn:
         self.running[turn.message.id] = turn
+        self._gateway.beat.running = len(self.running)
         turn.task = asyncio.create_task(self._run(turn, settings, continued=continued))
         return turn
 
@@ -156,8 +161,8 @@ class Turns:
         return happened
 
     def _take(self, turn: Turn, delta: Delta) -> None:
-        if delta.thinking or delta.text:
-            turn.tokens += 1
+        if delta.tokens:
+            turn.tokens += delta.tokens
             turn.first_s = turn.first_s or time.monotonic() - turn.begun_s
         if delta.thinking:
             turn.thinking.add(delta.thinking)
@@ -178,12 +183,15 @@ class Turns:
 
     async def _tick(self, turn: Turn) -> None:
         """Render and tell what is new, and store it once a second."""
-        stored = time.monotonic()
+        stored, beat = time.monotonic(), self._gateway.beat
         while True:
-            await asyncio.sleep(until_tick_s())
-            turn.shown = asyncio.ensure_future(self._show(turn))
-            await asyncio.shield(turn.shown)  # what is rendered counts as told: it must not be dropped half-way
-            wait_s = max(turn.text.pause_s, turn.thinking.pause_s) - TICK_S
+            await asyncio.sleep(beat.until_tick_s())
+            if turn.quick and not turn.showing.locked():
+                self._tell(turn, *turn.flush(ended=False), ended=False)
+            else:
+                turn.shown = asyncio.ensure_future(self._show(turn))
+                await asyncio.shield(turn.shown)  # what is rendered counts as told: it must not be dropped half-way
+            wait_s = max(turn.text.pause_s, turn.thinking.pause_s) - beat.tick_s
             if time.monotonic() - stored >= STORE_S:
                 stored = time.monotonic()
                 with suppress(NemotronOpsError):  # a full disk: the answer goes on, and is stored when there is room
@@ -193,22 +201,23 @@ class Turns:
 
     async def _show(self, turn: Turn, *, ended: bool = False) -> None:
         async with turn.showing:
-            await self._show_new(turn, ended=ended)
+            if turn.quick:
+                found = turn.flush(ended=ended)
+            else:  # the loop never waits for a long one
+                found = await asyncio.to_thread(turn.flush, ended=ended)
+            self._tell(turn, *found, ended=ended)
 
-    async def _show_new(self, turn: Turn, *, ended: bool) -> None:
-        if turn.text.quick and turn.thinking.quick:
-            text, thinking = turn.flush(ended=ended)
-        else:  # the loop never waits for a long one
-            text, thinking = await asyncio.to_thread(turn.flush, ended=ended)
+    def _tell(self, turn: Turn, text: list[Patch], thinking: list[Patch], *, ended: bool) -> None:
+        if not (text or thinking or ended):
+            return
         line: dict[str, Any] = {"turn": turn.message.id, "state": turn.state, "n": turn.tokens}
-        if text or thinking or ended:
-            if text:
-                line["p"] = text
-            if thinking:
-                line["t"] = thinking
-            if turn.thought_s:
-                line["thought_s"] = round(turn.thought_s, 1)
-            self._feed.say(turn.message.chat, line)
+        if text:
+            line["p"] = text
+        if thinking:
+            line["t"] = thinking
+        if turn.thought_s:
+            line["thought_s"] = round(turn.thought_s, 1)
+        self._feed.say(turn.message.chat, line)
 
     async def _end(self, turn: Turn, error: str) -> None:
         took_s = time.monotonic() - turn.begun_s
@@ -222,6 +231,7 @@ class Turns:
             error = error or str(exc)
         finally:
             self.running.pop(message.id, None)
+            self._gateway.beat.running = len(self.running)
             ended = {"turn": message.id, "state": message.state, "error": error, "made_by": dict(message.made_by)}
             self._feed.say(message.chat, {**ended, "end": True})
 

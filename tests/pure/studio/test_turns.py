@@ -105,15 +105,21 @@ def test_events_are_the_same_however_their_bytes_are_cut() -> None:
     events: list[Any] = [
         {"id": "x", "choices": [{"delta": {"reasoning_content": "hm"}}]},
         {"choices": [{"delta": {"content": "é"}}]},
+        {"choices": [{"delta": {"content": "lan"}}]},
         {"choices": [{"delta": {}, "finish_reason": "stop"}]},
         {"choices": [], "usage": {"completion_tokens": 2}},
     ]
     wire = b"".join(b"data: " + msgspec.json.encode(e) + b"\n\n" for e in events) + b": comment\n\ndata: [DONE]\n\n"
     whole = list(Events().feed(wire))
-    assert [d.thinking + d.text + d.reason for d in whole] == ["hm", "é", "stop", ""]
+    assert [d.thinking + d.text + d.reason for d in whole] == ["hm", "élan", "stop", ""]
+    assert [d.tokens for d in whole] == [1, 2, 0, 0]
     for cut in range(len(wire)):
         split = Events()
-        assert [*split.feed(wire[:cut]), *split.feed(wire[cut:])] == whole
+        found = [*split.feed(wire[:cut]), *split.feed(wire[cut:])]
+        assert "".join(d.thinking for d in found) == "hm"
+        assert "".join(d.text for d in found) == "élan"
+        assert sum(d.tokens for d in found) == 3
+        assert found[-2:] == whole[-2:]
         assert split.ended
 
 
