@@ -46,9 +46,9 @@ class Here:
             return f"cannot search the web: {why}; the provider is set in {settings_path(self._layout.config)}"
         return ""
 
-    def allowed(self) -> tuple[str, ...]:
-        """What the operator has enabled. Raises RecipeError if the file is wrong."""
-        return enabled.allowed(self._layout.config)
+    def usable(self) -> tuple[str, ...]:
+        """What is enabled and set up here. Raises RecipeError if a file is wrong."""
+        return tuple(name for name in enabled.allowed(self._layout.config) if not self.refusal((name,)))
 
     def settings(self) -> Settings:
         """Budgets and approvals. Raises RecipeError if the file is wrong."""

@@ -79,6 +79,8 @@ class Run:
             turn = await self._turn()
             progress, step = after_turn(progress, turn.said, budgets)
             asked = False
+            for call in turn.calls if step.reason and not step.run and not turn.said.cut else ():
+                await self._send(self._face.left(call, self._tools[call.name]))
             for call in turn.calls if step.run else ():
                 asked |= not await self._call(call)
             if asked:
@@ -91,7 +93,7 @@ class Run:
             async for event in self._turns.events(self._face.path, self._face.turn_body(), self._key):
                 await self._send(self._face.passed(event))
         except TurnFailedError as exc:
-            raise TurnError(502, json.dumps({"error": exc.error}).encode()) from exc
+            raise TurnError(502, self._face.failure(exc.error)) from exc
         if (turn := self._face.turn_said()) is None:
             raise TurnError(502, self._face.refusal("the turn ended without its last event", "internal"))
         return turn

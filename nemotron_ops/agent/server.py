@@ -8,6 +8,7 @@ import socket
 import sys
 import traceback
 
+from nemotron_ops.agent.apis import messages
 from nemotron_ops.agent.apis.faces import FACES, api_of
 from nemotron_ops.agent.apis.responses import error_body
 from nemotron_ops.agent.asking import Asking
@@ -26,6 +27,7 @@ POLL_S = 0.5
 RESULT_LETTERS = 16_000  # of one result, where the context is not known
 LEAST_LETTERS = 400
 LETTERS_PER_TOKEN = 3
+REFUSALS = {"responses": error_body, "chat": error_body, "messages": messages.error_body}
 
 
 class Server:
@@ -85,9 +87,10 @@ class Server:
 
     async def _answered(self, asked: Asked, answer: Answer) -> None:
         code = Code(self._here.open_session)
-        refusal = error_body
+        refusal = REFUSALS[api_of(asked.path)]
         try:
-            face = FACES[api_of(asked.path)](asked, code.container)
+            usable = await asyncio.to_thread(self._here.usable)
+            face = FACES[api_of(asked.path)](asked, code.container, usable)
             refusal = face.refusal
             needs = {row.needs for _, tool in face.asked_for() if (row := hosted(face.name, tool))}
             if why := await asyncio.to_thread(self._here.refusal, needs):

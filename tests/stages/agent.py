@@ -75,16 +75,18 @@ class Served:
     key: str
     plain_key: str
 
-    @property
-    def openai_client(self) -> openai.OpenAI:
-        return self.openai_as(self.key)
+    def __post_init__(self) -> None:
+        self.anthropic_client = anthropic.Anthropic(
+            base_url=self.stage.url, api_key=self.key, max_retries=0, timeout=120
+        )
+        self.openai_client, self.plain_client = (
+            openai.OpenAI(base_url=f"{self.stage.url}/v1", api_key=key, max_retries=0, timeout=120)
+            for key in (self.key, self.plain_key)
+        )
 
-    def openai_as(self, key: str) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.stage.url}/v1", api_key=key, max_retries=0, timeout=120)
-
-    @property
-    def anthropic_client(self) -> anthropic.Anthropic:
-        return anthropic.Anthropic(base_url=self.stage.url, api_key=self.key, max_retries=0, timeout=120)
+    def close(self) -> None:
+        for client in (self.anthropic_client, self.openai_client, self.plain_client):
+            client.close()
 
     def write(self, name: str, text: str) -> None:
         """A file of the operator's."""
@@ -129,6 +131,7 @@ def agent_stage(folder: Path, llama_bin: Path) -> Iterator[Served]:
             try:
                 yield found
             finally:
+                found.close()
                 found.agent.kill()
                 found.agent.wait()
             assert "Traceback" not in (folder / "agent.log").read_text()

@@ -65,6 +65,9 @@ class Face(Protocol):
     def ended(self, call: Call, tool: Tool, ran: Ran) -> bytes:
         """What the client sees of its end; the next turn has its result."""
 
+    def left(self, call: Call, tool: Tool) -> bytes:
+        """What the client sees of a hosted call that is not run, because a budget has ended."""
+
     def told(self, call: Call, text: str) -> None:
         """A result for the next turn only: the client sees nothing of the call."""
 
@@ -79,6 +82,9 @@ class Face(Protocol):
 
     def failed(self, error: Mapping[str, Any]) -> bytes:
         """The end of a stream that failed."""
+
+    def failure(self, error: Mapping[str, Any]) -> bytes:
+        """The body of an error that a turn ended with."""
 
     def refusal(self, message: str, code: str) -> bytes:
         """The body of an error."""

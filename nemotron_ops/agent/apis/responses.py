@@ -125,6 +125,9 @@ class ResponsesFace:
     def told(self, call: Call, text: str) -> None:
         self._items.append({"type": "function_call_output", "call_id": call.id, "output": text})
 
+    def left(self, call: Call, tool: Tool) -> bytes:
+        return b""
+
     def approval(self, call: Call, tool: Tool) -> bytes | None:
         label = tool.server or SERVER
         item = {
@@ -141,6 +144,9 @@ class ResponsesFace:
 
     def failed(self, error: Mapping[str, Any]) -> bytes:
         return self._events.failed(error)
+
+    def failure(self, error: Mapping[str, Any]) -> bytes:
+        return json.dumps({"error": dict(error)}, ensure_ascii=False).encode()
 
     def refusal(self, message: str, code: str) -> bytes:
         return error_body(message, code)

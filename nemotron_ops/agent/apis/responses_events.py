@@ -140,6 +140,9 @@ class Events:
 
     def response(self, reason: str) -> dict[str, Any]:
         """The whole response at its end."""
+        for item in self.output if reason else ():
+            if item.get("status") == "in_progress":
+                item["status"] = "incomplete"  # the budget ended while it grew or ran
         made = self._response(self._base, "incomplete" if reason else "completed")
         return {**made, "incomplete_details": {"reason": reason} if reason else None, "usage": self._usage or None}
 

@@ -115,7 +115,7 @@ class Exchange(Record, eq=False, kw_only=True):
                 try:
                     await self._infer()
                 except Refusal as refusal:
-                    if not is_for_agent(self, refusal, self.shared.options):
+                    if not is_for_agent(self, refusal, self.shared):
                         raise
                     await hand_over(self, self.shared)
             elif self.route.local:

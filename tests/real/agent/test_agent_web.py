@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
-from tests.stages.agent import Served, agent_stage
+from tests.stages.agent import Served
 from tests.stages.tool_model import QUERY, SAID
 
 pytestmark = pytest.mark.real
 WEB: Any = {"type": "web_search"}
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory, llama_bin: Path) -> Iterator[Served]:
-    with agent_stage(tmp_path_factory.mktemp("agent"), llama_bin) as found:
-        yield found
 
 
 def ask(served: Served, text: Any, **more: Any) -> Any:
