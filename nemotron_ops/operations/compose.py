@@ -187,5 +187,6 @@ def _view(plan: Plan) -> ModelView:
         queue_wait_s=requests.queue_wait_s,
         lost_in_thought=requests.lost_in_thought,
         heal_tool_calls=requests.heal_tool_calls,
+        reask_tool_calls=requests.reask_tool_calls,
         on_demand=plan.recipe.lifecycle.on_demand,
     )

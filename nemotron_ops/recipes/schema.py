@@ -157,6 +157,7 @@ class Requests:
     capped: Mapping[str, float | int] = field(default_factory=dict)  # request field -> largest value
     lost_in_thought: LostInThought = LostInThought.REPORT  # for answers that end after reasoning, without content
     heal_tool_calls: HealToolCalls = HealToolCalls.SAFE  # for calls that the model wrote wrongly
+    reask_tool_calls: int = 0  # 1 asks once more for a call that healing could not mend, in whole answers
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,6 +51,7 @@ class ModelView:
     queue_wait_s: float = 600.0
     lost_in_thought: str = "report"
     heal_tool_calls: str = "safe"
+    reask_tool_calls: int = 0
     on_demand: bool = False
 
 

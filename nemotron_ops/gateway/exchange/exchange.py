@@ -37,7 +37,7 @@ from nemotron_ops.gateway.exchange.failover import (
     not_ready,
     overflowed,
 )
-from nemotron_ops.gateway.exchange.forced_call import begin_call
+from nemotron_ops.gateway.exchange.forced_call import begin_call, call_behind, writes_calls
 from nemotron_ops.gateway.exchange.hosted_tools import hand_over, is_for_agent
 from nemotron_ops.gateway.exchange.intake import folded_again, new_ticket, prepare_request
 from nemotron_ops.gateway.exchange.keepalive import PATIENCE_HEADER, first_token_timeout, first_token_timer
@@ -54,6 +54,7 @@ from nemotron_ops.gateway.streams.fold import Fold
 from nemotron_ops.gateway.streams.relay import Outlet, Relay, nothing
 from nemotron_ops.gateway.streams.usage import Tally, Usage
 from nemotron_ops.gateway.toolcalls.healing import Healing, level_of
+from nemotron_ops.gateway.toolcalls.reask import AskAgain, Kept
 from nemotron_ops.gateway.upstream.attempt import Attempt, Late, Outcome, Whole
 from nemotron_ops.gateway.upstream.connection import Upstream
 from nemotron_ops.gateway.warnings_log import log_bug
@@ -125,7 +126,7 @@ class Exchange(Record, eq=False, kw_only=True):
             else:
                 await control_chat(self, self.shared)
         except Refusal as refusal:
-            if not self._send_held_end():
+            if not (respond.reply_first(self) or self._send_held_end()):
                 self.refuse(refusal)
         except asyncio.CancelledError:
             if self.client.transport is not None:  # the client is still connected
@@ -156,7 +157,8 @@ class Exchange(Record, eq=False, kw_only=True):
         if prepared.tools:
             level = level_of(self.request.headers, model.heal_tool_calls)
             most = self.conversion.turn.most_calls if self.conversion is not None else 0
-            self.healing = Healing(self.route.wire, prepared.fields, level, most)
+            reasks = model.reask_tool_calls if self.conversion is None else 0
+            self.healing = Healing(self.route.wire, prepared.fields, level, most, reasks)
         if prepared.stream or prepared.fold is not None:
             self.relay = self._new_relay(prepared)
         while True:
@@ -174,7 +176,11 @@ class Exchange(Record, eq=False, kw_only=True):
             if whole is not None and self._send_held_end():
                 return
             if self.relay is not None and (self.relay.complete or self.relay.failed):
-                self._end_stream(self.relay, prepared.fold)
+                try:
+                    self._end_stream(self.relay, prepared.fold)
+                except AskAgain as again:
+                    prepared = await self._ask_again(again.kept, prepared)
+                    continue
                 return
             if whole is not None and not overflowed(self, whole) and not recovery.refused(whole.status):
                 self.release(finished=whole.status == 200)
@@ -318,6 +324,13 @@ class Exchange(Record, eq=False, kw_only=True):
         self.patient_until = self.shared.loop.time() + prepared.named.model.queue_wait_s
         return replace(prepared, body=plan.body, forced=prepared.forced if plan.replays else None)
 
+    async def _ask_again(self, kept: Kept, prepared: Prepared) -> Prepared:
+        """The request that asks again for a call, once. Raises Refusal where the first answer has to do."""
+        body, upstream = call_behind(self.route.wire, prepared.fields, kept), self.upstream
+        if body is None or upstream is None or not await writes_calls(upstream, self.shared.call_formats):
+            raise Refusal(status=500, code="engine_error", message="the call cannot be asked for again")
+        return self._restart(replace(prepared, body=body, forced=None))
+
     async def _continue_call(self, upstream: Upstream, call: PartialCall, prepared: Prepared) -> Prepared:
         """The request that continues a partial tool call, if the model's template shows how the call is written."""
         self.recovery.partial_call = None
@@ -348,6 +361,8 @@ class Exchange(Record, eq=False, kw_only=True):
 
     def _send_held_end(self) -> bool:
         """Send the held-back end of a stream without content; returns whether there was one."""
+        if self.healing is not None:
+            self.healing.reasks = 0  # there is no call in an answer without content
         end = self.recovery.end()
         if not end or self.relay is None:
             return False

@@ -113,7 +113,10 @@ def check_stream(relay: Relay) -> None:
 
 
 def end_stream(record: Record, fold: Fold | None) -> None:
-    """End a stream, or reply with what `fold` made of it. Raises Refusal if that is nothing."""
+    """End a stream, or reply with what `fold` made of it.
+
+    Raises Refusal if that is nothing, AskAgain if a call in it is to be asked for again.
+    """
     if fold is None:
         record.client.end()
         return
@@ -122,11 +125,20 @@ def end_stream(record: Record, fold: Fold | None) -> None:
         raise Refusal(status=500, code="engine_error", message="the engine gave no answer")
     record.status = 200
     if record.healing is not None and record.conversion is None:
-        record.healing.value(result)
+        result = record.healing.folded(result)
     extra = headers(record)
     if record.cause == "lost_in_thought":
         extra.append(b"X-Lost-In-Thought: true")
     record.client.reply(200, msgspec.json.encode(result), extra=extra)
+
+
+def reply_first(record: Record) -> bool:
+    """Reply with the answer whose call was asked for again in vain; returns whether there is one."""
+    if record.healing is None or record.healing.first is None:
+        return False
+    record.status, record.cause = 200, ""
+    record.client.reply(200, msgspec.json.encode(record.healing.first), extra=headers(record))
+    return True
 
 
 def reply_whole(record: Record, whole: Whole, asked: str, *, hidden: str = "") -> None:
@@ -134,6 +146,8 @@ def reply_whole(record: Record, whole: Whole, asked: str, *, hidden: str = "") -
 
     `asked` is the client's name for the model, `hidden` a field that only the accounting reads.
     """
+    if reply_first(record):
+        return
     api, client, body = record.route.api, record.client, whole.body
     if record.conversion is not None and record.conversion.stream is not None and overflow_in(body) is not None:
         refuse_in_stream(record, engine_error(whole.status, body))

@@ -69,7 +69,7 @@ def _block(block: Any, known: frozenset[str], place: str) -> Any:
     """One block of a message, of a tool's result or of the system prompt. Raises Refusal for one of no known type."""
     kind = block.get("type") if isinstance(block, dict) else None
     if not isinstance(kind, str):
-        raise refused(place, "expected an object with a type")
+        raise refused(place, "blocks without a type are not read here")
     if kind == "document":
         return {"type": "text", "text": _document(block, place)}
     if kind == "search_result":

@@ -4,6 +4,7 @@ Each file uses only those below it:
 
     corpus     what the ladder makes of cases in a file: for bug reports
     healing    heals one request's answers: whole ones and chat streams
+    reask      asks once more for a call that came out wrong
     chat_shape  the ladder on whole chat answers and messages
     chat_stream  holds back what may be a call in a chat stream, and heals it
     messages_stream  the same for a stream of the messages API

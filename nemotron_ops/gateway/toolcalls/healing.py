@@ -17,6 +17,7 @@ from nemotron_ops.gateway.toolcalls.messages_stream import MessagesStream
 from nemotron_ops.gateway.toolcalls.offered import offered
 from nemotron_ops.gateway.toolcalls.outlet import Outlet
 from nemotron_ops.gateway.toolcalls.read_json import NOT_JSON
+from nemotron_ops.gateway.toolcalls.reask import AskAgain, Kept, is_better, kept_of, reasked, together
 
 
 class Counts(Protocol):
@@ -31,10 +32,18 @@ HEADER = b"x-heal-tool-calls"
 
 
 class Healing:
-    """What one request's tools make of its answers. `most` limits the calls of an answer, 0 does not."""
+    """What one request's tools make of its answers.
 
-    def __init__(self, api: Api, fields: Mapping[str, msgspec.Raw], level: Level, most: int = 0) -> None:
+    `most` limits the calls of an answer, 0 does not; `reasks` is how often a wrong call is asked for again.
+    """
+
+    def __init__(
+        self, api: Api, fields: Mapping[str, msgspec.Raw], level: Level, most: int = 0, reasks: int = 0
+    ) -> None:
         self._api = api
+        self.reasks = reasks
+        self.first: dict[str, Any] | None = None  # the answer whose call is asked for again
+        self._kept: Kept | None = None
         found = offered(fields)
         self.ladder = Ladder(replace(found, most=most) if most else found, level)
         self._stream: ChatStream | MessagesStream | None = None
@@ -82,6 +91,27 @@ class Healing:
         except NOT_JSON:
             return body
         return body if not isinstance(value, dict) or not self.value(value) else msgspec.json.encode(value)
+
+    def folded(self, result: dict[str, Any]) -> dict[str, Any]:
+        """A whole answer of which the client has received nothing, healed. Raises AskAgain where that is not enough."""
+        before = self._answer
+        self.value(result)
+        if self.first is not None and self._kept is not None:
+            return self._together(self.first, result, self._kept, before)
+        if self.reasks and self._answer is not None and (kept := kept_of(self._answer, self.ladder)) is not None:
+            self.reasks, self.first, self._kept = 0, result, kept
+            raise AskAgain(kept)
+        return result
+
+    def _together(
+        self, first: dict[str, Any], second: dict[str, Any], kept: Kept, before: Answer | None
+    ) -> dict[str, Any]:
+        found, self._answer, self._kept = self._answer, before, None
+        if found is None or before is None or not is_better(found):
+            return first
+        before.calls = reasked(found.calls)
+        before.note({"reask", *found.steps})
+        return together(self._api, first, second, kept)
 
     def value(self, body: dict[str, Any]) -> bool:
         """Heal a whole answer in place; returns whether it changed."""
