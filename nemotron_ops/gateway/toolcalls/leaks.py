@@ -158,7 +158,7 @@ def _end_of_value(block: str, place: int, tool: Tool, find: Find, seen: set[str]
         if found[1] is not None:
             if find(name_in(found[1])) is None:
                 continue
-            if _without_closers(block[place : found.start()])[1] not in ("", "parameter"):
+            if _last_closer(block[place : found.start()]) not in ("", "parameter"):
                 return None if inner else _before_wrapper(block, place, found.start())
             inner = True
             continue
@@ -200,6 +200,17 @@ def _without_closers(region: str) -> tuple[str, str]:
         if kind == "parameter" and new != "parameter":
             return value, kind
         value, kind = bare[: found_closer.start()], new
+
+
+def _last_closer(region: str) -> str:
+    """The kind of the closer at the end of `region`, before the opener of a wrapper; "" if there is none."""
+    bare = region.rstrip()
+    for found in OPENER.finditer(bare, max(0, len(bare) - CLOSER_LETTERS)):
+        if found.end() == len(bare):
+            bare = bare[: found.start()].rstrip()
+            break
+    closer = LAST_CLOSER.search(bare, max(0, len(bare) - CLOSER_LETTERS))
+    return (closer[1] or "end").lower() if closer is not None else ""
 
 
 def _value(raw: str, indent: str, outer: str, *, closed: str) -> str:
