@@ -66,7 +66,9 @@ BROKEN: dict[str, Broken] = {
         answer=("A look", " outside.\n", xml("Drammen")), text="A look outside.", calls=(weather("Drammen"),),
         steps=("extract",),
     ),
-    "delta": Broken(answer=(xml("Elverum", "days=3"),), calls=(weather("Elverum", days=3),), steps=("extract", "coerce")),
+    "delta": Broken(
+        answer=(xml("Elverum", "days=3"),), calls=(weather("Elverum", days=3),), steps=("extract", "coerce")
+    ),
     "echo": Broken(
         answer=('{"name": "get_weather", "arguments": {"city": "Florø"}}',),
         text='{"name": "get_weather", "arguments": {"city": "Florø"}}',

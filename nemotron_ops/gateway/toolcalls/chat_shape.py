@@ -58,8 +58,10 @@ def heal_message(body: dict[str, Any], ladder: Ladder) -> Answer | None:
     uses = [b for b in blocks if b.get("type") == "tool_use"]
     if len(texts) > 1:
         return None
+    thoughts = [b for b in blocks if b.get("type") == "thinking"]
     answer = Answer(
         content=_text(texts[0].get("text")) if texts else "",
+        reasoning=_text(thoughts[0].get("thinking")) if len(thoughts) == 1 else "",
         calls=[ToolCall(str(b.get("name")), text_of(b.get("input")), str(b.get("id") or "")) for b in uses],
         length=body.get("stop_reason") == "max_tokens",
     )
@@ -70,6 +72,8 @@ def heal_message(body: dict[str, Any], ladder: Ladder) -> Answer | None:
     mark_invalid(body, ladder, answer)
     if before == (answer.content, [(c.name, c.arguments) for c in answer.calls]):
         return answer
+    if len(thoughts) == 1:
+        thoughts[0]["thinking"] = answer.reasoning
     others = [b for b in blocks if b.get("type") not in ("text", "tool_use")]
     said = [{"type": "text", "text": answer.content}] if answer.content else []
     called = [

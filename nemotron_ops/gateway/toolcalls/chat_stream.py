@@ -19,6 +19,7 @@ from nemotron_ops.gateway.toolcalls.read_json import NOT_JSON
 
 DATA = b"data: "
 CONTENT = b'"content":"'
+THOUGHT = b'"reasoning_content":"'
 CALLS = b'"tool_calls":['
 FINISH = b'"finish_reason":"'
 
@@ -32,6 +33,7 @@ class ChatStream:
         self._words = PlainWords(CONTENT)
         self._scanner = ladder.scanner(self._words.text)
         self._at_ease = False
+        self._thoughts = Thoughts(ladder)
         self._over = False  # the engine calls by itself, or the stream has ended
         self._held = HeldCalls(active=ladder.level is not Level.OFF)
         self._calls: dict[int, ToolCall] = {}  # the engine's own
@@ -46,6 +48,9 @@ class ChatStream:
                 words.said.append(word)
                 self.outlet.send(data, last=last)
                 return
+        if self._thoughts.pass_by(data):
+            self.outlet.send(data, last=last)
+            return
         if self._over and CALLS not in data and FINISH not in data:
             self.outlet.send(self._held.take() + data if last else data, last=last)
             return
@@ -54,7 +59,10 @@ class ChatStream:
             self.outlet.send(out, last=last)
 
     def _event(self, event: bytes) -> bytes:
-        if not event.startswith(DATA) or not (CONTENT in event or CALLS in event or FINISH in event):
+        thoughts = self._thoughts
+        if not event.startswith(DATA) or not (
+            CONTENT in event or CALLS in event or FINISH in event or (not thoughts.over and THOUGHT in event)
+        ):
             return event
         try:
             value = msgspec.json.decode(event[len(DATA) :])
@@ -64,11 +72,17 @@ class ChatStream:
             return event
         if not isinstance(delta, dict):
             return event
+        before = b""
+        if not thoughts.over:
+            if thought := delta.get("reasoning_content"):
+                return thoughts.event(event, value, delta, thought)
+            if delta.get("content") or delta.get("tool_calls"):
+                before = thoughts.closed(value)
         if delta.get("tool_calls"):
-            return self._engines_call(event, value, delta)
+            return before + self._engines_call(event, value, delta)
         if self._over and not choice.get("finish_reason"):
-            return event
-        return self._said(event, value, choice, delta)
+            return before + event
+        return before + self._said(event, value, choice, delta)
 
     def _engines_call(self, event: bytes, value: dict[str, Any], delta: dict[str, Any]) -> bytes:
         kept = [call for call in delta["tool_calls"] if self._kept(call.get("index", 0))]
@@ -122,11 +136,17 @@ class ChatStream:
         answer.calls = list(self._calls.values())
         answer.length = choice["finish_reason"] == "length"
         rest, leaks = ("", []) if self._over else self._scanner_end(hold=answer.length)
+        before = b""
+        if not self._thoughts.over:  # there is nothing but thoughts
+            leaks = self._thoughts.leaks() if not (answer.length or answer.calls) else []
+            right = bool(leaks) and self._ladder.promoted(leaks) is not None
+            before = b"" if right else self._thoughts.closed(value)
+            leaks = leaks if right else []
         promoted = self._ladder.promoted(leaks) if leaks and not answer.length else None
         if leaks and promoted is None:
             rest = self._unpromoted
         self._over = True
-        said = _with(value, {"content": out + rest}) if out + rest else b""
+        said = before + (_with(value, {"content": out + rest}) if out + rest else b"")
         delta.pop("content", None)
         if promoted is None:
             said += self._checked(value)
@@ -138,6 +158,7 @@ class ChatStream:
         calls = [{"index": place, **written(call)} for place, call in enumerate(answer.calls)]
         said += _with(value, {"tool_calls": calls})
         choice["finish_reason"] = "tool_calls"
+        value.pop("lost_in_thought", None)  # what was lost is found
         value["tool_calls_healed"] = answer.steps
         return said + DATA + msgspec.json.encode(value) + b"\n\n"
 
@@ -162,6 +183,52 @@ class ChatStream:
         self._unpromoted = self._scanner.held
         rest, leaks = self._scanner.end()
         return (self._unpromoted, []) if hold else (rest, leaks)
+
+
+class Thoughts:
+    """The thinking of a chat stream: a call at its end is held back, and taken for one if nothing else is said."""
+
+    def __init__(self, ladder: Ladder) -> None:
+        self.over = ladder.level is Level.OFF  # something else was said
+        self._words = PlainWords(THOUGHT)
+        self._scanner = ladder.scanner(self._words.text)
+        self._at_ease = False
+        self._held = ""  # of a call that turned out to be none
+
+    def pass_by(self, data: bytes) -> bool:
+        """Whether an event carries one more plain word of thinking."""
+        words = self._words
+        if not (self._at_ease and data.startswith(words.prefix) and data.endswith(words.tail)):
+            return False
+        word = known_word(data[words.at : words.until])
+        if word is None:
+            return False
+        words.said.append(word)
+        return True
+
+    def event(self, event: bytes, value: dict[str, Any], delta: dict[str, Any], text: str) -> bytes:
+        """What of an event with more thinking may go out."""
+        scanner = self._scanner
+        out = scanner.feed(text)
+        if not scanner.attentive:
+            self._words.said.append(out.encode())
+            scanner.next_blob()
+        self._at_ease = scanner.at_ease
+        if out == text:
+            self._words.learn(event, text)
+            return event
+        return _with(value, {**delta, "reasoning_content": out}) if out else b""
+
+    def leaks(self) -> list[Any]:
+        """The calls that were held back."""
+        self._held = self._scanner.held
+        return self._scanner.end()[1]
+
+    def closed(self, value: dict[str, Any]) -> bytes:
+        """What was held back, as an event like `value`; no thinking follows."""
+        held = self._held + self._scanner.held
+        self.over, self._at_ease = True, False
+        return _with(value, {"reasoning_content": held}) if held else b""
 
 
 def _with(value: dict[str, Any], delta: dict[str, Any]) -> bytes:

@@ -143,8 +143,11 @@ class Ladder:
             steps |= {"coerce"} if arguments is not read.value or read.repeated else set()
             steps |= {"name"} if tool.name != leak.name else set()
             calls.append(ToolCall(tool.name, text_of(arguments), outcome=Outcome.HEALED))
-        if len(calls) > self.most:
+        if len(calls) > MOST_CALLS:
             return None
+        if len(calls) > self.most:
+            steps.add("parallel")
+            del calls[self.most :]
         return calls, steps
 
     def check(self, answer: Answer) -> None:
