@@ -14,7 +14,7 @@ from nemotron_ops.gateway.toolcalls.chat_shape import mark_invalid, written
 from nemotron_ops.gateway.toolcalls.heal import Answer, Ladder, Level, ToolCall
 from nemotron_ops.gateway.toolcalls.held_calls import HeldCalls
 from nemotron_ops.gateway.toolcalls.outlet import Outlet
-from nemotron_ops.gateway.toolcalls.plain_words import PlainWords, known_word
+from nemotron_ops.gateway.toolcalls.plain_words import NONE, PlainWords
 from nemotron_ops.gateway.toolcalls.read_json import NOT_JSON
 
 DATA = b"data: "
@@ -41,11 +41,15 @@ class ChatStream:
 
     def send(self, data: bytes, *, last: bool = False) -> None:
         """Take whole events; what may go out goes to the outlet."""
-        words = self._words
-        if self._at_ease and data.startswith(words.prefix) and data.endswith(words.tail):
-            word = known_word(data[words.at : words.until])
-            if word is not None:
-                words.said.append(word)
+        if self._at_ease:
+            words = self._words
+            word = data[words.at : words.until]
+            event, kept = words.events.get(word, NONE)
+            if event == data:
+                words.said.append(kept)
+                self.outlet.send(data, last=last)
+                return
+            if words.took(data, word):
                 self.outlet.send(data, last=last)
                 return
         if self._thoughts.pass_by(data):
@@ -197,14 +201,7 @@ class Thoughts:
 
     def pass_by(self, data: bytes) -> bool:
         """Whether an event carries one more plain word of thinking."""
-        words = self._words
-        if not (self._at_ease and data.startswith(words.prefix) and data.endswith(words.tail)):
-            return False
-        word = known_word(data[words.at : words.until])
-        if word is None:
-            return False
-        words.said.append(word)
-        return True
+        return self._at_ease and self._words.took(data, data[self._words.at : self._words.until])
 
     def event(self, event: bytes, value: dict[str, Any], delta: dict[str, Any], text: str) -> bytes:
         """What of an event with more thinking may go out."""

@@ -15,7 +15,7 @@ from nemotron_ops.gateway.toolcalls.chat_shape import mark_invalid, new_id
 from nemotron_ops.gateway.toolcalls.heal import Answer, Ladder, Level, ToolCall
 from nemotron_ops.gateway.toolcalls.held_calls import HeldCalls
 from nemotron_ops.gateway.toolcalls.outlet import Outlet
-from nemotron_ops.gateway.toolcalls.plain_words import PlainWords, known_word
+from nemotron_ops.gateway.toolcalls.plain_words import NONE, PlainWords
 from nemotron_ops.gateway.toolcalls.read_json import NOT_JSON
 
 BLOCK = b"event: content_block_"
@@ -43,11 +43,15 @@ class MessagesStream:
 
     def send(self, data: bytes, *, last: bool = False) -> None:
         """Take whole events; what may go out goes to the outlet."""
-        words = self._words
-        if self._at_ease and data.startswith(words.prefix) and data.endswith(words.tail):
-            word = known_word(data[words.at : words.until])
-            if word is not None:
-                words.said.append(word)
+        if self._at_ease:
+            words = self._words
+            word = data[words.at : words.until]
+            event, kept = words.events.get(word, NONE)
+            if event == data:
+                words.said.append(kept)
+                self.outlet.send(data, last=last)
+                return
+            if words.took(data, word):
                 self.outlet.send(data, last=last)
                 return
         out = b"".join(self._event(event + b"\n\n") for event in data.split(b"\n\n") if event)
