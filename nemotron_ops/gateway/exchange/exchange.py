@@ -157,8 +157,11 @@ class Exchange(Record, eq=False, kw_only=True):
         if prepared.tools:
             level = level_of(self.request.headers, model.heal_tool_calls)
             most = self.conversion.turn.most_calls if self.conversion is not None else 0
-            reasks = model.reask_tool_calls if self.conversion is None else 0
+            reasks = model.reask_tool_calls if prepared.fold is not None else 0
             self.healing = Healing(self.route.wire, prepared.fields, level, most, reasks)
+            if self.conversion is not None:
+                self.healing.folds = reasks > 0
+                prepared = replace(prepared, fold=folded_again(self, prepared))
         if prepared.stream or prepared.fold is not None:
             self.relay = self._new_relay(prepared)
         while True:
@@ -198,7 +201,7 @@ class Exchange(Record, eq=False, kw_only=True):
             outlet = self.conversion.outlet(outlet)
             if self.conversion.lines:
                 begin = partial(respond.begin_lines, self)
-        if self.healing is not None and (prepared.fold is None or self.conversion is not None):
+        if self.healing is not None and (prepared.fold is None or not self.healing.folds):
             outlet = self.healing.stream(outlet)
         shared = self.shared
         relay = Relay(

@@ -37,7 +37,9 @@ def folded_again(record: Record, prepared: Prepared) -> Fold | None:
     """A new fold for an answer that is asked for again from its beginning."""
     if prepared.fold is None:
         return None
-    return record.conversion.fold() if record.conversion is not None else fold_for(record.route.wire, prepared.fields)
+    if record.conversion is None or (record.healing is not None and record.healing.folds):
+        return fold_for(record.route.wire, prepared.fields)
+    return record.conversion.fold()
 
 
 def new_ticket(record: Record, pool: Pool, prepared: Prepared) -> Ticket:

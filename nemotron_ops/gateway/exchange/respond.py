@@ -124,12 +124,19 @@ def end_stream(record: Record, fold: Fold | None) -> None:
     if result is None:
         raise Refusal(status=500, code="engine_error", message="the engine gave no answer")
     record.status = 200
-    if record.healing is not None and record.conversion is None:
+    if record.healing is not None and record.healing.folds:
         result = record.healing.folded(result)
     extra = headers(record)
     if record.cause == "lost_in_thought":
         extra.append(b"X-Lost-In-Thought: true")
-    record.client.reply(200, msgspec.json.encode(result), extra=extra)
+    record.client.reply(200, _converted(record, msgspec.json.encode(result)), extra=extra)
+
+
+def _converted(record: Record, body: bytes) -> bytes:
+    """A whole answer that was healed as the engine's API has it, as the client's API has it."""
+    if record.healing is None or not record.healing.folds or record.conversion is None:
+        return body
+    return record.conversion.whole(body)
 
 
 def reply_first(record: Record) -> bool:
@@ -137,7 +144,8 @@ def reply_first(record: Record) -> bool:
     if record.healing is None or record.healing.first is None:
         return False
     record.status, record.cause = 200, ""
-    record.client.reply(200, msgspec.json.encode(record.healing.first), extra=headers(record))
+    body = _converted(record, msgspec.json.encode(record.healing.first))
+    record.client.reply(200, body, extra=headers(record))
     return True
 
 

@@ -42,6 +42,7 @@ class Healing:
     ) -> None:
         self._api = api
         self.reasks = reasks
+        self.folds = True  # whole answers are healed once they are whole; else event by event
         self.first: dict[str, Any] | None = None  # the answer whose call is asked for again
         self._kept: Kept | None = None
         found = offered(fields)

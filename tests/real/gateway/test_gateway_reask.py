@@ -15,6 +15,7 @@ from nemotron_ops.models.synthetic.shape import MOE
 from nemotron_ops.models.synthetic.write import write_tiny
 from nemotron_ops.supervisor.snapshot import ModelView
 from tests.stages.gateway import Engine, Stage, gateway
+from tests.stages.tool_calls import APIS, Said, body_of, said
 
 pytestmark = pytest.mark.real
 SCHEMA = {
@@ -59,59 +60,46 @@ def stage(tmp_path_factory: pytest.TempPathFactory, llama_bin: Path) -> Iterator
         yield found
 
 
-def ask(stage: Stage, api: str, word: str, **more: Any) -> httpx.Response:
-    tool = {"name": "get_weather", "parameters": SCHEMA}
-    messages = [{"role": "user", "content": f"Tell me {word}"}]
-    body: dict[str, Any] = {"model": "again", "messages": messages, "max_tokens": 300, "temperature": 0, **more}
-    if api == "messages":
-        body["tools"] = [{"name": "get_weather", "input_schema": SCHEMA}]
-        return httpx.post(f"{stage.url}/v1/messages", json=body, timeout=60, trust_env=False)
-    body["tools"] = [{"type": "function", "function": tool}]
-    return httpx.post(f"{stage.url}/v1/chat/completions", json=body, timeout=60, trust_env=False)
+def ask(stage: Stage, api: str, word: str, *, stream: bool = False, **more: Any) -> Said:
+    body = body_of(api, f"Tell me {word}", {"get_weather": SCHEMA}, **{"model": "again", "max_tokens": 300, **more})
+    return said(stage.url, api, body, stream=stream)
 
 
-def read(api: str, answer: httpx.Response) -> tuple[str, list[Any], str]:
-    """Text, calls' arguments, and the reason."""
-    value = answer.json()
-    if api == "messages":
-        text = "".join(b["text"] for b in value["content"] if b["type"] == "text")
-        return text, [b["input"] for b in value["content"] if b["type"] == "tool_use"], value["stop_reason"]
-    choice = value["choices"][0]
-    calls = [c["function"]["arguments"] for c in choice["message"].get("tool_calls") or []]
-    return choice["message"]["content"], calls, choice["finish_reason"]
-
-
-@pytest.mark.parametrize("api", ["chat", "messages"])
+@pytest.mark.parametrize("api", APIS)
 @pytest.mark.parametrize("word", KEPT)
 def test_a_call_that_could_not_be_mended_is_asked_for_again(stage: Stage, api: str, word: str) -> None:
-    answer = ask(stage, api, word)
-    assert answer.status_code == 200, answer.text
-    text, calls, reason = read(api, answer)
-    assert (text, len(calls)) == (KEPT[word], 1), answer.text
-    assert "city" in calls[0]
-    assert reason == ("tool_use" if api == "messages" else "tool_calls")
-    assert answer.headers["x-tool-calls-healed"] == "reask"
-    usage = answer.json()["usage"]
-    assert usage.get("completion_tokens", usage.get("output_tokens")) > 10
-    if api == "chat":
-        assert answer.json()["choices"][0]["message"]["reasoning_content"]
+    found = ask(stage, api, word)
+    assert (found.text, [name for name, _ in found.calls]) == (KEPT[word], ["get_weather"])
+    assert "city" in found.read[0][1]
+    assert found.steps == ["reask"]
+    assert found.reason == {"chat": "tool_calls", "messages": "tool_use", "responses": "completed"}[api]
 
 
-@pytest.mark.parametrize("api", ["chat", "messages"])
+@pytest.mark.parametrize("api", APIS)
 def test_a_call_that_stays_wrong_is_given_as_it_was_and_named(stage: Stage, api: str) -> None:
-    answer = ask(stage, api, "kelvin")
-    text, calls, _ = read(api, answer)
-    assert (text.strip(), len(calls)) == ("", 1)
-    assert "kelvin" in str(calls[0])
-    assert answer.json()["invalid_tool_calls"][0]["name"] == "get_weather"
-    assert "x-tool-calls-healed" not in answer.headers
+    found = ask(stage, api, "kelvin")
+    assert found.read == [("get_weather", {"city": "Kiel", "unit": "kelvin"})]
+    assert (found.text.strip(), found.steps) == ("", [])
+    assert found.invalid[0]["name"] == "get_weather"
+
+
+def test_both_answers_are_counted_and_the_thoughts_stay(stage: Stage) -> None:
+    body = body_of("chat", "Tell me missing", {"get_weather": SCHEMA}, max_tokens=300)
+    answers = []
+    for model in ("once", "again"):
+        url = f"{stage.url}/v1/chat/completions"
+        answers.append(httpx.post(url, json={**body, "model": model}, timeout=60, trust_env=False).json())
+    once, again = answers
+    assert again["usage"]["completion_tokens"] > once["usage"]["completion_tokens"]
+    assert again["usage"]["prompt_tokens"] == once["usage"]["prompt_tokens"]
+    thoughts = [a["choices"][0]["message"]["reasoning_content"] for a in answers]
+    assert thoughts[0] == thoughts[1] != ""
 
 
 @pytest.mark.parametrize("more", [{"model": "once"}, {"stream": True}, {"max_tokens": 6}])
 def test_nobody_is_asked_again_who_did_not_want_it_or_has_begun_to_read(stage: Stage, more: dict[str, Any]) -> None:
-    answer = ask(stage, "chat", "closers", **more)
-    assert 'tool_calls":[' not in answer.text
-    assert "reask" not in str(answer.headers)
+    found = ask(stage, "chat", "closers", **more)
+    assert (found.calls, found.steps) == ([], [])
 
 
 def test_the_metrics_tell_how_often(stage: Stage) -> None:
