@@ -46,6 +46,7 @@ reads its words, calls `operations` or a room, and shows what comes back. Each f
     tools            what models may use: `tools run`, `tools doctor`, `tools enable`
     tools_heal       `tools heal`: what healing makes of tool calls in a file
     tools_web        `tools search`, `tools read`: the web as models get it
+    tools_mcp        `tools mcp`: MCP servers, what they offer, what of it is confirmed
     tools_run        `tools run`: code in a sandbox
     tools_doctor     `tools doctor`: which walls this machine has, and what they held
     tools_enable     `tools enable`, `tools disable`
