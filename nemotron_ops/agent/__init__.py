@@ -7,6 +7,7 @@ Each file uses only those below it; nothing outside uses this room but `operatio
     run         one request: turns, tools, events, until it ends
     apis        one request in the shapes of its API: OpenAI's responses and chat, Anthropic's messages
     asking      whether a call may run: policy, what was allowed before, the taint rule, the person
+    mcp         the Model Context Protocol: our tools for other programs, and theirs
     here        what this installation gives to tools
     tools       what a model may call: the table of hosted tools, and what runs each
     approvals   which calls a person has approved

@@ -9,8 +9,10 @@ from nemotron_ops.agent import settings as agent_settings
 from nemotron_ops.agent.approvals import Approvals
 from nemotron_ops.agent.settings import Settings
 from nemotron_ops.agent.tools.web import WebTools
+from nemotron_ops.errors import HostError
 from nemotron_ops.paths import Layout
 from nemotron_ops.sandbox import enabled
+from nemotron_ops.sandbox.choose import Backend
 from nemotron_ops.sandbox.open import Room
 from nemotron_ops.sandbox.session import Sandbox
 from nemotron_ops.web.cache import Cache
@@ -34,6 +36,19 @@ class Here:
     def open_session(self) -> Sandbox:
         """A sandbox. Raises HostError if no wall works here."""
         return self._room.open()
+
+    def bubblewrap(self) -> str:
+        """The path of a bubblewrap that has held its attacks here. Raises HostError."""
+        reasons = []
+        for backend in (Backend.BUBBLEWRAP, Backend.BUBBLEWRAP_WHEEL):
+            for tried in self._room.tried(only=backend):
+                if tried.works:
+                    return tried.candidate.program
+                reasons.append(f"{backend}: {tried.reason}")
+        raise HostError(
+            f"cannot start an MCP server in a sandbox: it needs bubblewrap: {'; '.join(reasons)}",
+            hint='install bubblewrap, or let this server run without a wall: sandbox = "off" in mcp.toml',
+        )
 
     def refusal(self, needs: Collection[str]) -> str:
         """Why the tools of a request are not run, or an empty text. Raises RecipeError if the file is wrong."""

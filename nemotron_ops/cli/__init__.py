@@ -46,9 +46,11 @@ reads its words, calls `operations` or a room, and shows what comes back. Each f
     tools            what models may use: `tools run`, `tools doctor`, `tools enable`
     tools_heal       `tools heal`: what healing makes of tool calls in a file
     tools_web        `tools search`, `tools read`: the web as models get it
+    tools_mcp        `tools mcp`: MCP servers, what they offer, what of it is confirmed
     tools_run        `tools run`: code in a sandbox
     tools_doctor     `tools doctor`: which walls this machine has, and what they held
     tools_enable     `tools enable`, `tools disable`
+    mcp              `mcp`: our tools for any MCP client
     tunnel           forwards a remote endpoint to a local port
     options          click options from a frozen dataclass
     remote           options and lines that commands for other machines share
@@ -102,6 +104,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "events": ("logs", "events", "Show or follow events."),
     "attach": ("logs", "attach", "Watch a detached supervisor."),
     "deploy": ("deploy", "deploy", "Put this version and your models on other machines, over SSH."),
+    "mcp": ("mcp", "mcp", "Give run_python, web_search and read_page to any MCP client."),
     "tunnel": ("tunnel", "tunnel", "Forward a remote endpoint to a local port."),
     "balancer": ("balancer", "balancer", "One endpoint for many hosts: HAProxy for a group of targets."),
     "export": ("export", "export", "Write manifests for other orchestrators (Kubernetes)."),

@@ -13,6 +13,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "heal": ("tools_heal", "heal", "Show what healing makes of tool calls in a file."),
     "search": ("tools_web", "search", "Search the web with the provider of web.toml."),
     "read": ("tools_web", "read", "Read a page as text."),
+    "mcp": ("tools_mcp", "mcp", "Look at MCP servers, and confirm their tools."),
     "enable": ("tools_enable", "enable", "Let models use tools: python, web, mcp."),
     "disable": ("tools_enable", "disable", "Take tools away from models."),
 }

@@ -6,6 +6,7 @@ A call goes through these files, each of which uses only those below it:
     open         chooses a backend that has held its attacks, and opens a session on it
     selftest     eight attacks on a backend of this very machine, with a kept verdict
     monty        the limited interpreter: the same calls, without processes of the code's
+    program      a program that keeps its own stdin and stdout, behind the same wall: an MCP server
     session      one sandbox: calls, limits, files, its end
     launch       starts the processes of one sandbox
     collect      files out of a work folder that is hostile
@@ -16,6 +17,7 @@ A call goes through these files, each of which uses only those below it:
     toolbox      a content-addressed virtual environment, bound read-only
     interpreter  which Python runs inside, and the folders that it needs
     kernel       runs inside: applies limits and walls to itself, then runs code
+    program_inside  runs inside: sets limits, becomes the sandbox's user, starts the program
     enabled      which tools the operator has allowed
     bwrap        the whole command line of bubblewrap
     seatbelt     the profile of macOS

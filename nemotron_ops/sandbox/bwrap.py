@@ -23,6 +23,10 @@ SYSTEM_FILES = (  # of /etc; none of them holds a secret
     *("/etc/alternatives", "/etc/fonts", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d"),
     *("/etc/localtime", "/etc/mime.types", "/etc/matplotlibrc"),
 )
+NETWORK_FILES = (  # what a name and a certificate are looked up in
+    *("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/gai.conf", "/etc/services", "/etc/protocols"),
+    *("/etc/ssl/certs", "/etc/ssl/openssl.cnf", "/etc/ca-certificates", "/etc/pki/tls/certs", "/etc/pki/ca-trust"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +49,9 @@ class Wall:
     filter_fd: int
     passwd_fd: int
     as_root: bool = False
+    network: bool = False  # the host's network, for programs of the operator's, never for code of a model
+    read: tuple[str, ...] = ()  # further folders and files of the host, at their own paths
+    write: tuple[str, ...] = ()
 
 
 def argv(wall: Wall, command: Sequence[str]) -> tuple[str, ...]:
@@ -52,9 +59,11 @@ def argv(wall: Wall, command: Sequence[str]) -> tuple[str, ...]:
     return (
         wall.program,
         *_rights(wall),
-        *("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
+        *("--unshare-pid", *(() if wall.network else ("--unshare-net",))),
+        *("--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
         *("--die-with-parent", "--new-session", "--hostname", "sandbox"),
         *_system(wall.view),
+        *(_each("--ro-bind-try", NETWORK_FILES) if wall.network else ()),
         *(
             "--proc",
             "/proc",
@@ -83,9 +92,25 @@ def argv(wall: Wall, command: Sequence[str]) -> tuple[str, ...]:
         ),
         *("--symlink", f"{WORK[1:]}/.tmp", "/tmp", "--dir", "/var", "--symlink", f"..{WORK}/.tmp", "/var/tmp"),
         *("--perms", "0444", "--ro-bind-data", str(wall.passwd_fd), "/etc/passwd"),
+        *_own("--ro-bind", wall.read, wall.view.folders),
+        *_own("--bind", wall.write, wall.view.folders),
         *("--remount-ro", "/", "--chdir", WORK, "--seccomp", str(wall.filter_fd)),
         *command,
     )
+
+
+def _each(flag: str, paths: Sequence[str]) -> list[str]:
+    return [word for path in paths for word in (flag, path, path)]
+
+
+def _own(flag: str, paths: Sequence[str], there: Sequence[str]) -> list[str]:
+    """Paths of the host at their own places, each below folders that any user may enter."""
+    words: list[str] = []
+    for path in paths:
+        above = [str(p) for p in list(PurePosixPath(path).parents)[-2::-1]]
+        words += [w for p in above if not any(_below(p, f) for f in there) for w in ("--perms", "0755", "--dir", p)]
+        words += [flag, path, path]
+    return words
 
 
 def _rights(wall: Wall) -> tuple[str, ...]:

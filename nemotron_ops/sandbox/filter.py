@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum
 
 from nemotron_ops.sandbox.syscalls import NUMBERS
 
@@ -30,7 +30,7 @@ ALLOW, ERRNO = 0x7FFF0000, 0x00050000
 LD, JEQ, JGE, JSET, RET = 0x20, 0x15, 0x35, 0x45, 0x06
 NR, ARCH, ARGS = 0, 4, 16  # offsets in struct seccomp_data
 
-AF_UNIX = 1
+AF_UNIX, AF_INET, AF_INET6 = 1, 2, 10
 NEW_NAMESPACES = 0x7E020000  # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
 TIOCSTI, TIOCLINUX, FIOSETOWN, SIOCSPGRP = 0x5412, 0x541C, 0x8901, 0x8902
 F_SETOWN, F_SETOWN_EX = 8, 15
@@ -73,15 +73,24 @@ class Strict:
     truncation: bool  # refuse truncation by path
 
 
+class Sockets(Enum):
+    """Families of sockets that a sandbox may make. With the host's network, AF_UNIX reaches its abstract sockets."""
+
+    LOCAL = (AF_UNIX,)
+    INTERNET = (AF_INET, AF_INET6)
+
+
 Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, constant
 
 
-def program(machine: Machine, strict: Strict | None = None) -> bytes:
+def program(machine: Machine, strict: Strict | None = None, *, sockets: Sockets = Sockets.LOCAL) -> bytes:
     """The filter for one architecture. `strict` adds the rules that Landlock needs beside it."""
-    return b"".join(struct.pack("<HBBI", *i) for i in instructions(machine, strict))
+    return b"".join(struct.pack("<HBBI", *i) for i in instructions(machine, strict, sockets=sockets))
 
 
-def instructions(machine: Machine, strict: Strict | None = None) -> list[Instruction]:
+def instructions(
+    machine: Machine, strict: Strict | None = None, *, sockets: Sockets = Sockets.LOCAL
+) -> list[Instruction]:
     """The filter's instructions, in order; the first rule that fits a call decides it."""
     code: list[Instruction] = [(LD, 0, 0, ARCH), (JEQ, 1, 0, AUDIT[machine]), _error(ENOSYS), (LD, 0, 0, NR)]
     if machine is Machine.X86_64:
@@ -92,7 +101,7 @@ def instructions(machine: Machine, strict: Strict | None = None) -> list[Instruc
     if strict:
         code += _strict(machine, strict)
     code += _when(machine, "socketpair", _only(0, AF_UNIX, EAFNOSUPPORT))
-    code += _when(machine, "socket", _only(0, AF_UNIX, EAFNOSUPPORT))
+    code += _when(machine, "socket", _one_of(0, sockets.value, EAFNOSUPPORT))
     code += _when(machine, "ioctl", _none(1, (TIOCSTI, TIOCLINUX, *((FIOSETOWN, SIOCSPGRP) if strict else ()))))
     return [*code, (RET, 0, 0, ALLOW)]
 
@@ -131,6 +140,12 @@ def _when(machine: Machine, name: str, rule: list[Instruction]) -> list[Instruct
 def _only(argument: int, value: int, errno: int) -> list[Instruction]:
     """The low half of `argument` must be `value`."""
     return [(LD, 0, 0, _low(argument)), (JEQ, 1, 0, value), _error(errno)]
+
+
+def _one_of(argument: int, values: tuple[int, ...], errno: int) -> list[Instruction]:
+    """The low half of `argument` must be one of `values`."""
+    tests = [(JEQ, len(values) - place, 0, value) for place, value in enumerate(values)]
+    return [(LD, 0, 0, _low(argument)), *tests, _error(errno)]
 
 
 def _none(argument: int, values: tuple[int, ...]) -> list[Instruction]:

@@ -176,7 +176,7 @@ def _inside(order: Order, pipes: _Pipes, *, work: str, toolbox: str) -> Inside:
     limits = order.limits
     rlimits = {
         "DATA": limits.memory_bytes, "FSIZE": limits.work_bytes, "NOFILE": limits.open_files, "CORE": 0,
-        "MEMLOCK": MEMLOCK_BYTES, "MSGQUEUE": 0, "NPROC": limits.processes + _others(order.candidate.backend),
+        "MEMLOCK": MEMLOCK_BYTES, "MSGQUEUE": 0, "NPROC": limits.processes + others_of_user(order.candidate.backend),
     }  # fmt: skip
     return Inside(
         requests=pipes.theirs["requests"], reports=pipes.theirs["reports"], work=work, rlimits=rlimits,
@@ -185,7 +185,7 @@ def _inside(order: Order, pipes: _Pipes, *, work: str, toolbox: str) -> Inside:
     )  # fmt: skip
 
 
-def _others(backend: Backend) -> int:
+def others_of_user(backend: Backend) -> int:
     """Processes of this user that the kernel counts together with the sandbox's."""
     release = platform.release().split(".")
     version = (int(release[0]), int("".join(c for c in release[1] if c.isdigit()) or 0))

@@ -15,7 +15,7 @@ from nemotron_ops.models.synthetic.shape import MOE
 from nemotron_ops.models.synthetic.write import write_tiny
 
 HEAVY = ("httpx", "huggingface_hub", "numpy", "gguf", "psutil", "rich", "asyncio", "prometheus_client", "uvloop")
-WITHOUT_JSON = {"tunnel", "attach"}  # they hand the terminal over
+WITHOUT_JSON = {"mcp", "tunnel", "attach"}  # they hand the terminal over
 
 
 def leaves(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:

@@ -20,6 +20,7 @@ EVERYTHING = ROOMS - {"cli", "measure"}
 DOORS = {
     ("agent", "sandbox"),
     ("agent", "web"),
+    ("agent.mcp.settings", "recipes.check"),
     ("builds.proof", "engine"),
     ("builds.proof", "models.synthetic"),
     ("deploy", "service.spec"),

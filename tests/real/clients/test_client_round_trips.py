@@ -11,7 +11,6 @@ import functools
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,17 +32,6 @@ PROVIDERS = (
 AI = [name for provider in PROVIDERS for name in (provider, f"{provider}, streamed")]
 TRIPS = [*((client, api) for client, apis in CLIENTS.items() for api in apis), *(("ai", api) for api in AI)]
 Results = Callable[[str], dict[str, dict[str, Any]]]
-
-
-@pytest.fixture(scope="module")
-def installed() -> Path:
-    """The folder with the clients; `tests/setup.sh` has filled it, where it ran."""
-    done = subprocess.run([str(HERE / "install.sh"), sys.executable], capture_output=True, text=True, timeout=600)
-    if done.returncode:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"cannot install the clients: {done.stderr[-2000:]}")
-        pytest.skip(f"cannot install the clients: {done.stderr[-300:]}")
-    return Path(done.stdout.strip())
 
 
 @pytest.fixture(scope="module")
