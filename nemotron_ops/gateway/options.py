@@ -46,6 +46,7 @@ class Options:
     max_receiving_mib: int = _option(256, "most MiB of request bodies that are being received")
     max_queued_mib: int = _option(256, "most MiB of queued request bodies, per model")
     write_stall_s: float = _option(60.0, "time after which a client that reads nothing is disconnected")
+    silence_s: float = _option(300.0, "time that an engine may take for its first event, beyond that for its prompt")
     retries: int = _option(3, "how often a request is sent again after its instance was lost")
 
 

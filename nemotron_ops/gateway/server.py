@@ -10,6 +10,7 @@ import contextlib
 import os
 import ssl
 import time
+from collections import defaultdict
 from itertools import count
 from typing import NamedTuple
 
@@ -26,7 +27,7 @@ from nemotron_ops.gateway.client.heads import Request
 from nemotron_ops.gateway.client.reader import Limits
 from nemotron_ops.gateway.continuation.recovery import Recovery
 from nemotron_ops.gateway.exchange.exchange import Exchange
-from nemotron_ops.gateway.exchange.keepalive import keep_alive
+from nemotron_ops.gateway.exchange.keepalive import keep_alive, too_silent
 from nemotron_ops.gateway.exchange.own_routes import reply_own
 from nemotron_ops.gateway.keys import origin
 from nemotron_ops.gateway.keys.hot_reload import ReloadedFiles
@@ -109,25 +110,47 @@ class Gateway:
         route = self._route(request.method, request.path)
         if route is None:
             raise self._no_route(request)
-        self._authenticate(connection, request, route)
+        key = self._authenticate(connection, request, route)
+        if route.infers:
+            self.accounting.quotas.check(key, now=self.loop.time(), wall=time.time())
         return SMALL_BODY_BYTES if route.kind in (Kind.LOCAL, Kind.INSPECT) else self.limits.body_bytes
 
-    def receiving(self, more: int) -> bool:
+    def receiving(self, connection: ClientConnection, more: int) -> bool:
         """Count `more` bytes of bodies being received, or fewer if negative; returns whether there is room.
 
-        Where there is none, the slowest of the large bodies makes room: few slow clients must not hold all of it.
+        Where there is none, the slowest of the large bodies makes room: few slow clients must not hold all of it. Then
+        the bodies of whoever holds the most, for one who holds less than a fair share.
         """
         self._free_bytes -= more
         self._large |= abs(more) > LARGE_BYTES
         if self._free_bytes >= 0:
             return True
         now = self.loop.time()
-        slow = [c for c in self.clients if c.held_bytes > SMALL_BODY_BYTES and c.pace(now) < SLOW_BYTES_PER_S]
-        for connection in sorted(slow, key=lambda c: c.pace(now)):
+        large = [c for c in self.clients if c.held_bytes > SMALL_BODY_BYTES]
+        slow = sorted((c for c in large if c.pace(now) < SLOW_BYTES_PER_S), key=lambda c: c.pace(now))
+        return self._evicted(slow) or self._evicted(self._of_the_greediest(connection, large))
+
+    def _evicted(self, connections: list[ClientConnection]) -> bool:
+        """Refuse bodies, one by one, until there is room; returns whether there is."""
+        for connection in connections:
             connection.evict()
             if self._free_bytes >= 0:
                 return True
         return False
+
+    def _of_the_greediest(self, connection: ClientConnection, large: list[ClientConnection]) -> list[ClientConnection]:
+        """The bodies of the key, or without keys of the address, that holds the most; the largest of them first.
+
+        None if `connection` belongs to it, or holds a fair share of the room itself.
+        """
+        held: defaultdict[str, int] = defaultdict(int)
+        for client in large:
+            held[_holder(client)] += client.held_bytes
+        mine, greediest = _holder(connection), max(held, key=lambda name: held[name], default="")
+        share = (self.options.max_receiving_mib << 20) // max(1, len(held))
+        if mine == greediest or held.get(mine, 0) > share:
+            return []
+        return sorted((c for c in large if _holder(c) == greediest), key=lambda c: -c.held_bytes)
 
     def asked(self, connection: ClientConnection, request: Request) -> None:
         """A whole request has arrived."""
@@ -256,6 +279,7 @@ class Gateway:
                 return_memory()
             if self.watch.look():
                 self._cut_revoked()
+            self._cut_silent(now)
 
     def _cut_revoked(self) -> None:
         """Stop the requests of revoked keys, running or queued."""
@@ -263,6 +287,15 @@ class Gateway:
         for exchange in list(self.running):  # a copy: a stopped request leaves the set at once
             if ring is not None and exchange.key is not ANYONE and not ring.holds(exchange.key):
                 exchange.cut = Refusal(status=401, code="key_revoked", message="this API key has been revoked")
+                exchange.stop()
+
+    def _cut_silent(self, now: float) -> None:
+        """Stop the requests that an engine does not begin to answer: their slots are free then."""
+        for exchange in list(self.running):
+            if (refusal := too_silent(exchange, self.options.silence_s, now)) is not None:
+                body, key = exchange.request.body, exchange.key_id
+                self.shared.denylist.add(exchange.model, key, body, now)
+                exchange.cut = refusal
                 exchange.stop()
 
     async def _drain(self, servers: list[asyncio.Server]) -> None:
@@ -294,6 +327,13 @@ class Gateway:
                 return
             for connection in list(self.clients):
                 connection.check_deadline(self.loop.time())
+
+
+def _holder(connection: ClientConnection) -> str:
+    """Whose room a connection's body takes: its key's, or where no keys are asked, its address's."""
+    known = connection.cached_auth
+    shown = known.key if isinstance(known, CachedAuth) else ANYONE
+    return shown.id if shown is not ANYONE else connection.peer
 
 
 def request_id(request: Request) -> str:

@@ -74,6 +74,11 @@ ERROR_CODES: dict[str, ErrorCode] = {
     "engine_refused": _code(
         when="llama-server rejected the request with a 4xx status.", hint="Read the message; correct the request."
     ),
+    "engine_silent": _code(
+        504,
+        when="llama-server sent nothing for longer than any prompt of this size takes; its slot was freed.",
+        hint="Change the request: the same one is refused for a while. `nemotron-ops logs` may say what it did.",
+    ),
     "first_token_timeout": _code(
         504,
         when="No token arrived within the client's `X-Request-Timeout`.",

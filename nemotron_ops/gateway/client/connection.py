@@ -41,7 +41,7 @@ class Owner(Protocol):
         """The largest body that is accepted for a request whose head has come. Raises Refusal."""
         ...
 
-    def receiving(self, more: int) -> bool:
+    def receiving(self, connection: ClientConnection, more: int) -> bool:
         """Count `more` (or, if negative, fewer) bytes of unfinished bodies; returns whether there is room for them."""
         ...
 
@@ -302,7 +302,7 @@ class ClientConnection(asyncio.Protocol):
     def _count(self, size: int) -> bool:
         """Tell the owner that `size` bytes of an unfinished body are here; returns whether there is room for them."""
         more, self._counted = size - self._counted, size
-        return not more or self.owner.receiving(more)
+        return not more or self.owner.receiving(self, more)
 
     def _refuse(self, refusal: Refusal) -> None:
         """Answer with `refusal`, then close; what the client still sends is read and dropped."""

@@ -1,4 +1,4 @@
-"""Keeps waiting clients informed: SSE keep-alive comments, and the client's first-token timeout. asyncio.
+"""Keeps waiting clients informed: SSE keep-alive comments, timeouts of the first token. asyncio.
 
 A long prompt takes minutes in which llama-server sends nothing. A comment is not part of the answer, so a request that
 loses its instance after a comment is still retried from its beginning.
@@ -17,6 +17,7 @@ from nemotron_ops.gateway.upstream.attempt import Attempt
 from nemotron_ops.gateway.warnings_log import log_bug
 
 PATIENCE_HEADER = b"x-request-timeout"
+SLOWEST_BYTES_PER_S = 10.0  # of a prompt; no engine that is worth asking reads more slowly
 
 
 async def keep_alive(shared: Shared) -> None:
@@ -66,3 +67,18 @@ def first_token_timeout(request: Request) -> Refusal:
     """The error after the client's first-token timeout."""
     message = f"no token came within {client_patience_s(request):g} s (X-Request-Timeout)"
     return Refusal(status=504, code="first_token_timeout", message=message)
+
+
+def too_silent(record: Record, silence_s: float, now: float) -> Refusal | None:
+    """Why a request is given up whose engine has sent nothing for longer than any prompt takes; None if it is not.
+
+    Such a request holds its slot for ever: llama-server has had bugs in which it never ends. Answers that are not
+    streamed have no events, and are not judged.
+    """
+    relay, ticket = record.relay, record.ticket
+    if relay is None or ticket is None or not ticket.instance or ticket.light or relay.events > record.events_before:
+        return None
+    if now - record.granted_at <= silence_s + len(record.request.body) / SLOWEST_BYTES_PER_S:
+        return None
+    message = f"the engine has sent nothing for {now - record.granted_at:.0f} s, which no prompt of this size takes"
+    return Refusal(status=504, code="engine_silent", message=message)

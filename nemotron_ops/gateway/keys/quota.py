@@ -39,6 +39,14 @@ class Quotas:
 
     def enter(self, key: Key, *, now: float, wall: float) -> None:
         """Count a request of `key` as running. Raises Refusal (429) if a limit is reached."""
+        if key.concurrent or key.tokens_per_day or key.tokens_per_minute or key.requests_per_minute:
+            self.check(key, now=now, wall=wall)
+            if key.requests_per_minute:
+                self._bucket(self._requests, key.id, key.requests_per_minute, now).level -= 1
+        self._running[key.id] += 1
+
+    def check(self, key: Key, *, now: float, wall: float) -> None:
+        """Raises Refusal (429) if a limit of `key` is reached; nothing is counted."""
         if key.concurrent and self._running[key.id] >= key.concurrent:
             raise _limit("concurrent_requests", f"{key.concurrent} requests at once", 1.0)
         if key.tokens_per_day and self._today(key.id, wall).day_tokens >= key.tokens_per_day:
@@ -53,8 +61,6 @@ class Quotas:
             if bucket.level < 1:
                 wait = (1 - bucket.level) * MINUTE_S / key.requests_per_minute
                 raise _limit("requests_per_minute", f"{key.requests_per_minute} requests a minute", wait)
-            bucket.level -= 1
-        self._running[key.id] += 1
 
     def leave(self, key: Key) -> None:
         """A running request of `key` is over."""

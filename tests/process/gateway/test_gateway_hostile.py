@@ -15,7 +15,7 @@ import pytest
 
 from nemotron_ops.gateway.__main__ import detect_dead_clients
 from nemotron_ops.gateway.client.connection import PACE_S
-from tests.fakes.calls import BODY, CHAT, call, make, rss_mib, served
+from tests.fakes.calls import BODY, CHAT, bearer, call, make, rss_mib, served
 from tests.fakes.scripted_engine import (
     STREAM_HEAD,
     Heard,
@@ -188,3 +188,41 @@ def test_slow_bodies_make_room_for_others(tmp_path: Path) -> None:
         ended, _, _ = select.select(slow, [], [], 10)
         assert ended
         assert all(b"receiving_full" in s.recv(65536) for s in ended)
+
+
+def test_a_key_that_holds_most_of_the_room_makes_room_for_another(tmp_path: Path) -> None:
+    """Also where its bodies come fast."""
+    keys = tmp_path / "keys.json"
+    greedy, other = (bearer(make(keys, name))["Authorization"] for name in ("greedy", "other"))
+    engine = ScriptedEngine(name="m-0", path=tmp_path / "e.sock", play=well)
+    flags = ("--api-keys-file", str(keys), "--max-receiving-mib", "1")
+    with served(tmp_path, engine, *flags) as stage, contextlib.ExitStack() as stack:
+        head = (
+            "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: {}\r\nContent-Length: {}\r\n\r\n"
+        )
+        held = [stack.enter_context(socket.create_connection(stage.address, timeout=30)) for _ in range(2)]
+        for s in held:
+            s.sendall(head.format(greedy, 900_000).encode())
+            s.sendall(b"a" * 500_000)
+        time.sleep(0.3)
+        body = json.dumps({**BODY, "user": "u" * 300_000}).encode()
+        with socket.create_connection(stage.address, timeout=30) as s:
+            s.sendall(head.format(other, len(body)).encode())
+            s.sendall(body)
+            assert s.recv(65536).startswith(b"HTTP/1.1 200 ")
+        ended, _, _ = select.select(held, [], [], 10)
+        assert len(ended) == 1
+        assert b"receiving_full" in ended[0].recv(65536)
+
+
+def test_a_key_at_its_limit_is_told_before_its_body_is_received(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.json"
+    limited = bearer(make(keys, "limited", requests_per_minute=1))
+    engine = ScriptedEngine(name="m-0", path=tmp_path / "e.sock", play=well)
+    with served(tmp_path, engine, "--api-keys-file", str(keys)) as stage:
+        assert call(stage, "POST", CHAT, BODY, **limited)[0] == 200
+        head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {limited['Authorization']}\r\n"
+        status, answer = stage.raw(f"{head}Expect: 100-continue\r\nContent-Length: 90000000\r\n\r\n".encode())
+        assert status == 429
+        assert b"requests_per_minute" in answer
+        assert b"100 Continue" not in answer

@@ -340,3 +340,27 @@ def test_a_prompt_is_paid_for_also_when_its_client_leaves(tmp_path: Path, eventu
 
         eventually(limited)
     engine.stop()
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+def test_an_engine_that_never_begins_an_answer_loses_the_request_and_the_slot_is_free(
+    tmp_path: Path, eventually: Eventually, stream: bool
+) -> None:
+    """The next bug of this kind frees its slots by itself: nothing else is known of the engine."""
+    engine = ScriptedEngine(name="m-0", path=tmp_path / "e.sock", play=hangs_after(0)).start()
+    try:
+        with gateway(tmp_path, "--silence-s", "1", "--keep-alive-s", "300") as stage:
+            show(stage, engine)
+            with open_request(stage, CHAT, body_of("chat", stream=stream)) as answer:
+                raw = answer.rest()
+            assert b"engine_silent" in raw
+            eventually(lambda: engine.left == 1)
+            eventually(lambda: not stage.control.inflight)
+            with open_request(stage, CHAT, body_of("chat", stream=stream)) as again:
+                assert b"engine_silent" not in again.rest(), "the same request is refused at once"
+            assert len(engine.heard) == 1
+            engine.play = well
+            with open_request(stage, CHAT, {**body_of("chat", stream=True), "seed": 7}) as other:
+                assert text_in(other.rest()) == TEXT
+    finally:
+        engine.stop()

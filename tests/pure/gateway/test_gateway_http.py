@@ -43,7 +43,8 @@ class Owner:
             raise Refusal(status=401, code="invalid_api_key", message="no")
         return 10 if request.path == "/small" else self.limits.body_bytes
 
-    def receiving(self, more: int) -> bool:
+    def receiving(self, connection: ClientConnection, more: int) -> bool:
+        del connection
         self.room -= more
         return self.room >= 0
 
