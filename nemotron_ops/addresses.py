@@ -5,7 +5,7 @@ Promise 4 (nothing listens beyond loopback without a key) depends on `is_loopbac
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 
 LOOPBACK = "127.0.0.1"
 LOOPBACK_NAMES = frozenset({"localhost", LOOPBACK, "[::1]", "::1"})  # loopback in a Host header
@@ -40,3 +40,25 @@ def bracketed(host: str) -> str:
 def url(scheme: str, host: str, port: int) -> str:
     """The base URL for clients, ending in /v1."""
     return f"{scheme}://{bracketed(host)}:{port}/v1"
+
+
+def readable_no_proxy(text: str) -> str:
+    """`NO_PROXY` as httpx can read it; one entry that it cannot makes all its clients fail.
+
+    IPv6 addresses lose brackets and port; IPv6 networks, which it does not know, are left out.
+    """
+    entries = (entry.strip() for entry in text.split(","))
+    return ",".join(filter(None, (_readable(entry) for entry in entries)))
+
+
+def _readable(entry: str) -> str:
+    bracketed = entry.startswith("[")
+    bare, _, rest = entry[1:].partition("]") if bracketed else (entry, "", "")
+    address, _, bits = bare.partition("/")
+    if not bracketed and (":" not in address or "://" in entry):
+        return entry
+    try:
+        IPv6Address(address.partition("%")[0])
+    except ValueError:
+        return "" if bracketed else entry
+    return address if (bits or rest.partition("/")[2]) in ("", "128") else ""

@@ -69,6 +69,7 @@ from importlib import import_module
 import click
 
 from nemotron_ops import __version__
+from nemotron_ops.addresses import readable_no_proxy
 from nemotron_ops.errors import HostError, NemotronOpsError, conceal_environment
 
 # command -> (module in nemotron_ops.cli, function, one line for `--help`)
@@ -170,6 +171,9 @@ def main(argv: list[str] | None = None) -> None:
         sys.stdout.reconfigure(errors="replace")  # the C locale has no "…"
     debug = "--debug" in (sys.argv[1:] if argv is None else argv)
     conceal_environment(os.environ)
+    for name in ("NO_PROXY", "no_proxy"):
+        if "[" in os.environ.get(name, "") or "/" in os.environ.get(name, ""):
+            os.environ[name] = readable_no_proxy(os.environ[name])
     try:
         code = cli.main(args=argv, prog_name="nemotron-ops", standalone_mode=False)
     except click.exceptions.Abort:

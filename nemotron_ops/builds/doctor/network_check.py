@@ -16,6 +16,8 @@ from nemotron_ops.errors import HostError, NemotronOpsError
 from nemotron_ops.files import check_locks
 from nemotron_ops.installation import Installation
 
+PROXIES = frozenset({"http_proxy", "https_proxy", "all_proxy"})
+PROXY_S = 10.0
 DEFAULT_HUB = "https://huggingface.co"
 
 
@@ -37,11 +39,11 @@ def surroundings(installation: Installation, *, offline: bool = False) -> Surrou
 
 def reachable(env: Mapping[str, str]) -> dict[str, str]:
     """Place -> why it cannot be reached, or "". All are tried at once, each within its own timeout."""
-    hub = env.get("HF_ENDPOINT") or DEFAULT_HUB
+    hub, source = env.get("HF_ENDPOINT") or DEFAULT_HUB, pins.shipped().url
     tries: dict[str, Callable[[], object]] = {
-        "source": lambda: check_reachable(pins.shipped().url, env),
+        "source": lambda: _asked(source, env, "/info/refs?service=git-upload-pack", "git-upload-pack"),
         "registry": lambda: _index_page(env),
-        "hub": lambda: check_reachable(hub, env),
+        "hub": lambda: _asked(hub, env, "/api/models?limit=1", "json"),
     }
     with ThreadPoolExecutor(max_workers=len(tries)) as pool:
         return dict(zip(tries, pool.map(_reason, tries.values()), strict=True))
@@ -74,9 +76,33 @@ def _index_page(env: Mapping[str, str]) -> None:
         raise NemotronOpsError("; ".join(problems) or f"no index offers {package}")
 
 
+def _asked(url: str, env: Mapping[str, str], page: str, kind: str) -> None:
+    """Connect to the host of `url`; behind a proxy, ask for a page of it whose content type has `kind` in it.
+
+    A proxy accepts every connection, and some answer for hosts that they do not reach. Raises NemotronOpsError.
+    """
+    import httpx
+
+    check_reachable(url, env)
+    if not any(name.lower() in PROXIES and value for name, value in env.items()):
+        return
+    try:
+        with httpx.Client(timeout=httpx.Timeout(PROXY_S), follow_redirects=True) as http:
+            answer = http.get(url.rstrip("/") + page)
+    except (httpx.HTTPError, httpx.InvalidURL, ImportError, ValueError) as exc:
+        raise NemotronOpsError(f"cannot reach {url} through the proxy: {str(exc) or type(exc).__name__}") from exc
+    if answer.status_code >= 400 or kind not in answer.headers.get("content-type", ""):
+        told = f"{answer.status_code}, {answer.headers.get('content-type', 'no content type')}"
+        raise NemotronOpsError(f"what answers for {url} through the proxy is something else: {told}")
+
+
 def _reason(attempt: Callable[[], object]) -> str:
+    import httpx
+
     try:
         attempt()
     except NemotronOpsError as exc:
         return exc.message
+    except (ImportError, ValueError, httpx.InvalidURL) as exc:  # a proxy that httpx cannot use
+        return f"cannot go through the proxy: {exc}"
     return ""

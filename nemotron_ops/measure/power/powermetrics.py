@@ -10,7 +10,7 @@ import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import IO
 
@@ -26,8 +26,8 @@ class Powermetrics:
 
     period_s = 60.0  # it samples by itself
 
-    def __init__(self, program: str) -> None:
-        self._program = program
+    def __init__(self, program: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._program, self._clock = program, clock
         self._child: subprocess.Popen[str] | None = None
         self._output: IO[str] | None = None
         self._began = 0.0
@@ -39,18 +39,18 @@ class Powermetrics:
     def start(self) -> None:
         self.close()
         self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115 - it lives until `close`
+        self._began = self._clock()
         argv = [self._program, "--samplers", "cpu_power,gpu_power", "-i", str(PERIOD_MS)]
         with suppress(OSError):
             self._child = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=self._output, stderr=subprocess.DEVNULL, text=True
             )
-        self._began = time.monotonic()
 
     def tick(self) -> None:
         """Nothing is to be read before the end."""
 
     def joules(self) -> Mapping[str, float]:
-        elapsed_s = time.monotonic() - self._began
+        elapsed_s = self._clock() - self._began
         self._end()
         if self._output is None:
             return {}

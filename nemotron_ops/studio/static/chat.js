@@ -156,6 +156,7 @@ form.addEventListener("submit", async (event) => {
   if (state.running) { await attempt(() => api(`/api/messages/${state.running.message.id}/stop`, {})); return; }
   const content = question.value;
   if (!content.trim() && !state.files.length) return;
+  if (at("gauge").classList.contains("full")) { await count(); if (at("gauge").classList.contains("full")) { notice(t.too_long); return; } }
   at("send").disabled = true;
   await attempt(async () => {
     if (!state.chat) {

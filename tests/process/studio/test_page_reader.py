@@ -120,6 +120,7 @@ def test_what_cannot_fit_is_said_and_not_sent(browser: Browser, studio: Page, sc
     expect(visit.tab.locator("#send")).to_be_disabled()
     asked = len(script.asked)
     visit.tab.keyboard.press("Enter")
+    expect(visit.tab.locator("#notice")).to_contain_text("does not fit")
     assert len(script.asked) == asked
     assert visit.tab.input_value("#question").startswith("This is counted")
     visit.end()
