@@ -30,6 +30,7 @@ The ground, open to all rooms:
     addresses   loopback, wildcard and URLs of hosts and ports
     hub_names   what people write for a model on a hub: names, and addresses of pages and files
     proc        runs other programs to their end
+    python_environment  virtual environments from a lock file, for programs that need torch
     paths       where everything lives
     files       writes our own files so that a kill loses none
     policy      numbers that several rooms share: health, restarts

@@ -9,6 +9,7 @@ plan ─▶ source ─▶ toolchain ─▶ compile ─▶ proof ─▶ store (re
     prepared     a build whose source is known exactly, and its plan on this machine
     carry        exports a build as one archive, and imports one, checked and self-tested
     compile      configures, compiles and installs llama.cpp
+    converter    converts safetensors with the source's own converter, in an environment of its own
     disk_errors  translates disk errors during a build into our own errors
     known_bad    llama.cpp builds that are known to fail with Nemotron
     proof        self-tests a build before it is used

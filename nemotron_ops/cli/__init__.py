@@ -12,6 +12,7 @@ reads its words, calls `operations` or a room, and shows what comes back. Each f
     models           list, check, move and remove downloaded models; search the hub
     models_found     what `models search` shows
     fetch            download a model and verify its checksums
+    convert          safetensors become GGUF models of the store
     plan             what fits this machine, before anything is downloaded
     plan_view        how a memory plan looks: table, bars
     tune             `tune`: its subcommands
@@ -78,6 +79,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "build": ("build", "build", "Build llama.cpp for this machine."),
     "builds": ("builds", "builds", "List, choose and remove builds."),
     "fetch": ("fetch", "fetch", "Download a model and verify its checksums."),
+    "convert": ("convert", "convert", "Convert a model in safetensors to GGUF, and store it."),
     "models": ("models", "models", "List, check and remove downloaded models."),
     "plan": ("plan", "plan", "Show what fits this machine."),
     "recipes": ("recipes", "recipes", "List, show, check and start recipes."),

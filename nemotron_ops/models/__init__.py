@@ -6,6 +6,7 @@ Each file uses only those below it:
     garbage       chooses the models to remove when room is needed
     search        finds repositories with models on the hub, by words
     offers        the quants of a repository with their headers, before any download
+    checkpoint    checkpoints in safetensors: their files, tensors and config, fetched and proven
     fetch         fetches a model: plans the download, downloads what is missing, verifies every file
     caches        files in the caches of the hub's client and of llama.cpp
     base_model    the model that a GGUF file was made from, and its small files on the hub

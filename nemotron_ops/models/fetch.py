@@ -120,7 +120,7 @@ def prepare(request: FetchRequest, installation: Installation, *, tuning: Tuning
         commit=listing.commit,
         quant=files.quant,
         files=tuple(
-            _file_to_fetch(file, target, installation, repo=ref.repo, old=old, role=_role(file, files))
+            file_to_fetch(file, target, installation, repo=ref.repo, old=old, role=_role(file, files))
             for file in files.all_files
         ),
         free_bytes=store.free_bytes(target),
@@ -139,7 +139,7 @@ def carry_out(plan: FetchPlan, installation: Installation, *, tuning: Tuning = U
     with Web(env, token=token_of(env), patience=tuning.patience) as web:
         for file in plan.files:
             url = web.file_url(plan.ref.repo, plan.commit, file.file.name)
-            files.append(_bring(web, url, file, installation, tuning.speed))
+            files.append(bring(web, url, file, installation, tuning.speed))
     _check_header(files)
     now = store.now()
     model = StoredModel(
@@ -204,10 +204,10 @@ def _role(file: RemoteFile, files: FileSet) -> str:
     return "mmproj" if file is files.mmproj else "weights"
 
 
-def _file_to_fetch(
+def file_to_fetch(
     file: RemoteFile, folder: Path, installation: Installation, *, repo: str, old: StoredModel | None, role: str
 ) -> FileToFetch:
-    """How much of `file`, which belongs into `folder`, is on this machine."""
+    """How much of `file`, which belongs into `folder`, is on this machine; changes nothing."""
     path = folder / file.name
     if not file.proof:
         return FileToFetch(file=file, path=path, role=role)
@@ -266,7 +266,7 @@ def _check_room(plan: FetchPlan, target: Path) -> None:
         )
 
 
-def _bring(web: Web, url: str, wanted: FileToFetch, installation: Installation, speed: Speed) -> StoredFile:
+def bring(web: Web, url: str, wanted: FileToFetch, installation: Installation, speed: Speed) -> StoredFile:
     """Bring one file to its path and verify it; processes that want the same file share one download."""
     file, report = wanted.file, installation.report
     partial = partial_path(wanted.path, file, installation.layout)

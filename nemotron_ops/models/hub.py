@@ -77,15 +77,22 @@ def _usable(token: str, where: str) -> str:
     return token
 
 
-def list_files(repo: str, *, revision: str, env: Mapping[str, str], patience: Patience | None = None) -> Listing:
-    """The GGUF files of a repository at `revision`, with sizes and hashes.
+def list_files(
+    repo: str,
+    *,
+    revision: str,
+    env: Mapping[str, str],
+    patience: Patience | None = None,
+    wanted: Callable[[str], bool] = is_gguf,
+) -> Listing:
+    """The files of a repository at `revision` whose names are `wanted`, with sizes and hashes; by default GGUF files.
 
     Raises Stalled if the hub cannot be reached, ModelError if it has no such repository or refuses.
     """
     patience = patience or Patience()
     for attempt in range(1, patience.tries + 1):
         try:
-            return _list_files(repo, revision=revision, env=env, patience=patience)
+            return _list_files(repo, revision, env, patience, wanted)
         except Stalled:
             if attempt >= min(patience.tries, LISTING_TRIES):
                 raise
@@ -93,8 +100,16 @@ def list_files(repo: str, *, revision: str, env: Mapping[str, str], patience: Pa
     raise AssertionError("unreachable")
 
 
-def _list_files(repo: str, *, revision: str, env: Mapping[str, str], patience: Patience) -> Listing:
-    found, note = refused_token_dropped(lambda token: _asked(repo, revision, env, patience, token), token_of(env))
+def _list_files(
+    repo: str, revision: str, env: Mapping[str, str], patience: Patience, wanted: Callable[[str], bool]
+) -> Listing:
+    def ask(token: str) -> Listing:
+        with hub_api(env, token, what=repo, revision=revision) as api:
+            info = api.model_info(repo, revision=revision, files_metadata=True, timeout=patience.connect_s)
+        with Web(env, token=token, patience=patience) as web:
+            return _listing(repo, revision, info, web, wanted)
+
+    found, note = refused_token_dropped(ask, token_of(env))
     return replace(found, note="; ".join(filter(None, (note, found.note)))) if note else found
 
 
@@ -118,13 +133,6 @@ class HubRefused(Exception):
 
     def __init__(self, refusal: Refusal) -> None:
         self.refusal, self.error = refusal, refused(refusal, datetime.now(UTC))
-
-
-def _asked(repo: str, revision: str, env: Mapping[str, str], patience: Patience, token: str) -> Listing:
-    with hub_api(env, token, what=repo, revision=revision) as api:
-        info = api.model_info(repo, revision=revision, files_metadata=True, timeout=patience.connect_s)
-    with Web(env, token=token, patience=patience) as web:
-        return _listing(repo, revision, info, web)
 
 
 @contextmanager
@@ -169,11 +177,11 @@ def _network_errors() -> tuple[type[Exception], ...]:
     return tuple(c for c in HfHubHTTPError.__mro__ if c.__name__ == "HTTPError" and issubclass(c, Exception))
 
 
-def _listing(repo: str, revision: str, info: Any, web: Web) -> Listing:
+def _listing(repo: str, revision: str, info: Any, web: Web, wanted: Callable[[str], bool]) -> Listing:
     commit = str(info.sha or "")
     if not re.fullmatch(r"[0-9a-f]{7,64}", commit):
         raise ModelError(f"cannot read {repo}: the hub does not say which commit {revision} is")
-    entries = [e for e in info.siblings or () if is_gguf(e.rfilename)]
+    entries = [e for e in info.siblings or () if wanted(e.rfilename)]
     with ThreadPoolExecutor(READERS) as pool:
         files = tuple(pool.map(lambda e: _file(e, web.file_url(repo, commit, e.rfilename), web), entries))
     renamed = f"{repo} is {shown(str(info.id))} now" if info.id and str(info.id).lower() != repo.lower() else ""

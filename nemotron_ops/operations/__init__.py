@@ -3,6 +3,11 @@
 Nothing here prints, asks or knows the command line; a question is a callable, `confirm`. Pages, jobs and commands call
 the same functions. Each file uses only those below it:
 
+    convert           a checkpoint in safetensors becomes GGUF models of the store
+    convert_check     proves a converted file: header, size, an answer of the engine
+    convert_source    the checkpoint of a conversion: on a hub or in a folder, fetched and staged
+    convert_plan      what a conversion will write, and what it needs of disk and memory
+    calibration       the importance matrix of a conversion: a file, or made from the docs of llama.cpp
     tune_merge        an adapter merged into its base, as a GGUF of its own
     tune_compare      base and tune side by side, and an adapter as a file
     tune_detach       a training job that goes on in a session of its own
@@ -25,6 +30,7 @@ the same functions. Each file uses only those below it:
     quants            a model's quants with their headers, from files or over the network
     own_template      gives a recipe a chat template of one's own, and takes it away again
     upgrade           a new build or quant beside the running one, taken back if it is worse
+    program_output    runs a program that writes one file, with its size as the progress
     further_programs  programs of llama.cpp that a build does not hold
     building          the build to serve with: the current one, or a new one for this machine
     build_flags       flags of llama-server: those a build knows, those that recipes would pass

@@ -8,10 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,26 +19,16 @@ from nemotron_ops.installation import Installation
 from nemotron_ops.models.gguf import Header
 from nemotron_ops.models.local import read_header
 from nemotron_ops.operations.further_programs import have_program
+from nemotron_ops.operations.program_output import Tool, write_by
 from nemotron_ops.operations.tokens import SETTINGS, tokenized
 from nemotron_ops.operations.tune_compare import proven_adapter
 from nemotron_ops.operations.tune_proof import SAMPLES, logprob, spread
 from nemotron_ops.operations.tuning import Base, base_of, samples_in
-from nemotron_ops.progress import Step, remark
+from nemotron_ops.progress import remark
 from nemotron_ops.tune import jobs
 from nemotron_ops.tune.merge_need import QUANTS, is_quantised, merged_bytes, quantised_bytes
 
 SPARE_BYTES = 64 << 20
-POLL_S = 0.1
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Tool:
-    """A program that writes one file."""
-
-    argv: Sequence[str | Path]
-    what: str
-    out: Path
-    total: int
 
 
 def merge(name: str, quant: str, to: Path, here: Installation) -> dict[str, Any]:
@@ -67,12 +53,12 @@ def merge(name: str, quant: str, to: Path, here: Installation) -> dict[str, Any]
         try:
             whole, final = room / "merged.gguf", room / "quantised.gguf"
             words: list[str | Path] = [export_lora, "-m", base.files.path, "--lora", adapter, "-o", whole]
-            _run(_Tool(argv=words, what="merge the adapter", out=whole, total=merged_bytes(header)), here)
+            write_by(Tool(argv=words, what="merge the adapter", out=whole, total=merged_bytes(header)), here)
             if is_quantised(header):
                 remark(here.report, f"{base.files.path.name} is quantised itself: a merge from BF16 loses less")
             quantize = base.binary.with_name("llama-quantize")
             words = [quantize, "--allow-requantize", whole, final, quant]
-            _run(_Tool(argv=words, what=f"write {quant}", out=final, total=quantised_bytes(header, quant)), here)
+            write_by(Tool(argv=words, what=f"write {quant}", out=final, total=quantised_bytes(header, quant)), here)
             whole.unlink()
             merged = {**card, "merged": {"quant": quant, **_proof(name, base, final, card, here)}}
             merged["sha256"] = files.sha256_of(final)
@@ -110,26 +96,6 @@ def check_disk(to: Path, header: Header, quant: str) -> None:
             f"cannot write {to}: {free / 1e9:.1f} GB are free in {folder}, up to {needed / 1e9:.1f} GB are needed",
             hint="the adapter alone needs no merge: `tune export` without --merge",
         )
-
-
-def _run(tool: _Tool, here: Installation) -> None:
-    """Run the tool to its end; its output's size is the progress. Raises HostError with its last lines."""
-    log = tool.out.with_suffix(".log")
-    with log.open("wb") as sink:
-        child = subprocess.Popen(list(map(str, tool.argv)), stdin=subprocess.DEVNULL, stdout=sink, stderr=sink)
-    try:
-        while child.poll() is None:
-            done = tool.out.stat().st_size if tool.out.exists() else 0
-            here.report(Step(what=tool.what, done=min(done, tool.total), total=tool.total, unit="B"))
-            time.sleep(POLL_S)
-    finally:
-        if child.poll() is None:
-            child.kill()
-            child.wait()
-    if child.returncode or not tool.out.is_file():
-        tail = tuple(log.read_text(errors="replace").splitlines()[-8:])
-        raise HostError(f"cannot {tool.what}: {Path(tool.argv[0]).name} ended with {child.returncode}", log_tail=tail)
-    here.report(Step(what=tool.what, done=tool.total, total=tool.total, unit="B"))
 
 
 def _proof(name: str, base: Base, merged: Path, card: dict[str, Any], here: Installation) -> dict[str, float]:
