@@ -161,7 +161,6 @@ TEXTS: dict[str, tuple[str, str]] = {
         "One after the other: {device} cannot hold these models side by side.",
         "依次进行：{device} 无法同时容纳这些模型。",
     ),
-    "automatic_is": ("{value} ({source})", "{value}（{source}）"),
     "memory_help": (
         "in host memory now / planned at most, on all devices",
         "当前占用的主机内存 / 所有设备上规划的上限",

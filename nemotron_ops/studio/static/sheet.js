@@ -1,5 +1,5 @@
 // The sheet of parameters: an empty field is untouched and not sent. Presets.
-import { api, attempt, el, say, t } from "./base.js";
+import { api, attempt, el, t } from "./base.js";
 
 export class Sheet {
   /** `changed` is called after each change; `asked` tells the model and the thinking switch. */
@@ -37,8 +37,10 @@ export class Sheet {
     const asked = new URLSearchParams(this.asked()), found = await api(`/api/parameters?${asked}`).catch(() => null);
     for (const field of this.fields.filter((f) => f.type === "number")) {
       const one = found?.parameters[field.name];
-      field.placeholder = one ? say("automatic_is", one) : t.auto;
+      field.placeholder = one ? String(one.value) : t.auto;
       field.title = one ? `${one.source} · ${found.model}` : "";
+      const told = field.parentElement.querySelector("small") ?? field.parentElement.insertBefore(el("small", { class: "hint" }), field);
+      told.textContent = one?.source ?? "";
     }
   }
 
