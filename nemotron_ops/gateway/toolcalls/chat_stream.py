@@ -198,23 +198,29 @@ class Thoughts:
         self._scanner = ladder.scanner(self._words.text)
         self._at_ease = False
         self._held = ""  # of a call that turned out to be none
+        self._ahead = ""  # white space that went out although the scanner holds it
 
     def pass_by(self, data: bytes) -> bool:
         """Whether an event carries one more plain word of thinking."""
         return self._at_ease and self._words.took(data, data[self._words.at : self._words.until])
 
     def event(self, event: bytes, value: dict[str, Any], delta: dict[str, Any], text: str) -> bytes:
-        """What of an event with more thinking may go out."""
-        scanner = self._scanner
+        """What of an event with more thinking may go out. White space does, also where it may come before a call."""
+        scanner, ahead = self._scanner, len(self._ahead)
         out = scanner.feed(text)
         if not scanner.attentive:
             self._words.said.append(out.encode())
             scanner.next_blob()
         self._at_ease = scanner.at_ease
-        if out == text:
+        held = scanner.held
+        space = held if held.isspace() else ""
+        now = (out + space)[ahead:]
+        if out or space:
+            self._ahead = space
+        if now == text:
             self._words.learn(event, text)
             return event
-        return _with(value, {**delta, "reasoning_content": out}) if out else b""
+        return _with(value, {**delta, "reasoning_content": now}) if now else b""
 
     def leaks(self) -> list[Any]:
         """The calls that were held back."""
@@ -223,7 +229,7 @@ class Thoughts:
 
     def closed(self, value: dict[str, Any]) -> bytes:
         """What was held back, as an event like `value`; no thinking follows."""
-        held = self._held + self._scanner.held
+        held = (self._held + self._scanner.held)[len(self._ahead) :]
         self.over, self._at_ease = True, False
         return _with(value, {"reasoning_content": held}) if held else b""
 

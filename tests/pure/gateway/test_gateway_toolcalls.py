@@ -115,6 +115,29 @@ def test_no_letter_of_a_stream_is_lost_however_it_is_cut(parts: list[str], rando
         assert whole["content"] == text
 
 
+@given(st.lists(st.sampled_from(["a < b", "<tool", "_call>", LEAK, "\n\n", "`", ".\n", "text ", "<function=", " "]), max_size=9),
+       st.booleans(), st.randoms(use_true_random=False))  # fmt: skip
+@settings(max_examples=150, deadline=None)
+def test_no_letter_of_the_thinking_is_lost_however_it_is_cut(parts: list[str], answered: bool, random: Any) -> None:
+    text, at, sink = "".join(parts), 0, Sink()
+    outlet = Healing(Api.CHAT, fields([TOOL]), Level.SAFE).stream(sink)
+    while at < len(text):
+        step = random.randint(1, 9)
+        outlet.send(event({"reasoning_content": text[at : at + step]}))
+        at += step
+    if answered:
+        outlet.send(event({"content": "So."}))
+    outlet.send(event({}, "stop") + b"data: [DONE]\n\n", last=True)
+    deltas = [msgspec.json.decode(e[6:])["choices"][0]["delta"] for e in sink.data.split(b"\n\n")[:-2]]
+    thought = "".join(d.get("reasoning_content") or "" for d in deltas)
+    assert "".join(d.get("content") or "" for d in deltas) == ("So." if answered else "")
+    if any("tool_calls" in d for d in deltas):
+        assert not answered
+        assert text.startswith(thought)
+    else:
+        assert thought == text
+
+
 def test_text_flows_before_the_end() -> None:
     healing, sink = Healing(Api.CHAT, fields([TOOL]), Level.SAFE), Sink()
     outlet = healing.stream(sink)

@@ -42,6 +42,7 @@ def current(installation: Installation) -> str:
     return str(next(b["id"] for b in installation.json("builds", "list") if b["current"]))
 
 
+@pytest.mark.serial
 def test_a_slower_build_is_refused_and_a_good_one_taken(installation: Installation) -> None:
     old, new = offered(installation, flags="--batch-size 4 --ubatch-size 4")  # prompts are read in small bites
     refused = installation.run("upgrade", "tiny", "--canary", "bench", "--repeat", "10", code=9)
