@@ -27,9 +27,7 @@ class Asking:
 
     async def needed(self, tool: Tool, *, tainted: bool) -> bool:
         """Whether a call of `tool` must be approved. After a text of the web, one that sends always must."""
-        policy = self._settings.policy(tool.name)
-        if tool.approval and policy == "never":
-            policy = tool.approval  # the request may ask for more, never for less
+        policy = self._policy(tool)
         if tool.sends and tainted:
             policy = "always"
         if policy == "never":
@@ -38,8 +36,14 @@ class Asking:
 
     async def keep(self, tool: Tool) -> None:
         """The client approved a call: a tool that asks once does not ask again."""
-        if self._settings.policy(tool.name) == "once":
+        if self._policy(tool) == "once":
             await asyncio.to_thread(self._approvals.allow, self._key, tool.name)
+
+    def _policy(self, tool: Tool) -> str:
+        policy = self._settings.policy(tool.name)
+        if tool.approval and policy == "never":
+            return tool.approval  # the request and mcp.toml may ask for more, never for less
+        return policy
 
     async def wait(self, call: Call, tool: Tool) -> str:
         """Write a request and wait for its answer; returns why the call may not run, or an empty text."""

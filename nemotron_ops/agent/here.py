@@ -27,7 +27,7 @@ class Here:
     """One installation. Files are read for each request: a change counts from the next one on."""
 
     def __init__(self, layout: Layout, env: Mapping[str, str]) -> None:
-        self._layout, self._env = layout, dict(env)
+        self.layout, self._env = layout, dict(env)
         self._room = Room(layout=layout, env=self._env)
         self._web: WebTools | None = None
         self._web_stamp: Stamp = None
@@ -52,29 +52,29 @@ class Here:
 
     def refusal(self, needs: Collection[str]) -> str:
         """Why the tools of a request are not run, or an empty text. Raises RecipeError if the file is wrong."""
-        allowed = enabled.allowed(self._layout.config)
+        allowed = enabled.allowed(self.layout.config)
         for name in sorted(needs):
             if name not in allowed:
                 text, hint = enabled.refusal(name)
                 return f"{text}; enable it with: {hint}"
-        if "web" in needs and (why := load(self._layout.config, self._env).refusal):
-            return f"cannot search the web: {why}; the provider is set in {settings_path(self._layout.config)}"
+        if "web" in needs and (why := load(self.layout.config, self._env).refusal):
+            return f"cannot search the web: {why}; the provider is set in {settings_path(self.layout.config)}"
         return ""
 
     def usable(self) -> tuple[str, ...]:
         """What is enabled and set up here. Raises RecipeError if a file is wrong."""
-        return tuple(name for name in enabled.allowed(self._layout.config) if not self.refusal((name,)))
+        return tuple(name for name in enabled.allowed(self.layout.config) if not self.refusal((name,)))
 
     def settings(self) -> Settings:
         """Budgets and approvals. Raises RecipeError if the file is wrong."""
-        return agent_settings.load(self._layout.config)
+        return agent_settings.load(self.layout.config)
 
     def web(self) -> WebTools:
         """Search and pages: one search for all requests, made anew when web.toml has changed."""
-        stamp = _stamp(settings_path(self._layout.config))
+        stamp = _stamp(settings_path(self.layout.config))
         if self._web is None or stamp != self._web_stamp:
-            web = load(self._layout.config, self._env)
-            cache = Cache(self._layout.cache / "web")
+            web = load(self.layout.config, self._env)
+            cache = Cache(self.layout.cache / "web")
             reach = Reach(allow=frozenset(web.settings.allow))
             self._web, self._web_stamp = WebTools(search=Search(web, cache), reach=reach, cache=cache), stamp
         return self._web

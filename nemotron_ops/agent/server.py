@@ -7,12 +7,14 @@ import contextlib
 import socket
 import sys
 import traceback
+from functools import partial
 
 from nemotron_ops.agent.apis import messages
 from nemotron_ops.agent.apis.faces import FACES, api_of
 from nemotron_ops.agent.apis.responses import error_body
 from nemotron_ops.agent.asking import Asking
 from nemotron_ops.agent.here import Here
+from nemotron_ops.agent.mcp.remote import connected
 from nemotron_ops.agent.run import Run
 from nemotron_ops.agent.tools.code import Code
 from nemotron_ops.agent.tools.context import Context
@@ -98,7 +100,8 @@ class Server:
             settings = await asyncio.to_thread(self._here.settings)
             letters = letters_of(asked.ctx_tokens, settings.budgets.result_share)
             web = Web(self._here.web, asked.key_id, letters)
-            context = Context(api=face.name, code=code, web=web, letters=letters)
+            connect = partial(connected, self._here)
+            context = Context(api=face.name, code=code, web=web, letters=letters, connect=connect)
             asking = Asking(settings, self._here.approvals, asked.key_id)
             try:
                 await Run(face, answer, self._turns, asked.key, context, asking).go(settings.budgets)

@@ -23,6 +23,7 @@ def status(as_json: bool) -> None:
 
     with App() as app:
         answer = client.request(app.layout, "status")
+        answer["tools"] = tools_of(app)
         if as_json:
             app.ui.json(answer)
         else:
@@ -38,6 +39,8 @@ def show(app: App, answer: dict[str, Any]) -> None:
     for name, one in answer.get("companions", {}).items():
         reason = f": {one['reason']}" if one["reason"] else ""
         app.ui.data(f"{one['url']}/  ({name}, {one['state']}{reason})")
+    if enabled := answer["tools"]["enabled"]:
+        app.ui.data(f"tools: {', '.join(enabled)}{sandbox_words(answer['tools'])}")
     if not answer["instances"]:
         app.ui.data("no model is served; add one with: nemotron-ops add 30b")
         return
@@ -46,6 +49,28 @@ def show(app: App, answer: dict[str, Any]) -> None:
     for instance in answer["instances"]:
         for line in why(instance):
             app.ui.data(line)
+
+
+def tools_of(app: App) -> dict[str, Any]:
+    """Which tools are enabled, and what code runs in as it was last found out; nothing is tried here."""
+    from nemotron_ops.errors import NemotronOpsError
+    from nemotron_ops.sandbox import enabled
+    from nemotron_ops.sandbox.open import kept_summary
+
+    try:
+        names, reason = list(enabled.allowed(app.layout.config)), ""
+    except NemotronOpsError as exc:  # a broken file does not keep the status from being shown
+        names, reason = [], exc.message
+    return {"enabled": names, "reason": reason, "sandbox": kept_summary(app.layout)}
+
+
+def sandbox_words(tools: dict[str, Any]) -> str:
+    """`; code runs in bubblewrap, which held 8 of 8 attacks`, where code may run."""
+    if "python" not in tools["enabled"]:
+        return ""
+    if (found := tools["sandbox"]) is None:
+        return "; the sandbox was not tried since this boot (nemotron-ops tools doctor)"
+    return f"; code runs in {found['backend']}, which held {found['attacks_held']} of {found['attacks']} attacks"
 
 
 def row(instance: dict[str, Any]) -> tuple[object, ...]:

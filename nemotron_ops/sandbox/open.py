@@ -18,6 +18,8 @@ from nemotron_ops.sandbox.monty import MontySession
 from nemotron_ops.sandbox.selftest import Verdict
 from nemotron_ops.sandbox.session import Sandbox, Session
 
+VERDICTS = "held.json"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Tried:
@@ -52,7 +54,7 @@ class Room:
 
     @property
     def verdicts(self) -> Path:
-        return self.layout.state / "sandbox" / "held.json"
+        return self.layout.state / "sandbox" / VERDICTS
 
     @property
     def scratch(self) -> Path:
@@ -118,6 +120,14 @@ class Room:
         if not verdict.passed:
             remark(self.report, f"{candidate.backend} is not used: {'; '.join(verdict.wrong)}")
         return Tried(candidate=candidate, verdict=verdict)
+
+
+def kept_summary(layout: Layout) -> dict[str, object] | None:
+    """What code runs in here, as it was last found out since this boot; reads one file and starts nothing."""
+    found = selftest.last_kept(layout.state / "sandbox" / VERDICTS, probe.boot_id())
+    if found is None:
+        return None
+    return {"backend": found.backend, "attacks_held": found.held, "attacks": found.of}
 
 
 def summary(room: Room) -> dict[str, object]:

@@ -42,9 +42,14 @@ def look(env: Mapping[str, str]) -> Facts:
         monty=monty_version(),
         root=os.geteuid() == 0,
         uid=os.geteuid(),
-        boot=_read("/proc/sys/kernel/random/boot_id"),
+        boot=boot_id(),
         userns_limits=tuple(f"{n}={v}" for n, v in USERNS.items() if _read(f"/proc/sys/{n.replace('.', '/')}") == v),
     )
+
+
+def boot_id() -> str:
+    """What names this boot of the kernel; "" where there is no such thing."""
+    return _read("/proc/sys/kernel/random/boot_id")
 
 
 def bwrap_of_wheel() -> str:

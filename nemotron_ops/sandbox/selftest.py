@@ -144,8 +144,18 @@ def verdict(candidate: Candidate, opened: Opener, facts: Facts, store: Path, *, 
     if found.passed:
         with suppress(OSError):
             kept = [k for k in _kept(store) if k != key][-KEPT + 1 :]
-            files.write_json(store, {"held": [*kept, key]}, mode=0o600)
+            last = {"backend": str(found.backend), "held": found.held, "of": found.of, "boot": facts.boot}
+            files.write_json(store, {"held": [*kept, key], "last": {**last, "version": __version__}}, mode=0o600)
     return found
+
+
+def last_kept(store: Path, boot: str) -> Verdict | None:
+    """The last verdict that was kept by this version in this boot, without a look at the machine; None without one."""
+    with suppress(NemotronOpsError, OSError, KeyError, TypeError):
+        last = (files.read_json(store) or {})["last"]
+        if (last["boot"], last["version"]) == (boot, __version__):
+            return Verdict(backend=str(last["backend"]), held=int(last["held"]), of=int(last["of"]), kept=True)
+    return None
 
 
 def key_of(candidate: Candidate, facts: Facts) -> str:

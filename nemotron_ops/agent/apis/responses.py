@@ -12,14 +12,12 @@ from typing import Any
 
 from nemotron_ops.agent.apis.face import History, Turn, TurnFailedError
 from nemotron_ops.agent.apis.responses_events import LAST, Events
-from nemotron_ops.agent.apis.responses_history import REQUEST, read_input
-from nemotron_ops.agent.apis.responses_items import OURS, SHAPES, Seen
+from nemotron_ops.agent.apis.responses_history import REQUEST, SERVER, read_input
+from nemotron_ops.agent.apis.responses_items import APPROVAL, LIST_BETWEEN, LIST_ENDED, OURS, SHAPES, Seen, list_items
 from nemotron_ops.agent.loop import Said
 from nemotron_ops.agent.tools.kinds import hosted
 from nemotron_ops.agent.tools.tool import Call, InvalidError, Ran, Tool
 from nemotron_ops.agent.tools.web import Web
-
-SERVER = "nemotron-ops"  # label of this server's own tools in approvals
 
 
 def checked(body: bytes) -> dict[str, Any]:
@@ -73,6 +71,9 @@ class ResponsesFace:
         self._tools = {tool.name: tool for tool in tools}
         web.sources.update(self._first.sources)
         self._events = Events(self.asked, self._tools, web.sources)
+        for item in list_items(tools, self._first.listed):  # before the first turn: the events wait for its id
+            self._events.began(item, {**item, "tools": []}, LIST_BETWEEN)
+            self._events.ended(item, LIST_ENDED)
         return self._first.history
 
     def turn_body(self) -> dict[str, Any]:
@@ -86,7 +87,7 @@ class ResponsesFace:
             body["include"] = include
         choice = body.get("tool_choice")
         if isinstance(choice, dict) and (row := hosted(self.name, choice)) is not None:
-            names = [t.name for t in self._tools.values() if str(choice.get("type")).startswith(t.name)]
+            names = [t.name for t in self._tools.values() if _chosen(choice, t)]
             body["tool_choice"] = choice = {"type": "function", "name": names[0] if names else row.begins}
         if self._items and (choice == "required" or isinstance(choice, dict)):
             body["tool_choice"] = "auto"  # a call was forced once; forced again, the loop would not end
@@ -131,7 +132,7 @@ class ResponsesFace:
     def approval(self, call: Call, tool: Tool) -> bytes | None:
         label = tool.server or SERVER
         item = {
-            "id": f"mcpr_{call.id}", "type": REQUEST, "arguments": call.arguments, "name": tool.name,
+            "id": APPROVAL + call.id, "type": REQUEST, "arguments": call.arguments, "name": tool.remote or tool.name,
             "server_label": label,
         }  # fmt: skip
         return self._events.began(item, item, ()) + self._events.ended(item, ())
@@ -159,6 +160,13 @@ class ResponsesFace:
                 include=self._include,
             )
         )  # fmt: skip
+
+
+def _chosen(choice: Mapping[str, Any], tool: Tool) -> bool:
+    """Whether a `tool_choice` that names a hosted tool means this one."""
+    if choice.get("type") == "mcp":
+        return tool.server == choice.get("server_label") and choice.get("name") in (None, tool.remote)
+    return str(choice.get("type")).startswith(tool.name)
 
 
 def function_of(tool: Tool) -> dict[str, Any]:

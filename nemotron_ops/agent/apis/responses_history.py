@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nemotron_ops.agent.apis.face import History
-from nemotron_ops.agent.apis.responses_items import earlier_call
+from nemotron_ops.agent.apis.responses_items import LIST, earlier_call
+from nemotron_ops.agent.tools.remote_names import function_name
 from nemotron_ops.agent.tools.tool import Call
 from nemotron_ops.web.citations import MARK, Source
 from nemotron_ops.web.frame import broken_tokens
 
 REQUEST, RESPONSE = "mcp_approval_request", "mcp_approval_response"
+SERVER = "nemotron-ops"  # label of this server's own tools in approvals
 UNANSWERED = "the person has not answered whether this call may be run"
 
 
@@ -22,6 +24,7 @@ class Read:
 
     items: list[dict[str, Any]] = field(default_factory=list)
     sources: dict[int, Source] = field(default_factory=dict)
+    listed: set[str] = field(default_factory=set)  # labels of servers whose tools the client knows
     history: History = field(default_factory=History)
 
 
@@ -50,6 +53,11 @@ def read_input(given: Any) -> Read:
             tainted = True
             urls += _urls_of(item)
             read.items += earlier_call(_safe(item))
+        elif kind == "mcp_call":
+            tainted = True
+            read.items += earlier_call(item)
+        elif kind == LIST:
+            read.listed.add(str(item.get("server_label")))
         elif kind != RESPONSE:
             read.items.append(item)
             texts += _texts_of(item)
@@ -63,7 +71,10 @@ def read_input(given: Any) -> Read:
 
 
 def _call_of(item: Mapping[str, Any]) -> Call:
-    return Call(id=str(item.get("id")), name=str(item.get("name")), arguments=str(item.get("arguments") or "{}"))
+    name, server = str(item.get("name")), str(item.get("server_label") or SERVER)
+    if server != SERVER:
+        name = function_name(server, name)
+    return Call(id=str(item.get("id")), name=name, arguments=str(item.get("arguments") or "{}"))
 
 
 def _function_call(call: Call) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 [servers.notes]
 command = ["/usr/bin/python3", "/opt/notes/server.py"]   # or url = "https://tools.lan/mcp"
 allow = ["search", "add"]       # tools by name; none until named
+sends = ["add"]                 # of these, tools that send or change something; without the key, all
 approve = "always"              # or once (a key's first time), never
 sandbox = "work"                # or net (with the network), off (as this user, without a wall)
 read = ["/opt/notes"]           # what the sandbox sees of this machine, at the same paths
@@ -59,6 +60,7 @@ class McpServer:
     command: tuple[str, ...] = ()
     url: str = ""
     allow: tuple[str, ...] = ()
+    sends: tuple[str, ...] | None = None
     approve: Approve = Approve.ALWAYS
     sandbox: Wall = Wall.WORK
     read: tuple[str, ...] = ()

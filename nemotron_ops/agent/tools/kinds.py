@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nemotron_ops.agent.tools import code_tools, web_tools
+from nemotron_ops.agent.tools import code_tools, mcp_tools, web_tools
 from nemotron_ops.agent.tools.context import Context
 from nemotron_ops.agent.tools.tool import Tool
 
@@ -28,6 +28,7 @@ class Hosted:
 RESPONSES = (
     Hosted(begins="code_interpreter", needs="python", make=code_tools.interpreter),
     Hosted(begins="web_search", needs="web", make=web_tools.search_and_pages),
+    Hosted(begins="mcp", needs="mcp", make=mcp_tools.servers),
 )
 MESSAGES = (
     Hosted(begins="code_execution_20250522", needs="python", make=code_tools.execution),

@@ -19,6 +19,7 @@ class ToolKind(StrEnum):
     BASH = "bash"
     SEARCH = "search"
     PAGE = "page"
+    MCP = "mcp"
 
 
 class InvalidError(ValueError):
@@ -57,7 +58,7 @@ class Ran:
     """What a call gave: `text` for the model, `detail` for the shapes of its kind, `error` a code if it failed.
 
     Codes: invalid_tool_input, unavailable, too_many_requests, max_uses_exceeded, url_not_allowed,
-    url_not_in_prior_context, url_not_accessible, denied.
+    url_not_in_prior_context, url_not_accessible, tool_failed, denied.
     """
 
     text: str
@@ -79,8 +80,10 @@ class Tool:
     run: Run
     most: int = 0  # calls in one answer; 0: as many as the budget allows
     sends: bool = False
-    approval: str = ""  # the request's own wish: never, once or always
+    approval: str = ""  # the request's own wish, or its server's: never, once or always
     server: str = ""  # label of the server that has it
+    remote: str = ""  # its name there
+    listed: Mapping[str, Any] | None = None  # its definition, as that server gives it
 
 
 def object_schema(**texts: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from nemotron_ops.gateway.shared import Shared
 
 # Types of tools that the agent runs, by how they begin; the client runs those of `OWN` itself.
 HOSTED: Mapping[Api, tuple[str, ...]] = {
-    Api.RESPONSES: ("code_interpreter", "web_search"),
+    Api.RESPONSES: ("code_interpreter", "web_search", "mcp"),
     Api.MESSAGES: ("code_execution_", "web_search_", "web_fetch_"),
 }
 OWN: Mapping[Api, frozenset[str]] = {

@@ -166,7 +166,7 @@ def test_a_key_without_the_scope_is_refused(served: Served) -> None:
         served.client(served.plain_key).responses.create(model="m", input="run 1", tools=[TOOL])
 
 
-@pytest.mark.parametrize("kind", ["mcp", "file_search"])
+@pytest.mark.parametrize("kind", ["image_generation", "file_search"])
 def test_other_hosted_tools_are_still_refused(served: Served, kind: str) -> None:
     with pytest.raises(openai.BadRequestError, match="runs at the server and is not enabled"):
         served.ask("x", tools=[TOOL, {"type": kind}])

@@ -20,7 +20,7 @@ from nemotron_ops.progress import silent
 from nemotron_ops.sandbox import choose, interpreter, launch, probe, reap, selftest, server, toolbox
 from nemotron_ops.sandbox.choose import Backend, Facts
 from nemotron_ops.sandbox.limits import MIB, Limits
-from nemotron_ops.sandbox.open import Room, summary
+from nemotron_ops.sandbox.open import Room, kept_summary, summary
 from nemotron_ops.sandbox.session import Sandbox, Session
 
 pytestmark = [pytest.mark.process, pytest.mark.skipif(sys.platform != "linux", reason="walls of Linux")]
@@ -374,6 +374,17 @@ def test_a_backend_is_offered_after_eight_attacks_and_the_verdict_is_kept(room: 
     assert again is not None
     assert again.kept
     assert summary(room)["attacks_held"] == 8
+
+
+def test_a_kept_verdict_is_read_without_a_trial_and_only_in_this_boot(room: Room, tmp_path: Path) -> None:
+    assert kept_summary(room.layout) is None
+    used = room.tried()[-1]
+    assert kept_summary(room.layout) == {
+        "backend": str(used.candidate.backend), "attacks_held": 8, "attacks": 8,
+    }  # fmt: skip
+    assert selftest.last_kept(room.verdicts, "another boot") is None
+    room.verdicts.write_text("{}")
+    assert kept_summary(room.layout) is None
 
 
 def test_a_verdict_is_not_kept_for_another_kernel_or_program(room: Room) -> None:
