@@ -1,71 +1,91 @@
-"""Holds `bench` against an independent load generator, llama-benchy, on one endpoint. Processes, HTTP.
+r"""Holds `bench` against two independent load generators, llama-benchy and guidellm, on one endpoint. Processes, HTTP.
 
-Both measure the same endpoint in turns, with prompts and answers of the same number of tokens: a model through the
-whole product, or with `--timed` an engine that streams at known moments and needs hardly any processor, so that a busy
-machine does not decide. Prints medians over the turns and by how much they differ.
+All measure the same endpoint in turns, one request at a time, with prompts and answers of the same number of tokens and
+no prompt cache: a model of some hundred MB through the whole product (`--heavy`), another recipe, or with `--timed` an
+engine that streams at known moments and needs hardly any processor. Prints a table: medians over the turns, by how much
+`bench` differs, and the 95 % interval of that from the turns.
 
-    python -m venv /tmp/gen && /tmp/gen/bin/pip install llama-benchy
-    python -m benchmarks.agreement --llama-benchy /tmp/gen/bin/llama-benchy --recipe tiny
+    python -m venv /tmp/benchy && /tmp/benchy/bin/pip install llama-benchy
+    python -m venv /tmp/guide && /tmp/guide/bin/pip install guidellm
+    nice -n -15 python -m benchmarks.agreement --heavy \
+        --llama-benchy /tmp/benchy/bin/llama-benchy --guidellm /tmp/guide/bin/guidellm
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import math
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import httpx
 
+from benchmarks.heavy_model import heavy_recipe
+from benchmarks.other_generators import PROMPT, SPEED, TTFT, Figures, Turn, guidellm, llama_benchy
 from nemotron_ops.installation import Installation
+from nemotron_ops.measure import load as loads
 from nemotron_ops.measure.endpoint import started
 from nemotron_ops.measure.generator import calibrate, measure
-from nemotron_ops.measure.load import Load
+from nemotron_ops.measure.load import Load, Tokenizer
 from nemotron_ops.measure.request import Target
 from nemotron_ops.measure.summary import summarise
 from nemotron_ops.paths import user_layout
 from nemotron_ops.ui import Ui
 
 COUNTER = "nemotron_ops_tokens_total{"
+NO_CACHE = 'extra_args = ["--no-cache-prompt"]\n'
+Run = Callable[[Turn], Figures]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--llama-benchy", type=Path, required=True)
-    parser.add_argument("--recipe", default="tiny")
-    parser.add_argument("--timed", action="store_true", help="the engine of the tests instead of a recipe")
-    parser.add_argument("--prompt", type=int, default=512)
-    parser.add_argument("--answer", type=int, default=128)
-    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--llama-benchy", type=Path)
+    parser.add_argument("--guidellm", type=Path)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--recipe")
+    what.add_argument("--heavy", action="store_true", help="a model of 250 MB that is made in --folder")
+    what.add_argument("--timed", action="store_true", help="the engine of the tests instead of a recipe")
+    parser.add_argument("--folder", type=Path, default=Path("build/agreement"))
+    parser.add_argument("--prompt", type=int, default=256)
+    parser.add_argument("--answer", type=int, default=64)
+    parser.add_argument("--turns", type=int, default=8)
     parser.add_argument("--requests", type=int, default=8, help="in each turn")
     given = parser.parse_args()
+    if given.timed and given.guidellm:
+        parser.error("guidellm does not come to its end with the engine of --timed, which only answers chat requests")
+    others: dict[str, Run] = {}
+    if given.llama_benchy:
+        others["llama-benchy"] = partial(llama_benchy, given.llama_benchy)
+    if given.guidellm:
+        others["guidellm"] = partial(guidellm, given.guidellm)
+    with tempfile.TemporaryDirectory() as name, endpoint(given, Path(name)) as target:
+        show(measured(given, target, others, Path(name)))
+
+
+@contextmanager
+def endpoint(given: argparse.Namespace, folder: Path) -> Iterator[Target]:
+    """The endpoint that is measured, ready."""
     env = dict(os.environ)
     here = Installation(layout=user_layout(env, uid=os.getuid()), env=env, report=Ui().report)
-    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
-        folder = Path(name)
-        target = timed(folder, stack) if given.timed else served(given.recipe, here, stack)
-        (folder / "tokenizer.json").write_text(json.dumps(byte_tokenizer()))
-        (folder / "book.txt").write_text(book())
-        with serving(folder) as url:
-            ours, theirs = turns(given, target, folder, url)
-    for figure in ("TTFT, ms", "tokens/s of a request", "prompt tokens"):
-        a, b = (statistics.median(t[figure] for t in side) for side in (ours, theirs))
-        sys.stdout.write(f"{figure:24} bench {a:9.2f}   llama-benchy {b:9.2f}   {a / b - 1:+.1%}\n")
-
-
-def served(recipe: str, here: Installation, stack: ExitStack) -> Target:
-    """The recipe on an endpoint of its own."""
-    endpoint = stack.enter_context(started((recipe,), here))
-    return Target(url=endpoint.url, model=endpoint.composed.plans[0].name)
+    with ExitStack() as stack:
+        if given.timed:
+            yield timed(folder, stack)
+            return
+        recipe = given.recipe
+        if given.heavy:
+            made = heavy_recipe(
+                "zeros-of-agreement", given.folder.absolute(), here.layout, context=1024, extra=NO_CACHE
+            )
+            recipe = stack.enter_context(made)
+        found = stack.enter_context(started((recipe,), here))
+        yield Target(url=found.url, model=found.composed.plans[0].name)
 
 
 def timed(folder: Path, stack: ExitStack) -> Target:
@@ -78,49 +98,48 @@ def timed(folder: Path, stack: ExitStack) -> Target:
     return Target(url=f"http://127.0.0.1:{port}/v1", model="timed")
 
 
-def turns(
-    given: argparse.Namespace, target: Target, folder: Path, book_url: str
-) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
-    """The figures of both, a turn each."""
+def measured(
+    given: argparse.Namespace, target: Target, others: dict[str, Run], folder: Path
+) -> dict[str, list[Figures]]:
+    """The figures of all generators, turn by turn; who begins changes with the turn."""
     tokenizer = calibrate(target)
-    length = given.prompt if given.timed else round(benchy(given, target, folder, book_url)["prompt tokens"])
+    length = given.prompt
+    if "llama-benchy" in others and not given.timed:  # its prompts have other lengths than it was asked for
+        turn = turn_of(given, target, tokenizer, given.prompt, folder, 0)
+        length = round(counted(others["llama-benchy"], turn)[PROMPT])
+    sides: dict[str, Run] = {"bench": partial(ours, tokenizer), **others}
+    found: dict[str, list[Figures]] = {name: [] for name in sides}
+    for number in range(1, given.turns + 1):
+        names = list(sides)
+        names = names[number % len(names) :] + names[: number % len(names)]
+        for name in names:
+            asked = given.prompt if name == "llama-benchy" else length
+            turn = turn_of(given, target, tokenizer, asked, folder, number)
+            found[name].append(sides[name](turn) if given.timed else counted(sides[name], turn))
+    return found
+
+
+def turn_of(
+    given: argparse.Namespace, target: Target, tokenizer: Tokenizer, length: int, folder: Path, number: int
+) -> Turn:
     load = Load(requests=given.requests, prompt_tokens=length, answer_tokens=given.answer)
-    ours, theirs = [], []
-    for turn in range(given.turns):
-        measured = measure(target, load, tokenizer=tokenizer, salt=str(turn))
-        found = summarise(measured.samples, measured.wall_s)
-        ours.append(
-            {
-                "TTFT, ms": 1000 * found["ttft_s"]["mean"],
-                "tokens/s of a request": found["request_tokens_per_s"]["mean"],
-                "prompt tokens": found["prompt_tokens"],
-            }
-        )
-        theirs.append(benchy(given, target, folder, book_url))
-    return ours, theirs
+    prompts = [loads.prompt(load, n, tokenizer, f"turn {number}") for n in range(given.requests)]
+    return Turn(target=target, prompts=prompts, prompt_tokens=length, answer_tokens=given.answer, folder=folder)
 
 
-def benchy(given: argparse.Namespace, target: Target, folder: Path, book_url: str) -> dict[str, float]:
-    """One run of llama-benchy."""
-    out = folder / "result.json"
-    argv = [
-        str(given.llama_benchy), "--base-url", target.url, "--model", target.model, "--tokenizer", str(folder),
-        "--pp", str(given.prompt), "--tg", str(given.answer), "--runs", str(given.requests), "--concurrency", "1",
-        "--book-url", book_url, "--latency-mode", "none", "--no-warmup", "--no-adapt-prompt", "--no-cache",
-        "--skip-coherence", "--extra-body", "ignore_eos=true",
-        "--extra-body", "temperature=0", "--save-result", str(out), "--format", "json",
-    ]  # fmt: skip
-    env = {**os.environ, "HOME": str(folder), "HF_HUB_OFFLINE": "1"}
-    before = 0.0 if given.timed else prompt_tokens(target.url)
-    done = subprocess.run(argv, capture_output=True, text=True, env=env, check=False)
-    if done.returncode != 0 or not out.exists():
-        raise SystemExit(f"llama-benchy ended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    (row,) = json.loads(out.read_text())["benchmarks"]
-    return {
-        "TTFT, ms": row["e2e_ttft"]["mean"],
-        "tokens/s of a request": row["tg_throughput"]["mean"],
-        "prompt tokens": given.prompt if given.timed else (prompt_tokens(target.url) - before) / given.requests,
-    }
+def ours(tokenizer: Tokenizer, turn: Turn) -> Figures:
+    """`bench`'s figures, as medians over the requests."""
+    load = Load(requests=len(turn.prompts), prompt_tokens=turn.prompt_tokens, answer_tokens=turn.answer_tokens)
+    done = measure(turn.target, load, tokenizer=tokenizer, salt=os.urandom(8).hex())
+    found = summarise(done.samples, done.wall_s)
+    return {TTFT: 1000 * found["ttft_s"]["p50"], SPEED: found["request_tokens_per_s"]["p50"]}
+
+
+def counted(run: Run, turn: Turn) -> Figures:
+    """The figures of a run, with the prompt tokens of a request as the gateway has counted them."""
+    before = prompt_tokens(turn.target.url)
+    found = run(turn)
+    return {**found, PROMPT: (prompt_tokens(turn.target.url) - before) / len(turn.prompts)}
 
 
 def prompt_tokens(url: str) -> float:
@@ -130,55 +149,27 @@ def prompt_tokens(url: str) -> float:
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
 
 
-class serving:
-    """The folder's files over HTTP on loopback, during a `with` block; the value is the book's URL."""
-
-    def __init__(self, folder: Path) -> None:
-        handler = partial(_Quiet, directory=str(folder))
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.05,))
-
-    def __enter__(self) -> str:
-        self.thread.start()
-        return f"http://127.0.0.1:{self.server.server_address[1]}/book.txt"
-
-    def __exit__(self, *exc: object) -> None:
-        self.server.shutdown()
-        self.thread.join()
-        self.server.server_close()
+def show(found: dict[str, list[Figures]]) -> None:
+    """A row for each figure and other generator."""
+    sys.stdout.write(
+        "| figure | bench | other | its value | bench differs by | 95 % interval |\n|---|---|---|---|---|---|\n"
+    )
+    own = found.pop("bench")
+    for figure in (TTFT, SPEED, PROMPT):
+        for name, turns in found.items():
+            a, b = ([t[figure] for t in side if figure in t] for side in (own, turns))
+            if a and b:
+                shift, half = difference(a, b)
+                row = [figure, f"{statistics.median(a):.2f}", name, f"{statistics.median(b):.2f}"]
+                row += [f"{shift:+.1%}", f"{shift - half:+.1%} to {shift + half:+.1%}"]
+                sys.stdout.write(f"| {' | '.join(row)} |\n")
 
 
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
-def book() -> str:
-    """700 kB of English prose that every Python carries."""
-    from pydoc_data.topics import topics
-
-    return "\n".join(topics[name] for name in sorted(topics))
-
-
-def byte_tokenizer() -> dict[str, Any]:
-    """A tokenizer of single bytes, in the form of Hugging Face's tokenizers: the tiny models' own is little else."""
-    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    letters = {b: chr(b) for b in plain}
-    letters |= {b: chr(256 + n) for n, b in enumerate(b for b in range(256) if b not in letters)}
-    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    vocabulary = {letter: b for b, letter in letters.items()}
-    model: dict[str, Any] = {
-        "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
-        "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "vocab": vocabulary, "merges": [],
-    }  # fmt: skip
-    rest: dict[str, Any] = {
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [],
-        "normalizer": None,
-        "post_processor": None,
-    }
-    return {"version": "1.0", **rest, "pre_tokenizer": level, "decoder": level, "model": model}
+def difference(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
+    """The mean difference of turns that follow each other, relative, and half its 95 % interval (normal)."""
+    ratios = [math.log(x / y) for x, y in zip(a, b, strict=True)]
+    half = 1.96 * statistics.stdev(ratios) / math.sqrt(len(ratios)) if len(ratios) > 1 else math.nan
+    return math.expm1(statistics.median(ratios)), half
 
 
 if __name__ == "__main__":

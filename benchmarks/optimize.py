@@ -16,28 +16,12 @@ import statistics
 import sys
 from pathlib import Path
 
+from benchmarks.heavy_model import heavy_recipe
 from nemotron_ops.installation import Installation
 from nemotron_ops.measure.tuning import optimize as optimising
 from nemotron_ops.measure.tuning.trial import Trials, said
-from nemotron_ops.models.synthetic.shape import Shape
-from nemotron_ops.models.synthetic.write import write_sparse
 from nemotron_ops.paths import user_layout
 from nemotron_ops.ui import Ui
-
-SHAPE = Shape(
-    pattern="MEMEM*E", n_embd=1024, n_head=8, n_head_kv=2, head_dim=128, ssm_heads=16, ssm_head_dim=64, n_group=4,
-    n_ff=1024, n_expert=64, n_used=2, n_ff_exp=512, n_ff_shexp=512,
-)  # fmt: skip
-RECIPE = """\
-title = "a mixture of experts that is all zeros"
-arch = "nemotron_h_moe"
-[model]
-path = "{path}"
-[context]
-default_tokens = 768
-[server]
-parallel = 1
-"""
 
 
 def main() -> None:
@@ -50,29 +34,10 @@ def main() -> None:
     folder: Path = given.folder.absolute()
     env = dict(os.environ)
     layout = user_layout({**env, "NEMOTRON_OPS_STATE": str(folder / "state")}, uid=os.getuid())
-    model = folder / "zeros.gguf"
-    if not model.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_sparse(SHAPE, model, quant="Q8_0", n_vocab=8192, name="zeros")
-        touch(model)
-    name = "zeros-of-a-benchmark"
-    recipe = layout.user_recipes / f"{name}.toml"
-    recipe.parent.mkdir(parents=True, exist_ok=True)
-    recipe.write_text(RECIPE.format(path=model))
-    try:
+    with heavy_recipe("zeros-of-a-benchmark", folder, layout) as name:
         here = Installation(layout=layout, env=env, report=Ui().report)
         wanted = optimising.Wanted(recipe=name, most=given.most, minutes=4, rounds=5)
         choose(wanted, here, folder) if given.part == "choose" else grid(wanted, here, folder, given.rounds)
-    finally:
-        recipe.unlink()
-
-
-def touch(model: Path) -> None:
-    """Fill the file's hole with zeros on disk: pages of a hole could be one page of memory."""
-    size = model.stat().st_size
-    data = model.read_bytes()
-    model.write_bytes(data)
-    sys.stdout.write(f"{model.name}: {size / 1e6:.0f} MB\n")
 
 
 def choose(wanted: optimising.Wanted, here: Installation, folder: Path) -> None:
