@@ -53,6 +53,9 @@ reads its words, calls `operations` or a room, and shows what comes back. Each f
     tools_enable     `tools enable`, `tools disable`
     mcp              `mcp`: our tools for any MCP client
     tunnel           forwards a remote endpoint to a local port
+    self_            `self`: completion, man pages, whether this installation is whole, a newer version
+    man_pages        man pages from the tree of commands
+    completion       shell completion, with the names of models and builds
     options          click options from a frozen dataclass
     remote           options and lines that commands for other machines share
     app              installation and terminal, read once at the edge
@@ -71,6 +74,7 @@ import click
 
 from nemotron_ops import __version__
 from nemotron_ops.addresses import readable_no_proxy
+from nemotron_ops.cli.completion import is_asked, with_names
 from nemotron_ops.errors import HostError, NemotronOpsError, conceal_environment
 
 # command -> (module in nemotron_ops.cli, function, one line for `--help`)
@@ -112,6 +116,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "balancer": ("balancer", "balancer", "One endpoint for many hosts: HAProxy for a group of targets."),
     "export": ("export", "export", "Write manifests for other orchestrators (Kubernetes)."),
     "tools": ("tools", "tools", "Run code in a sandbox; choose what models may use."),
+    "self": ("self_", "self_", "Complete words in a shell, write man pages, check and upgrade nemotron-ops."),
     "service": ("service", "service", "Install, watch and remove the systemd or launchd service."),
 }
 
@@ -140,7 +145,7 @@ class LazyGroup(click.Group):
         module, function, _ = COMMANDS[cmd_name]
         command = getattr(import_module(f"nemotron_ops.cli.{module}"), function)
         assert isinstance(command, click.Command)
-        return command
+        return with_names(command) if is_asked() else command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

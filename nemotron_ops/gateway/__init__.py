@@ -11,6 +11,7 @@ Each file and floor uses only those below it; `observe.metrics` is below all of 
     record        what is known of one request
     ollama        speaks Ollama's API in front of the engines' chat API
     responses     speaks OpenAI's responses API in front of the engines' chat API
+    batches       many requests in one file, answered while nothing else waits
     queue         decides which instance serves a request, and when
     continuation  continues a stream that was cut
     client        the client's side of the wire: connections, heads, bodies

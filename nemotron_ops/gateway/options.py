@@ -31,6 +31,8 @@ class Options:
     usage_file: str = _option("", "file that keeps the usage per key across restarts")
     responses_folder: str = _option("", "folder that keeps stored responses across restarts; else they are in memory")
     responses_mib: int = _option(64, "most MiB of stored responses (`store`, `previous_response_id`); 0: store none")
+    batches_folder: str = _option("", "folder for files and batches; without it both are refused")
+    batches_mib: int = _option(4096, "most MiB of files for batches and their results; 0: no batches")
     agent_socket: str = _option("", "unix socket of the agent, which runs hosted tools; without it they are refused")
     allowed_host: tuple[str, ...] = _option((), "further host name that clients may use (repeatable)")
     allowed_origin: tuple[str, ...] = _option((), "web origin whose pages may call the gateway; enables CORS for it")

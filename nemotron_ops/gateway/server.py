@@ -11,6 +11,7 @@ import os
 import ssl
 import time
 from collections import defaultdict
+from dataclasses import replace
 from itertools import count
 from typing import NamedTuple
 
@@ -21,6 +22,8 @@ from nemotron_ops.addresses import LOOPBACK_NAMES
 from nemotron_ops.gateway.api import routes
 from nemotron_ops.gateway.api.errors import Refusal
 from nemotron_ops.gateway.api.routes import Api, Kind, Route, Scope
+from nemotron_ops.gateway.batches.inner import HOST
+from nemotron_ops.gateway.batches.runner import Room, Runner
 from nemotron_ops.gateway.client import heads
 from nemotron_ops.gateway.client.connection import ClientConnection
 from nemotron_ops.gateway.client.heads import Request
@@ -74,6 +77,8 @@ class Gateway:
         self.hosts = LOOPBACK_NAMES | frozenset(h.lower() for h in options.allowed_host)
         self.origins = frozenset(o.lower() for o in options.allowed_origin)
         self.clients: set[ClientConnection] = set()
+        self._runner = Runner(self.shared.batches, self)
+        self.shared.batch_made = self._runner.wake.set
         self._ran = self.ran  # bound once, not for each request
         self._free_bytes = options.max_receiving_mib << 20  # for bodies that are being received
         self._large = False  # a large body was received since memory was last returned
@@ -236,6 +241,33 @@ class Gateway:
         """Accepted Host headers; None for any, where a key is required anyway."""
         return None if self.watch.ring is not None and not self.options.allowed_host else self.hosts
 
+    # batches
+
+    def connect(self, key_id: str) -> ClientConnection:
+        """A connection with the rights of the key that made a batch. Raises Refusal if it has none any more."""
+        key = self._key_of(key_id)
+        connection = ClientConnection(self, self.loop)
+        shown = (None, HOST, None, None, Scope.INFERENCE)
+        connection.cached_auth = CachedAuth(shown, self.watch.ring, key)
+        return connection
+
+    def room(self, asked: str) -> Room:
+        """What the model that a batch asks for has room for. Raises Refusal if there is no such model."""
+        name = self.pool.directory.resolve(asked).model.name
+        return Room(*self.pool.room(name))
+
+    def _key_of(self, key_id: str) -> Key:
+        """The key with this id, without its expiry, which was checked here. Raises Refusal."""
+        ring = self.watch.ring
+        if ring is None:
+            return ANYONE
+        key = ring.keys.get(key_id) or next((k for k in ring.plain if k.id == key_id), None)
+        if key is None or key.revoked_at or (key.expires_at and time.time() >= key.expires_at):
+            raise Refusal(status=401, code="key_revoked", message="the API key of this batch is no longer valid")
+        if not {Scope.INFERENCE, Scope.ADMIN} & {*key.scopes}:
+            raise Refusal(status=403, code="scope", message="the API key of this batch lacks the scope 'inference'")
+        return replace(key, expires_at=0.0)
+
     def _metrics(self) -> bytes:
         from nemotron_ops.gateway.observe.exposition import Picture, render
 
@@ -255,8 +287,10 @@ class Gateway:
         over = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(c) for c in (self.pool.follower.run(), self._sweep(), keep_alive(self.shared))]
+            batches = group.create_task(self._runner.run())
             accounting = group.create_task(self.accounting.run(over))
             await stop.wait()
+            batches.cancel()  # its lines are sent again by the next process
             await self._drain(servers)
             over.set()
             await asyncio.wait((accounting,), timeout=CLOSE_S)

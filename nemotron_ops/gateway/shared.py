@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 
+from nemotron_ops.gateway.batches.folder import Folder
 from nemotron_ops.gateway.loop.outbox import Outbox
 from nemotron_ops.gateway.observe.metrics import Metrics
 from nemotron_ops.gateway.options import Options
@@ -19,6 +20,8 @@ class Shared:
     """The state that requests have in common. `pages` renders the gateway's own pages, by path."""
 
     __slots__ = (
+        "batch_made",
+        "batches",
         "call_formats",
         "denylist",
         "loop",
@@ -42,6 +45,8 @@ class Shared:
         self.memory = Memory()
         self.denylist = Denylist()
         self.responses = Store(options.responses_folder, options.responses_mib << 20)
+        self.batches = Folder(options.batches_folder, options.batches_mib << 20)
+        self.batch_made: Callable[[], object] = lambda: None  # told when there is something to run
         self.running: set[Record] = set()
         self.outbox = Outbox(self.loop)
         self.pages = pages

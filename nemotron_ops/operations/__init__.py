@@ -48,5 +48,6 @@ the same functions. Each file uses only those below it:
     fetching          what a fetch needs of an installation
     deploying         what a deploy takes along from this machine
     targets           other machines: named, connected, asked, changed
+    own_installation  what is installed of nemotron-ops itself: how, whether it is whole, how it is upgraded
     ask               asks a running endpoint and passes the answer on as it streams
 """

@@ -81,6 +81,7 @@ def gateway_argv(endpoint: Endpoint, layout: Layout) -> tuple[str, ...]:
         ("--api-keys-file", endpoint.api_key_file or str(layout.config / "keys.json")),
         ("--usage-file", str(layout.state / "usage.json")),
         ("--responses-folder", str(layout.state / "responses")),
+        ("--batches-folder", str(layout.state / "batches")),
         ("--agent-socket", str(socket_path(layout, AGENT))),
         ("--access-log", str(layout.logs / "access.log") if settings.access_log else ""),
         ("--tls-cert", settings.tls_cert),

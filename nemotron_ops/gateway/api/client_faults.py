@@ -21,7 +21,15 @@ BEGINNINGS = (
     ),
     *("Cannot use both json_schema and grammar", "Cannot specify grammar with tools", "Cannot specify both content"),
     *("Unknown reasoning format", "Only no echo is supported", "[json.exception.", "At least one of min_value or"),
-    *("unsupported content[]", "'messages' is required", "Missing '", "Unsupported tool", "Expected '", "Invalid '"),
+    *(
+        "input (",
+        "unsupported content[]",
+        "'messages' is required",
+        "Missing '",
+        "Unsupported tool",
+        "Expected '",
+        "Invalid '",
+    ),
 )
 FAULT = re.compile(rb'"message":\s*"(?:' + b"|".join(re.escape(text.encode()) for text in BEGINNINGS) + b")")
 STATUS = 400

@@ -40,6 +40,15 @@ ERROR_CODES: dict[str, ErrorCode] = {
         when="The HTTP request is malformed or ambiguous: unreadable path, repeated header, missing Host, two lengths.",
         hint="Correct the client's HTTP.",
     ),
+    "batch_not_found": _code(
+        404, when="No batch of that id was made with this key.", hint="`/v1/batches` lists those that there are."
+    ),
+    "batches_disk": _code(
+        503, when="The folder of files and batches cannot be read or written.", hint="Read the message; make room."
+    ),
+    "batches_off": _code(
+        501, when="The gateway was started without a folder for files and batches.", hint="Set `--batches-folder`."
+    ),
     "body_too_large": _code(
         413, when="The body exceeds the limit for its path.", hint="Send less, or raise `--max-body-mib`."
     ),
@@ -78,6 +87,14 @@ ERROR_CODES: dict[str, ErrorCode] = {
         504,
         when="llama-server sent nothing for longer than any prompt of this size takes; its slot was freed.",
         hint="Change the request: the same one is refused for a while. `nemotron-ops logs` may say what it did.",
+    ),
+    "file_not_found": _code(
+        404, when="No file of that id was uploaded with this key.", hint="`/v1/files` lists those that there are."
+    ),
+    "files_full": _code(
+        413,
+        when="The files of batches would take more room than they may.",
+        hint="Delete some, or raise `--batches-mib`.",
     ),
     "first_token_timeout": _code(
         504,

@@ -10,6 +10,7 @@ are written (`api`). Other paths of llama-server are not reachable.
     UPLOAD      form      yes            events, or one JSON object (audio)
     STEER       JSON      no             one JSON object: controls a stream that is running
     INSPECT     any       no             a page of the instance, for the admin scope
+    STORE       any       no             files and batches, which the gateway keeps on disk
     LOCAL       none      no             the gateway itself answers
 """
 
@@ -40,6 +41,7 @@ class Kind(StrEnum):
     UPLOAD = "upload"
     STEER = "steer"
     INSPECT = "inspect"
+    STORE = "store"
     LOCAL = "local"
 
 
@@ -187,6 +189,12 @@ ROUTES: tuple[Route, ...] = (
     _ollama("/api/create", "Refused: `nemotron-ops recipes new NAME` does it."),
     _ollama("/api/copy", "Refused: `nemotron-ops recipes new NAME --from RECIPE` does it."),
     _ollama("/api/delete", "Refused: `nemotron-ops remove MODEL` does it.", method="DELETE"),
+    *(
+        _get(path, about, scope=Scope.INFERENCE, kind=Kind.STORE)
+        for path, about in (("/v1/files", "The files that this key has."), ("/v1/batches", "The batches of this key."))
+    ),
+    _post("/v1/files", "Upload a file for a batch.", kind=Kind.STORE),
+    _post("/v1/batches", "Run the requests in a file when nothing else waits.", kind=Kind.STORE),
     _get("/props", "llama-server's properties (?model=).", scope=Scope.ADMIN, kind=Kind.INSPECT),
     _get("/slots", "llama-server's slots (?model= or ?instance=).", scope=Scope.ADMIN, kind=Kind.INSPECT),
     _get("/lora-adapters", "llama-server's adapters.", scope=Scope.ADMIN, kind=Kind.INSPECT),
@@ -213,7 +221,23 @@ INPUT_ITEMS = "/input_items"
 GET_RESPONSE = _of_response("GET", "/v1/responses/{id}", "A response that was stored.")
 GET_INPUT = _of_response("GET", "/v1/responses/{id}/input_items", "The input of a response that was stored.")
 DELETE_RESPONSE = _of_response("DELETE", "/v1/responses/{id}", "Delete a response that was stored.")
-WITH_NAMES = (MODEL_ROUTE, GET_RESPONSE, GET_INPUT, DELETE_RESPONSE)
+
+
+def _of_store(method: str, path: str, about: str) -> Route:
+    return Route(
+        method=method, path=path, kind=Kind.STORE, scope=Scope.INFERENCE, api=Api.OTHER, upstream="", about=about
+    )  # fmt: skip
+
+
+STORES = ("/v1/files/", "/v1/batches/")
+OF_STORES = (
+    _of_store("GET", "/v1/files/{id}", "One file."),
+    _of_store("DELETE", "/v1/files/{id}", "Delete a file."),
+    _of_store("GET", "/v1/files/{id}/content", "What is in a file."),
+    _of_store("GET", "/v1/batches/{id}", "One batch: its state, and how many of its requests are answered."),
+    _of_store("POST", "/v1/batches/{id}/cancel", "Send no further request of a batch."),
+)
+WITH_NAMES = (MODEL_ROUTE, GET_RESPONSE, GET_INPUT, DELETE_RESPONSE, *OF_STORES)
 
 
 def find(method: str, path: str) -> Route | None:
@@ -223,7 +247,16 @@ def find(method: str, path: str) -> Route | None:
         return methods.get("GET" if method == "HEAD" else method)
     if path.startswith(MODEL_PATH) and method in ("GET", "HEAD"):
         return MODEL_ROUTE
-    return _find_response(method, path) if path.startswith(RESPONSE_PATH) else None
+    if path.startswith(RESPONSE_PATH):
+        return _find_response(method, path)
+    return _of_stores(path).get("GET" if method == "HEAD" else method) if path.startswith(STORES) else None
+
+
+def _of_stores(path: str) -> dict[str, Route]:
+    """The routes of a path below `/v1/files/` or `/v1/batches/`, by method."""
+    _, _, store, name, *rest = path.split("/")
+    pattern = "/".join(("/v1", store, "{id}", *rest))
+    return {route.method: route for route in OF_STORES if route.path == pattern and name}
 
 
 def _find_response(method: str, path: str) -> Route | None:
@@ -241,4 +274,6 @@ def methods(path: str) -> tuple[str, ...]:
         return ("GET",)
     if path.startswith(RESPONSE_PATH) and path not in _BY_PATH:
         return ("GET",) if path.endswith(INPUT_ITEMS) else ("GET", "DELETE")
+    if path.startswith(STORES):
+        return tuple(_of_stores(path))
     return tuple(_BY_PATH.get(path, ()))

@@ -6,6 +6,7 @@ Each file uses only those below it:
     hosted_tools  hands a request that asks for hosted tools to the agent
     keepalive     sends SSE keep-alive comments; the client's first-token timeout
     own_routes    answers the routes that need no llama-server: health, models, metrics, OpenAPI
+    batch_routes  answers the routes of files and batches
     chat_control  passes a control request on to a running chat stream
     engine_pages  serves an instance's own pages to the admin scope
     intake        reads a request for a model: the body to send, and its place in the queue

@@ -24,6 +24,7 @@ from nemotron_ops.gateway.continuation.partial_call import PartialCall
 from nemotron_ops.gateway.continuation.rewrite import Continuation
 from nemotron_ops.gateway.exchange import respond
 from nemotron_ops.gateway.exchange.ask_whole import ask_whole
+from nemotron_ops.gateway.exchange.batch_routes import reply_store
 from nemotron_ops.gateway.exchange.chat_control import control_chat
 from nemotron_ops.gateway.exchange.culprit import Guilt, guilt_of, loss_of
 from nemotron_ops.gateway.exchange.engine_pages import show_page
@@ -123,6 +124,8 @@ class Exchange(Record, eq=False, kw_only=True):
                 reply_own(self, self.shared)
             elif self.route.kind is Kind.INSPECT:
                 await show_page(self, pool)
+            elif self.route.kind is Kind.STORE:
+                await reply_store(self, self.shared)
             else:
                 await control_chat(self, self.shared)
         except Refusal as refusal:

@@ -50,8 +50,13 @@ def generate_body(body: Mapping[str, Any], ctx_tokens: int) -> Body:
 
 
 def embed_body(body: Mapping[str, Any], ctx_tokens: int) -> Body:
-    """`/api/embed`, or the older `/api/embeddings`, as a request for embeddings. Raises Refusal."""
+    """`/api/embed`, or the older `/api/embeddings`, as a request for embeddings. Raises Refusal.
+
+    No text is cut, whatever `truncate` says: the engine refuses one that is too long, with its number of tokens.
+    """
     _check(body, OLD_EMBED if "prompt" in body else EMBED)
+    if not isinstance(body.get("truncate"), bool | None):
+        raise invalid("truncate: expected true or false")
     chat_options(body.get("options"), ctx_tokens)
     found: Body = {"model": model_name(body.get("model")), "input": body.get("prompt", body.get("input"))}
     if body.get("dimensions") is not None:

@@ -108,6 +108,19 @@ ANSWERS: dict[str, Schema] = {
     "/slots": _list(_object(id=WHOLE)),
     "/lora-adapters": _list(),
 }
+FILE = _object(id=TEXT, object={"const": "file"}, bytes=WHOLE, created_at=WHOLE, filename=TEXT, purpose=TEXT)
+BATCH = _object(
+    id=TEXT, object={"const": "batch"}, endpoint=TEXT, input_file_id=TEXT, status=TEXT, created_at=WHOLE,
+    request_counts=_object(total=WHOLE, completed=WHOLE, failed=WHOLE),
+)  # fmt: skip
+ANSWERS |= {
+    "/v1/files": {"anyOf": [FILE, _object(object={"const": "list"}, data=_list(FILE))]},
+    "/v1/files/{id}": {"anyOf": [FILE, _object(id=TEXT, deleted={"const": True})]},
+    "/v1/files/{id}/content": {},
+    "/v1/batches": {"anyOf": [BATCH, _object(object={"const": "list"}, data=_list(BATCH))]},
+    "/v1/batches/{id}": BATCH,
+    "/v1/batches/{id}/cancel": BATCH,
+}
 CARDS = _object(models=_list(_object(name=TEXT, model=TEXT, size=WHOLE, digest=TEXT, details={"type": "object"})))
 ANSWERS |= {
     "/api/tags": CARDS,

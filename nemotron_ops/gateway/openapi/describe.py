@@ -50,7 +50,12 @@ def _operation(route: Route) -> dict[str, Any]:
     if route.kind is Kind.INSPECT:
         text = {"type": "string"}
         operation["parameters"] = [{"name": n, "in": "query", "schema": text} for n in ("model", "instance")]
-    if route.kind is Kind.UPLOAD:
+    if route.method == "POST" and route.path == "/v1/files":
+        operation["requestBody"] = _content("multipart/form-data", fields.FILE_FORM)
+    elif route.method == "POST" and route.kind is Kind.STORE:
+        if "{" not in route.path:
+            operation["requestBody"] = _content("application/json", fields.BATCH)
+    elif route.kind is Kind.UPLOAD:
         operation["requestBody"] = _content("multipart/form-data", fields.form(route))
     elif route.method == "POST":
         operation["requestBody"] = _content("application/json", fields.of_route(route))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from nemotron_ops.gateway.api.routes import Api, Kind, Route
+from nemotron_ops.gateway.batches.batch import ENDPOINTS, METADATA_KEYS, METADATA_LETTERS, METADATA_NAME, WINDOW
 from nemotron_ops.gateway.request import fields, limits
 from nemotron_ops.gateway.request.bounds import RESERVED_KWARGS
 
@@ -268,6 +269,25 @@ def requests() -> dict[str, Schema]:
         for api in Api
         if api is not Api.OLLAMA
     }
+
+
+FILE_FORM: Schema = {
+    "type": "object",
+    "properties": {"file": {"type": "string", "format": "binary"}, "purpose": {"const": "batch"}},
+    "required": ["file", "purpose"],
+}
+BATCH: Schema = {
+    "type": "object",
+    "properties": {
+        "input_file_id": TEXT, "endpoint": {"enum": list(ENDPOINTS)}, "completion_window": {"const": WINDOW},
+        "metadata": {
+            "type": ["object", "null"], "maxProperties": METADATA_KEYS, "propertyNames": {"maxLength": METADATA_NAME},
+            "additionalProperties": {"type": "string", "maxLength": METADATA_LETTERS},
+        },
+    },
+    "additionalProperties": False,
+    "required": ["input_file_id", "endpoint", "completion_window"],
+}  # fmt: skip
 
 
 def of_route(route: Route) -> Schema:

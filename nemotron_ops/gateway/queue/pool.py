@@ -124,6 +124,13 @@ class Pool:
         """Whether several instances serve `model`."""
         return len(self.directory.instances.get(model, ())) > 1
 
+    def room(self, model: str) -> tuple[int, int, int]:
+        """Requests that wait for `model`, slots of its ready instances that are free, and all of them."""
+        ready = [v for v in self.directory.instances.get(model, ()) if v.state is State.READY]
+        slots = sum(view.slots for view in ready)
+        taken = sum(self.slots.inflight.get(view.name, 0) for view in ready)
+        return self.slots.length(model), slots - taken, slots
+
     def overflowed(self, ticket: Ticket) -> None:
         """The shared context at `ticket`'s instance was full, and llama-server dropped it: the retry runs alone."""
         ticket.tokens = ALONE

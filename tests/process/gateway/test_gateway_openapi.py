@@ -113,7 +113,8 @@ def moody(s: socket.socket, request: Heard) -> None:
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    with gateway(tmp_path_factory.mktemp("openapi"), "--retries", "1") as found:
+    folder = tmp_path_factory.mktemp("openapi")
+    with gateway(folder, "--retries", "1", "--batches-folder", str(folder / "batches")) as found:
         yield found
 
 
@@ -173,7 +174,9 @@ def test_what_is_described_is_accepted_and_answered_as_described(
     check(described[route.path][route.method], stage, session, GenerationMode.POSITIVE, wants)
 
 
-@pytest.mark.parametrize("route", [r for r in ALL if r.method == "POST"], ids=lambda r: f"{r.method} {r.path}")
+@pytest.mark.parametrize(
+    "route", [r for r in ALL if r.method == "POST" and "{" not in r.path], ids=lambda r: f"{r.method} {r.path}"
+)
 def test_what_is_not_described_and_what_the_engine_refuses_is_answered_as_described(
     described: Any, stage: Stage, session: requests.Session, engine: ScriptedEngine, route: Route
 ) -> None:

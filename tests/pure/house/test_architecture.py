@@ -49,12 +49,13 @@ GATEWAY = {
     "client": {"api", "loop"},
     "streams": {"api"},
     "keys": {"api", "options", "warnings_log"},
+    "batches": {"api", "client", "warnings_log"},
     "toolcalls": {"api"},
     "request": {"api", "streams", "toolcalls"},
     "upstream": {"api.errors", "loop", "streams"},
     "queue": {"api", "loop", "options", "request", "upstream", "observe.metrics"},
     "continuation": {"api", "request", "streams"},
-    "openapi": {"api", "request"},
+    "openapi": {"api", "batches.batch", "request"},
     "responses": {"api", "request", "streams", "warnings_log"},
     "ollama": {"api", "streams"},
     "record": {
@@ -62,10 +63,10 @@ GATEWAY = {
         *("streams", "toolcalls", "upstream.connection"),
     },
     "observe": {"api", "keys", "options", "record", "streams", "warnings_log"},
-    "shared": {"loop", "observe.metrics", "options", "queue", "record", "responses.store", "streams"},
+    "shared": {"batches.folder", "loop", "observe.metrics", "options", "queue", "record", "responses.store", "streams"},
     "exchange": {
-        *("api", "client", "continuation", "keys", "loop", "ollama", "queue", "request", "responses", "streams"),
-        *("options", "toolcalls", "upstream", "record", "shared", "warnings_log"),
+        *("api", "batches", "client", "continuation", "keys", "loop", "ollama", "queue", "request", "responses"),
+        *("streams", "options", "toolcalls", "upstream", "record", "shared", "warnings_log"),
     },
 }
 TOP = {"__main__", "server"}  # may use every floor of the gateway
