@@ -7,7 +7,6 @@ over the old file; then the folder is flushed, so that a power cut leaves either
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -107,6 +106,8 @@ def flock(fd: int, operation: int, path: Path) -> None:
 
     Raises HostError where the file system has no locks.
     """
+    import fcntl  # here, so that `--help` works on Windows, which has none
+
     try:
         fcntl.flock(fd, operation)
     except BlockingIOError:
@@ -123,6 +124,8 @@ def flock(fd: int, operation: int, path: Path) -> None:
 
 def check_locks(path: Path) -> None:
     """Raises HostError where the file system of the lock file `path` has no locks; filelock would work on without."""
+    import fcntl
+
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB, path)

@@ -56,6 +56,7 @@ reads its words, calls `operations` or a room, and shows what comes back. Each f
     self_            `self`: completion, man pages, whether this installation is whole, a newer version
     man_pages        man pages from the tree of commands
     completion       shell completion, with the names of models and builds
+    windows          what is said on Windows itself
     options          click options from a frozen dataclass
     remote           options and lines that commands for other machines share
     app              installation and terminal, read once at the edge
@@ -75,6 +76,7 @@ import click
 from nemotron_ops import __version__
 from nemotron_ops.addresses import readable_no_proxy
 from nemotron_ops.cli.completion import is_asked, with_names
+from nemotron_ops.cli.windows import check_platform
 from nemotron_ops.errors import HostError, NemotronOpsError, conceal_environment
 
 # command -> (module in nemotron_ops.cli, function, one line for `--help`)
@@ -182,6 +184,7 @@ def main(argv: list[str] | None = None) -> None:
         if "[" in os.environ.get(name, "") or "/" in os.environ.get(name, ""):
             os.environ[name] = readable_no_proxy(os.environ[name])
     try:
+        check_platform(sys.platform, sys.argv[1:] if argv is None else argv)
         code = cli.main(args=argv, prog_name="nemotron-ops", standalone_mode=False)
     except click.exceptions.Abort:
         click.echo("interrupted", err=True)

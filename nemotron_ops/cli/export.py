@@ -33,6 +33,7 @@ def export() -> None:
 @click.option("--cpus", default="8", show_default=True, help="CPUs per pod.")
 @click.option("--storage", default="200Gi", show_default=True, help="Volume per pod, for models.")
 @click.option("--storage-class", default="", help="Storage class of that volume.")
+@click.option("--network-policy", is_flag=True, help="Also a NetworkPolicy: in by the port, out by DNS and HTTPS only.")
 @json_option
 def kubernetes(as_json: bool, **options: Any) -> None:
     """Write a StatefulSet with its Services and disruption budget, as YAML on stdout.

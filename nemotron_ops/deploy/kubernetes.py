@@ -36,13 +36,15 @@ class Workload:
     keys_secret: str = "nemotron-ops-api-keys"
     token_secret: str = "nemotron-ops-hub-token"
     port: int = 8001
+    network_policy: bool = False
     load_s: int = 1800  # longest time for loading
     stop_s: int = 120  # preStop, draining (30 s) and each engine's SIGTERM, SIGTERM, SIGKILL fit in here
 
 
 def manifests(w: Workload) -> list[dict[str, Any]]:
-    """StatefulSet (each replica keeps its models), Services, PodDisruptionBudget."""
-    return [_headless(w), _service(w), _stateful_set(w), _budget(w)]
+    """StatefulSet (each replica keeps its models), Services, PodDisruptionBudget, and if asked for a NetworkPolicy."""
+    policies = [_network_policy(w)] if w.network_policy else []
+    return [_headless(w), _service(w), _stateful_set(w), _budget(w), *policies]
 
 
 def to_yaml(value: Any) -> str:
@@ -189,6 +191,22 @@ def _budget(w: Workload) -> dict[str, Any]:
         "kind": "PodDisruptionBudget",
         "metadata": _metadata(w),
         "spec": {"maxUnavailable": 1, "selector": {"matchLabels": _labels(w)}},
+    }
+
+
+def _network_policy(w: Workload) -> dict[str, Any]:
+    """In: the one port, from pods of the namespace. Out: names, and HTTPS for source and models."""
+    ports = (("UDP", 53), ("TCP", 53), ("TCP", 443))
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": _metadata(w),
+        "spec": {
+            "podSelector": {"matchLabels": _labels(w)},
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": [{"from": [{"podSelector": {}}], "ports": [{"protocol": "TCP", "port": w.port}]}],
+            "egress": [{"ports": [{"protocol": name, "port": port} for name, port in ports]}],
+        },
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections.abc import Iterator
@@ -27,6 +26,8 @@ def building(layout: Layout, build_id: str, *, timeout_s: float = -1) -> Iterato
     Yields the lock's file descriptor, which compilers inherit: if this process is killed, the lock is held until the
     last compiler has ended, so that no other build writes into the same folder.
     """
+    import fcntl  # here: pure parts that know of this module are also imported on Windows
+
     path = lock_file(layout, build_id)
     path.parent.mkdir(parents=True, exist_ok=True)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -41,6 +42,8 @@ def building(layout: Layout, build_id: str, *, timeout_s: float = -1) -> Iterato
 
 
 def _acquire(fd: int, path: Path, timeout_s: float) -> None:
+    import fcntl
+
     deadline = time.monotonic() + timeout_s
     while True:
         try:

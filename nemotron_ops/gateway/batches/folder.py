@@ -10,7 +10,6 @@ loop only. A batch's files appear by a rename, and have ids that follow from the
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,6 +69,8 @@ class Folder:
 
     def lock(self) -> bool:
         """Become the process that runs batches; False while another one (that still drains) is."""
+        import fcntl  # here: pure parts that know of this module are also imported on Windows
+
         assert self.path is not None
         self.path.mkdir(parents=True, exist_ok=True)
         if self._lock_fd < 0:

@@ -110,3 +110,7 @@ def test_embed(tmp_path: Path, llama_bin: Path) -> None:
         assert len(found.embeddings) == 2
         assert len(found.embeddings[0]) == len(found.embeddings[1]) > 0
         assert list(client.embeddings(model="tiny", prompt="one text").embedding) == list(found.embeddings[0])
+        for truncate in (True, False, None):
+            with pytest.raises(ollama.ResponseError, match="tokens") as caught:
+                client.embed(model="tiny", input="word " * 900, truncate=truncate)
+            assert caught.value.status_code == 400
