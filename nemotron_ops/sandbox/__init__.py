@@ -11,6 +11,7 @@ A call goes through these files, each of which uses only those below it:
     launch       starts the processes of one sandbox
     collect      files out of a work folder that is hostile
     watch        memory, processes and disk of a running sandbox
+    remove       removes a work folder at any depth
     reap         lists and ends the processes of one sandbox
     probe        what this machine has for a wall
     choose       facts -> backends in order, with the reason why each cannot be used

@@ -176,7 +176,8 @@ def _stand_guard(lifeline: int, child: int, remove: str) -> int:
     if left_alone and remove:
         import shutil
 
-        shutil.rmtree(remove, ignore_errors=True)
+        with contextlib.suppress(RecursionError):  # a deep tree is removed by the owner, or by a later sandbox
+            shutil.rmtree(remove, ignore_errors=True)
     os._exit(os.waitstatus_to_exitcode(status) & 0xFF if os.WIFEXITED(status) else 128 + os.WTERMSIG(status))
 
 

@@ -30,6 +30,7 @@ from nemotron_ops.sandbox.choose import Backend, Candidate
 from nemotron_ops.sandbox.interpreter import Interpreter, view
 from nemotron_ops.sandbox.limits import Limits
 from nemotron_ops.sandbox.reap import tasks_of_user
+from nemotron_ops.sandbox.remove import remove_tree
 
 LANDLOCK_RULESET_BYTES = ((6, 24), (4, 16), (1, 8))  # size of the attribute, by version
 HIGH_UIDS = (0x7000_0000, 0x7FFF_FFFF)  # neither users nor containers are given these (systemd's UIDS-GIDS.md)
@@ -279,9 +280,7 @@ def _mapped(low: int, high: int) -> bool:
 
 def sweep(scratch: Path, *, older_than_s: float = 3600.0) -> None:
     """Remove work folders whose session and guard were both killed."""
-    import shutil
-
     for path in scratch.glob("work-*"):
         with suppress(OSError):
             if time.time() - path.stat().st_mtime > older_than_s:
-                shutil.rmtree(path, ignore_errors=True)
+                remove_tree(path)

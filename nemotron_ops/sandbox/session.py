@@ -26,6 +26,7 @@ from nemotron_ops.sandbox.choose import Backend
 from nemotron_ops.sandbox.limits import CODE_BYTES, FLOOD_BYTES, Limit, Limits, in_words
 from nemotron_ops.sandbox.outcome import Outcome
 from nemotron_ops.sandbox.output import Bounded, plain
+from nemotron_ops.sandbox.remove import remove_tree
 
 READY_S = 20.0
 REPORT_BYTES = 1 << 20  # longest report of a kernel process
@@ -140,9 +141,7 @@ class Session:
         self._started = replace(started, requests=-1, reports=-1, stdout=-1, stderr=-1, lifeline=None)
         self._work_fd = self._init_fd = None
         if started.work:
-            import shutil
-
-            shutil.rmtree(started.work, ignore_errors=True)
+            remove_tree(started.work)
 
     def _wait_ready(self) -> None:
         call = self._new_call({"ready": True}, READY_S)

@@ -17,6 +17,8 @@ PERIOD_S = 0.02
 OWN_PROCESSES = 3  # bubblewrap's two, and the kernel process
 BLOCK = 512  # unit of st_blocks
 
+DEEPEST = 200  # folders within folders; a walk of more would end with the interpreter's stack
+
 
 def exceeded(pids: Sequence[int], work_fd: int, limits: Limits, *, on_host: bool) -> str | None:
     """The name of a limit that the sandbox has passed, or None."""
@@ -58,7 +60,9 @@ def _kilobytes(path: str, names: tuple[bytes, ...]) -> int:
 def folder_over(work_fd: int, pids: Sequence[int], limits: Limits) -> str | None:
     """Bytes and files of a work folder without a size of its own, with files that are deleted but open."""
     used = files = 0
-    for _, _, names, fd in os.fwalk(".", dir_fd=work_fd, onerror=None, follow_symlinks=False):
+    for folder, _, names, fd in os.fwalk(".", dir_fd=work_fd, onerror=None, follow_symlinks=False):
+        if folder.count("/") > DEEPEST:
+            return Limit.FILES
         for name in names:
             with suppress(OSError):
                 used += os.stat(name, dir_fd=fd, follow_symlinks=False).st_blocks * BLOCK

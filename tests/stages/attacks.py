@@ -29,7 +29,7 @@ from nemotron_ops.sandbox.output import for_model
 from nemotron_ops.sandbox.session import Sandbox, Session
 
 TABLES = Path(__file__).parents[1] / "tables"
-CORPUS = ("sandbox_attacks.jsonl", "sandbox_more_attacks.jsonl")
+CORPUS = ("sandbox_attacks.jsonl", "sandbox_more_attacks.jsonl", "sandbox_further_attacks.jsonl")
 LIMITS = Limits(memory_bytes=256 * MIB, work_bytes=64 * MIB, processes=64, files=20_000, call_s=8, first_call_s=8)
 SECRET = "sk-very-secret-of-the-host"
 BARE_S = 10.0

@@ -1,7 +1,7 @@
 """A tiny model with more scripts than the product's: it calls hosted tools, and cites the first source. Disk.
 
 What the last user message asks for, by its last keyword: search, browse (reads one page), fetch, compute, execute,
-shell; after any result the model says "It says so [1]."
+shell, note; after any result the model says "It says so [1]."
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ def scripts(page: str) -> Mapping[str, Script]:
         "fetch": calling("fetch", "web_fetch", "url", page),
         "compute": calling("compute", "code_interpreter", "code", CODE),
         "execute": calling("execute", "code_execution", "code", CODE),
+        "note": calling("note", "notes__add", "text", "milk"),
         "shell": calling("shell", "bash_code_execution", "command", "echo $((6 * 7))"),
     }
     return {**SCRIPTS, **more}
