@@ -27,7 +27,7 @@ RATIO = re.compile(r"^Mean PPL\(Q\)/PPL\(base\)\s*:\s*(-?[\d.]+)\s*±\s*([\d.]+)
 SAME_TOP = re.compile(r"^Same top p:\s+([\d.]+)\s*±\s*([\d.]+) %", re.MULTILINE)
 STALL_S = 3600.0
 # llama-perplexity ends with 0 before its log's thread has written the last lines, in a third of short runs on a busy
-# machine (seen at v0.5.0): no flag makes it wait. The numbers are the same each time, so another run costs only time.
+# machine (seen at v0.5.0): its log is not flushed at the end. Another run finds the same numbers, and costs only time.
 ATTEMPTS = 10
 
 
