@@ -33,7 +33,8 @@ def completion(shell: str) -> None:
 
 @self_.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-def man(folder: Path) -> None:
+@json_option
+def man(folder: Path, as_json: bool) -> None:
     """Write man pages of all commands to FOLDER, such as ~/.local/share/man/man1."""
     from nemotron_ops.cli.man_pages import pages
 
@@ -45,7 +46,9 @@ def man(folder: Path) -> None:
         for name, text in pages(root, "nemotron-ops", __version__):
             (folder / name).write_text(text, encoding="utf-8")
             count += 1
-        app.ui.say(f"wrote {count} pages to {folder}")
+        app.ui.json({"pages": count, "folder": str(folder)}) if as_json else app.ui.say(
+            f"wrote {count} pages to {folder}"
+        )
 
 
 @self_.command()

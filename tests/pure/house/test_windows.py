@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[3]
 SIMULATED = """
 import sys
 from importlib.abc import MetaPathFinder
-import asyncio, click, filelock, gguf, httpx, jinja2, msgspec, numpy, psutil, rich, starlette, subprocess
+import asyncio, click, filelock, gguf, httpx, jinja2, mcp_types, msgspec, numpy, psutil, rich, starlette, subprocess
 ABSENT = {"fcntl", "resource", "pwd", "grp", "termios", "tty", "pty", "uvloop", "syslog"}
 class Windows(MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
