@@ -24,7 +24,7 @@ async def serve(options: Options) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    server = Server(Turns(options.endpoint, options.ca), Here(layout, env))
+    server = Server(Turns(options.endpoint, options.ca, options.keep_alive_s), Here(layout, env))
     await server.serve(options.listen_fd, idle_s=options.idle_s, stop=stop)
 
 

@@ -18,6 +18,7 @@ class Options:
     socket: str = ""  # its path, by which the next supervisor knows the process
     endpoint: str = "http://127.0.0.1:8001/v1"  # the gateway
     ca: str = ""  # certificate of the gateway
+    keep_alive_s: float = 10.0  # between comments while a tool runs
     idle_s: float = IDLE_S  # time without a request after which the process ends
 
 

@@ -19,7 +19,6 @@ from nemotron_ops.agent.turns import TurnError, Turns
 from nemotron_ops.agent.wire import Answer
 
 KEEP_ALIVE = b": keep-alive\n\n"
-KEEP_ALIVE_S = 10.0
 T = TypeVar("T")
 
 
@@ -133,7 +132,7 @@ class Run:
         """The result of `work`; comments keep proxies from closing the stream meanwhile."""
         job = asyncio.ensure_future(work)
         try:
-            while not (await asyncio.wait((job,), timeout=KEEP_ALIVE_S))[0]:
+            while not (await asyncio.wait((job,), timeout=self._turns.keep_alive_s))[0]:
                 await self._send(KEEP_ALIVE)
         except BaseException:
             job.cancel()

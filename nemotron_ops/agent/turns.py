@@ -19,9 +19,10 @@ class TurnError(Exception):
 
 
 class Turns:
-    """A client of the gateway."""
+    """A client of the gateway, and how often the own client hears of it."""
 
-    def __init__(self, endpoint: str, ca: str = "") -> None:
+    def __init__(self, endpoint: str, ca: str = "", keep_alive_s: float = 10.0) -> None:
+        self.keep_alive_s = keep_alive_s  # between comments to the client while there is no turn
         verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=ca) if ca else True
         # The gateway bounds the time of a request; a timeout of its own would cut long prompts.
         self._http = httpx.AsyncClient(verify=verify, trust_env=False, timeout=httpx.Timeout(None, connect=10.0))

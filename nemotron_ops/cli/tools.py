@@ -16,6 +16,10 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "mcp": ("tools_mcp", "mcp", "Look at MCP servers, and confirm their tools."),
     "enable": ("tools_enable", "enable", "Let models use tools: python, web, mcp."),
     "disable": ("tools_enable", "disable", "Take tools away from models."),
+    "approvals": ("tools_approvals", "approvals", "List calls that wait to be approved."),
+    "approve": ("tools_approvals", "approve", "Let a call run that waits."),
+    "deny": ("tools_approvals", "deny", "Refuse a call that waits."),
+    "revoke": ("tools_approvals", "revoke", "Let a tool ask again."),
 }
 
 

@@ -43,7 +43,17 @@ def start_agent(folder: Path, url: str, home: Path) -> subprocess.Popen[bytes]:
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(str(path))
     listening.listen()
-    argv = [sys.executable, "-m", "nemotron_ops.agent", "--listen-fd", str(listening.fileno()), "--endpoint", url]
+    argv = [
+        sys.executable,
+        "-m",
+        "nemotron_ops.agent",
+        "--listen-fd",
+        str(listening.fileno()),
+        "--endpoint",
+        url,
+        "--keep-alive-s",
+        "0.3",
+    ]
     env = {**os.environ, "NEMOTRON_OPS_HOME": str(home)}
     with (folder / "agent.log").open("ab") as log:
         started = subprocess.Popen(argv, env=env, stderr=log, pass_fds=(listening.fileno(),))
