@@ -50,6 +50,7 @@ reads its words, calls `operations` or a room, and shows what comes back. Each f
     tools_mcp        `tools mcp`: MCP servers, what they offer, what of it is confirmed
     tools_run        `tools run`: code in a sandbox
     tools_doctor     `tools doctor`: which walls this machine has, and what they held
+    tools_approvals  `tools approvals`, `approve`, `deny`, `revoke`: calls that wait for a person
     tools_enable     `tools enable`, `tools disable`
     mcp              `mcp`: our tools for any MCP client
     tunnel           forwards a remote endpoint to a local port
