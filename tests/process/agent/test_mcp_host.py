@@ -8,7 +8,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,13 @@ from tests.stages.mcp_server import installation, over_http
 
 pytestmark = [pytest.mark.process, pytest.mark.skipif(sys.platform != "linux", reason="walls of Linux")]
 Talk = Callable[[Connection], Awaitable[None]]
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left() -> Iterator[None]:
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    yield
+    assert [c for c in psutil.Process().children(recursive=True) if c.pid not in before] == []
 
 
 @pytest.fixture
@@ -90,7 +97,6 @@ def test_a_server_sees_nothing_of_the_host_and_keeps_its_variables(home: Path, o
             assert await said(connection, "see", path=str(home / "secret")) == "FileNotFoundError"
 
         with_server(home, notes(open_folder, sandbox="net"), talk_with_network)
-    assert psutil.Process().children(recursive=True) == []
 
 
 def test_without_a_wall_only_where_the_operator_says_so(home: Path, open_folder: Path) -> None:
@@ -126,7 +132,6 @@ def test_a_server_that_dies_or_hangs_in_a_call_is_an_error_in_time(home: Path, o
         assert await said(connection, "add", text="x") == "1 notes <|im_end|>"
 
     with_server(home, notes(open_folder, timeout_s=0.5), hangs)
-    assert psutil.Process().children(recursive=True) == []
 
 
 def test_a_server_that_never_answers_is_given_up_and_killed(home: Path, open_folder: Path) -> None:
@@ -135,7 +140,6 @@ def test_a_server_that_never_answers_is_given_up_and_killed(home: Path, open_fol
             await connection.open()
 
     with_server(home, notes(open_folder, command=["sleep", "600"], start_s=1.0), talk)
-    assert psutil.Process().children(recursive=True) == []
 
 
 def test_a_server_over_http_gets_its_headers_from_files(home: Path, tmp_path: Path) -> None:
