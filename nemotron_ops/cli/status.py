@@ -39,8 +39,9 @@ def show(app: App, answer: dict[str, Any]) -> None:
     for name, one in answer.get("companions", {}).items():
         reason = f": {one['reason']}" if one["reason"] else ""
         app.ui.data(f"{one['url']}/  ({name}, {one['state']}{reason})")
-    if enabled := answer["tools"]["enabled"]:
-        app.ui.data(f"tools: {', '.join(enabled)}{sandbox_words(answer['tools'])}")
+    tools = answer.get("tools") or tools_of(app)
+    if enabled := tools["enabled"]:
+        app.ui.data(f"tools: {', '.join(enabled)}{sandbox_words(tools)}")
     if not answer["instances"]:
         app.ui.data("no model is served; add one with: nemotron-ops add 30b")
         return

@@ -11,6 +11,7 @@ error, so a cut response never looks complete. A client that disconnects cancels
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -230,9 +231,11 @@ class Exchange(Record, eq=False, kw_only=True):
         answers = self.ticket.answers
         if self.suspected:
             self.ticket.answers = ALL_SLOTS
+        self.granted_at = math.inf  # no engine has it, also where the ticket has an instance already
         try:
             await shared.pool.admit(self.ticket, model, again=self.tries > 0, deadline=deadline, waiting=comment)
         finally:
+            self.granted_at = shared.loop.time()
             self.ticket.answers = answers
         self.queued_s += shared.loop.time() - before
 

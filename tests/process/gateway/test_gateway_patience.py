@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -26,6 +27,7 @@ from tests.fakes.scripted_engine import (  # fmt: skip
     events,
     first_then,
     hangs_after,
+    pauses_after,
     says,
     well,
 )
@@ -362,5 +364,25 @@ def test_an_engine_that_never_begins_an_answer_loses_the_request_and_the_slot_is
             engine.play = well
             with open_request(stage, CHAT, {**body_of("chat", stream=True), "seed": 7}) as other:
                 assert text_in(other.rest()) == TEXT
+    finally:
+        engine.stop()
+
+
+def test_a_long_wait_in_the_queue_is_no_silence_of_an_engine(tmp_path: Path) -> None:
+    """The engine gets the second request after more than the silence that is allowed."""
+    go_on = threading.Event()
+    engine = ScriptedEngine(name="m-0", path=tmp_path / "e.sock", play=pauses_after(1, go_on)).start()
+    try:
+        with gateway(tmp_path, "--silence-s", "1", "--keep-alive-s", "300") as stage:
+            show(stage, engine)
+            with contextlib.ExitStack() as stack:
+                asked = [
+                    stack.enter_context(open_request(stage, CHAT, {**body_of("chat", stream=True), "seed": n}))
+                    for n in range(engine.view().slots + 1)
+                ]
+                time.sleep(2.5)
+                go_on.set()
+                for one in asked:
+                    assert text_in(one.rest()) == TEXT
     finally:
         engine.stop()
