@@ -180,6 +180,14 @@ class Stage:
 
     # ---- processes
 
+    def count(self, word: str) -> int:
+        """How many running processes have `word` in their command line; one that ends meanwhile does not count."""
+        found = 0
+        for process in self.running():
+            with suppress(psutil.Error):
+                found += word in " ".join(process.cmdline())
+        return found
+
     def running(self) -> list[psutil.Process]:
         """Everything that belongs to this stage, by its folders in the command line; zombies do not count."""
         own, found = (str(self.folder), str(self.layout.runtime)), []

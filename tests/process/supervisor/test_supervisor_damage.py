@@ -45,9 +45,9 @@ def test_a_damaged_record_beside_a_living_process_makes_no_second_one(stage: Sta
     stage.up()
     now = stage.ready("a-0")["a-0"]
     assert now == pid or not alive(pid)
-    stage.until(lambda: len([p for p in stage.running() if "llama_server.py" in " ".join(p.cmdline())]) == 1)
+    stage.until(lambda: stage.count("llama_server.py") == 1)
     stage.until(lambda: stage.connect() == str(stage.ask("status")["gateway"]["pid"]))
-    stage.until(lambda: len([p for p in stage.running() if "gateway.py" in " ".join(p.cmdline())]) == 1)
+    stage.until(lambda: stage.count("gateway.py") == 1)
     assert "Traceback" not in stage.said()
     assert stage.down() == 0
     assert stage.running() == []
